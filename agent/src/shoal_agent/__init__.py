@@ -1,0 +1,1 @@
+"""The light agent: pulls, verifies, activates, answers, observes and reports."""

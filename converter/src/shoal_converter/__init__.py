@@ -1,0 +1,1 @@
+"""Trained model in, verified and reproducible bundle out."""

@@ -1,0 +1,1 @@
+"""What the converter, the server and the agent agree on; no I/O anywhere."""

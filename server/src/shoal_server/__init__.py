@@ -1,0 +1,1 @@
+"""Registry, fleet, rollouts, drift and dashboard."""
