@@ -1,0 +1,1 @@
+"""The bundle: one immutable, signed version of a model with all it needs, named by its manifest's digest."""
