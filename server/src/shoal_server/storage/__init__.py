@@ -1,0 +1,1 @@
+"""Where the server keeps things: the database, the blobs, and the settings that say where both are."""
