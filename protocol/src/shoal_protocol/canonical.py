@@ -43,7 +43,7 @@ def parse_digest(text: str) -> Digest:
     Raises:
         ContentError: The text is not ``sha256:`` followed by 64 lower-case hexadecimal digits.
     """
-    if not isinstance(text, str) or DIGEST_RE.fullmatch(text) is None:
+    if DIGEST_RE.fullmatch(text) is None:
         raise ContentError(f"expected a digest 'sha256:' + 64 hexadecimal digits, got {text!r:.100}")
     return Digest(text)
 

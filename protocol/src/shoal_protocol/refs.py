@@ -42,7 +42,8 @@ def check_name(name: str) -> str:
     """
     if NAME_RE.fullmatch(name) is None or len(name) > 128:
         raise CallerError(
-            f"{name!r} is not a model name: expected lower-case letters and digits, joined by '.', '_' or '-'", hint=_HINT
+            f"{name!r} is not a model name: expected lower-case letters and digits, joined by '.', '_' or '-'",
+            hint=_HINT,
         )
     return name
 

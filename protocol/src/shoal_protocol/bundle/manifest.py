@@ -81,7 +81,7 @@ class _Descriptor(msgspec.Struct, rename="camel"):
     media_type: str
     digest: str
     size: int
-    annotations: dict[str, str] = {}  # noqa: RUF012 - msgspec copies an empty default for every instance
+    annotations: dict[str, str] = {}
 
 
 class _Manifest(msgspec.Struct, rename="camel"):
@@ -89,14 +89,14 @@ class _Manifest(msgspec.Struct, rename="camel"):
     config: _Descriptor
     layers: list[_Descriptor]
     artifact_type: str = ""
-    annotations: dict[str, str] = {}  # noqa: RUF012 - msgspec copies an empty default for every instance
+    annotations: dict[str, str] = {}
 
 
 def parse_manifest(raw: bytes) -> Manifest:
     """Parse a bundle's manifest from hostile bytes.
 
     Raises:
-        ContentError: It is too large, no OCI image manifest of a model, or a layer's path, digest or size breaks a rule.
+        ContentError: It is too large, no OCI image manifest of a model, or a layer breaks a rule.
     """
     if len(raw) > MAX_MANIFEST_BYTES:
         raise ContentError(f"the manifest has {len(raw)} bytes, at most {MAX_MANIFEST_BYTES} are allowed")

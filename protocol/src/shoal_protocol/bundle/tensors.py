@@ -15,7 +15,8 @@ from shoal_protocol.errors import ContentError
 
 _STRING = 8
 _TYPES: dict[int, str] = {
-    1: "<f4", 2: "u1", 3: "i1", 4: "<u2", 5: "<i2", 6: "<i4", 7: "<i8", 9: "?", 10: "<f2", 11: "<f8", 12: "<u4", 13: "<u8",
+    1: "<f4", 2: "u1", 3: "i1", 4: "<u2", 5: "<i2", 6: "<i4", 7: "<i8", 9: "?", 10: "<f2", 11: "<f8",
+    12: "<u4", 13: "<u8",
 }  # fmt: skip
 _CODES = {np.dtype(name): code for code, name in _TYPES.items()}
 

@@ -1,0 +1,100 @@
+"""A bundle's ``reference.json``: the grids, and what the training data looked like on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from shoal_protocol.canonical import canonical_bytes, rounded
+from shoal_protocol.errors import ContentError
+from shoal_protocol.profile.profile import Profile, ProfileSpec, check_profile, parse_spec
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the fleet's profiles are compared with.
+
+    Attributes:
+        spec: The streams and their grids.
+        profile: Counts of the training (or better the validation) data on them.
+        importance: Permutation importance by stream name, in the unit of the metric named by `metric`.
+        metric: For example ``accuracy``; empty where there was no label.
+        metrics: The model's own figures on that data, by name.
+        calibration: For each of the 64 score bins the share of correct predictions, or none.
+        validation: Whether `profile` is of validation data rather than of the sample.
+    """
+
+    spec: ProfileSpec
+    profile: Profile
+    importance: dict[str, float] = field(default_factory=dict)
+    metric: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    calibration: tuple[float | None, ...] | None = None
+    validation: bool = False
+
+
+def encode_reference(reference: Reference) -> bytes:
+    """Return canonical JSON, its derived floats rounded to 6 significant digits."""
+    return canonical_bytes(
+        {
+            "format_version": FORMAT_VERSION,
+            "spec": reference.spec.as_json(),
+            "n": reference.profile.n,
+            "cells": reference.profile.cells.tolist(),
+            "moments": reference.profile.moments.tolist(),
+            "importance": {name: rounded(value) for name, value in reference.importance.items()},
+            "metric": reference.metric,
+            "metrics": {name: rounded(value) for name, value in reference.metrics.items()},
+            "calibration": None
+            if reference.calibration is None
+            else [None if share is None else rounded(share) for share in reference.calibration],
+            "validation": reference.validation,
+        }
+    )
+
+
+class _Document(msgspec.Struct, kw_only=True):
+    format_version: int
+    spec: list[dict[str, Any]]
+    n: int
+    cells: list[int]
+    moments: list[tuple[int, int]]
+    importance: dict[str, float] = msgspec.field(default_factory=dict)
+    metric: str = ""
+    metrics: dict[str, float] = msgspec.field(default_factory=dict)
+    calibration: list[float | None] | None = None
+    validation: bool = False
+
+
+def parse_reference(raw: bytes) -> Reference:
+    """Parse ``reference.json``.
+
+    Raises:
+        ContentError: It does not parse, is of a newer format, or its counts do not fit its grids.
+    """
+    try:
+        document = msgspec.json.decode(raw, type=_Document)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ContentError(f"reference.json: {error}") from error
+    if document.format_version > FORMAT_VERSION:
+        raise ContentError(
+            f"reference.json has format version {document.format_version}, this program reads up to {FORMAT_VERSION}",
+            hint="update Shoal here",
+        )
+    spec = parse_spec(document.spec)
+    moments = np.array(document.moments, dtype=np.int64).reshape(-1, 2)
+    profile = Profile(spec.hash, document.n, np.array(document.cells, dtype=np.int64), moments)
+    return Reference(
+        spec,
+        check_profile(profile, spec),
+        document.importance,
+        document.metric,
+        document.metrics,
+        None if document.calibration is None else tuple(document.calibration),
+        document.validation,
+    )
