@@ -36,6 +36,9 @@ class Down(StrEnum):
     ACK = "ack"  # which spooled messages are stored
 
 
+_UP = {kind.value: kind for kind in Up}
+_DOWN = {kind.value: kind for kind in Down}
+
 RETAINED = frozenset({Up.PRESENCE, Up.REPORTED, Down.DESIRED})
 
 
@@ -89,8 +92,8 @@ def parse_topic(topic: str) -> Topic:
         ContentError: It is none of Shoal's.
     """
     match topic.split("/"):
-        case ["shoal", "v1", device, "up", kind] if DEVICE_RE.fullmatch(device) and kind in Up:
-            return Topic(device, Up(kind))
-        case ["shoal", "v1", device, "down", kind] if DEVICE_RE.fullmatch(device) and kind in Down:
-            return Topic(device, Down(kind))
+        case ["shoal", "v1", device, "up", kind] if DEVICE_RE.fullmatch(device) and kind in _UP:
+            return Topic(device, _UP[kind])
+        case ["shoal", "v1", device, "down", kind] if DEVICE_RE.fullmatch(device) and kind in _DOWN:
+            return Topic(device, _DOWN[kind])
     raise ContentError(f"{topic!r:.120} is no topic of Shoal: expected {PREFIX}/<device>/up|down/<kind>")

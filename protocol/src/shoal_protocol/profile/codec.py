@@ -22,7 +22,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-LATENCY_EDGES_US = tuple(m * 10**e for e in range(1, 7) for m in (1, 2, 5)) + (10_000_000,)
+LATENCY_EDGES_US = (*(m * 10**e for e in range(1, 7) for m in (1, 2, 5)), 10_000_000)
 """Upper edges of the latency counts in microseconds, 10 us to 10 s; one more count is for all beyond."""
 
 MAX_CELLS = 1 << 18

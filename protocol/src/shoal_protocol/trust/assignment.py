@@ -1,0 +1,172 @@
+"""The signed assignment: what the server wants to run where.
+
+A DSSE envelope (https://github.com/secure-systems-lab/dsse, PAE v1) over JSON, signed by the key of TUF's timestamp role,
+so that it needs no key of its own and rotates with root. `generation` only grows; the same generation with other content
+is refused. The signature is checked over the payload's very bytes, before they are parsed.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
+from securesystemslib.signer import Key, Signature, Signer
+
+from shoal_protocol.canonical import canonical_bytes, parse_digest, sha256_digest
+from shoal_protocol.errors import ContentError, ExpiredError, RollbackError, UnsignedError
+
+PAYLOAD_TYPE = "application/vnd.shoal.assignment.v1+json"
+MAX_ENVELOPE_BYTES = 64 * 1024
+MAX_SLOTS = 64
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """Which share of raw inputs may leave the device, and until when (milliseconds since the epoch)."""
+
+    share: float
+    until: int
+
+
+class SlotTarget(msgspec.Struct, frozen=True, kw_only=True):
+    """What one slot should run.
+
+    Attributes:
+        digest: Of the bundle; none: the slot should be empty.
+        name: ``model:version``, for people only.
+        attempt: Grows when an operator says "try again" after a final failure.
+        shadow: Digest of a bundle that should see the same inputs and answer nobody.
+        sampling: Permission to send raw rows.
+    """
+
+    digest: str | None = None
+    name: str | None = None
+    attempt: int = 0
+    shadow: str | None = None
+    sampling: Sampling | None = None
+
+
+class Assignment(msgspec.Struct, frozen=True, kw_only=True):
+    """What one device should run; `issued` and `expires` in milliseconds since the epoch, UTC."""
+
+    device: str
+    generation: int
+    slots: dict[str, SlotTarget]
+    issued: int
+    expires: int
+
+    @property
+    def content_digest(self) -> str:
+        """Digest of what is wanted, without the dates: equal for a document that was only signed again."""
+        return sha256_digest(canonical_bytes(msgspec.to_builtins({**self.slots})))
+
+
+class _Signature(msgspec.Struct):
+    keyid: str
+    sig: str
+
+
+class _Envelope(msgspec.Struct, rename="camel"):
+    payload: str
+    payload_type: str
+    signatures: list[_Signature]
+
+
+def sign_assignment(assignment: Assignment, signer: Signer) -> bytes:
+    """Return the envelope to publish."""
+    payload = canonical_bytes(msgspec.to_builtins(assignment))
+    signature = signer.sign(_pae(payload))
+    envelope: dict[str, Any] = {
+        "payload": base64.b64encode(payload).decode(),
+        "payloadType": PAYLOAD_TYPE,
+        "signatures": [{"keyid": signature.keyid, "sig": signature.signature}],
+    }
+    return canonical_bytes(envelope)
+
+
+def verify_assignment(raw: bytes, keys: Sequence[Key], *, device: str, now_ms: int) -> Assignment:
+    """Verify and parse an envelope.
+
+    Args:
+        raw: As received.
+        keys: Of the timestamp role in the device's verified root.
+        device: Whom it must be for.
+        now_ms: The device's reference time.
+
+    Raises:
+        ContentError: It does not parse.
+        UnsignedError: No key's signature covers it, or it is for another device.
+        ExpiredError: It was valid once.
+    """
+    payload = _verified_payload(raw, keys)
+    try:
+        assignment = msgspec.json.decode(payload, type=Assignment)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ContentError(f"assignment: {error}") from error
+    if assignment.device != device:
+        raise UnsignedError(f"this assignment is for the device {assignment.device!r:.80}, not for {device!r}")
+    if len(assignment.slots) > MAX_SLOTS or assignment.generation < 1:
+        raise ContentError(f"assignment: {len(assignment.slots)} slots, generation {assignment.generation}")
+    for target in assignment.slots.values():
+        for digest in (target.digest, target.shadow):
+            if digest is not None:
+                parse_digest(digest)
+    if now_ms >= assignment.expires:
+        raise ExpiredError(
+            f"the assignment of generation {assignment.generation} expired {(now_ms - assignment.expires) // 1000} s ago",
+            hint="check this device's clock; otherwise the server has not signed for long",
+        )
+    return assignment
+
+
+def check_succession(seen: tuple[int, str] | None, new: Assignment) -> None:
+    """Refuse a replay.
+
+    Args:
+        seen: Generation and `Assignment.content_digest` of the newest assignment that was accepted before, if any.
+        new: A verified assignment.
+
+    Raises:
+        RollbackError: It is older, or of the same generation with another content.
+    """
+    if seen is None or new.generation > seen[0]:
+        return
+    if new.generation < seen[0]:
+        raise RollbackError(f"the assignment has generation {new.generation}, this device has already seen {seen[0]}")
+    if new.content_digest != seen[1]:
+        raise RollbackError(f"a second, different assignment came with generation {new.generation}")
+
+
+def _verified_payload(raw: bytes, keys: Sequence[Key]) -> bytes:
+    if len(raw) > MAX_ENVELOPE_BYTES:
+        raise ContentError(f"an assignment of {len(raw)} bytes is over the limit of {MAX_ENVELOPE_BYTES}")
+    try:
+        envelope = msgspec.json.decode(raw, type=_Envelope)
+        payload = base64.b64decode(envelope.payload, validate=True)
+    except (msgspec.DecodeError, RecursionError, binascii.Error) as error:
+        raise ContentError(f"assignment: {error}") from error
+    if envelope.payload_type != PAYLOAD_TYPE:
+        raise ContentError(f"assignment: payload type {envelope.payload_type!r:.80}, expected {PAYLOAD_TYPE}")
+    by_id = {key.keyid: key for key in keys}
+    for signature in envelope.signatures[:16]:
+        key = by_id.get(signature.keyid)
+        if key is not None and _valid(key, signature, payload):
+            return payload
+    raise UnsignedError("no key of the timestamp role signed this assignment", keyids=sorted(by_id))
+
+
+def _valid(key: Key, signature: _Signature, payload: bytes) -> bool:
+    try:
+        key.verify_signature(Signature(signature.keyid, signature.sig), _pae(payload))
+    except (UnverifiedSignatureError, VerificationError):
+        return False
+    return True
+
+
+def _pae(payload: bytes) -> bytes:
+    """Return DSSE's pre-authentication encoding, which binds the payload to its type."""
+    kind = PAYLOAD_TYPE.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
