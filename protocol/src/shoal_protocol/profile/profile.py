@@ -6,6 +6,7 @@ of vectors, so a thousand devices merge in one call, bit-identical in any order;
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -187,11 +188,10 @@ def derived(stream: Stream, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     Returns:
         One value a row, shape (rows,).
     """
+    rows = values.reshape(len(values), math.prod(values.shape[1:]))  # -1 has no meaning for no rows
     if stream.derive == "row_max":
-        return np.asarray(values.reshape(len(values), -1).max(axis=1))
-    if stream.column is not None:
-        return values.reshape(len(values), -1)[:, stream.column]
-    return values.reshape(len(values))
+        return np.asarray(rows.max(axis=1))
+    return rows[:, stream.column or 0]
 
 
 def summarise(spec: ProfileSpec, tensors: Mapping[str, npt.NDArray[Any]]) -> Profile:

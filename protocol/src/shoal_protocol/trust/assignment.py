@@ -1,8 +1,8 @@
 """The signed assignment: what the server wants to run where.
 
-A DSSE envelope (https://github.com/secure-systems-lab/dsse, PAE v1) over JSON, signed by the key of TUF's timestamp role,
-so that it needs no key of its own and rotates with root. `generation` only grows; the same generation with other content
-is refused. The signature is checked over the payload's very bytes, before they are parsed.
+A DSSE envelope (https://github.com/secure-systems-lab/dsse, PAE v1) over JSON, signed by the key of TUF's timestamp
+role, so that it needs no key of its own and rotates with root. `generation` only grows; the same generation with other
+content is refused. The signature is checked over the payload's very bytes, before they are parsed.
 """
 
 from __future__ import annotations
@@ -115,8 +115,9 @@ def verify_assignment(raw: bytes, keys: Sequence[Key], *, device: str, now_ms: i
             if digest is not None:
                 parse_digest(digest)
     if now_ms >= assignment.expires:
+        late_s = (now_ms - assignment.expires) // 1000
         raise ExpiredError(
-            f"the assignment of generation {assignment.generation} expired {(now_ms - assignment.expires) // 1000} s ago",
+            f"the assignment of generation {assignment.generation} expired {late_s} s ago",
             hint="check this device's clock; otherwise the server has not signed for long",
         )
     return assignment

@@ -1,7 +1,7 @@
 """The signed list of releases: TUF targets metadata over manifest digests.
 
-A target's path is ``<model>/<version>``, its hash the bundle's digest, its length the manifest's; ``custom`` carries the
-release counter. Two lists stand in the field ``x-shoal`` of the signed part: ``deny``, digests that must not be
+A target's path is ``<model>/<version>``, its hash the bundle's digest, its length the manifest's; ``custom`` carries
+the release counter. Two lists stand in the field ``x-shoal`` of the signed part: ``deny``, digests that must not be
 installed, and ``minimum``, the least counter per model. (The Update Framework specification 1.0, section 4.5; unknown
 fields are covered by the signature.)
 """
