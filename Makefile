@@ -1,0 +1,72 @@
+# Everything a newcomer or CI needs, with nothing but Python 3.11+, git and make: a plain virtual environment and pip.
+# The first run of a target sets up .venv (a minute or two) and says so.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+DISTRIBUTIONS := protocol agent converter server
+SOURCES := $(foreach d,$(DISTRIBUTIONS),$(d)/src)
+PYPROJECTS := $(foreach d,$(DISTRIBUTIONS),$(d)/pyproject.toml)
+
+BENCH ?= all
+NAME ?= crash
+POINTS ?= 150
+SEED ?= 1
+DEMO_ARGS ?=
+PYTEST_ARGS ?=
+
+.PHONY: help setup demo test test-quick check format lint types imports bench campaign clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Shoal needs Python 3.11 or newer; set PYTHON=/path/to/python3"; exit 1; }
+	@echo "setting up $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV) || { echo "python3 cannot make virtual environments; on Debian: apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
+
+$(VENV)/.run: $(BIN)/python $(PYPROJECTS) constraints.txt
+	@echo "installing Shoal and what it runs on into $(VENV) (the first time takes a minute or two) ..."
+	@$(PIP) install --quiet --constraint constraints.txt $(foreach d,$(DISTRIBUTIONS),--editable $(d))
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements-dev.txt
+	@echo "installing the tools of the tests ..."
+	@$(PIP) install --quiet --constraint constraints.txt --requirement requirements-dev.txt
+	@touch $@
+
+setup: $(VENV)/.dev  ## the virtual environment with everything in it
+
+demo: $(VENV)/.run  ## the main job end to end: a fleet of thirty devices, a drift, a bad release and its rollback
+	@$(BIN)/shoal-server demo $(DEMO_ARGS)
+
+test: $(VENV)/.dev  ## the whole suite; what this machine lacks is skipped with a printed reason
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadgroup $(PYTEST_ARGS)
+
+test-quick: $(VENV)/.dev  ## what takes no more than three minutes
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadgroup -m "not slow and not system and not browser" $(PYTEST_ARGS)
+
+check: format lint types imports test  ## format, lint, types, imports, tests: what CI holds
+
+format: $(VENV)/.dev
+	@$(BIN)/ruff format --check .
+
+lint: $(VENV)/.dev
+	@$(BIN)/ruff check .
+
+types: $(VENV)/.dev
+	@$(BIN)/mypy $(SOURCES)
+
+imports: $(VENV)/.dev
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/.dev  ## BENCH=agent|http|ingest|profile, all without it: a table, and benchmarks/results/<name>.json
+	@$(BIN)/python benchmarks/run.py $(BENCH)
+
+campaign: $(VENV)/.dev  ## NAME=crash POINTS=n SEED=s: long seeded sweeps
+	@$(BIN)/python tests/campaigns/$(NAME).py --points $(POINTS) --seed $(SEED)
+
+clean:  ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
