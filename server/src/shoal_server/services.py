@@ -1,0 +1,60 @@
+"""What the program is made of, in one value that routes and worker loops are handed.
+
+`bootstrap` fills it. It imports no room (only their types), so that every room may import it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlmodel import Session
+
+from shoal_server.signals import Signals
+from shoal_server.storage.blobs import BlobStore
+from shoal_server.storage.database import Clock, Database
+from shoal_server.storage.settings import Settings
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from shoal_protocol.profile.reference import Reference
+    from shoal_server.link.port import DeviceLink
+    from shoal_server.registry.trust import TrustService
+    from shoal_server.telemetry.ingest import Ingest
+
+
+class Absent:
+    """Stands for a service that this program, often a test of one room, was not given."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"this program was put together without the service whose {name!r} is wanted here")
+
+    def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
+        """Refuse to be called."""
+        raise RuntimeError("this program was put together without the service that is called here")
+
+
+_ABSENT: Any = Absent()
+
+
+@dataclass(kw_only=True)
+class Services:
+    """The parts of one server."""
+
+    settings: Settings
+    database: Database
+    blobs: BlobStore
+    clock: Clock
+    signals: Signals
+    url: str = ""
+    """Where this server is reached, as told to devices; known once the socket is bound."""
+    metrics: CollectorRegistry = _ABSENT
+    trust: TrustService = _ABSENT
+    link: DeviceLink = _ABSENT
+    ingest: Ingest = _ABSENT
+    verify_device: Callable[[Session, str, str], bool] = _ABSENT
+    """(session, device id, secret) -> whether this is that device, accepted and not revoked."""
+    reference: Callable[[str], Reference | None] = _ABSENT
+    """Bundle digest -> the profile of its training data, None when the bundle has none."""

@@ -1,0 +1,200 @@
+"""Content-addressed blobs: what a digest names is written once, never changed, and checked on its way in.
+
+Owns files and uploads. Leaves to `registry.oci` who may see which blob, and to the database what refers to it.
+
+Invariants:
+    - A blob that `has()` answers for is whole, hashes to its name and has reached the disk.
+    - An upload survives a restart: its state is its part file; the hash is computed again when it is lost.
+"""
+
+import hashlib
+import os
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from shoal_protocol.canonical import Digest, parse_digest, sha256_digest
+from shoal_protocol.errors import DigestMismatchError
+from shoal_server.errors import ConflictError, NotFoundError
+
+_CHUNK = 1 << 20
+
+
+class BlobStore(Protocol):
+    """What the registry needs of a place for blobs."""
+
+    def has(self, digest: str) -> bool:
+        """Tell whether the blob is there, whole."""
+
+    def size(self, digest: str) -> int:
+        """Return the blob's length in bytes; raises `NotFoundError`."""
+
+    def open(self, digest: str) -> BinaryIO:
+        """Open the blob for reading; raises `NotFoundError`."""
+
+    def path(self, digest: str) -> Path:
+        """Return where the blob lies as a file; raises `NotFoundError`."""
+
+    def put(self, data: bytes) -> Digest:
+        """Store bytes under their digest; storing them again does nothing."""
+
+    def begin_upload(self) -> str:
+        """Start an upload and return its id."""
+
+    def offset(self, upload: str) -> int:
+        """Return how many bytes the upload has; raises `NotFoundError`."""
+
+    def append(self, upload: str, data: bytes, *, offset: int) -> int:
+        """Add bytes at `offset`, which must be the upload's present length; returns the new length.
+
+        Raises `ConflictError` on another offset, `NotFoundError` on an unknown upload.
+        """
+
+    def finish(self, upload: str, digest: str) -> None:
+        """Make the upload the blob `digest`.
+
+        Raises `DigestMismatchError` (the upload is then gone) or `NotFoundError`.
+        """
+
+    def abort(self, upload: str) -> None:
+        """Forget the upload and its bytes; raises `NotFoundError`."""
+
+    def check(self) -> None:
+        """Raise OSError when nothing can be stored now."""
+
+
+class FolderBlobs:
+    """Blobs as files of one folder: `sha256/<hex>`, uploads beside them in `uploads/`.
+
+    Args:
+        root: the folder; made when it isn't there.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._blobs = root / "sha256"
+        self._uploads = root / "uploads"
+        for folder in (self._blobs, self._uploads):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        self._hashes: dict[str, tuple[int, hashlib._Hash]] = {}  # upload -> (bytes hashed so far, state)
+
+    def has(self, digest: str) -> bool:
+        """Tell whether the blob is there, whole."""
+        return self._file(digest).is_file()
+
+    def size(self, digest: str) -> int:
+        """Return the blob's length in bytes; raises `NotFoundError`."""
+        return self.path(digest).stat().st_size
+
+    def open(self, digest: str) -> BinaryIO:
+        """Open the blob for reading; raises `NotFoundError`."""
+        return self.path(digest).open("rb")
+
+    def path(self, digest: str) -> Path:
+        """Return where the blob lies as a file; raises `NotFoundError`."""
+        file = self._file(digest)
+        if not file.is_file():
+            raise NotFoundError(f"no blob {digest} is stored here", digest=digest)
+        return file
+
+    def put(self, data: bytes) -> Digest:
+        """Store bytes under their digest; storing them again does nothing."""
+        digest = sha256_digest(data)
+        if not self.has(digest):
+            upload = self.begin_upload()
+            self.append(upload, data, offset=0)
+            self.finish(upload, digest)
+        return digest
+
+    def begin_upload(self) -> str:
+        """Start an upload and return its id."""
+        upload = secrets.token_hex(16)
+        (self._uploads / upload).touch(mode=0o600, exist_ok=False)
+        return upload
+
+    def offset(self, upload: str) -> int:
+        """Return how many bytes the upload has; raises `NotFoundError`."""
+        return self._part(upload).stat().st_size
+
+    def append(self, upload: str, data: bytes, *, offset: int) -> int:
+        """Add bytes at `offset`, which must be the upload's present length; returns the new length."""
+        part = self._part(upload)
+        with self._lock:
+            length = part.stat().st_size
+            if offset != length:
+                raise ConflictError(f"upload has {length} bytes, the next ones came for {offset}", offset=length)
+            with part.open("ab") as file:
+                file.write(data)
+            hashed, state = self._hashes.get(upload, (0, hashlib.sha256()))
+            if hashed == length:
+                state.update(data)
+                self._hashes[upload] = (length + len(data), state)
+        return length + len(data)
+
+    def finish(self, upload: str, digest: str) -> None:
+        """Make the upload the blob `digest`; raises `DigestMismatchError` (the upload is then gone)."""
+        expected = parse_digest(digest)
+        part = self._part(upload)
+        found = f"sha256:{self._hash(upload, part)}"
+        if found != expected:
+            self.abort(upload)
+            raise DigestMismatchError(
+                f"the upload's bytes have digest {found}, expected {expected}", expected=expected, found=found
+            )
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(self._file(expected))
+        _sync_folder(self._blobs)
+        self._forget(upload)
+
+    def abort(self, upload: str) -> None:
+        """Forget the upload and its bytes; raises `NotFoundError`."""
+        self._part(upload).unlink()
+        self._forget(upload)
+
+    def check(self) -> None:
+        """Raise OSError when nothing can be stored now."""
+        probe = self._uploads / f"probe-{secrets.token_hex(8)}"
+        try:
+            probe.write_bytes(b"shoal")
+        finally:
+            with suppress(FileNotFoundError):
+                probe.unlink()
+
+    def _file(self, digest: str) -> Path:
+        return self._blobs / parse_digest(digest).removeprefix("sha256:")
+
+    def _part(self, upload: str) -> Path:
+        part = self._uploads / upload
+        if not (upload.isalnum() and upload.isascii() and part.is_file()):
+            raise NotFoundError("no such upload: it was finished, given up, or never begun")
+        return part
+
+    def _hash(self, upload: str, part: Path) -> str:
+        hashed, state = self._hashes.get(upload, (0, hashlib.sha256()))
+        if hashed != part.stat().st_size:  # begun before a restart
+            state = hashlib.sha256()
+            with part.open("rb") as file:
+                for chunk in _chunks(file):
+                    state.update(chunk)
+        return state.hexdigest()
+
+    def _forget(self, upload: str) -> None:
+        self._hashes.pop(upload, None)
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    while chunk := file.read(_CHUNK):
+        yield chunk
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` last through a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

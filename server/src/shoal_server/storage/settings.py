@@ -1,0 +1,149 @@
+"""Settings of the server: the one place that reads its environment.
+
+Owns names, defaults and their order (flag > environment > default) and the rules that hold between them.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from shoal_protocol.errors import CallerError
+from shoal_server.errors import StartError
+
+DEFAULT_LISTEN = "127.0.0.1:8080"
+EMBEDDED = "embedded"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """Seconds between two turns of each worker loop. Tests and the demo shorten them, nothing else differs."""
+
+    publisher_s: float = 0.5
+    controller_s: float = 1.0
+    scan_s: float = 5.0
+    trust_s: float = 600.0
+    presence_s: float = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that a server can be told from outside."""
+
+    data: Path
+    """The folder that holds all the server's own state: database, blobs, keys, runtime.json."""
+    listen: str = DEFAULT_LISTEN
+    """HOST:PORT; port 0 takes a free one."""
+    broker: str = EMBEDDED
+    """`embedded`, or `mqtt(s)://user:password@host:port` of an external broker."""
+    mqtt_listen: str = "127.0.0.1:0"
+    """HOST:PORT of the embedded MQTT endpoint; port 0 takes a free one."""
+    broker_credentials_dir: Path | None = None
+    """Where the password and ACL files of an external mosquitto are written."""
+    database: str = ""
+    """Database URL; empty means SQLite in `data`."""
+    public_url: str | None = None
+    """The address by which devices reach this server, when a proxy stands in front of it."""
+    insecure: bool = False
+    """Allows listening beyond loopback without TLS."""
+    pace: Pace = field(default_factory=Pace)
+
+    @property
+    def database_url(self) -> str:
+        """The database's URL, SQLite in the data folder when none was given."""
+        return self.database or f"sqlite:///{self.data / 'shoal.db'}"
+
+    @property
+    def host(self) -> str:
+        """The host part of `listen`."""
+        return split_address(self.listen)[0]
+
+    @property
+    def port(self) -> int:
+        """The port part of `listen`."""
+        return split_address(self.listen)[1]
+
+    def check(self) -> None:
+        """Refuse combinations that would be unsafe or can't work.
+
+        Raises:
+            CallerError: an address or URL doesn't parse.
+            StartError: it would speak plain HTTP or MQTT beyond loopback without being told to.
+        """
+        if self.broker != EMBEDDED and urlsplit(self.broker).scheme not in {"mqtt", "mqtts"}:
+            raise CallerError(f"--broker is 'embedded' or mqtt(s)://HOST:PORT, got {self.broker!r}")
+        addresses = [("--listen", self.listen)]
+        if self.broker == EMBEDDED:
+            addresses.append(("--mqtt-listen", self.mqtt_listen))
+        for option, address in addresses:
+            host, _ = split_address(address)
+            if not is_loopback(host) and not self.insecure:
+                raise StartError(
+                    f"{option} {address} would let others on the network talk to this server without encryption",
+                    hint="put a proxy with TLS in front of a server on 127.0.0.1, or say --insecure if you mean it",
+                )
+
+
+def settings_from(environment: Mapping[str, str], flags: Mapping[str, object]) -> Settings:
+    """Join flags and environment; a flag that is None was not given.
+
+    Args:
+        environment: usually `os.environ`; a secret may stand in the file that `<NAME>_FILE` names.
+        flags: fields of `Settings`.
+    """
+    names = {
+        "data": "SHOAL_DATA",
+        "listen": "SHOAL_LISTEN",
+        "broker": "SHOAL_BROKER",
+        "database": "SHOAL_DATABASE_URL",
+        "mqtt_listen": "SHOAL_MQTT_LISTEN",
+        "public_url": "SHOAL_PUBLIC_URL",
+        "broker_credentials_dir": "SHOAL_BROKER_CREDENTIALS_DIR",
+    }
+    values: dict[str, object] = {}
+    for field_name, variable in names.items():
+        found = _variable(environment, variable)
+        if found:
+            values[field_name] = found
+    values.update({name: value for name, value in flags.items() if value is not None})
+    values.setdefault("data", _default_data(environment))
+    for name in ("data", "broker_credentials_dir"):
+        if isinstance(values.get(name), str):
+            values[name] = Path(str(values[name]))
+    return Settings(**values)  # type: ignore[arg-type]  # the names above are Settings' fields
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Split HOST:PORT, with brackets around an IPv6 host.
+
+    Raises:
+        CallerError: it is not of this form.
+    """
+    host, colon, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise CallerError(f"expected HOST:PORT such as {DEFAULT_LISTEN}, got {address!r}")
+    return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _variable(environment: Mapping[str, str], name: str) -> str:
+    file = environment.get(f"{name}_FILE")
+    if name not in environment and file:
+        return Path(file).read_text(encoding="utf-8").strip()
+    return environment.get(name, "")
+
+
+def _default_data(environment: Mapping[str, str]) -> Path:
+    base = environment.get("XDG_DATA_HOME") or f"{environment.get('HOME', '.')}/.local/share"
+    return Path(base) / "shoal"
