@@ -40,7 +40,8 @@ def document() -> dict[str, Any]:
         for kind, (summary, _) in entries.items()
     }
     channels["status"] = _channel(SERVER_STATUS, "status", "Whether the server listens; retained, and its last will")
-    messages = {kind.value: _message(kind, payload) for kind, (_, payload) in [*_UP.items(), *_DOWN.items()]}
+    messages = {kind.value: _message(kind, payload) for kind, (_, payload) in _UP.items()}
+    messages |= {kind.value: _message(kind, payload) for kind, (_, payload) in _DOWN.items()}
     messages["status"] = {
         "contentType": _JSON,
         "payload": {"$ref": "#/components/schemas/ServerStatus"},
