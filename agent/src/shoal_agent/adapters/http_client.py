@@ -1,0 +1,119 @@
+"""HTTP to the server: one pool, one identity, every network fault translated once.
+
+Leaves retries to the callers, who know what may be repeated, and never follows a redirect with credentials to another
+host. urllib3 is imported at the first request.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shoal_agent.errors import TransportError
+
+if TYPE_CHECKING:
+    from urllib3 import BaseHTTPResponse, PoolManager
+
+MAX_ANSWER_BYTES = 1 << 20
+
+
+class HttpClient:
+    """A client of one server.
+
+    Args:
+        url: Of the server, without a path.
+        user: Device id, for HTTP Basic authentication.
+        secret: The device's password.
+        ca_file: Certificate authority to trust instead of the system's.
+        timeout_s: Of connecting, and of every read.
+    """
+
+    def __init__(
+        self, url: str, *, user: str = "", secret: str = "", ca_file: Path | None = None, timeout_s: float = 30.0
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._ca_file = ca_file
+        self._timeout_s = timeout_s
+        self._headers = {"User-Agent": "shoal-agent", "Accept-Encoding": "identity"}
+        if user:
+            token = base64.b64encode(f"{user}:{secret}".encode()).decode()
+            self._headers["Authorization"] = f"Basic {token}"
+
+    @cached_property
+    def _pool(self) -> PoolManager:
+        import urllib3  # noqa: PLC0415 - 25 ms that a start without network should not pay
+
+        return urllib3.PoolManager(
+            maxsize=2,
+            ca_certs=str(self._ca_file) if self._ca_file else None,
+            timeout=urllib3.Timeout(connect=min(self._timeout_s, 10.0), read=self._timeout_s),
+            retries=urllib3.Retry(total=3, connect=0, read=0, status=0, other=0, redirect=3),
+        )
+
+    @contextmanager
+    def open(
+        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> Iterator[BaseHTTPResponse]:
+        """Send a request; the answer's body is not read yet.
+
+        Args:
+            method: ``GET``, ``POST`` …
+            path: Below the server's URL, with its leading slash, or a whole URL below it.
+            headers: Besides the client's own.
+            body: Of the request.
+
+        Raises:
+            TransportError: No answer came, or it broke off while the caller read it.
+        """
+        import urllib3  # noqa: PLC0415 - see `_pool`
+
+        url = path if path.startswith(self.url) else self.url + path
+        try:
+            response = self._pool.request(
+                method, url, headers={**self._headers, **(headers or {})}, body=body, preload_content=False
+            )
+            try:
+                yield response
+            finally:
+                response.close()
+                response.release_conn()
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise TransportError(f"{method} {url}: {error}", hint="is the server up and reachable?") from error
+
+    def exchange(
+        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, body: bytes | None = None,
+        limit: int = MAX_ANSWER_BYTES,
+    ) -> tuple[int, Mapping[str, str], bytes]:  # fmt: skip
+        """Send a request and read the whole answer.
+
+        Returns:
+            Status, headers, body.
+
+        Raises:
+            TransportError: No answer, it broke off, or it is longer than `limit` bytes.
+        """
+        with self.open(method, path, headers=headers, body=body) as response:
+            return response.status, response.headers, read_bounded(response, limit)
+
+    def close(self) -> None:
+        """Close all connections."""
+        if "_pool" in self.__dict__:
+            self._pool.clear()
+
+
+def read_bounded(response: BaseHTTPResponse, limit: int) -> bytes:
+    """Read an answer's body.
+
+    Raises:
+        TransportError: It is longer than `limit` bytes.
+    """
+    body = bytearray()
+    while chunk := response.read1(1 << 16):
+        body += chunk
+        if len(body) > limit:
+            raise TransportError(f"the answer is longer than {limit} bytes")
+    return bytes(body)

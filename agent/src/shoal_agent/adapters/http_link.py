@@ -1,0 +1,173 @@
+"""The link over HTTP: the same documents and acknowledgements, by polling, while MQTT is down or not wanted.
+
+Owns the two device routes: ``GET /api/v1/device/desired`` (with ETag) and ``POST /api/v1/device/messages``. Polls every
+`poll_s` seconds with full jitter around it, so that a fleet does not come at once; messages wait for the next turn, which
+comes early when some are waiting.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+from shoal_agent.adapters.http_client import HttpClient
+from shoal_agent.domain.backoff import Backoff
+from shoal_agent.errors import TransportError
+from shoal_agent.ports import Link, LinkHandlers
+from shoal_protocol.mqtt.messages import Ack, encode_message
+from shoal_protocol.mqtt.topics import Down, Up
+
+DESIRED_PATH = "/api/v1/device/desired"
+MESSAGES_PATH = "/api/v1/device/messages"
+_BATCH = 64
+_QUEUE = 256
+_GATHER_S = 0.2
+_log = logging.getLogger(__name__)
+
+
+class _Answer(msgspec.Struct):
+    acks: tuple[Ack, ...] = ()
+
+
+class HttpLink:
+    """A device's polling.
+
+    Args:
+        http: The server, with the device's credentials.
+        poll_s: Seconds between two polls, on average.
+        wanted: Tells whether polling is needed now.
+        backoff: Bounds of the wait after failures.
+        chance: Gives uniform draws from [0, 1).
+    """
+
+    def __init__(
+        self,
+        http: HttpClient,
+        *,
+        poll_s: float,
+        wanted: Callable[[], bool],
+        backoff: Backoff,
+        chance: Callable[[], float],
+    ) -> None:
+        self._http = http
+        self._poll_s = poll_s
+        self._wanted = wanted
+        self._backoff, self._chance = backoff, chance
+        self._queue: deque[tuple[Up, bytes]] = deque(maxlen=_QUEUE)
+        self._stopping, self._wake = threading.Event(), threading.Event()
+        self._reached = False
+        self._etag: str | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether the last question was answered and polling is needed."""
+        return self._reached and self._wanted()
+
+    def start(self, handlers: LinkHandlers) -> None:
+        """Begin to poll in the background."""
+        self._thread = threading.Thread(target=self._run, args=(handlers,), name="http-link", daemon=True)
+        self._thread.start()
+
+    def publish(self, kind: Up, payload: bytes) -> bool:
+        """Take a message for the next turn, which comes at once."""
+        if not self.connected or len(self._queue) >= _QUEUE:
+            return False
+        self._queue.append((kind, payload))
+        self._wake.set()
+        return True
+
+    def stop(self) -> None:
+        """End polling."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout=10.0)
+
+    def _run(self, handlers: LinkHandlers) -> None:
+        tries, pause_s = 0, self._chance()
+        while not self._sleep(pause_s):
+            if not self._wanted():
+                self._reached, pause_s = False, min(self._poll_s, 5.0)
+                continue
+            try:
+                self._turn(handlers)
+                tries, pause_s = 0, self._poll_s * (0.5 + self._chance())
+            except TransportError as error:
+                tries, self._reached = tries + 1, False
+                pause_s = self._backoff.delay_s(tries, self._chance())
+                _log.info("http: %s", error)
+            except Exception:  # noqa: BLE001 - the boundary of the thread: nothing may end it but stop()
+                tries, self._reached = tries + 1, False
+                pause_s = self._backoff.delay_s(tries, self._chance())
+                _log.exception("http: a turn of polling failed")
+
+    def _sleep(self, pause_s: float) -> bool:
+        """Wait for the next turn, or until a message is there; return whether to stop."""
+        if self._wake.wait(pause_s) and not self._stopping.is_set():
+            self._stopping.wait(_GATHER_S)
+            self._wake.clear()
+        return self._stopping.is_set()
+
+    def _turn(self, handlers: LinkHandlers) -> None:
+        self._ask_desired(handlers)
+        if not self._reached:
+            self._reached = True
+            handlers.on_connected()
+        while self._queue and not self._stopping.is_set():
+            self._send_batch(handlers)
+
+    def _ask_desired(self, handlers: LinkHandlers) -> None:
+        headers = {"If-None-Match": self._etag} if self._etag else {}
+        status, answered, body = self._http.exchange("GET", DESIRED_PATH, headers=headers)
+        if status == 200:
+            self._etag = answered.get("ETag")
+            handlers.on_message(Down.DESIRED, body)
+        elif status not in {204, 304, 404}:  # 404: nothing is assigned yet
+            raise TransportError(f"GET {DESIRED_PATH}: the server answered {status}", status=status)
+
+    def _send_batch(self, handlers: LinkHandlers) -> None:
+        batch = [self._queue.popleft() for _ in range(min(len(self._queue), _BATCH))]
+        document = [{"kind": kind.value, "payload": base64.b64encode(payload).decode()} for kind, payload in batch]
+        status, _, body = self._http.exchange(
+            "POST", MESSAGES_PATH, headers={"Content-Type": "application/json"}, body=msgspec.json.encode(document)
+        )
+        if status != 200:
+            raise TransportError(f"POST {MESSAGES_PATH}: the server answered {status}", status=status)
+        try:
+            acks = msgspec.json.decode(body, type=_Answer).acks
+        except msgspec.DecodeError as error:
+            raise TransportError(f"POST {MESSAGES_PATH}: the answer does not parse: {error}") from error
+        for ack in acks:
+            handlers.on_message(Down.ACK, encode_message(ack))
+
+
+class FallbackLink:
+    """MQTT while it is up; HTTP polling while it is down."""
+
+    def __init__(self, mqtt: Link, http: Link) -> None:
+        self._mqtt, self._http = mqtt, http
+
+    @property
+    def connected(self) -> bool:
+        """Whether either way is open."""
+        return self._mqtt.connected or self._http.connected
+
+    def start(self, handlers: LinkHandlers) -> None:
+        """Start both."""
+        self._mqtt.start(handlers)
+        self._http.start(handlers)
+
+    def publish(self, kind: Up, payload: bytes) -> bool:
+        """Hand over by MQTT, else by HTTP."""
+        return self._mqtt.publish(kind, payload) or self._http.publish(kind, payload)
+
+    def stop(self) -> None:
+        """Stop both."""
+        self._mqtt.stop()
+        self._http.stop()

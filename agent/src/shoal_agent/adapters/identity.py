@@ -1,0 +1,143 @@
+"""Who this device is: its id, its credentials, its server; and the lock that lets one agent use a state folder.
+
+identity/device.json   id, server, credentials (0600)
+identity/key.pem       the device's own private key, made here, never sent (0600)
+identity/ca.pem        the server's certificate authority, where it has one of its own
+lock                   held while an agent runs
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import msgspec
+
+from shoal_agent.adapters.durable import PRIVATE, put, sync_folder
+from shoal_agent.errors import DamagedFileError, NotEnrolledError, StateInUseError
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """``device.json``.
+
+    Attributes:
+        device: The device's id; user name for HTTP and MQTT.
+        secret: Password for both.
+        url: Of the server.
+        root_digest: Of the trust root that the join token named.
+        mqtt_url: Of the broker; none: HTTP only.
+        poll_s: Seconds between questions over HTTP while MQTT is down.
+        labels: Facts that the integrator gave, reported at every connect.
+    """
+
+    device: str
+    secret: str
+    url: str
+    root_digest: str
+    mqtt_url: str | None = None
+    poll_s: float = 60.0
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class IdentityFolder:
+    """``identity`` in the state folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @property
+    def ca_file(self) -> Path | None:
+        """The server's own certificate authority, if it was pinned."""
+        path = self._folder / "ca.pem"
+        return path if path.exists() else None
+
+    def load(self) -> Identity:
+        """Return who this device is.
+
+        Raises:
+            NotEnrolledError: It has not joined yet.
+            DamagedFileError: The file does not parse.
+        """
+        path = self._folder / "device.json"
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Identity)
+        except FileNotFoundError as error:
+            raise NotEnrolledError(
+                f"{self._folder.parent} belongs to no device yet",
+                hint="run the line that `shoalctl token create` printed: shoal-agent join URL --token … --state DIR",
+            ) from error
+        except msgspec.DecodeError as error:
+            raise DamagedFileError(f"{path} is damaged: {error}", hint="let the device join again") from error
+
+    def save(self, identity: Identity) -> None:
+        """Store who this device is; last of all steps of joining."""
+        self._prepare()
+        put(self._folder / "device.json", msgspec.json.format(msgspec.json.encode(identity)), mode=PRIVATE)
+
+    def save_ca(self, pem: bytes) -> None:
+        """Pin the server's certificate authority."""
+        self._prepare()
+        put(self._folder / "ca.pem", pem)
+
+    def save_key(self, pem: bytes) -> None:
+        """Store the private key."""
+        self._prepare()
+        put(self._folder / "key.pem", pem, mode=PRIVATE)
+
+    def key(self) -> bytes | None:
+        """Return the private key, if one was made."""
+        try:
+            return (self._folder / "key.pem").read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def _prepare(self) -> None:
+        if not self._folder.is_dir():
+            self._folder.mkdir(parents=True, mode=0o700)
+            sync_folder(self._folder.parent)
+
+
+class FolderLock:
+    """An exclusive lock on a state folder; the kernel drops it when the process ends, however it ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "lock"
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        Raises:
+            StateInUseError: Another agent holds it.
+        """
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+            os.close(descriptor)
+            raise StateInUseError(
+                f"{self._path.parent} is in use by the agent with process id {holder or 'unknown'}",
+                hint="one agent per state folder: stop the other, or give this one another --state",
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Give the lock back."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def held_by_other(self) -> bool:
+        """Tell whether some agent runs on the folder now."""
+        try:
+            self.acquire()
+        except StateInUseError:
+            return True
+        except OSError:
+            return False
+        self.release()
+        return False

@@ -1,0 +1,152 @@
+"""PREFLIGHT: a stored bundle's self-test in a child process, where a bad model can do no harm.
+
+Owns starting, bounding and reading the child (`shoal_agent.adapters.preflight_child`), and what each way of its ending
+means. A fresh interpreter, never a fork: children forked from a process with threads hung. The child sets its own limits,
+because only then the cost of starting an interpreter is not counted twice; this side holds the wall clock.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import msgspec
+
+from shoal_agent.errors import CancelledError
+from shoal_agent.ports import Cancelled, Clock, PreflightLimits, PreflightOutcome
+
+CHILD = Path(__file__).with_name("preflight_child.py")
+_POLL_S = 0.1
+
+
+class ChildReport(msgspec.Struct, frozen=True):
+    """What the child's output says.
+
+    Attributes:
+        stage: How far it came: ``started``, ``imported``, ``loaded``, ``done``.
+        passed: Outcome, at stage ``done``.
+        code: Why not.
+        message: Why not, in a sentence.
+        measured: Numbers.
+    """
+
+    stage: str = ""
+    passed: bool = False
+    code: str = ""
+    message: str = ""
+    measured: dict[str, float] = {}
+
+
+class ChildPreflight:
+    """Runs self-tests in children, a bounded number at a time.
+
+    Args:
+        folder: The state folder, whose store the child reads.
+        turns: Shared by all agents of a process, so that thirty agents don't start thirty children.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, folder: Path, *, turns: threading.Semaphore, clock: Clock) -> None:
+        self._folder = folder
+        self._turns = turns
+        self._clock = clock
+
+    def run(self, digest: str, *, limits: PreflightLimits, cancelled: Cancelled) -> PreflightOutcome:
+        """Return what the child found; never raises for what a model does.
+
+        Raises:
+            CancelledError: It was given up.
+        """
+        while not self._turns.acquire(timeout=_POLL_S):
+            if cancelled():
+                raise CancelledError("the self-test was given up while it waited for its turn")
+        try:
+            return self._run(digest, limits, cancelled)
+        finally:
+            self._turns.release()
+
+    def _run(self, digest: str, limits: PreflightLimits, cancelled: Cancelled) -> PreflightOutcome:
+        request = msgspec.json.encode(
+            {"folder": str(self._folder), "digest": digest, "limits": asdict(limits), "path": sys.path}
+        )
+        child = subprocess.Popen(
+            [sys.executable, "-I", str(CHILD)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env=_environment(),
+        )
+        deadline = self._clock() + limits.wall_s
+        timed_out = False
+        pending: bytes | None = request
+        while True:
+            try:
+                output, _ = child.communicate(pending, timeout=_POLL_S)
+                break
+            except subprocess.TimeoutExpired:
+                pending = None
+                timed_out = self._clock() >= deadline
+                if timed_out or cancelled():
+                    _kill(child)
+                    output, _ = child.communicate()
+                    if not timed_out:
+                        raise CancelledError("the self-test was given up") from None
+                    break
+        return judge_ending(_parse(output), child.returncode, timed_out=timed_out, limits=limits)
+
+
+def judge_ending(report: ChildReport, status: int, *, timed_out: bool, limits: PreflightLimits) -> PreflightOutcome:
+    """Say what the way in which the child ended means for the model.
+
+    Args:
+        report: What it wrote last.
+        status: Exit status; negative: the signal that ended it.
+        timed_out: Whether this side killed it.
+        limits: What it was allowed.
+    """
+    if report.stage == "done" and not timed_out:
+        return PreflightOutcome(report.passed, report.code, report.message, measured=report.measured)
+    if timed_out or status == -signal.SIGXCPU:
+        return PreflightOutcome(
+            passed=False,
+            code="preflight_timeout",
+            message=f"the self-test did not end within {limits.wall_s:g} s (it came to the stage {report.stage!r})",
+        )
+    how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+    if report.stage not in {"imported", "loaded"} or status == -signal.SIGKILL:
+        # before the model is touched it can't be to blame; a SIGKILL that is not ours comes from outside
+        message = f"the self-test could not run here: {how} at the stage {report.stage or 'start'!r}"
+        return PreflightOutcome(passed=False, code="preflight_not_run", message=message, transient=True)
+    where = "loading it" if report.stage == "imported" else "running its golden rows"
+    return PreflightOutcome(
+        passed=False, code="preflight_crash", message=f"the model ended the process by {how} while {where}"
+    )
+
+
+def _parse(output: bytes) -> ChildReport:
+    for line in reversed(output.splitlines()):
+        try:
+            return msgspec.json.decode(line, type=ChildReport)
+        except msgspec.DecodeError:
+            continue
+    return ChildReport()
+
+
+def _environment() -> Mapping[str, str]:
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "TMPDIR") if name in os.environ}
+    threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return {**kept, **threads, "ORT_DISABLE_TELEMETRY": "1", "LC_ALL": "C.UTF-8"}
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return

@@ -1,0 +1,133 @@
+"""The child process of PREFLIGHT: sets its own limits, loads a stored bundle and runs its golden rows.
+
+Started as a script by `shoal_agent.adapters.preflight` with ``python -I``; reads one request from standard input and
+writes one JSON line for every stage that it reaches. Standard output is duplicated first and then closed to all others,
+so that what a library prints can't be taken for the answer.
+
+The limit is on RLIMIT_DATA: RLIMIT_AS also counts the address space that threads only reserve.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+BASE_BYTES = 64 << 20
+"""What interpreter, numpy and onnxruntime need themselves (measured: 53 MB resident)."""
+
+BYTES_PER_MODEL_BYTE = 12
+"""A loaded forest took up to 11 times its file."""
+
+BYTES_PER_THREAD = 8 << 20
+_OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate", "MemoryError")
+
+
+def main() -> None:
+    """Answer one request."""
+    answers = _take_stdout()
+    request = json.loads(sys.stdin.buffer.read())
+    sys.path[:] = request["path"]
+    _die_with_parent()
+    _set_limits(request)
+    _say(answers, stage="started")
+    _say(answers, **_outcome(answers, request))
+
+
+def _outcome(answers: IO[str], request: dict[str, Any]) -> dict[str, Any]:
+    from shoal_agent.runtime.bundle_files import from_store  # noqa: PLC0415 - only after the limits are set
+    from shoal_agent.runtime.engine import import_onnxruntime  # noqa: PLC0415
+    from shoal_agent.runtime.model import LoadedModel  # noqa: PLC0415
+    from shoal_protocol.errors import ShoalError  # noqa: PLC0415
+
+    import_onnxruntime()
+    _say(answers, stage="imported")
+    try:
+        manifest, blobs = _places(request)
+        files = from_store(request["digest"], manifest.read_bytes(), lambda blob: (blobs / _name(blob)).read_bytes())
+        model = LoadedModel.load(files, threads=request["limits"]["threads"])
+        _say(answers, stage="loaded")
+        if model.golden is None:
+            return _done(passed=True, rows=0.0)
+        return _compare(model.self_test(), request["limits"]["latency_budget_ms"])
+    except MemoryError:
+        return _done(passed=False, code="over_budget", message="the model needs more memory than this device allows it")
+    except ShoalError as error:
+        if any(sign in error.message for sign in _OUT_OF_MEMORY):
+            return _done(passed=False, code="over_budget", message=f"the model needs more memory: {error.message}")
+        return _done(passed=False, code=error.code, message=error.message)
+    except Exception as error:  # noqa: BLE001 - whatever a model does at its golden rows is the answer
+        code = "over_budget" if any(sign in repr(error) for sign in _OUT_OF_MEMORY) else "preflight_run"
+        return _done(passed=False, code=code, message=f"the golden rows can't be run: {error}")
+
+
+def _compare(test: Any, budget_ms: float | None) -> dict[str, Any]:
+    measured = {"rows": float(test.rows), "p95_ms": test.p95_ms, "max_abs_error": test.max_abs_error}
+    if not test.passed:
+        return _done(passed=False, code="preflight_golden", message="; ".join(test.faults[:4]), **measured)
+    if budget_ms is not None and test.p95_ms > budget_ms:
+        message = f"one row takes {test.p95_ms:.3g} ms here (p95), the bundle allows {budget_ms:g} ms"
+        return _done(passed=False, code="preflight_latency", message=message, **measured)
+    return _done(passed=True, **measured)
+
+
+def _done(*, passed: bool, code: str = "", message: str = "", **measured: float) -> dict[str, Any]:
+    peak = float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    numbers = {name: value for name, value in {**measured, "rss_bytes": peak}.items() if abs(value) < float("inf")}
+    return {"stage": "done", "passed": passed, "code": code, "message": message[:1000], "measured": numbers}
+
+
+def _set_limits(request: dict[str, Any]) -> None:
+    limits = request["limits"]
+    manifest, blobs = _places(request)
+    layers = json.loads(manifest.read_bytes())["layers"]
+    model_bytes = max(((blobs / _name(layer["digest"])).stat().st_size for layer in layers), default=0)
+    need = max(limits["memory_bytes"] or 0, BYTES_PER_MODEL_BYTE * model_bytes)
+    data = BASE_BYTES + need + BYTES_PER_THREAD * (limits["threads"] - 1)
+    cpu_s = int(limits["wall_s"] * limits["threads"]) + 1
+    resource.setrlimit(resource.RLIMIT_DATA, (data, data))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    with suppress(OSError):
+        os.nice(5)  # the active model answers meanwhile
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process when the agent dies, so that a killed agent leaves nothing behind."""
+    import ctypes  # noqa: PLC0415 - only here
+
+    set_death_signal = 1  # PR_SET_PDEATHSIG, see prctl(2)
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL, 0, 0, 0)
+
+
+def _take_stdout() -> IO[str]:
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    return answers
+
+
+def _say(answers: IO[str], **fields: Any) -> None:
+    answers.write(json.dumps(fields) + "\n")
+    answers.flush()
+
+
+def _places(request: dict[str, Any]) -> tuple[Path, Path]:
+    folder = Path(request["folder"])
+    return folder / "bundles" / f"{_name(request['digest'])}.json", folder / "blobs"
+
+
+def _name(digest: str) -> str:
+    return digest.removeprefix("sha256:")
+
+
+if __name__ == "__main__":
+    main()

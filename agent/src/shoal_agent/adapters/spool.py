@@ -1,0 +1,198 @@
+"""The spool: closed windows and events, kept on disk until the server has acknowledged them.
+
+One SQLite file (WAL, synchronous=FULL, one writer): with synchronous=NORMAL, committed rows were lost in a power cut.
+The file also owns `epoch` and `boot`, because they say which sequence its numbers belong to: a spool that is lost or
+damaged begins a new epoch.
+
+Invariants: a number is given once; a message never changes after it was stored, so that sending it twice is the same as
+once; what is dropped for want of room is counted, and told to the server in an event of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from shoal_agent.domain.outbox import surplus
+from shoal_agent.ports import Spooled, SpoolUsage
+from shoal_protocol.mqtt.messages import Ack
+from shoal_protocol.mqtt.topics import Up
+
+_log = logging.getLogger(__name__)
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS items (
+    seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT, size INTEGER NOT NULL, body BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS recorded (key TEXT PRIMARY KEY, seq INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+_MAX_KEYS = 1000
+
+
+class SqliteSpool:
+    """The spool in a SQLite file.
+
+    Args:
+        path: Of the file; created when missing, put aside when damaged.
+        budget_bytes: Sum of the messages' sizes that is kept at most.
+        new_epoch: Gives 16 random hexadecimal digits.
+    """
+
+    def __init__(self, path: Path, *, budget_bytes: int, new_epoch: Callable[[], str]) -> None:
+        self._budget = budget_bytes
+        self._lock = threading.Lock()
+        try:
+            self._connection = _open(path)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            _log.error("the spool is damaged (%s): a new one begins, with a new epoch", error)
+            _put_aside(path)
+            self._connection = _open(path)
+        with self._transaction() as db:
+            db.execute("INSERT OR IGNORE INTO facts VALUES ('epoch', ?)", (new_epoch(),))
+            for name in ("boot", "seq", "dropped"):
+                db.execute("INSERT OR IGNORE INTO facts VALUES (?, '0')", (name,))
+            self.epoch = str(db.execute("SELECT value FROM facts WHERE name = 'epoch'").fetchone()[0])
+            self.boot = _add(db, "boot", 1)
+
+    def append(self, kind: Up, build: Callable[[int], bytes], *, key: str | None = None) -> int | None:
+        """Store a message under the next number.
+
+        Args:
+            kind: What it is.
+            build: Gives the message's bytes for its number.
+            key: A message with a key is stored once, however often it is appended.
+
+        Returns:
+            Its number, or none when a message with this key was stored before.
+
+        Raises:
+            sqlite3.OperationalError: The disk is full or failing; nothing was stored.
+        """
+        with self._transaction() as db:
+            if key is not None and db.execute("SELECT 1 FROM recorded WHERE key = ?", (key,)).fetchone():
+                return None
+            seq = _add(db, "seq", 1)
+            body = build(seq)
+            db.execute("INSERT INTO items VALUES (?, ?, ?, ?, ?)", (seq, kind.value, key, len(body), body))
+            if key is not None:
+                db.execute("INSERT INTO recorded VALUES (?, ?)", (key, seq))
+                db.execute("DELETE FROM recorded WHERE seq <= ? - ?", (seq, _MAX_KEYS))
+            return seq
+
+    def make_room(self, tell: Callable[[int, list[int]], bytes]) -> list[int]:
+        """Drop the oldest messages until the budget is kept, and store an event that says which.
+
+        Args:
+            tell: Gives the event's bytes for its number and the numbers dropped.
+
+        Returns:
+            The numbers dropped.
+        """
+        with self._transaction() as db:
+            total = _total(db)
+            if total <= self._budget:
+                return []
+            sizes = db.execute("SELECT seq, size FROM items ORDER BY seq").fetchall()
+            dropped = surplus(sizes, total_bytes=total, budget_bytes=self._budget)
+            if not dropped:
+                return []
+            db.executemany("DELETE FROM items WHERE seq = ?", [(seq,) for seq in dropped])
+            _add(db, "dropped", len(dropped))
+            seq = _add(db, "seq", 1)
+            body = tell(seq, dropped)
+            db.execute("INSERT INTO items VALUES (?, ?, NULL, ?, ?)", (seq, Up.EVENT.value, len(body), body))
+            return dropped
+
+    def waiting(self, limit: int = 1024) -> list[int]:
+        """Return the numbers of the oldest unacknowledged messages, ascending."""
+        with self._lock:
+            rows = self._connection.execute("SELECT seq FROM items ORDER BY seq LIMIT ?", (limit,)).fetchall()
+        return [int(seq) for (seq,) in rows]
+
+    def read(self, seqs: Sequence[int]) -> list[Spooled]:
+        """Return messages by number, ascending; those that are gone are left out."""
+        found = []
+        with self._lock:
+            for seq in sorted(seqs):
+                row = self._connection.execute("SELECT kind, body FROM items WHERE seq = ?", (seq,)).fetchone()
+                if row is not None:
+                    found.append(Spooled(seq, Up(row[0]), bytes(row[1])))
+        return found
+
+    def acknowledge(self, ack: Ack) -> int:
+        """Delete what the server has committed; return how many messages that were."""
+        if ack.epoch != self.epoch:
+            return 0
+        with self._transaction() as db:
+            gone = db.execute("DELETE FROM items WHERE seq <= ?", (min(ack.through, 2**62),)).rowcount
+            for first, last in ack.ranges:
+                bounds = (min(first, 2**62), min(last, 2**62))
+                gone += db.execute("DELETE FROM items WHERE seq BETWEEN ? AND ?", bounds).rowcount
+            return int(gone)
+
+    def usage(self) -> SpoolUsage:
+        """Return what waits, and what was ever dropped."""
+        with self._lock:
+            windows = self._connection.execute("SELECT count(*) FROM items WHERE kind = ?", (Up.PROFILE.value,))
+            dropped = self._connection.execute("SELECT value FROM facts WHERE name = 'dropped'")
+            return SpoolUsage(
+                windows=int(windows.fetchone()[0]),
+                size_bytes=_total(self._connection),
+                dropped=int(dropped.fetchone()[0]),
+            )
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.executescript(_SCHEMA)
+        fault = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if fault != "ok":
+            raise sqlite3.DatabaseError(str(fault))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _put_aside(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        damaged = path.with_name(path.name + suffix)
+        if damaged.exists():
+            damaged.replace(path.with_name(f"{path.name}.damaged{suffix}"))
+
+
+def _add(db: sqlite3.Connection, name: str, amount: int) -> int:
+    row = db.execute(
+        "UPDATE facts SET value = CAST(value AS INTEGER) + ? WHERE name = ? RETURNING value", (amount, name)
+    ).fetchone()
+    return int(row[0])
+
+
+def _total(db: sqlite3.Connection) -> int:
+    return int(db.execute("SELECT coalesce(sum(size), 0) FROM items").fetchone()[0])

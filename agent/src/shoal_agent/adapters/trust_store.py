@@ -1,0 +1,156 @@
+"""What this device believes, on disk: the pinned root, the newest verified metadata, and the floors.
+
+    trust/root.pinned.json   the root that the join token named; the anchor of every refresh
+    trust/metadata/          the cache of the TUF client
+    trust/floor.json         version of the newest signed list and newest signed time that were ever verified
+
+The floors are our own and synced, because the TUF client syncs nothing: a cache file that a power cut emptied counts as
+absent there, and its memory of versions would be lost. The TUF client itself (and with it cryptography) is imported at
+the first use, which comes after the first prediction is possible.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from shoal_agent.adapters.durable import put
+from shoal_agent.adapters.http_client import HttpClient
+from shoal_agent.domain.reference_time import reference_ms
+from shoal_agent.ports import Clock
+from shoal_protocol.canonical import sha256_digest
+from shoal_protocol.errors import DigestMismatchError, ExpiredError, RollbackError, TrustError
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Key
+
+    from shoal_protocol.trust.targets import SignedList
+
+
+class Floors(msgspec.Struct, frozen=True, kw_only=True):
+    """``floor.json``: what only ever grows.
+
+    Attributes:
+        targets_version: Of the newest signed list that was verified, or that the join token told.
+        time_ms: Newest time that the server signed, milliseconds since the epoch.
+    """
+
+    targets_version: int = 0
+    time_ms: int = 0
+
+
+class TrustStore:
+    """Trust of one device; used by one thread at a time.
+
+    Args:
+        folder: ``trust`` in the state folder.
+        http: The server; none: only what is known already.
+        root_digest: Of the pinned root.
+        clock: Seconds UTC by the device's clock.
+    """
+
+    def __init__(self, folder: Path, *, http: HttpClient | None, root_digest: str, clock: Clock) -> None:
+        self._folder = folder
+        self._metadata = folder / "metadata"
+        self._http = http
+        self._root_digest = root_digest
+        self._clock = clock
+
+    def floors(self) -> Floors:
+        """Return the floors.
+
+        Raises:
+            TrustError: The file is damaged: without it an old list could be passed off as new.
+        """
+        try:
+            return msgspec.json.decode((self._folder / "floor.json").read_bytes(), type=Floors)
+        except FileNotFoundError:
+            return Floors()
+        except msgspec.DecodeError as error:
+            raise TrustError(f"trust/floor.json is damaged: {error}", hint="let the device join again") from error
+
+    def raise_floors(self, *, targets_version: int = 0, time_ms: int = 0) -> None:
+        """Remember a verified version or signed time, before anything acts on it."""
+        old = self.floors()
+        new = Floors(targets_version=max(old.targets_version, targets_version), time_ms=max(old.time_ms, time_ms))
+        if new != old:
+            put(self._folder / "floor.json", msgspec.json.encode(new))
+
+    def targets_version(self) -> int:
+        """Return the version below which no signed list is accepted."""
+        return self.floors().targets_version
+
+    def now_ms(self) -> int:
+        """Return the reference time, milliseconds since the epoch."""
+        return reference_ms(int(self._clock() * 1000), self.floors().time_ms)
+
+    def pin_root(self, raw: bytes) -> None:
+        """Store the root that everything else is verified from.
+
+        Raises:
+            DigestMismatchError: It is not the root that the join token named.
+        """
+        self._check_root(raw)
+        self._metadata.mkdir(parents=True, exist_ok=True)
+        put(self._folder / "root.pinned.json", raw)
+
+    def refresh(self) -> SignedList:
+        """Fetch, verify and persist the newest metadata.
+
+        Raises:
+            TransportError: The server could not be reached.
+            TrustError: What it sent can't be trusted; what was known stays.
+        """
+        from shoal_agent.adapters import tuf_client  # noqa: PLC0415 - see the module's docstring
+
+        if self._http is None:
+            raise TrustError("there is no server to ask for the signed list")
+        found = tuf_client.refresh(self._metadata, http=self._http, bootstrap=self._pinned(), now_ms=self.now_ms())
+        self._hold_floor(found)
+        self.raise_floors(targets_version=found.version)
+        return found
+
+    def known(self) -> SignedList | None:
+        """Return the list that was verified last.
+
+        Raises:
+            ExpiredError: It is no longer valid for new installs.
+            TrustError: The cache is damaged.
+        """
+        from shoal_agent.adapters import tuf_client  # noqa: PLC0415 - see the module's docstring
+
+        stored = tuf_client.stored_list(self._metadata, bootstrap=self._pinned())
+        if stored is None:
+            return None
+        self._hold_floor(stored.releases)
+        if self.now_ms() >= stored.expires_ms:
+            raise ExpiredError("the signed list has expired", hint="the release key's owner has to sign it again")
+        return stored.releases
+
+    def assignment_keys(self) -> list[Key]:
+        """Return the keys of the timestamp role in the newest verified root."""
+        from shoal_agent.adapters import tuf_client  # noqa: PLC0415 - see the module's docstring
+
+        return tuf_client.timestamp_keys(self._metadata, bootstrap=self._pinned())
+
+    def _hold_floor(self, found: SignedList) -> None:
+        floor = self.targets_version()
+        if found.version < floor:
+            raise RollbackError(f"the signed list has version {found.version}, this device has already seen {floor}")
+
+    def _pinned(self) -> bytes:
+        try:
+            raw = (self._folder / "root.pinned.json").read_bytes()
+        except FileNotFoundError as error:
+            raise TrustError("trust/root.pinned.json is missing", hint="let the device join again") from error
+        return self._check_root(raw)
+
+    def _check_root(self, raw: bytes) -> bytes:
+        if sha256_digest(raw) != self._root_digest:
+            raise DigestMismatchError(
+                f"the trust root has {sha256_digest(raw)}, the join token named {self._root_digest}",
+                hint="this is another server than the token was made for",
+            )
+        return raw

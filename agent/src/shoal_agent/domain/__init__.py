@@ -1,0 +1,1 @@
+"""The pure core of updating: no I/O, no clock, no randomness."""

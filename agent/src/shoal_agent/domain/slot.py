@@ -1,0 +1,271 @@
+"""What is known about one slot, what can happen to it, and what is to be done: values only.
+
+The transitions between the states stand in one table in `shoal_agent.domain.slot_machine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+from shoal_agent.domain.trial import Trial
+
+
+class SlotState(StrEnum):
+    """Where a slot is in an update."""
+
+    IDLE = "idle"  # nothing under way: the active model answers, or there is none
+    ASSIGNED = "assigned"  # a target is wanted; trust and fit are being checked
+    DOWNLOADING = "downloading"  # allowed and fitting; its missing files are being fetched
+    VERIFIED = "verified"  # all its files are stored and match the signed manifest
+    PREFLIGHT = "preflight"  # its golden rows run in a child process
+    ACTIVATING = "activating"  # it is being loaded beside the active model
+    TRIAL = "trial"  # it answers, on probation
+    COMMITTED = "committed"  # the trial passed; the outcome is being recorded
+    REJECTED = "rejected"  # it failed before it ever answered; the outcome is being recorded
+    ROLLING_BACK = "rolling_back"  # the active pointer is back at the previous bundle, which is being loaded
+    ROLLED_BACK = "rolled_back"  # the previous model answers again; the outcome is being recorded
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the assignment wants in the slot; without a digest: nothing."""
+
+    digest: str | None
+    name: str = ""
+    """``model:version``, for display only."""
+    attempt: int = 0
+
+
+@dataclass(frozen=True)
+class SlotFault:
+    """Why a bundle failed here; final for `digest` until the attempt exceeds `attempt`."""
+
+    code: str
+    message: str
+    digest: str
+    attempt: int = 0
+
+
+@dataclass(frozen=True)
+class Slot:
+    """All that is remembered about one slot; saved as a whole.
+
+    Attributes:
+        state: Where it is.
+        since: When it came there, seconds UTC by the device's clock.
+        active: Digest that answers.
+        previous: Digest that passed its trial before `active` came.
+        fallback: First digest that ever passed its trial here: the last resort.
+        proven: Digest that passed its trial here, the last to do so or to be gone back to.
+        trial: Probation of `active`; none: it has passed.
+        target: What is wanted now.
+        pending: A newer target that waits for the end of this transaction.
+        failing: Digest that a roll-back is about.
+        tries: Failures of the present step for which the transport or this machine is to blame.
+        interruptions: How often a restart cut off the self-test or activation of the target.
+        bad: Faults by digest, the newest last.
+    """
+
+    state: SlotState = SlotState.IDLE
+    since: float = 0.0
+    active: str | None = None
+    previous: str | None = None
+    fallback: str | None = None
+    proven: str | None = None
+    trial: Trial | None = None
+    target: Target | None = None
+    pending: Target | None = None
+    failing: str | None = None
+    tries: int = 0
+    interruptions: int = 0
+    bad: Mapping[str, SlotFault] = field(default_factory=dict)
+
+    @property
+    def fault(self) -> SlotFault | None:
+        """Why the wanted target does not run, if it failed here."""
+        return self.bad.get(self.target.digest or "") if self.target else None
+
+    def keeps(self) -> frozenset[str]:
+        """Return the digests that garbage collection must not touch."""
+        wanted = [t.digest for t in (self.target, self.pending) if t is not None and t.digest not in self.bad]
+        return frozenset(d for d in (*wanted, self.active, self.previous, self.fallback) if d is not None)
+
+
+# Events ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A verified assignment names a target."""
+
+    target: Target
+
+
+@dataclass(frozen=True)
+class Cleared:
+    """The target is in the signed list, not denied, and fits this device."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """All files of the target are stored and verified."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The self-test is about to start."""
+
+
+@dataclass(frozen=True)
+class Passed:
+    """The self-test passed."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The target is in memory, ready to answer. This is the switch point."""
+
+    starts: int
+    """Starts that the trial allows."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The target can't run here: a final fault before it ever answered."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Postponed:
+    """The transport or this machine failed for now; the same step is tried again later."""
+
+
+@dataclass(frozen=True)
+class Due:
+    """The wait after a `Postponed` is over."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """More was seen of the model on trial."""
+
+    trial: Trial
+
+
+@dataclass(frozen=True)
+class Proved:
+    """The trial passed."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The active model failed: in its trial, at loading, or by an operator's word at the device."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Installed:
+    """The model that the slot went back to answers, or the slot is empty."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The outcome is in the spool."""
+
+
+@dataclass(frozen=True)
+class Booted:
+    """The agent starts and is about to load the active model."""
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The agent stops in order, so this start says nothing against the model."""
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """The stored files of a bundle are missing or no longer match its manifest."""
+
+    digest: str
+
+
+SlotEvent: TypeAlias = (
+    Wanted | Cleared | Fetched | Begun | Passed | Loaded | Refused | Postponed | Due | Measured | Proved | Failed
+    | Installed | Recorded | Booted | Stopped | Damaged
+)  # fmt: skip
+
+
+# Effects --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Check:
+    """Check trust and fit of the target."""
+
+    target: Target
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Fetch the missing files of the target."""
+
+    target: Target
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Wait for a turn, then say `Begun`."""
+
+
+@dataclass(frozen=True)
+class Test:
+    """Run the golden rows in a child process."""
+
+    digest: str
+
+
+@dataclass(frozen=True)
+class Load:
+    """Load the model beside the active one."""
+
+    digest: str
+
+
+@dataclass(frozen=True)
+class Install:
+    """Let this bundle answer from now on; none: nobody."""
+
+    digest: str | None
+
+
+@dataclass(frozen=True)
+class Record:
+    """Put an outcome into the spool, once for each key."""
+
+    kind: str
+    digest: str
+    attempt: int
+    fault: SlotFault | None = None
+
+    @property
+    def key(self) -> str:
+        """What makes recording it twice the same as once."""
+        return f"{self.kind}/{self.digest}/{self.attempt}"
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Say `Due` after a backoff."""
+
+    tries: int
+
+
+SlotEffect: TypeAlias = Check | Fetch | Prepare | Test | Load | Install | Record | Wait

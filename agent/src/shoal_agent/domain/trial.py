@@ -1,0 +1,73 @@
+"""The trial: the probation of a newly activated bundle on this device.
+
+Owns what is counted, and the judgement. The counts survive restarts; `left` is persisted down before every start, so a
+model that takes the device down with it runs out of starts. Who counts and who saves are others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What has been seen of the active bundle so far.
+
+    Attributes:
+        left: Starts that remain; at zero the previous bundle starts instead.
+        predictions: Predictions answered, errors among them.
+        errors: Predictions that failed inside the model (not requests that were refused).
+        elapsed_s: Seconds that the model was active, summed over all starts.
+    """
+
+    left: int
+    predictions: int = 0
+    errors: int = 0
+    elapsed_s: float = 0.0
+
+    def plus(self, *, predictions: int, errors: int, elapsed_s: float) -> Trial:
+        """Return the trial with more counts added."""
+        return replace(
+            self,
+            predictions=self.predictions + predictions,
+            errors=self.errors + errors,
+            elapsed_s=self.elapsed_s + max(elapsed_s, 0.0),
+        )
+
+
+@dataclass(frozen=True)
+class TrialRules:
+    """When a trial ends, and how.
+
+    Attributes:
+        predictions: So many end it.
+        seconds: So many seconds end it, whatever was predicted.
+        starts: Starts of the agent that a trial may use up.
+        max_error_rate: Largest share of predictions that may fail.
+        min_errors: Fewer failures than this never end a trial early.
+    """
+
+    predictions: int = 100
+    seconds: float = 600.0
+    starts: int = 3
+    max_error_rate: float = 0.02
+    min_errors: int = 5
+
+
+class Verdict(StrEnum):
+    """Outcome of a judgement."""
+
+    CONTINUE = "continue"  # neither limit is reached yet
+    PASSED = "passed"  # enough was seen and it was good
+    FAILED = "failed"  # too many predictions failed
+
+
+def judge(trial: Trial, rules: TrialRules) -> Verdict:
+    """Judge a trial by what was seen so far."""
+    too_many = trial.errors > rules.max_error_rate * trial.predictions
+    if too_many and trial.errors >= rules.min_errors:
+        return Verdict.FAILED
+    if trial.predictions < rules.predictions and trial.elapsed_s < rules.seconds:
+        return Verdict.CONTINUE
+    return Verdict.FAILED if too_many else Verdict.PASSED

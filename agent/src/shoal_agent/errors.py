@@ -1,0 +1,71 @@
+"""The agent's own errors, each under the family of whoever has to act."""
+
+from __future__ import annotations
+
+from shoal_protocol.errors import CallerError, ContentError, LocalError, PeerError
+
+
+class IllegalEventError(CallerError):
+    """The slot machine has no transition for this event in this state; the state is unchanged."""
+
+    code = "illegal_event"
+
+
+class SettingsError(CallerError):
+    """A setting is missing, unknown or of a wrong form."""
+
+    code = "settings"
+
+
+class NotEnrolledError(CallerError):
+    """The state folder belongs to no device yet."""
+
+    code = "not_enrolled"
+
+
+class NoModelError(LocalError):
+    """The slot has no runnable model."""
+
+    code = "no_model"
+
+
+class StateInUseError(LocalError):
+    """Another agent holds the lock of the state folder."""
+
+    code = "state_in_use"
+
+
+class DamagedFileError(ContentError):
+    """A file of the state folder fails its checksum or does not parse."""
+
+    code = "damaged"
+
+
+class UnfitError(ContentError):
+    """The bundle does not fit this device: architecture, runtime version, memory or format."""
+
+    code = "unfit"
+
+
+class PreflightError(ContentError):
+    """The model failed its self-test in the child process."""
+
+    code = "preflight"
+
+
+class TransportError(PeerError):
+    """A transfer broke off or was too slow; it is tried again, from where it stopped."""
+
+    code = "transport"
+
+
+class CancelledError(PeerError):
+    """A transfer was given up because something newer is wanted or the agent stops."""
+
+    code = "cancelled"
+
+
+class DiskFullError(LocalError):
+    """There is not enough room on the state folder's disk."""
+
+    code = "disk_full"

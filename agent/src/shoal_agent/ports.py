@@ -1,0 +1,259 @@
+"""What updating needs of the outside world, as small protocols; `shoal_agent.testing` has a fake of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from shoal_agent.domain.device import DeviceState
+from shoal_protocol.bundle.manifest import Descriptor, Manifest
+from shoal_protocol.mqtt.messages import Ack
+from shoal_protocol.mqtt.topics import Down, Up
+
+if TYPE_CHECKING:  # cryptography and tuf stay out of a start
+    from securesystemslib.signer import Key
+
+    from shoal_protocol.trust.targets import SignedList
+
+Clock = Callable[[], float]
+"""Seconds: UTC for dates, or since an arbitrary instant for durations (monotonic)."""
+
+Cancelled = Callable[[], bool]
+"""Tells whether a long piece of work should be given up."""
+
+
+class StateFile(Protocol):
+    """Where the device's state is kept."""
+
+    def load(self) -> DeviceState | None:
+        """Return the newest intact state; none when there never was one.
+
+        Raises:
+            DamagedFileError: Nothing intact is left.
+        """
+
+    def save(self, state: DeviceState) -> None:
+        """Replace the state, at once or not at all.
+
+        Raises:
+            OSError: It could not be written; the old state is unharmed.
+        """
+
+
+class BlobStore(Protocol):
+    """Where bundles are kept, by content."""
+
+    def path(self, digest: str) -> Path:
+        """Return where a blob lies, or would lie."""
+
+    def part(self, digest: str) -> Path:
+        """Return where a download of a blob is collected."""
+
+    def has(self, blob: Descriptor) -> bool:
+        """Tell whether a blob is stored in its full length."""
+
+    def read(self, digest: str) -> bytes:
+        """Return a blob's content.
+
+        Raises:
+            FileNotFoundError: It is not stored.
+        """
+
+    def adopt(self, blob: Descriptor) -> None:
+        """Take a finished part into the store.
+
+        Raises:
+            DigestMismatchError: It is not the blob; the part is gone.
+        """
+
+    def discard_part(self, digest: str) -> None:
+        """Forget a download under way."""
+
+    def add_bundle(self, raw: bytes) -> str:
+        """Declare a bundle whole by its manifest; return its digest.
+
+        Raises:
+            DigestMismatchError: A blob of it is missing.
+        """
+
+    def manifest(self, digest: str) -> Manifest | None:
+        """Return a whole bundle's manifest, if the bundle is stored."""
+
+    def bundles(self) -> list[str]:
+        """Return the digests of the whole bundles, the newest first."""
+
+    def intact(self, digest: str) -> bool:
+        """Hash every file of a bundle and tell whether all match."""
+
+    def free_bytes(self) -> int:
+        """Return the free room, bytes."""
+
+    def sweep(self, keep: Iterable[str], *, parts: Iterable[str] = ()) -> int:
+        """Delete all bundles and blobs but those of `keep`, and all parts but `parts`; return how many files."""
+
+
+@dataclass(frozen=True)
+class Spooled:
+    """One message in the spool."""
+
+    seq: int
+    kind: Up
+    body: bytes
+
+
+@dataclass(frozen=True)
+class SpoolUsage:
+    """What waits in the spool, and how many messages were ever dropped for want of room."""
+
+    windows: int
+    size_bytes: int
+    dropped: int
+
+
+class Spool(Protocol):
+    """Where messages wait for the server's acknowledgement."""
+
+    epoch: str
+    boot: int
+
+    def append(self, kind: Up, build: Callable[[int], bytes], *, key: str | None = None) -> int | None:
+        """Store the message that `build` makes for its number; once per key. Return the number, if stored."""
+
+    def make_room(self, tell: Callable[[int, list[int]], bytes]) -> list[int]:
+        """Drop the oldest beyond the budget, store the event that `tell` makes of it; return the numbers dropped."""
+
+    def waiting(self, limit: int = 1024) -> list[int]:
+        """Return the oldest numbers that wait, ascending."""
+
+    def read(self, seqs: Sequence[int]) -> list[Spooled]:
+        """Return messages by number, ascending, without those that are gone."""
+
+    def acknowledge(self, ack: Ack) -> int:
+        """Delete what the server has committed; return how many."""
+
+    def usage(self) -> SpoolUsage:
+        """Return what waits."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+
+@dataclass(frozen=True)
+class LinkHandlers:
+    """Whom a link calls, on a thread of its own; they only enqueue."""
+
+    on_message: Callable[[Down, bytes], None]
+    """Something came from the server."""
+    on_connected: Callable[[], None]
+    """Messages can be handed over, from the beginning."""
+    greeting: Callable[[], tuple[bytes, bytes]]
+    """Gives the presence of a new connection, and its last will."""
+    farewell: Callable[[], bytes]
+    """Gives the presence of an orderly end."""
+
+
+class Link(Protocol):
+    """A way to talk to the server."""
+
+    def start(self, handlers: LinkHandlers) -> None:
+        """Begin to connect, for ever, in the background."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether messages can be handed over now."""
+
+    def publish(self, kind: Up, payload: bytes) -> bool:
+        """Hand a message to the transport; return whether it took it. That proves nothing about the server."""
+
+    def stop(self) -> None:
+        """Say good-bye and end the background work."""
+
+
+class Fetcher(Protocol):
+    """Downloads blobs and manifests."""
+
+    def manifest(self, model: str, digest: str, *, size: int) -> bytes:
+        """Return a manifest's bytes, checked against its digest and signed size.
+
+        Raises:
+            TransportError: Try again later.
+            DigestMismatchError: The server holds something else.
+        """
+
+    def blob(self, model: str, blob: Descriptor, part: Path, *, cancelled: Cancelled) -> None:
+        """Complete a part file, continuing where it ends; never more bytes than the blob's size.
+
+        Raises:
+            TransportError: Try again later; the part is kept.
+            CancelledError: It was given up.
+        """
+
+
+class Trust(Protocol):
+    """What may run, and who may say what should run where."""
+
+    def refresh(self) -> SignedList:
+        """Fetch and verify the newest signed list.
+
+        Raises:
+            TransportError: The server could not be reached.
+            TrustError: What it sent can't be trusted.
+        """
+
+    def known(self) -> SignedList | None:
+        """Return the list that was verified last, without any network."""
+
+    def assignment_keys(self) -> list[Key]:
+        """Return the keys that sign assignments, of the newest verified root."""
+
+    def targets_version(self) -> int:
+        """Return the version below which no signed list is accepted."""
+
+
+@dataclass(frozen=True)
+class PreflightLimits:
+    """What the child process may use.
+
+    Attributes:
+        memory_bytes: For the model, over what the interpreter and runtime need themselves; none: by its size.
+        wall_s: Seconds until it is killed.
+        threads: Of the runtime.
+        latency_budget_ms: p95 of one row that the bundle allows; none: any.
+    """
+
+    memory_bytes: int | None = None
+    wall_s: float = 120.0
+    threads: int = 1
+    latency_budget_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class PreflightOutcome:
+    """What the child found.
+
+    Attributes:
+        passed: Whether the model may run here.
+        code: Why not, as a word.
+        message: Why not, in a sentence.
+        transient: Not passed, but the model is not to blame: try again later.
+        measured: ``rows``, ``p95_ms``, ``rss_bytes``, ``seconds``.
+    """
+
+    passed: bool
+    code: str = ""
+    message: str = ""
+    transient: bool = False
+    measured: dict[str, float] = field(default_factory=dict)
+
+
+class Preflight(Protocol):
+    """Runs a stored bundle's self-test where it can do no harm."""
+
+    def run(self, digest: str, *, limits: PreflightLimits, cancelled: Cancelled) -> PreflightOutcome:
+        """Return the outcome; never raises for what a model does.
+
+        Raises:
+            CancelledError: It was given up.
+        """

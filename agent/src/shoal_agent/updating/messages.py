@@ -1,0 +1,111 @@
+"""What this device says, as messages: presence, birth, reported, and events for the spool.
+
+Owns the numbering within a boot, the dates, and the translation of slots into reports. Leaves sending to the uplink and
+the numbering of spooled messages to the spool.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from shoal_agent.domain.device import DeviceState
+from shoal_agent.domain.slot import Record, Slot, SlotState
+from shoal_agent.ports import Clock
+from shoal_protocol.mqtt.messages import Birth, Event, Fault, Presence, Reported, SlotReport, encode_message
+
+MAX_REASON = 500
+"""Characters of a fault's message that are sent."""
+
+
+class Messages:
+    """Makes the messages of one boot.
+
+    Args:
+        epoch: Of the spool.
+        boot: Number of this start.
+        clock: Seconds UTC.
+    """
+
+    def __init__(self, *, epoch: str, boot: int, clock: Clock) -> None:
+        self._epoch, self._boot, self._clock = epoch, boot, clock
+        self._numbers = itertools.count(1)
+
+    def greeting(self) -> tuple[bytes, bytes]:
+        """Return the presence of a new connection and its will, which is numbered after it and before the next one."""
+        online, offline = next(self._numbers), next(self._numbers)
+        return self._presence(online, online=True), self._presence(offline, online=False)
+
+    def farewell(self) -> bytes:
+        """Return the presence of an orderly end."""
+        return self._presence(next(self._numbers), online=False)
+
+    def birth(self, facts: Mapping[str, Any]) -> bytes:
+        """Return what the device is; `facts` are the other fields of `Birth`."""
+        return encode_message(Birth(**self._head(next(self._numbers)), **facts))
+
+    def reported(self, state: DeviceState, *, progress: Mapping[str, float], variants: Mapping[str, str]) -> bytes:
+        """Return what really runs.
+
+        Args:
+            state: Of the device.
+            progress: Share of the download that is there, by slot.
+            variants: Path of the variant that runs, by slot.
+        """
+        slots = {
+            name: slot_report(slot, progress=progress.get(name, 0.0), variant=variants.get(name))
+            for name, slot in state.slots.items()
+        }
+        return encode_message(Reported(**self._head(next(self._numbers)), generation=state.generation, slots=slots))
+
+    def outcome(self, slot: str, record: Record) -> Callable[[int], bytes]:
+        """Return the builder of an update's outcome, for the spool."""
+        data: dict[str, Any] = {"attempt": record.attempt}
+        if record.fault is not None:
+            data |= {"code": record.fault.code, "message": record.fault.message[:MAX_REASON]}
+        return self.event(record.kind, slot=slot, digest=record.digest, data=data)
+
+    def event(
+        self, kind: str, *, slot: str | None = None, digest: str | None = None, data: Mapping[str, Any] | None = None
+    ) -> Callable[[int], bytes]:
+        """Return the builder of an event, for the spool."""
+        at = self.now_ms()
+
+        def build(seq: int) -> bytes:
+            return encode_message(
+                Event(**self._head(seq), at=at, kind=kind, slot=slot, digest=digest, data=dict(data or {}))
+            )
+
+        return build
+
+    def now_ms(self) -> int:
+        """Return the device's time, milliseconds since the epoch."""
+        return int(self._clock() * 1000)
+
+    def _presence(self, number: int, *, online: bool) -> bytes:
+        return encode_message(Presence(**self._head(number), online=online))
+
+    def _head(self, number: int) -> dict[str, Any]:
+        return {"epoch": self._epoch, "boot": self._boot, "seq": number, "sent_at": self.now_ms()}
+
+
+def state_word(slot: Slot) -> str:
+    """Return the state to report: an idle slot without a model says so loudly."""
+    return "no_model" if slot.state is SlotState.IDLE and slot.active is None else slot.state.value
+
+
+def slot_report(slot: Slot, *, progress: float = 0.0, variant: str | None = None) -> SlotReport:
+    """Return one slot as the server sees it."""
+    fault = slot.fault
+    return SlotReport(
+        state=state_word(slot),
+        active=slot.active,
+        variant=variant if slot.active else None,
+        previous=slot.previous,
+        proven=slot.proven,
+        target=slot.target.digest if slot.target else None,
+        attempt=slot.target.attempt if slot.target else 0,
+        progress=round(progress, 3),
+        error=Fault(code=fault.code, message=fault.message[:MAX_REASON], digest=fault.digest) if fault else None,
+    )
