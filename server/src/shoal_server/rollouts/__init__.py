@@ -1,0 +1,1 @@
+"""Moving a cohort of devices to a bundle by stages that stop themselves."""
