@@ -19,8 +19,8 @@ from shoal_server.storage.settings import Settings
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-    from shoal_protocol.profile.reference import Reference
     from shoal_server.link.port import DeviceLink
+    from shoal_server.registry.bundles import Bundles
     from shoal_server.registry.trust import TrustService
     from shoal_server.telemetry.ingest import Ingest
 
@@ -51,10 +51,9 @@ class Services:
     url: str = ""
     """Where this server is reached, as told to devices; known once the socket is bound."""
     metrics: CollectorRegistry = _ABSENT
+    bundles: Bundles = _ABSENT
     trust: TrustService = _ABSENT
     link: DeviceLink = _ABSENT
     ingest: Ingest = _ABSENT
     verify_device: Callable[[Session, str, str], bool] = _ABSENT
     """(session, device id, secret) -> whether this is that device, accepted and not revoked."""
-    reference: Callable[[str], Reference | None] = _ABSENT
-    """Bundle digest -> the profile of its training data, None when the bundle has none."""

@@ -9,6 +9,7 @@ from sqlmodel import Session
 
 from shoal_server.access import Principal, Role, store
 from shoal_server.access.secrets import new_token
+from shoal_server.registry.bundles import Bundles
 from shoal_server.services import Services
 from shoal_server.signals import Signals
 from shoal_server.storage.blobs import FolderBlobs
@@ -48,10 +49,12 @@ def fake_services(database: Database, folder: Path, **parts: Any) -> Services:
     def no_device(_session: Session, _device: str, _secret: str) -> bool:
         return False
 
+    blobs = FolderBlobs(folder / "blobs")
     given: dict[str, Any] = {
         "settings": settings_in(folder),
         "database": database,
-        "blobs": FolderBlobs(folder / "blobs"),
+        "blobs": blobs,
+        "bundles": Bundles(blobs),
         "clock": FakeClock(),
         "signals": Signals(),
         "verify_device": no_device,

@@ -1,0 +1,1 @@
+"""Bundles: their blobs and manifests, the versions and aliases of models, and the signed list of what may run."""

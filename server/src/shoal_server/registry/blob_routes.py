@@ -1,0 +1,229 @@
+"""OCI distribution API: blobs and uploads (specification 1.1, "Pull" and "Push").
+
+Owns HTTP only: ranges, offsets, the headers that clients insist on. The body of an upload is streamed to the blob store
+in pieces of a megabyte, so memory stays flat.
+"""
+
+import errno
+import re
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import FileResponse
+
+from shoal_protocol.bundle.manifest import MAX_BLOB_BYTES
+from shoal_protocol.canonical import DIGEST_RE
+from shoal_protocol.errors import CallerError, DigestMismatchError, LocalError
+from shoal_server.access import Principal
+from shoal_server.access.guard import Program, Releaser, basic_credentials, registry_bearer, require_reader
+from shoal_server.errors import ConflictError, NotFoundError, TooLargeError, UnauthorizedError
+from shoal_server.registry import oci_store
+from shoal_server.registry.names import RepositoryName
+from shoal_server.registry.refusals import RefusedError
+from shoal_server.services import Services
+
+router = APIRouter(prefix="/v2", tags=["oci"])
+
+Reader = Annotated[Principal, Depends(require_reader())]
+AnyRepository = Annotated[str, Path(alias="name")]
+
+_PIECE = 1 << 20
+_RANGE_RE = re.compile(r"(?:bytes[ =])?(\d{1,15})-(\d{1,15})(?:/.*)?")
+_TOKEN_LIFETIME_S = 12 * 3600
+
+
+@router.get("/", operation_id="oci_check")
+def check(_reader: Reader, response: Response) -> dict[str, Any]:
+    """Tell a client that this is an OCI registry and its credentials are good."""
+    response.headers["Docker-Distribution-Api-Version"] = "registry/2.0"
+    return {}
+
+
+@router.get("/token", operation_id="oci_token")
+def token(request: Request, reader: Reader) -> dict[str, Any]:
+    """Give a Bearer token for Basic credentials, with exactly their rights (Docker's token protocol)."""
+    header = request.headers.get("authorization", "")
+    if not header.lower().startswith("basic "):
+        raise UnauthorizedError(
+            "a registry token is given for Basic credentials", hint="log in with token name and token"
+        )
+    bearer = registry_bearer(reader, basic_credentials(header)[1])
+    return {"token": bearer, "access_token": bearer, "expires_in": _TOKEN_LIFETIME_S}
+
+
+@router.head("/{name}/blobs/{digest}", operation_id="oci_blob_head")
+@router.get("/{name}/blobs/{digest}", operation_id="oci_blob_get")
+def get_blob(name: RepositoryName, digest: str, request: Request, program: Program, _reader: Reader) -> Response:
+    """Return a blob, or the part of it that Range names."""
+    if DIGEST_RE.fullmatch(digest) is None:
+        raise RefusedError("digest", f"{digest!r:.80} is no sha256 digest", oci_code="DIGEST_INVALID")
+    with program.database.read() as session:
+        known = oci_store.has_blob(session, name, digest)
+    if not known or not program.blobs.has(digest):
+        raise NotFoundError(f"{name} has no blob {digest}", oci_code="BLOB_UNKNOWN")
+    headers = {
+        "Docker-Content-Digest": digest,
+        "ETag": f'"{digest}"',
+        "Cache-Control": "private, max-age=31536000, immutable",
+    }
+    if request.headers.get("if-none-match") == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    return FileResponse(program.blobs.path(digest), headers=headers, media_type="application/octet-stream")
+
+
+@router.delete("/{name}/blobs/{digest}", operation_id="oci_blob_delete")
+def delete_blob(name: RepositoryName, digest: str, _principal: Releaser) -> None:
+    """Refuse: what a version may refer to stays."""
+    raise RefusedMethodError(f"blobs are not deleted one by one ({name}, {digest:.80})", oci_code="UNSUPPORTED")
+
+
+class RefusedMethodError(CallerError):
+    """The specification allows a registry not to offer this."""
+
+    code = "unsupported"
+    status = 405
+
+
+@router.post("/{name}/blobs/uploads/", operation_id="oci_upload_begin")
+async def begin_upload(  # noqa: PLR0917 - FastAPI passes by name
+    name: RepositoryName,
+    request: Request,
+    program: Program,
+    _principal: Releaser,
+    digest: str | None = None,
+    mount: str | None = None,
+    source: Annotated[str | None, Query(alias="from")] = None,
+) -> Response:
+    """Start an upload; or take a blob whole (`digest=`), or from another repository (`mount=` and `from=`)."""
+    if mount is not None and await run_in_threadpool(_mount, program, name, mount, source):
+        return _created(name, mount)
+    upload = await run_in_threadpool(program.blobs.begin_upload)
+    if digest is None:
+        return _uploading(name, upload, 0, status=202)
+    await _append_body(request, program, upload, offset=0)
+    return await run_in_threadpool(_finish, program, name, upload, digest)
+
+
+@router.get("/{name}/blobs/uploads/{upload}", operation_id="oci_upload_show")
+def show_upload(name: RepositoryName, upload: str, program: Program, _principal: Releaser) -> Response:
+    """Tell how much of an upload has arrived, so that a client can resume it."""
+    return _uploading(name, upload, _offset(program, upload), status=204)
+
+
+@router.patch("/{name}/blobs/uploads/{upload}", operation_id="oci_upload_append")
+async def append_upload(
+    name: RepositoryName, upload: str, request: Request, program: Program, _principal: Releaser
+) -> Response:
+    """Add a chunk; without Content-Range it goes to the end."""
+    length = await run_in_threadpool(_offset, program, upload)
+    start = _chunk_start(request, length)
+    if start != length:
+        return _uploading(name, upload, length, status=416)
+    length = await _append_body(request, program, upload, offset=length)
+    return _uploading(name, upload, length, status=202)
+
+
+@router.put("/{name}/blobs/uploads/{upload}", operation_id="oci_upload_finish")
+async def finish_upload(
+    name: RepositoryName, upload: str, digest: str, request: Request, program: Program, _principal: Releaser
+) -> Response:
+    """Add the last chunk, if there is one, and make the upload a blob."""
+    length = await run_in_threadpool(_offset, program, upload)
+    if _chunk_start(request, length) != length:
+        return _uploading(name, upload, length, status=416)
+    await _append_body(request, program, upload, offset=length)
+    return await run_in_threadpool(_finish, program, name, upload, digest)
+
+
+@router.delete("/{name}/blobs/uploads/{upload}", operation_id="oci_upload_abort")
+def abort_upload(_name: AnyRepository, upload: str, program: Program, _principal: Releaser) -> Response:
+    """Give an upload up."""
+    _offset(program, upload)
+    program.blobs.abort(upload)
+    return Response(status_code=204)
+
+
+async def _append_body(request: Request, program: Services, upload: str, *, offset: int) -> int:
+    """Append the request's body in pieces; returns the upload's new length."""
+    waiting = bytearray()
+
+    def write(piece: bytes) -> int:
+        if offset + len(piece) > MAX_BLOB_BYTES:
+            program.blobs.abort(upload)
+            raise TooLargeError(f"a blob has at most {MAX_BLOB_BYTES} bytes", oci_code="SIZE_INVALID")
+        try:
+            return program.blobs.append(upload, piece, offset=offset)
+        except ConflictError as error:
+            raise RefusedError("upload", error.message, oci_code="BLOB_UPLOAD_INVALID") from error
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            raise LocalError("the server's disk is full", hint="make room on the server, then resume") from error
+
+    async for chunk in request.stream():
+        waiting += chunk
+        if len(waiting) >= _PIECE:
+            offset = await run_in_threadpool(write, bytes(waiting))
+            waiting.clear()
+    if waiting:
+        offset = await run_in_threadpool(write, bytes(waiting))
+    return offset
+
+
+def _mount(program: Services, name: str, digest: str, source: str | None) -> bool:
+    if source is None or DIGEST_RE.fullmatch(digest) is None:
+        return False
+    with program.database.write() as session:
+        if not oci_store.has_blob(session, source, digest):
+            return False
+        oci_store.link_blob(session, name, digest)
+    return True
+
+
+def _finish(program: Services, name: str, upload: str, digest: str) -> Response:
+    if DIGEST_RE.fullmatch(digest) is None:
+        program.blobs.abort(upload)
+        raise RefusedError("digest", f"{digest!r:.80} is no sha256 digest", oci_code="DIGEST_INVALID")
+    try:
+        program.blobs.finish(upload, digest)
+    except DigestMismatchError as error:
+        raise RefusedError("digest", error.message, oci_code="DIGEST_INVALID") from error
+    with program.database.write() as session:
+        oci_store.link_blob(session, name, digest)
+    return _created(name, digest)
+
+
+def _offset(program: Services, upload: str) -> int:
+    try:
+        return program.blobs.offset(upload)
+    except NotFoundError as error:
+        raise NotFoundError(error.message, oci_code="BLOB_UPLOAD_UNKNOWN") from error
+
+
+def _chunk_start(request: Request, length: int) -> int:
+    """Return where the request's body begins in the blob; clients write the header in more than one way."""
+    header = request.headers.get("content-range")
+    if header is None:
+        return length
+    match = _RANGE_RE.fullmatch(header.strip())
+    if match is None:
+        raise RefusedError(
+            "upload", f"Content-Range is {header!r:.80}, expected START-END", oci_code="BLOB_UPLOAD_INVALID"
+        )
+    return int(match[1])
+
+
+def _uploading(name: str, upload: str, length: int, *, status: int) -> Response:
+    headers = {
+        "Location": f"/v2/{name}/blobs/uploads/{upload}",
+        "Range": f"0-{max(0, length - 1)}",
+        "Docker-Upload-Uuid": upload,
+    }
+    return Response(status_code=status, headers=headers)
+
+
+def _created(name: str, digest: str) -> Response:
+    return Response(
+        status_code=201, headers={"Location": f"/v2/{name}/blobs/{digest}", "Docker-Content-Digest": digest}
+    )

@@ -1,0 +1,181 @@
+"""HTTP of models, their versions and aliases, for people and pipelines."""
+
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel
+from sqlmodel import Session
+
+from shoal_protocol.errors import CallerError
+from shoal_protocol.refs import ALIAS_RE
+from shoal_server.access.guard import Program, Releaser, Viewer, record_change
+from shoal_server.errors import NotFoundError
+from shoal_server.paging import MAX_LIMIT, decode_cursor, page
+from shoal_server.registry import store
+from shoal_server.registry.tables import AliasChange, ModelAlias, ModelVersion
+from shoal_server.registry.versions import VersionState
+from shoal_server.timestamps import rfc3339
+
+router = APIRouter(prefix="/api/v1/models", tags=["models"])
+
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
+
+
+class AliasTarget(BaseModel):
+    """What an alias shall point at."""
+
+    version: str
+
+
+@router.get("", operation_id="models_list")
+def list_models(program: Program, _principal: Viewer, limit: Limit = 100, cursor: str | None = None) -> dict[str, Any]:
+    """List models with their newest version and aliases, by name."""
+    with program.database.read() as session:
+        names = store.models(session, after=decode_cursor(cursor), limit=limit + 1)
+        return page(names, limit=limit, position=lambda name: name, item=lambda name: _model(session, name))
+
+
+@router.get("/{model}", operation_id="models_show")
+def show_model(model: str, program: Program, _principal: Viewer) -> dict[str, Any]:
+    """Show one model: all aliases, its newest versions."""
+    with program.database.read() as session:
+        return {
+            **_model(session, model),
+            "versions": [_version(row) for row in store.versions(session, model, limit=50)],
+        }
+
+
+@router.get("/{model}/versions", operation_id="versions_list")
+def list_versions(
+    model: str, program: Program, _principal: Viewer, limit: Limit = 100, cursor: str | None = None
+) -> dict[str, Any]:
+    """List a model's versions, the newest first."""
+    with program.database.read() as session:
+        rows = store.versions(session, model, below_counter=decode_cursor(cursor), limit=limit + 1)
+    return page(rows, limit=limit, position=lambda row: row.counter, item=_version)
+
+
+@router.get("/{model}/versions/{version}", operation_id="versions_show")
+def show_version(model: str, version: str, program: Program, _principal: Viewer) -> dict[str, Any]:
+    """Show one version with what is inside its bundle."""
+    with program.database.read() as session:
+        row = store.version(session, model, version)
+    bundles = program.bundles
+    files = [
+        {"path": path, "size": layer.size, "digest": layer.digest}
+        for path, layer in bundles.manifest(row.digest).files().items()
+    ]
+    return {
+        **_version(row),
+        "bundle": msgspec.to_builtins(bundles.info(row.digest)),
+        "schema": msgspec.to_builtins(bundles.schema(row.digest)),
+        "files": files,
+    }
+
+
+@router.post("/{model}/versions/{version}/deny", operation_id="versions_deny")
+def deny_version(model: str, version: str, request: Request, program: Program, _principal: Releaser) -> dict[str, Any]:
+    """Put a version on the signed deny list: no device installs it or goes back to it; where it runs, it runs on."""
+    return _set_state(model, version, VersionState.DENIED, request, program)
+
+
+@router.post("/{model}/versions/{version}/allow", operation_id="versions_allow")
+def allow_version(model: str, version: str, request: Request, program: Program, _principal: Releaser) -> dict[str, Any]:
+    """Lift a version from the deny list."""
+    return _set_state(model, version, VersionState.RELEASED, request, program)
+
+
+@router.get("/{model}/aliases", operation_id="aliases_list")
+def list_aliases(model: str, program: Program, _principal: Viewer) -> dict[str, Any]:
+    """List a model's aliases."""
+    with program.database.read() as session:
+        return {"items": [_alias(row) for row in store.aliases(session, model)], "next_cursor": None}
+
+
+@router.get("/{model}/aliases/{alias}", operation_id="aliases_show")
+def show_alias(model: str, alias: str, program: Program, _principal: Viewer) -> dict[str, Any]:
+    """Show what an alias points at, and what it pointed at before."""
+    with program.database.read() as session:
+        row = store.alias(session, model, alias)
+        history = store.alias_history(session, model, alias)
+    return {**_alias(row), "history": [_change(change) for change in history]}
+
+
+@router.put("/{model}/aliases/{alias}", operation_id="aliases_set")
+def set_alias(  # noqa: PLR0917 - FastAPI passes by name
+    model: str, alias: str, body: AliasTarget, request: Request, program: Program, principal: Releaser
+) -> dict[str, Any]:
+    """Point an alias at a version; the same again changes nothing."""
+    if ALIAS_RE.fullmatch(alias) is None:
+        raise CallerError(f"{alias!r:.80} is not an alias: expected a lower-case letter, then letters, digits, _ or -")
+    with program.database.write() as session:
+        before = store.set_alias(
+            session, model=model, name=alias, version_name=body.version, by=principal.actor, now=program.clock()
+        )
+        if before != body.version:
+            subject = f"model:{model}@{alias}"
+            record_change(session, request, action="model.alias", subject=subject, before=before, after=body.version)
+        row = store.alias(session, model, alias)
+    program.signals.bump("models")
+    return _alias(row)
+
+
+@router.delete("/{model}/aliases/{alias}", status_code=204, operation_id="aliases_delete")
+def delete_alias(model: str, alias: str, request: Request, program: Program, principal: Releaser) -> None:
+    """Take an alias away; its history stays."""
+    with program.database.write() as session:
+        before = store.remove_alias(session, model=model, name=alias, by=principal.actor, now=program.clock())
+        record_change(session, request, action="model.alias", subject=f"model:{model}@{alias}", before=before)
+    program.signals.bump("models")
+
+
+def _set_state(model: str, version: str, state: VersionState, request: Request, program: Program) -> dict[str, Any]:
+    with program.database.write() as session:
+        store.lock_model(session, model)
+        row = store.version(session, model, version)
+        before = row.state
+        if before != state:
+            row.state = state.value
+            program.trust.set_denied(session, row.digest, denied=state is VersionState.DENIED)
+            subject = f"model:{model}:{version}"
+            record_change(
+                session, request, action=f"model.{_VERBS[state]}", subject=subject, before=before, after=state
+            )
+    program.signals.bump("models")
+    return _version(row)
+
+
+_VERBS = {VersionState.DENIED: "deny", VersionState.RELEASED: "allow"}
+
+
+def _model(session: Session, name: str) -> dict[str, Any]:
+    newest = next(iter(store.versions(session, name, limit=1)), None)
+    if newest is None:
+        raise NotFoundError(f"there is no model {name!r}", hint="list them with: shoalctl model list")
+    return {"name": name, "newest": _version(newest), "aliases": [_alias(row) for row in store.aliases(session, name)]}
+
+
+def _version(row: ModelVersion) -> dict[str, Any]:
+    return {
+        "ref": f"{row.model}:{row.version}",
+        "model": row.model,
+        "version": row.version,
+        "digest": row.digest,
+        "counter": row.counter,
+        "state": row.state,
+        "task": row.task,
+        "framework": row.framework,
+        "size": row.size,
+        "variants": row.variants,
+        "created_at": rfc3339(row.created_at),
+        "created_by": row.created_by,
+    }
+
+
+def _alias(row: ModelAlias) -> dict[str, Any]:
+    return {"alias": row.alias, "version": row.version, "set_at": rfc3339(row.set_at), "set_by": row.set_by}
+
+
+def _change(row: AliasChange) -> dict[str, Any]:
+    return {"version": row.version, "at": rfc3339(row.at), "by": row.by}

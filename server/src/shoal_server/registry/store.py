@@ -1,0 +1,130 @@
+"""Queries over versions and aliases of models."""
+
+from sqlmodel import Session, col, select
+
+from shoal_protocol.refs import parse_ref
+from shoal_server.errors import NotFoundError
+from shoal_server.registry.tables import AliasChange, ModelAlias, ModelVersion
+from shoal_server.registry.versions import ResolvedBundle
+from shoal_server.storage.database import lock_for_transaction
+
+
+def resolve(session: Session, ref: str) -> ResolvedBundle:
+    """Return the bundle that `name:1.4.0`, `name@champion` or `name@sha256:…` names now.
+
+    Raises:
+        CallerError: the text is no reference.
+        NotFoundError: there is no such model, version, alias or digest.
+    """
+    parsed = parse_ref(ref)
+    if parsed.digest is not None:
+        query = select(ModelVersion).where(ModelVersion.model == parsed.name, ModelVersion.digest == parsed.digest)
+        row = session.exec(query).first()
+        if row is None:
+            raise NotFoundError(f"no version of {parsed.name} has the digest {parsed.digest}")
+        return _resolved(row)
+    wanted = parsed.version
+    if parsed.alias is not None:
+        wanted = alias(session, parsed.name, parsed.alias).version
+    return _resolved(version(session, parsed.name, wanted or ""))
+
+
+def models(session: Session, *, after: str | None = None, limit: int = 100) -> list[str]:
+    """Return up to `limit` names of models, in order, after the name `after`."""
+    query = select(ModelVersion.model).distinct().order_by(col(ModelVersion.model)).limit(limit)
+    if after is not None:
+        query = query.where(col(ModelVersion.model) > after)
+    return list(session.exec(query))
+
+
+def version(session: Session, model: str, name: str) -> ModelVersion:
+    """Return one version; raises `NotFoundError`."""
+    found = session.get(ModelVersion, (model, name))
+    if found is None:
+        raise NotFoundError(
+            f"there is no version {name!r} of {model!r}", hint="list them with: shoalctl model show NAME"
+        )
+    return found
+
+
+def find_version(session: Session, model: str, name: str) -> ModelVersion | None:
+    """Return one version, None when it doesn't exist."""
+    return session.get(ModelVersion, (model, name))
+
+
+def version_of_digest(session: Session, digest: str) -> ModelVersion | None:
+    """Return the version with this digest, None when no model has it."""
+    return session.exec(select(ModelVersion).where(ModelVersion.digest == digest)).first()
+
+
+def versions(
+    session: Session, model: str, *, below_counter: int | None = None, limit: int | None = None
+) -> list[ModelVersion]:
+    """Return a model's versions, the newest first."""
+    query = select(ModelVersion).where(ModelVersion.model == model).order_by(col(ModelVersion.counter).desc())
+    if below_counter is not None:
+        query = query.where(ModelVersion.counter < below_counter)
+    return list(session.exec(query.limit(limit)))
+
+
+def add_version(session: Session, row: ModelVersion) -> None:
+    """Write down a version that was admitted; the caller holds `lock_model`."""
+    session.add(row)
+    session.flush()
+
+
+def lock_model(session: Session, model: str) -> None:
+    """Keep other pushes of this model waiting until the transaction ends."""
+    lock_for_transaction(session, f"model {model}")
+
+
+def alias(session: Session, model: str, name: str) -> ModelAlias:
+    """Return what an alias points at; raises `NotFoundError`."""
+    found = session.get(ModelAlias, (model, name))
+    if found is None:
+        raise NotFoundError(f"the model {model!r} has no alias {name!r}")
+    return found
+
+
+def aliases(session: Session, model: str) -> list[ModelAlias]:
+    """Return a model's aliases, by name."""
+    query = select(ModelAlias).where(ModelAlias.model == model).order_by(col(ModelAlias.alias))
+    return list(session.exec(query))
+
+
+def set_alias(session: Session, *, model: str, name: str, version_name: str, by: str, now: float) -> str | None:
+    """Point an alias at a version and remember what it pointed at before.
+
+    Returns:
+        The version it pointed at until now, None when it is new; nothing is written when it stays the same.
+
+    Raises:
+        NotFoundError: there is no such version.
+    """
+    version(session, model, version_name)
+    lock_model(session, model)
+    found = session.get(ModelAlias, (model, name), with_for_update=True)
+    before = None if found is None else found.version
+    if before == version_name:
+        return before
+    session.merge(ModelAlias(model=model, alias=name, version=version_name, set_at=now, set_by=by))
+    session.add(AliasChange(model=model, alias=name, version=version_name, at=now, by=by))
+    return before
+
+
+def remove_alias(session: Session, *, model: str, name: str, by: str, now: float) -> str:
+    """Take an alias away; returns what it pointed at; raises `NotFoundError`."""
+    found = alias(session, model, name)
+    session.delete(found)
+    session.add(AliasChange(model=model, alias=name, version=None, at=now, by=by))
+    return found.version
+
+
+def alias_history(session: Session, model: str, name: str) -> list[AliasChange]:
+    """Return what an alias pointed at and since when, the newest first."""
+    query = select(AliasChange).where(AliasChange.model == model, AliasChange.alias == name)
+    return list(session.exec(query.order_by(col(AliasChange.id).desc())))
+
+
+def _resolved(row: ModelVersion) -> ResolvedBundle:
+    return ResolvedBundle(row.model, row.version, row.digest)

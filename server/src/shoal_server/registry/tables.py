@@ -1,0 +1,90 @@
+"""Tables of the registry."""
+
+from typing import Any
+
+from sqlalchemy import JSON, Column, LargeBinary, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+
+class ModelVersion(SQLModel, table=True):
+    """One admitted version of a model; never changed except for `state`."""
+
+    __tablename__ = "model_versions"
+    __table_args__ = (UniqueConstraint("model", "counter"),)
+    model: str = Field(primary_key=True)
+    version: str = Field(primary_key=True)
+    digest: str = Field(unique=True)
+    counter: int
+    """Grows with every version of the model; what the signed minimum is compared with."""
+    state: str
+    """A `versions.VersionState`."""
+    task: str
+    framework: str
+    size: int
+    """Bytes of the whole bundle without its manifest."""
+    variants: Any = Field(default=None, sa_column=Column(JSON, nullable=False))
+    created_at: float
+    created_by: str
+
+
+class ModelAlias(SQLModel, table=True):
+    """What an alias of a model points at now."""
+
+    __tablename__ = "model_aliases"
+    model: str = Field(primary_key=True)
+    alias: str = Field(primary_key=True)
+    version: str
+    set_at: float
+    set_by: str
+
+
+class AliasChange(SQLModel, table=True):
+    """What an alias pointed at from one instant on; None: it was taken away."""
+
+    __tablename__ = "alias_changes"
+    id: int | None = Field(default=None, primary_key=True)
+    model: str = Field(index=True)
+    alias: str
+    version: str | None = None
+    at: float
+    by: str
+
+
+class OciBlob(SQLModel, table=True):
+    """A blob that may be pulled from a repository."""
+
+    __tablename__ = "oci_blobs"
+    repository: str = Field(primary_key=True)
+    digest: str = Field(primary_key=True)
+
+
+class OciManifest(SQLModel, table=True):
+    """A manifest of a repository; its bytes are the blob of the same digest."""
+
+    __tablename__ = "oci_manifests"
+    repository: str = Field(primary_key=True)
+    digest: str = Field(primary_key=True)
+    media_type: str
+    artifact_type: str
+    subject: str | None = Field(default=None, index=True)
+    """Digest of the manifest that this one says something about."""
+    size: int
+    annotations: Any = Field(default=None, sa_column=Column(JSON, nullable=False))
+
+
+class OciTag(SQLModel, table=True):
+    """A tag that is neither a version nor an alias of a model."""
+
+    __tablename__ = "oci_tags"
+    repository: str = Field(primary_key=True)
+    tag: str = Field(primary_key=True)
+    digest: str
+
+
+class TrustDocument(SQLModel, table=True):
+    """One version of one role's TUF metadata, as it was signed."""
+
+    __tablename__ = "trust_documents"
+    role: str = Field(primary_key=True)
+    version: int = Field(primary_key=True)
+    raw: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
