@@ -1,0 +1,291 @@
+"""From what a caller has to what the graph takes: columns, rows or tensors, checked against the bundle's schema.
+
+Owns every check of an input and its wording. An input that already is exact (right tensors, dtypes and shapes) is never
+looked at here: onnxruntime validates it as it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shoal_agent.runtime.errors import Fault, InputError
+from shoal_protocol.bundle.schema import FieldSpec, ModelSchema, TensorSpec
+from shoal_protocol.profile.grid import category_text
+
+Array = npt.NDArray[Any]
+
+_KINDS = {"f": "numbers", "i": "whole numbers", "u": "whole numbers", "b": "true or false", "O": "text"}
+
+
+class InputPlan:
+    """How inputs become feeds.
+
+    Args:
+        schema: The bundle's.
+    """
+
+    def __init__(self, schema: ModelSchema) -> None:
+        self._tensors = {tensor.name: tensor for tensor in schema.tensors}
+        self._fields = {field.name: field for field in schema.inputs}
+        self._no_missing = [field for field in schema.inputs if field.missing == "refused"]
+        self._closed = [field for field in schema.inputs if field.categories is not None]
+        self.has_rules = bool(self._no_missing or self._closed)
+        """Whether values must be looked at, beyond dtype and shape."""
+
+    def feeds(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
+        """Make the graph's feeds.
+
+        Args:
+            inputs: Either every input tensor by name, or every feature (column) by name; anything numpy can make an
+                array of, rows first. Numbers are converted where nothing but precision can be lost.
+
+        Raises:
+            InputError: Something is missing, unknown, or of a wrong type, shape or category; it names all of it.
+        """
+        is_tensors = inputs.keys() == self._tensors.keys()
+        feeds = self._from_tensors(inputs) if is_tensors else self._from_columns(inputs)
+        self.check_rules(feeds)
+        return feeds
+
+    def columns(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+        """Turn rows of plain values into columns.
+
+        Raises:
+            InputError: A row lacks a feature or has one that the bundle doesn't know.
+        """
+        faults: list[Fault] = []
+        for at, row in enumerate(rows):
+            if row.keys() != self._fields.keys():
+                faults.extend(self._name_faults(row.keys(), at))
+        if faults:
+            raise InputError(faults, hint=self._names_hint())
+        return {name: [row[name] for row in rows] for name in self._fields}
+
+    def explain(self, inputs: Mapping[str, Array]) -> None:
+        """Say in the schema's words what onnxruntime refused.
+
+        Raises:
+            InputError: The inputs do not fit; if they do, nothing happens.
+        """
+        faults = [
+            Fault(name, _wanted(self._tensors[name]), f"{_dtype_name(array)}{list(array.shape)}")
+            for name, array in inputs.items()
+            if name in self._tensors and not _fits(array, self._tensors[name])
+        ]
+        faults.extend(self._row_count_faults(inputs))
+        if faults:
+            raise InputError(faults)
+
+    def check_rules(self, feeds: Mapping[str, Array]) -> None:
+        """Look for missing values and categories where the bundle refuses them.
+
+        Raises:
+            InputError: There is one; it names feature and row.
+        """
+        faults: list[Fault] = []
+        for field in self._no_missing:
+            values = _field_values(field, feeds)
+            absent = np.flatnonzero(_is_missing(values))
+            if absent.size:
+                wanted = "a value (this bundle refuses missing ones)"
+                faults.append(Fault(field.name, wanted, "a missing one", _row(absent, values)))
+        for field in self._closed:
+            faults.extend(_category_faults(field, _field_values(field, feeds)))
+        if faults:
+            raise InputError(faults)
+
+    def _from_tensors(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
+        faults: list[Fault] = []
+        feeds: dict[str, Array] = {}
+        for name, tensor in self._tensors.items():
+            sentinel = next((f.missing_sentinel for f in self._fields.values() if f.tensor == name), None)
+            array = _converted(name, inputs[name], tensor.dtype, sentinel, faults)
+            if array is not None:
+                feeds[name] = _shaped(array, tensor)
+        self._finish(feeds, faults)
+        return feeds
+
+    def _from_columns(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
+        faults = self._name_faults(inputs.keys(), None)
+        if faults:
+            raise InputError(faults, hint=self._names_hint())
+        arrays: dict[str, Array] = {}
+        for name, field in self._fields.items():
+            array = _converted(name, inputs[name], self._tensors[field.tensor].dtype, field.missing_sentinel, faults)
+            if array is not None:
+                arrays[name] = array
+        counts = {len(array) if array.ndim else 0 for array in arrays.values()}
+        if len(counts) > 1:
+            faults.extend(self._row_count_faults(arrays))
+        if faults:
+            raise InputError(faults)
+        feeds = {name: self._assembled(tensor, arrays) for name, tensor in self._tensors.items()}
+        self._finish(feeds, faults)
+        return feeds
+
+    def _assembled(self, tensor: TensorSpec, arrays: Mapping[str, Array]) -> Array:
+        parts = [field for field in self._fields.values() if field.tensor == tensor.name]
+        if len(parts) == 1 and parts[0].column is None:
+            return _shaped(arrays[parts[0].name], tensor)
+        rows = len(arrays[parts[0].name]) if parts else 1
+        width = 1 + max((field.column or 0 for field in parts), default=0)
+        whole = np.zeros((rows, width), dtype=_numpy_dtype(tensor.dtype))
+        for field in parts:
+            whole[:, field.column or 0] = arrays[field.name].reshape(rows)
+        return whole
+
+    def _finish(self, feeds: Mapping[str, Array], faults: list[Fault]) -> None:
+        if faults:
+            raise InputError(faults)
+        self.explain(feeds)
+
+    def _row_count_faults(self, arrays: Mapping[str, Array]) -> list[Fault]:
+        counts = {name: len(array) for name, array in arrays.items() if array.ndim}
+        most = max(counts.values(), key=list(counts.values()).count, default=0)
+        return [Fault(name, f"{most} rows as the others", f"{n} rows") for name, n in counts.items() if n != most]
+
+    def _name_faults(self, names: Iterable[str], row: int | None) -> list[Fault]:
+        given = set(names)
+        faults = [Fault(n, f"a value of {f.dtype}", "none", row) for n, f in self._fields.items() if n not in given]
+        unknown = sorted(given - set(self._fields))
+        return faults + [Fault(name, "a feature of this bundle", "an unknown name", row) for name in unknown]
+
+    def _names_hint(self) -> str:
+        names = list(self._fields)
+        shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+        return f"the features are: {shown}; the tensors: {', '.join(self._tensors)}"
+
+
+def _converted(name: str, values: Any, dtype: str, sentinel: str | None, faults: list[Fault]) -> Array | None:
+    """Return an array of the wanted dtype; or none, with what is wrong added to the faults."""
+    wanted = _numpy_dtype(dtype)
+    if isinstance(values, np.ndarray) and values.dtype == wanted and dtype != "string":
+        return values
+    try:
+        array = values if isinstance(values, np.ndarray) else _from_list(values, wanted)
+    except (TypeError, ValueError, OverflowError):
+        faults.append(_element_fault(name, values, wanted))
+        return None
+    if dtype == "string":
+        return _texts(name, array, sentinel, faults)
+    if array.dtype.kind == "O":  # numbers with None among them
+        return _converted(name, _from_list(array.tolist(), wanted), dtype, sentinel, faults) if array.size else None
+    if not np.can_cast(array.dtype, wanted, "same_kind"):
+        faults.append(Fault(name, _kind_name(wanted), f"{_kind_name(array.dtype)} ({_dtype_name(array)})"))
+        return None
+    if wanted.kind in "iu" and array.size and array.dtype != wanted:
+        limits = np.iinfo(wanted)
+        if int(array.min()) < limits.min or int(array.max()) > limits.max:
+            faults.append(Fault(name, f"{limits.min} to {limits.max} ({wanted})", f"{array.min()} to {array.max()}"))
+            return None
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, which grids and models know
+        return array.astype(wanted)
+
+
+def _from_list(values: Any, wanted: np.dtype[Any]) -> Array:
+    if wanted.kind == "O":
+        return np.asarray(values, dtype=object)
+    plain = np.asarray(values)
+    if plain.dtype.kind == "O":
+        if wanted.kind != "f":
+            raise TypeError("a missing value among whole numbers")
+        plain = np.asarray(values, dtype=wanted)  # None becomes NaN
+    if plain.dtype.kind in "USO" or (plain.size and (plain.dtype.kind == "b") != (wanted.kind == "b")):
+        raise TypeError(f"expected {wanted}")
+    return plain if plain.size else plain.astype(wanted)
+
+
+def _element_fault(name: str, values: Any, wanted: np.dtype[Any]) -> Fault:
+    """Name the first value that is of a wrong type."""
+    allowed: tuple[type, ...] = {"f": (int, float), "i": (int,), "u": (int,), "b": (bool,)}.get(wanted.kind, (str,))
+    for at, value in enumerate(values if isinstance(values, (list, tuple)) else ()):
+        if value is None and wanted.kind == "f":
+            continue
+        if isinstance(value, bool) != (wanted.kind == "b") or not isinstance(value, (*allowed, list, tuple)):
+            return Fault(name, _kind_name(wanted), _shown(value), at)
+    return Fault(name, f"an array of {_kind_name(wanted)}", _shown(values))
+
+
+def _texts(name: str, array: Array, sentinel: str | None, faults: list[Fault]) -> Array | None:
+    out = np.empty(array.shape, dtype=object)
+    flat = out.reshape(-1)
+    for at, value in enumerate(array.reshape(-1).tolist()):
+        text = sentinel if value is None or value != value else value  # noqa: PLR0124  (NaN is what differs from itself)
+        if not isinstance(text, str):
+            expected = "text" if text is not None else "text (this bundle has no rule for a missing one)"
+            faults.append(Fault(name, expected, _shown(value), at // max(1, array[:1].size)))
+            return None
+        flat[at] = text
+    return out
+
+
+def _category_faults(field: FieldSpec, values: Array) -> list[Fault]:
+    known = set(field.categories or ())
+    flat = values.reshape(-1)
+    for at, value in enumerate(flat.tolist()):
+        text = category_text(value)
+        if text not in known and text != (field.missing_sentinel or "") and text:
+            shown = ", ".join(repr(c) for c in sorted(known)[:8]) + (", …" if len(known) > 8 else "")
+            return [Fault(field.name, f"one of {shown}", _shown(value), at // max(1, flat.size // max(1, len(values))))]
+    return []
+
+
+def _field_values(field: FieldSpec, feeds: Mapping[str, Array]) -> Array:
+    array = feeds[field.tensor]
+    return array if field.column is None else array.reshape(len(array), -1)[:, field.column]
+
+
+def _is_missing(values: Array) -> npt.NDArray[np.bool_]:
+    if values.dtype.kind == "f":
+        return np.isnan(values)
+    if values.dtype.kind == "O":
+        return np.asarray(values == "", dtype=bool)
+    return np.zeros(values.shape, dtype=bool)
+
+
+def _row(flat_indices: npt.NDArray[np.intp], values: Array) -> int:
+    return int(flat_indices[0]) // max(1, values[:1].size)
+
+
+def _shaped(array: Array, tensor: TensorSpec) -> Array:
+    """Give a plain column the second dimension that the graph wants; leave all else to the check."""
+    if array.ndim == 1 and len(tensor.shape) == 2 and tensor.shape[1] in {1, None}:
+        return array.reshape(-1, 1)
+    return array
+
+
+def _fits(array: Array, tensor: TensorSpec) -> bool:
+    if _numpy_dtype(tensor.dtype).kind != ("O" if array.dtype.kind in "OUS" else array.dtype.kind):
+        return False
+    if tensor.dtype != "string" and array.dtype != _numpy_dtype(tensor.dtype):
+        return False
+    if array.ndim != len(tensor.shape):
+        return False
+    return all(want in {None, got} for want, got in zip(tensor.shape, array.shape, strict=True))
+
+
+def _wanted(tensor: TensorSpec) -> str:
+    sizes = ", ".join("N" if size is None else str(size) for size in tensor.shape)
+    return f"{tensor.dtype}[{sizes}]"
+
+
+def _numpy_dtype(dtype: str) -> np.dtype[Any]:
+    return np.dtype(object) if dtype == "string" else np.dtype(dtype)
+
+
+def _dtype_name(array: Array) -> str:
+    return "string" if array.dtype.kind in "OUS" else str(array.dtype)
+
+
+def _kind_name(dtype: np.dtype[Any]) -> str:
+    return _KINDS.get(dtype.kind, "text")
+
+
+def _shown(value: Any) -> str:
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+    kind = kinds.get(type(value), type(value).__name__)
+    return kind if value is None else f"{value!r:.60} ({kind})"

@@ -1,0 +1,337 @@
+"""What one model saw and said in one window: counts of inputs and outputs, latency, errors.
+
+A prediction leaves the bytes of the tensors that streams look at in a list (the cheapest safe capture: nobody can
+change them later); a block of 1,024 rows is then counted at once. Lists are only appended to, and summing removes a
+prefix, so answering threads need no lock.
+
+Invariants: every captured row is counted in exactly one window; the profile equals
+`shoal_protocol.profile.profile.summarise` of the same rows; observing never fails a prediction.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shoal_agent.runtime.block_counter import BlockCounter, Tap, TextCoder
+from shoal_protocol.profile.codec import LATENCY_EDGES_US
+from shoal_protocol.profile.grid import NumericGrid
+from shoal_protocol.profile.profile import Counts, Profile, ProfileSpec
+
+Array = npt.NDArray[Any]
+
+BLOCK_ROWS = 1024
+COUNTING_SHARE = 0.1
+"""Share of a call's own time that counting its rows may cost; of a larger batch an unbiased sample is counted."""
+
+MIN_CALL_ROWS = 64
+"""So many rows of a call are counted in any case."""
+
+MAX_CALL_ROWS = 8 * BLOCK_ROWS
+_COUNT_NS = 5.0
+"""What counting one number costs, measured; only chooses the size of samples."""
+
+_ALIGNMENT = 16
+_NUMBERS = "fiub"
+_EDGES_NS = np.array(LATENCY_EDGES_US, dtype=np.int64) * 1000
+
+
+@dataclass(frozen=True)
+class WindowSummary:
+    """One window of one model.
+
+    Attributes:
+        n: Rows counted; fewer than answered where large batches were sampled.
+        rows: Rows answered.
+        errors: Predictions that failed inside the model.
+        refused: Requests whose input did not fit the schema.
+        latency: Counts of predictions by `LATENCY_EDGES_US`, int64 of its length + 1.
+        profile: Counts on the bundle's grids; of no stream where the bundle has no reference.
+    """
+
+    n: int
+    rows: int
+    errors: int
+    refused: int
+    latency: Counts
+    profile: Profile
+
+    @property
+    def calls(self) -> int:
+        """Predictions answered."""
+        return int(self.latency.sum())
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing at all happened."""
+        return not (self.calls or self.errors or self.refused)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Since the model was loaded; never decreasing. Latency as in `WindowSummary`."""
+
+    calls: int
+    rows: int
+    errors: int
+    refused: int
+    latency: Counts
+    latency_sum_s: float
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """Where each tap lies in the bytes of one row: the form that a static buffer leaves behind in one copy."""
+
+    offsets: tuple[int, ...]
+    row_bytes: int
+
+    @classmethod
+    def of(cls, taps: Sequence[Tap]) -> RowLayout:
+        """Lay out the taps, each aligned for onnxruntime."""
+        offsets, at = [], 0
+        for tap in taps:
+            offsets.append(at)
+            at += -(-tap.row_bytes // _ALIGNMENT) * _ALIGNMENT
+        return cls(tuple(offsets), at)
+
+
+class Observer:
+    """Sums up the predictions of one model.
+
+    Args:
+        spec: The streams; none: only calls, errors and latency are counted.
+        chance: Returns numbers in [0, 1); chooses where the sample of a large batch begins.
+    """
+
+    def __init__(self, spec: ProfileSpec | None, *, chance: random.Random | None = None) -> None:
+        self.spec = spec or ProfileSpec(())
+        self.tensors = tuple(dict.fromkeys(stream.tensor for stream in self.spec.streams))
+        """Names of the tensors that are looked at, in the order of `Tap`s."""
+        self._rows_per_ns = COUNTING_SHARE / (_COUNT_NS * max(1, len(self.spec.streams)))
+        self._chance = chance or random.Random()  # noqa: S311  (a sample of rows is no secret)
+        self._coders: dict[str, TextCoder] = {}
+        self._taps: tuple[Tap, ...] = ()
+        self._row_sizes: list[int] = []
+        self._counter: BlockCounter | None = None
+        self._layout = RowLayout((), 0)
+        self._lock = threading.RLock()
+        self._rows: list[bytes] = []
+        self._batches: list[list[bytes]] = []
+        self._batch_rows = 0
+        self._latencies: list[int] = []
+        self._state = _Sums.empty(self.spec)
+        self._totals = _Sums.empty(ProfileSpec(()))
+
+    # What answering threads call: a few hundred nanoseconds.
+
+    def answered_row(self, row: bytes, elapsed_ns: int) -> None:
+        """Take one answered row in the layout that `layout_for` gave."""
+        self._rows.append(row)
+        self._latencies.append(elapsed_ns)
+        if len(self._rows) >= BLOCK_ROWS:
+            self._drain()
+
+    def answered(self, tensors: Sequence[Array], rows: int, elapsed_ns: int) -> None:
+        """Take an answered batch.
+
+        Args:
+            tensors: Those that `tensors` names, in that order, rows first.
+            rows: Number of rows.
+            elapsed_ns: From input to output.
+        """
+        self._latencies.append(elapsed_ns)
+        for tensor in tensors:
+            if tensor.shape[:1] != (rows,):
+                self._count_only(rows)
+                return
+        if rows > MIN_CALL_ROWS:
+            step = self._step(rows, elapsed_ns)
+            if step > 1:
+                start = int(self._chance.random() * step)
+                tensors = [tensor[start::step] for tensor in tensors]
+        if tensors:
+            self._keep(tensors, rows)
+        else:
+            self._count_only(rows)
+
+    def failed(self) -> None:
+        """Take a prediction that failed inside the model."""
+        with self._lock:
+            self._state.errors += 1
+
+    def refused(self) -> None:
+        """Take a request whose input did not fit."""
+        with self._lock:
+            self._state.refused += 1
+
+    # What the window clock, the trial and /metrics call.
+
+    def layout_for(self, tensors: Sequence[Array]) -> RowLayout:
+        """Fix dtypes and row sizes by an example, and return the layout of a row of them."""
+        with self._lock:
+            self._adopt(tensors)
+            return self._layout
+
+    def close_window(self) -> WindowSummary:
+        """Return what happened since the last call, and begin anew."""
+        with self._lock:
+            self._drain()
+            state, self._state = self._state, _Sums.empty(self.spec)
+            self._totals.add(state)
+        return state.summary(self.spec)
+
+    def totals(self) -> Totals:
+        """Return what happened since the model was loaded."""
+        with self._lock:
+            self._drain()
+            both = _Sums.empty(ProfileSpec(()))
+            both.add(self._totals)
+            both.add(self._state)
+        return Totals(
+            int(both.latency.sum()), both.rows, both.errors, both.refused, both.latency, both.latency_ns / 1e9
+        )
+
+    def _step(self, rows: int, elapsed_ns: int) -> int:
+        """Return every how many rows one is counted."""
+        affordable = min(max(MIN_CALL_ROWS, int(elapsed_ns * self._rows_per_ns)), MAX_CALL_ROWS)
+        return -(-rows // affordable)
+
+    def _count_only(self, rows: int) -> None:
+        """Take rows that no stream can look at: there is no reference, or an output has no entry a row."""
+        with self._lock:
+            self._state.rows += rows
+            self._state.n += 0 if self.tensors else rows
+            if len(self._latencies) >= BLOCK_ROWS:
+                self._drain()
+
+    def _keep(self, tensors: Sequence[Array], answered: int) -> None:
+        kept = [t.tobytes() if t.dtype.kind in _NUMBERS else self._coded(t, at) for at, t in enumerate(tensors)]
+        rows = len(tensors[0])
+        sizes = [len(part) for part in kept]
+        with self._lock:
+            if sizes != [rows * size for size in self._row_sizes]:  # the first rows, or rows of another size
+                self._adopt(tensors)
+            self._batches.append(kept)
+            self._batch_rows += rows
+            self._state.rows += answered - rows
+            if self._batch_rows >= BLOCK_ROWS:
+                self._drain()
+
+    def _coded(self, tensor: Array, at: int) -> bytes:
+        name = self.tensors[at]
+        coder = self._coders.get(name)
+        if coder is None:
+            coder = self._coders[name] = TextCoder([s for s in self.spec.streams if s.tensor == name])
+        return coder.encode(tensor).tobytes()
+
+    def _adopt(self, tensors: Sequence[Array]) -> None:
+        taps = tuple(_tap(self.spec, name, tensor) for name, tensor in zip(self.tensors, tensors, strict=True))
+        if taps == self._taps:
+            return
+        self._drain()
+        self._taps, self._layout = taps, RowLayout.of(taps)
+        self._row_sizes = [tap.row_bytes for tap in taps]
+        self._counter = BlockCounter(self.spec, taps)
+
+    def _drain(self) -> None:
+        """Count all that is pending. Appending goes on meanwhile: only the prefix seen here is removed."""
+        with self._lock:
+            batches, self._batches, self._batch_rows = self._batches, [], 0
+            rows = self._rows[:]
+            del self._rows[: len(rows)]
+            latencies = self._latencies[:]
+            del self._latencies[: len(latencies)]
+            self._state.add_latencies(np.array(latencies, dtype=np.int64))
+            if not self.tensors:
+                self._state.n += len(rows)
+                self._state.rows += len(rows)
+                return
+            if rows:
+                self._count(self._split_rows(rows))
+            if batches:
+                self._count(
+                    [
+                        np.frombuffer(b"".join(parts), tap.dtype).reshape(-1, tap.elements)
+                        for tap, parts in zip(self._taps, zip(*batches, strict=True), strict=True)
+                    ]
+                )
+
+    def _split_rows(self, rows: list[bytes]) -> list[Array]:
+        block = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1)
+        return [
+            block[:, at : at + tap.row_bytes].view(tap.dtype)
+            for at, tap in zip(self._layout.offsets, self._taps, strict=True)
+        ]
+
+    def _count(self, arrays: Sequence[Array]) -> None:
+        assert self._counter is not None
+        self._counter.count(arrays, self._state.fine)
+        self._state.n += len(arrays[0])
+        self._state.rows += len(arrays[0])
+
+
+@dataclass
+class _Sums:
+    """Running sums of one window, or of all."""
+
+    n: int
+    rows: int
+    errors: int
+    refused: int
+    latency: Counts
+    latency_ns: int
+    fine: Counts
+
+    @classmethod
+    def empty(cls, spec: ProfileSpec) -> _Sums:
+        fine = sum(stream.grid.cells for stream in spec.streams)
+        return cls(0, 0, 0, 0, np.zeros(len(_EDGES_NS) + 1, np.int64), 0, np.zeros(fine, np.int64))
+
+    def add_latencies(self, elapsed_ns: npt.NDArray[np.int64]) -> None:
+        self.latency_ns += int(elapsed_ns.sum())
+        self.latency += np.bincount(np.searchsorted(_EDGES_NS, elapsed_ns), minlength=len(self.latency))
+
+    def add(self, other: _Sums) -> None:
+        """Add all but the cells."""
+        self.n += other.n
+        self.rows += other.rows
+        self.errors += other.errors
+        self.refused += other.refused
+        self.latency += other.latency
+        self.latency_ns += other.latency_ns
+
+    def summary(self, spec: ProfileSpec) -> WindowSummary:
+        profile = coarse_profile(spec, self.fine, self.n)
+        return WindowSummary(self.n, self.rows, self.errors, self.refused, self.latency, profile)
+
+
+def coarse_profile(spec: ProfileSpec, fine: Counts, n: int) -> Profile:
+    """Return the profile of fine counts.
+
+    Args:
+        spec: The streams.
+        fine: Counts of all streams' fine cells, one stream after the other.
+        n: Rows counted.
+    """
+    if not spec.streams:
+        return Profile(spec.hash, n, np.zeros(0, np.int64), np.zeros((0, 2), np.int64))
+    sizes = np.array([stream.grid.cells for stream in spec.streams])
+    starts = np.cumsum(sizes) - sizes
+    coarse = np.concatenate([start + np.array(s.grid.coarse) for start, s in zip(starts, spec.streams, strict=True)])
+    numeric = np.repeat([isinstance(stream.grid, NumericGrid) for stream in spec.streams], sizes)
+    index = (np.arange(len(fine)) - np.repeat(starts, sizes)) * numeric
+    moments = [np.add.reduceat(fine * index**power, starts) for power in (1, 2)]
+    return Profile(spec.hash, n, np.add.reduceat(fine, coarse), np.stack(moments, axis=1))
+
+
+def _tap(spec: ProfileSpec, name: str, tensor: Array) -> Tap:
+    if tensor.dtype.kind in "OUS":
+        return Tap(name, np.dtype(np.int32), sum(stream.tensor == name for stream in spec.streams), coded=True)
+    return Tap(name, tensor.dtype, tensor[:1].size if len(tensor) else int(np.prod(tensor.shape[1:])))

@@ -1,0 +1,182 @@
+"""Which model answers in which slot, swapped while predictions run.
+
+A swap is one assignment: a prediction reads its slot's model once and answers from that one alone. The old model is
+kept until the calls in flight have ended, then dropped, and its memory handed back, by the thread that swapped.
+
+Invariants: no prediction is dropped, or answered by halves of two models; an observer's rows are counted although its
+model is gone.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shoal_agent.errors import NoModelError
+from shoal_agent.runtime.memory import release_free_memory
+from shoal_agent.runtime.model import LoadedModel
+from shoal_agent.runtime.observer import Observer
+from shoal_agent.runtime.prediction import Prediction
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A model's observer, whether the model is active or on its way out.
+
+    Attributes:
+        slot: Where it answers or answered.
+        name: The bundle's.
+        version: The bundle's.
+        digest: The bundle's.
+        observer: What it saw.
+        is_active: Whether it answers now.
+    """
+
+    slot: str
+    name: str
+    version: str
+    digest: str
+    observer: Observer
+    is_active: bool
+
+
+class SlotHandle:
+    """Answers from whatever model is active in a slot at the moment of the call."""
+
+    __slots__ = ("_cell", "slot")
+
+    def __init__(self, slot: str, cell: _Cell) -> None:
+        self.slot = slot
+        self._cell = cell
+
+    def predict(self, inputs: Mapping[str, Any]) -> Prediction:
+        """Answer; as `LoadedModel.predict`.
+
+        Raises:
+            NoModelError: The slot has no model.
+        """
+        return self._active().predict(inputs)
+
+    def predict_rows(self, rows: Sequence[Mapping[str, Any]]) -> Prediction:
+        """Answer rows of plain values; as `LoadedModel.predict_rows`.
+
+        Raises:
+            NoModelError: The slot has no model.
+        """
+        return self._active().predict_rows(rows)
+
+    def _active(self) -> LoadedModel:
+        model = self._cell.model
+        if model is None:
+            raise NoModelError(f"slot {self.slot!r} has no model", hint="see `shoal-agent status`", slot=self.slot)
+        return model
+
+
+class SlotTable:
+    """The device's slots.
+
+    Args:
+        drain_s: How long a swap waits for calls in flight; what lasts longer is dropped at a later look.
+        release: Hands free memory back to the system.
+    """
+
+    def __init__(self, *, drain_s: float = 5.0, release: Callable[[], None] = release_free_memory) -> None:
+        self._cells: dict[str, _Cell] = {}
+        self._leaving: list[_Leaving] = []
+        self._lock = threading.Lock()
+        self._drain_s = drain_s
+        self._release = release
+
+    def install(self, slot: str, model: LoadedModel) -> None:
+        """Make a model answer in a slot, from the next prediction on."""
+        self._exchange(slot, model)
+
+    def remove(self, slot: str) -> None:
+        """Leave a slot without a model (also the first half of stop-then-load)."""
+        if slot in self._cells:
+            self._exchange(slot, None)
+
+    def get(self, slot: str) -> LoadedModel | None:
+        """Return the active model; who keeps it keeps its memory."""
+        cell = self._cells.get(slot)
+        return None if cell is None else cell.model
+
+    def names(self) -> tuple[str, ...]:
+        """Return the slots that have a model."""
+        return tuple(slot for slot, cell in list(self._cells.items()) if cell.model is not None)
+
+    def model(self, slot: str) -> SlotHandle:
+        """Return a handle that stays valid over swaps; the slot need not have a model yet."""
+        with self._lock:
+            return SlotHandle(slot, self._cells.setdefault(slot, _Cell()))
+
+    def observed(self) -> list[Observed]:
+        """Return the observers of active models, then of those on their way out."""
+        active = [
+            Observed(slot, model.name, model.version, model.digest, model.observer, is_active=True)
+            for slot, cell in list(self._cells.items())
+            if (model := cell.model) is not None
+        ]
+        self._sweep()
+        with self._lock:
+            return active + [leaving.observed for leaving in self._leaving]
+
+    def forget(self, observed: Observed) -> None:
+        """Drop the observer of a model that is gone, after its last window was closed; else do nothing."""
+        with self._lock:
+            self._leaving = [
+                one for one in self._leaving if one.observed.observer is not observed.observer or not one.is_released
+            ]
+
+    def _exchange(self, slot: str, model: LoadedModel | None) -> None:
+        with self._lock:
+            cell = self._cells.setdefault(slot, _Cell())
+            old, cell.model = cell.model, model
+            if old is None or old is model:
+                return
+            leaving = _Leaving(slot, old)
+            self._leaving.append(leaving)
+        del old
+        leaving.gone.wait(self._drain_s)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Drop the sessions of models that nobody uses any more."""
+        with self._lock:
+            ready = [one for one in self._leaving if one.gone.is_set() and not one.is_released]
+            for one in ready:
+                one.release()
+        if ready:
+            self._release()
+
+
+class _Cell:
+    """One slot's one reference; reading and writing it is atomic."""
+
+    __slots__ = ("model",)
+
+    def __init__(self) -> None:
+        self.model: LoadedModel | None = None
+
+
+class _Leaving:
+    """A replaced model: its session is kept here, so that it is freed by the swapping thread, not an answering one."""
+
+    def __init__(self, slot: str, model: LoadedModel) -> None:
+        self.observed = Observed(slot, model.name, model.version, model.digest, model.observer, is_active=False)
+        self.gone = threading.Event()
+        self._engine: object | None = model.engine
+        gone = self.gone
+        self._watch = weakref.ref(model, lambda _: gone.set())
+
+    @property
+    def is_released(self) -> bool:
+        """Whether the session was dropped."""
+        return self._engine is None
+
+    def release(self) -> None:
+        """Drop the session."""
+        self._engine = None
