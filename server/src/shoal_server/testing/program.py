@@ -1,9 +1,13 @@
 """A server, or a part of one, put together for a test without sockets, workers or the real clock."""
 
-from collections.abc import Sequence
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from fastapi import APIRouter, FastAPI
 from sqlmodel import Session
 
@@ -88,3 +92,18 @@ def api_token(services: Services, role: Role, *, name: str | None = None) -> str
             expires_at=None,
         )
     return token
+
+
+@contextmanager
+def listening(app: FastAPI) -> Iterator[str]:
+    """Serve a program on a free port of the loopback in a thread; yields its URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="test-http")
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
