@@ -1,0 +1,169 @@
+"""What each device should run, stored: the outbox from which the publisher sends.
+
+Owns generations, the slots of each device, and the signed document of the newest generation. Leaves the document's form
+to `desired` and sending to `publisher`.
+
+Invariants: a generation only grows; a change and its generation are one transaction; a document is stored before it is
+sent, so that MQTT and HTTP tell the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+from securesystemslib.signer import Signer
+from sqlalchemy import or_
+from sqlmodel import Session, col, select
+
+from shoal_protocol.canonical import sha256_digest
+from shoal_protocol.trust.assignment import SlotTarget, sign_assignment
+from shoal_server.fleet.desired import LIFETIME_S, compose, half_life, next_generation
+from shoal_server.fleet.devices import DeviceState
+from shoal_server.fleet.tables import DesiredRow, DeviceRow
+
+_MAX_GENERATION = 2**52
+
+
+@dataclass(frozen=True)
+class SignedDocument:
+    """What a device is told.
+
+    Attributes:
+        envelope: The signed bytes.
+        etag: Changes with every signature.
+        issued_at: Seconds since the epoch.
+    """
+
+    device: str
+    generation: int
+    envelope: bytes
+    etag: str
+    issued_at: float
+
+
+def assign(session: Session, device_id: str, slot: str, target: SlotTarget | None, *, now: float) -> int:
+    """Set what a slot should run.
+
+    Args:
+        session: Of an open write transaction.
+        device_id: Whose.
+        slot: Which.
+        target: What; None takes the slot out of the assignment.
+        now: Seconds since the epoch.
+
+    Returns:
+        The generation that says so; the present one when nothing changes.
+    """
+    row = _row(session, device_id, now)
+    slots = {name: stored for name, stored in row.slots.items() if name != slot}
+    if target is not None:
+        slots[slot] = msgspec.to_builtins(target)
+    if slots == row.slots and row.generation > 0:
+        return row.generation
+    device = session.get(DeviceRow, device_id)
+    reported = 0 if device is None else min(device.generation_reported, _MAX_GENERATION)
+    row.slots = slots
+    row.generation = next_generation(own=row.generation, reported=reported)
+    row.changed_at, row.resign_at = now, 0.0
+    session.add(row)
+    return row.generation
+
+
+def targets(session: Session, device_id: str) -> dict[str, SlotTarget]:
+    """Return what the device should run, by slot."""
+    row = session.get(DesiredRow, device_id)
+    return {} if row is None else _targets(row)
+
+
+def slot_targets(session: Session, slot: str) -> dict[str, SlotTarget]:
+    """Return what one slot should run, by device; devices without such a slot are left out."""
+    rows = session.exec(select(DesiredRow.device, DesiredRow.slots))
+    return {device: _target(slots[slot]) for device, slots in rows if slot in slots}
+
+
+def on_generation(session: Session, device_id: str, *, reported: int, now: float) -> None:
+    """Continue above what a device has seen, as happens when the server was restored from a backup."""
+    row = session.get(DesiredRow, device_id, with_for_update=True)
+    if row is not None and row.generation < reported <= _MAX_GENERATION:
+        row.generation = next_generation(own=row.generation, reported=reported)
+        row.changed_at, row.resign_at = now, 0.0
+        session.add(row)
+
+
+def document(session: Session, device_id: str, *, signer: Signer, now: float) -> SignedDocument:
+    """Return the signed document of the newest generation, signing it when that has to be done."""
+    row = _row(session, device_id, now)
+    if row.document is None or row.document_generation != row.generation or now >= row.resign_at:
+        row.generation = max(row.generation, 1)
+        assignment = compose(device_id, generation=row.generation, slots=_targets(row), now=now)
+        row.document = sign_assignment(assignment, signer).decode()
+        row.document_generation = row.generation
+        row.issued_at, row.expires_at = now, now + LIFETIME_S
+        row.resign_at = half_life(issued_at=row.issued_at, expires_at=row.expires_at)
+        row.published_generation = 0
+        session.add(row)
+    return _document(row)
+
+
+def stored_document(session: Session, device_id: str, *, now: float) -> SignedDocument | None:
+    """Return the document if it is signed, of the newest generation and not due for another signature."""
+    row = session.get(DesiredRow, device_id)
+    if row is None or row.document is None or row.document_generation != row.generation or now >= row.resign_at:
+        return None
+    return _document(row)
+
+
+def due(session: Session, *, now: float, limit: int) -> list[str]:
+    """Return accepted devices whose newest document is not published or has to be signed again, the oldest first."""
+    query = (
+        select(DesiredRow.device)
+        .join(DeviceRow, col(DeviceRow.id) == DesiredRow.device)
+        .where(DeviceRow.state == DeviceState.ACCEPTED)
+        .where(or_(col(DesiredRow.published_generation) < col(DesiredRow.generation), col(DesiredRow.resign_at) <= now))
+        .order_by(col(DesiredRow.changed_at), col(DesiredRow.device))
+        .limit(limit)
+    )
+    return list(session.exec(query))
+
+
+def after(session: Session, device_id: str, *, limit: int) -> list[str]:
+    """Return accepted devices that have an assignment, by id, after one."""
+    query = (
+        select(DesiredRow.device)
+        .join(DeviceRow, col(DeviceRow.id) == DesiredRow.device)
+        .where(DeviceRow.state == DeviceState.ACCEPTED)
+        .where(col(DesiredRow.device) > device_id)
+        .order_by(col(DesiredRow.device))
+        .limit(limit)
+    )
+    return list(session.exec(query))
+
+
+def mark_published(session: Session, published: Mapping[str, tuple[int, float]]) -> None:
+    """Note which (generation, issued_at) was sent to each device; a newer one that came meanwhile stays to be sent."""
+    for device_id, (generation, issued_at) in sorted(published.items()):
+        row = session.get(DesiredRow, device_id, with_for_update=True)
+        if row is not None and (row.document_generation, row.issued_at) == (generation, issued_at):
+            row.published_generation = generation
+            session.add(row)
+
+
+def _row(session: Session, device_id: str, now: float) -> DesiredRow:
+    row = session.get(DesiredRow, device_id, with_for_update=True)
+    return row if row is not None else DesiredRow(device=device_id, generation=0, changed_at=now)
+
+
+def _document(row: DesiredRow) -> SignedDocument:
+    envelope = (row.document or "").encode()
+    digest = sha256_digest(envelope).removeprefix("sha256:")[:24]
+    return SignedDocument(row.device, row.generation, envelope, f'"{row.generation}-{digest}"', row.issued_at)
+
+
+def _targets(row: DesiredRow) -> dict[str, SlotTarget]:
+    return {slot: _target(stored) for slot, stored in row.slots.items()}
+
+
+def _target(stored: object) -> SlotTarget:
+    return msgspec.convert(stored, type=SlotTarget)

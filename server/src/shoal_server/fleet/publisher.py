@@ -1,0 +1,98 @@
+"""Sends signed assignments to the devices.
+
+Owns the loop from the outbox to the link: what is not yet published or has to be signed again, and everything once
+more, at a pace, whenever the line was established anew (a wiped broker has forgotten the retained documents), with the
+credentials of all devices. Leaves the outbox to `assignments` and the line to `link`.
+
+A crash between sending and marking sends the same document again, which does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from securesystemslib.signer import Signer
+
+from shoal_protocol.mqtt.topics import Down, down
+from shoal_server.fleet import assignments, store
+from shoal_server.link.port import DeviceLink, LinkError
+from shoal_server.storage.database import Clock, Database
+
+BATCH = 200
+"""Documents of one tick: signing takes about 0.1 ms each, and the transaction stays short."""
+
+
+class Publisher:
+    """One worker; `tick` is called in a loop.
+
+    Args:
+        database: With the outbox.
+        link: The line to the devices.
+        signer: Returns the key of the timestamp role, which may change.
+        clock: Seconds since the epoch.
+        batch: Documents of one tick.
+    """
+
+    def __init__(
+        self, *, database: Database, link: DeviceLink, signer: Callable[[], Signer], clock: Clock, batch: int = BATCH
+    ) -> None:
+        self._database = database
+        self._link = link
+        self._signer = signer
+        self._clock = clock
+        self._batch = batch
+        self._connections = -1
+        self._again_after: str | None = None
+
+    def tick(self) -> int:
+        """Publish what is due; returns how many documents were sent.
+
+        Raises:
+            LinkError: The broker does not take the devices' credentials; the next tick tries again.
+        """
+        if not self._link.connected:
+            return 0
+        connections = self._link.connections
+        if connections != self._connections:
+            self._let_in()
+            self._connections, self._again_after = connections, ""
+        now = self._clock()
+        with self._database.read() as session:
+            wanted = assignments.due(session, now=now, limit=self._batch)
+        sent = self._send(wanted, now)
+        if len(wanted) < self._batch and self._again_after is not None:
+            sent += self._send_again(now)
+        return sent
+
+    def _let_in(self) -> None:
+        with self._database.read() as session:
+            known = store.credentials(session)
+        self._link.sync_credentials(known)
+
+    def _send_again(self, now: float) -> int:
+        """Send the next batch of everything, after the line was established anew."""
+        assert self._again_after is not None
+        with self._database.read() as session:
+            devices = assignments.after(session, self._again_after, limit=self._batch)
+        sent = self._send(devices, now)
+        if sent == len(devices):
+            self._again_after = devices[-1] if len(devices) == self._batch else None
+        return sent
+
+    def _send(self, devices: list[str], now: float) -> int:
+        """Sign where that is due, then send, then mark; stops at the first that the line does not take."""
+        if not devices:
+            return 0
+        signer = self._signer()
+        with self._database.write() as session:
+            documents = [assignments.document(session, device, signer=signer, now=now) for device in devices]
+        published: dict[str, tuple[int, float]] = {}
+        for document in documents:
+            try:
+                self._link.publish(down(document.device, Down.DESIRED), document.envelope, retain=True)
+            except LinkError:
+                break
+            published[document.device] = (document.generation, document.issued_at)
+        with self._database.write() as session:
+            assignments.mark_published(session, published)
+        return len(published)

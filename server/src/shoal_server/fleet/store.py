@@ -1,0 +1,210 @@
+"""The devices of the fleet, stored: who they are, and what was changed about them.
+
+Owns the queries over `DeviceRow` and the changes that people make. Leaves what devices say to `intake`, joining to
+`enrolment`, what should run to `assignments`.
+
+Every change takes the session of an open write transaction; the caller writes the audit row in the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import msgspec
+from sqlmodel import Session, col, select
+
+from shoal_protocol.errors import CallerError
+from shoal_protocol.mqtt.messages import SlotReport
+from shoal_server.errors import ConflictError, NotFoundError
+from shoal_server.fleet.cohort import Cohort
+from shoal_server.fleet.devices import ALL_SLOTS, Device, DeviceState
+from shoal_server.fleet.tables import DesiredRow, DeviceRow
+from shoal_server.link.verifiers import verify_secret as secret_fits
+
+MAX_LABELS = 64
+MAX_LABEL_CHARACTERS = 128
+_SQL_VARIABLES = 500
+
+
+def devices(session: Session, *, ids: Collection[str] | None = None, cohort: Cohort | None = None) -> list[Device]:
+    """Return devices in the order of their ids.
+
+    Args:
+        session: Of any transaction.
+        ids: Only these; None: all.
+        cohort: Only those that it matches; None: all.
+    """
+    rows = _rows(session, None if ids is None else sorted(set(ids)))
+    found = [_device(row, generation) for row, generation in rows]
+    return found if cohort is None else [device for device in found if cohort.matches(device.cohort_facts())]
+
+
+def device(session: Session, device_id: str) -> Device:
+    """Return one device.
+
+    Raises:
+        NotFoundError: There is none of that id.
+    """
+    found = devices(session, ids=[device_id])
+    if not found:
+        raise NotFoundError(f"there is no device {device_id!r:.80}", hint="shoalctl device list")
+    return found[0]
+
+
+def verify_secret(session: Session, device_id: str, secret: str) -> bool:
+    """Tell whether this is that device: its secret fits, it is accepted and not revoked."""
+    row = session.get(DeviceRow, device_id)
+    return row is not None and row.state == DeviceState.ACCEPTED and secret_fits(secret.encode(), row.verifier)
+
+
+def credentials(session: Session) -> list[tuple[str, str]]:
+    """Return id and verifier line of every accepted device, for `DeviceLink.sync_credentials`."""
+    query = select(DeviceRow.id, DeviceRow.verifier).where(DeviceRow.state == DeviceState.ACCEPTED)
+    return [(device_id, verifier) for device_id, verifier in session.exec(query.order_by(DeviceRow.id))]
+
+
+def set_labels(session: Session, device_id: str, changes: Mapping[str, str | None]) -> Device:
+    """Set labels; None takes one away, what is not named stays.
+
+    Raises:
+        NotFoundError: There is no such device.
+        CallerError: A label's name or value is not allowed.
+    """
+    row = row_of(session, device_id)
+    labels = {**row.labels, **{key: value for key, value in changes.items() if value is not None}}
+    labels = {key: value for key, value in labels.items() if changes.get(key, value) is not None}
+    row.labels = check_labels(labels)
+    return _saved(session, row)
+
+
+def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels.
+
+    Raises:
+        CallerError: Too many, or a name or value that a cohort query could not hold.
+    """
+    if len(labels) > MAX_LABELS:
+        raise CallerError(f"a device has at most {MAX_LABELS} labels, these are {len(labels)}")
+    for key, value in labels.items():
+        name_is_good = key and key.replace("-", "").replace("_", "").replace("/", "").isalnum() and key.isascii()
+        if not name_is_good or len(key) > MAX_LABEL_CHARACTERS:
+            raise CallerError(f"{key!r:.80} is no label name: expected letters, digits, '-', '_' and '/'")
+        if len(value) > MAX_LABEL_CHARACTERS or not value.isprintable():
+            raise CallerError(f"label {key}: a value has at most {MAX_LABEL_CHARACTERS} printable characters")
+    return dict(labels)
+
+
+def pin(session: Session, device_id: str, *, slot: str = ALL_SLOTS, reason: str) -> Device:
+    """Keep rollouts from changing a slot, or all of them."""
+    row = row_of(session, device_id)
+    row.pins = {**row.pins, slot: reason}
+    return _saved(session, row)
+
+
+def unpin(session: Session, device_id: str, *, slot: str = ALL_SLOTS) -> Device:
+    """Let rollouts change the slot again; `ALL_SLOTS` takes every pin away."""
+    row = row_of(session, device_id)
+    row.pins = {} if slot == ALL_SLOTS else {key: value for key, value in row.pins.items() if key != slot}
+    return _saved(session, row)
+
+
+def accept(session: Session, device_id: str) -> Device:
+    """Let a pending device in.
+
+    Raises:
+        ConflictError: It was revoked.
+    """
+    row = row_of(session, device_id)
+    if row.state == DeviceState.REVOKED:
+        raise ConflictError(f"the device {device_id} was revoked", hint="decommission it, then let it join anew")
+    row.state = DeviceState.ACCEPTED
+    return _saved(session, row)
+
+
+def revoke(session: Session, device_id: str) -> Device:
+    """Make a device's credentials void; the caller then syncs credentials and kicks its session."""
+    row = row_of(session, device_id)
+    row.state = DeviceState.REVOKED
+    row.online = False
+    return _saved(session, row)
+
+
+def decommission(session: Session, device_id: str) -> Device:
+    """Forget a device and what it should run; its name is free again. History and audit keep naming it."""
+    gone = device(session, device_id)
+    desired = session.get(DesiredRow, device_id)
+    if desired is not None:
+        session.delete(desired)
+    session.delete(row_of(session, device_id))
+    session.flush()
+    return gone
+
+
+def forget_presence(session: Session) -> int:
+    """Count every device as offline until it speaks again, as a server does that has just started.
+
+    Returns:
+        How many were counted as online.
+    """
+    rows = list(session.exec(select(DeviceRow).where(col(DeviceRow.online).is_(True))))
+    for row in rows:
+        row.online = False
+        session.add(row)
+    return len(rows)
+
+
+def row_of(session: Session, device_id: str) -> DeviceRow:
+    """Return a device's row for changing it.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    row = session.get(DeviceRow, device_id, with_for_update=True)
+    if row is None:
+        raise NotFoundError(f"there is no device {device_id!r:.80}", hint="shoalctl device list")
+    return row
+
+
+def _rows(session: Session, ids: list[str] | None) -> Iterable[tuple[DeviceRow, int | None]]:
+    query = (
+        select(DeviceRow, DesiredRow.generation)
+        .join(DesiredRow, col(DesiredRow.device) == DeviceRow.id, isouter=True)
+        .order_by(DeviceRow.id)
+    )
+    if ids is None:
+        return list(session.exec(query))
+    found: list[tuple[DeviceRow, int | None]] = []
+    for begin in range(0, len(ids), _SQL_VARIABLES):
+        found.extend(session.exec(query.where(col(DeviceRow.id).in_(ids[begin : begin + _SQL_VARIABLES]))))
+    return found
+
+
+def _saved(session: Session, row: DeviceRow) -> Device:
+    session.add(row)
+    session.flush()
+    return device(session, row.id)
+
+
+def _device(row: DeviceRow, generation: int | None) -> Device:
+    return Device(
+        id=row.id,
+        state=DeviceState(row.state),
+        labels=row.labels,
+        facts=row.facts,
+        online=row.online,
+        last_seen_at=row.last_seen_at,
+        enrolled_at=row.enrolled_at,
+        epoch=row.epoch,
+        boot=row.boot,
+        seq=row.seq,
+        reported=_reports(row.reported),
+        generation=generation or 0,
+        generation_reported=row.generation_reported,
+        pins=row.pins,
+        clone_suspected_at=row.clone_suspected_at,
+    )
+
+
+def _reports(stored: Mapping[str, Any]) -> dict[str, SlotReport]:
+    return msgspec.convert(stored, type=dict[str, SlotReport])

@@ -1,0 +1,66 @@
+"""Tables of devices, join tokens and assignments."""
+
+from typing import Any
+
+from sqlalchemy import JSON, Column
+from sqlmodel import Field, SQLModel
+
+
+class DeviceRow(SQLModel, table=True):
+    """One device, as `devices.Device` describes it."""
+
+    __tablename__ = "devices"
+    id: str = Field(primary_key=True)
+    state: str = Field(index=True)
+    labels: dict[str, str] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    facts: dict[str, str] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    pins: dict[str, str] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    public_key: str
+    verifier: str
+    """Line of a mosquitto password file; see `shoal_server.link.verifiers`."""
+    token_id: str
+    enrolled_at: float
+    online: bool = False
+    last_seen_at: float | None = None
+    epoch: str = ""
+    boot: int = 0
+    seq: int = 0
+    seen: dict[str, list[int]] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    """Newest [boot, seq, sent_at] of each kind of message, within `epoch`."""
+    past_epochs: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    """Epochs that were replaced; their messages are late."""
+    reported: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    generation_reported: int = 0
+    clone_suspected_at: float | None = None
+
+
+class JoinTokenRow(SQLModel, table=True):
+    """A token by which devices may enrol, known by the hash of its secret."""
+
+    __tablename__ = "join_tokens"
+    id: str = Field(primary_key=True)
+    secret_hash: str
+    labels: dict[str, str] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    uses_left: int
+    needs_approval: bool = False
+    created_by: str
+    created_at: float
+    expires_at: float
+
+
+class DesiredRow(SQLModel, table=True):
+    """What one device should run: the outbox of the publisher."""
+
+    __tablename__ = "desired"
+    device: str = Field(primary_key=True)
+    generation: int
+    published_generation: int = 0
+    slots: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    changed_at: float
+    document: str | None = None
+    """The signed envelope of `document_generation`."""
+    document_generation: int = 0
+    issued_at: float = 0.0
+    expires_at: float = 0.0
+    resign_at: float = Field(default=0.0, index=True)
+    """When the document has to be signed (again); 0: now."""
