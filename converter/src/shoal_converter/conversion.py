@@ -1,0 +1,304 @@
+"""One conversion: a fitted estimator and a sample in, canonical ONNX that provably answers alike out.
+
+Owns the order of attempts. A graph is exported in float32 or in double (see `onnx_graph.precision`), its columns apart
+or joined; the first attempt that passes parity on the sample is the result. None passes: the best one's report goes
+into the error, with the first step at which it parts from the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from shoal_protocol.bundle.schema import OutputSpec
+
+from shoal_converter.domain.parity import ParityReport, Tolerance, compare
+from shoal_converter.errors import ParityError, UnsupportedModelError
+from shoal_converter.onnx_graph.canonical import canonical_onnx
+from shoal_converter.onnx_graph.interface import InnerInput, OuterInput, OuterOutput, Shaping, wrap
+from shoal_converter.onnx_graph.precision import single_trees
+from shoal_converter.onnx_runtime import Runner, RuntimeRefusedError
+from shoal_converter.sample import Column, Sample
+from shoal_converter.sources.estimator import Answer, answers, first_step, last_step, steps
+from shoal_converter.sources.sklearn_export import export
+
+Array = npt.NDArray[Any]
+Options = Mapping[int, Mapping[str, Any]]
+
+_PROBE_ROWS = 32
+_TREES_IN_FLOAT64 = ("HistGradientBoosting",)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One way to export.
+
+    Attributes:
+        floats: Inner type of float columns.
+        integers: Inner type of integer columns.
+        joined: Whether a data frame's columns become one inner tensor.
+    """
+
+    floats: Literal["float32", "float64"] = "float32"
+    integers: Literal["int64", "float"] = "int64"
+    joined: bool = False
+
+    def inner_dtype(self, dtype: str) -> str:
+        """Return the inner type of a column."""
+        if dtype in {"float32", "float64"}:
+            return self.floats
+        return self.floats if dtype == "int64" and self.integers == "float" else dtype
+
+    @property
+    def name(self) -> str:
+        """Short text for reports."""
+        return self.floats + ("" if self.integers == "int64" else "-numbers") + ("-joined" if self.joined else "")
+
+
+@dataclass(frozen=True, eq=False)
+class Conversion:
+    """A converted model that passed parity.
+
+    Attributes:
+        onnx: Canonical bytes.
+        attempt: How it was exported.
+        report: The comparison.
+        outputs: Name, type, shape, role and classes of each output.
+        source: The source's outputs on the sample.
+        found: The ONNX model's outputs on the sample.
+    """
+
+    onnx: bytes
+    attempt: Attempt
+    report: ParityReport
+    outputs: tuple[OutputSpec, ...]
+    source: Mapping[str, Array]
+    found: Mapping[str, Array]
+
+
+def convert(
+    model: Any, sample: Sample, *, options: Options | None = None, tolerance: Tolerance | None = None
+) -> Conversion:
+    """Convert a fitted estimator and prove it on the sample.
+
+    Args:
+        model: scikit-learn estimator or pipeline.
+        sample: Rows in both forms.
+        options: skl2onnx's, ``{id(estimator): {...}}``.
+        tolerance: What counts as equal.
+
+    Raises:
+        UnsupportedModelError: No attempt gives a graph that runs.
+        ParityError: Every graph answers otherwise than the source.
+        SampleError: The source model itself refuses the sample.
+    """
+    tolerance = tolerance or Tolerance()
+    truth = answers(model, sample.source)
+    best: Conversion | None = None
+    refusal: UnsupportedModelError | None = None
+    for attempt in attempts(model, sample):
+        try:
+            conversion = _try(model, sample, truth, attempt, options, tolerance)
+        except UnsupportedModelError as error:
+            refusal = refusal or error
+            continue
+        if conversion.report.passed:
+            return conversion
+        if best is None or conversion.report.rows_off < best.report.rows_off:
+            best = conversion
+    if best is None:
+        raise refusal or UnsupportedModelError(type(model).__name__, "no way to export it", "report it with the model")
+    raise _parity_error(model, sample, best, options)
+
+
+def attempts(model: Any, sample: Sample) -> Iterator[Attempt]:
+    """Yield the ways to export, the likeliest to be exact first."""
+    found = list(steps(model))
+    preprocessed = any(type(step).__name__ in {"Pipeline", "ColumnTransformer", "FeatureUnion"} for _, step in found)
+    trees = any(_is_tree(step) for _, step in found)
+    double_first = (trees and preprocessed) or any(column.dtype == "float64" for column in sample.columns)
+    order: tuple[Literal["float32", "float64"], ...] = ("float64", "float32") if double_first else ("float32", "float64")
+    apart = _wants_columns(model, sample)
+    integers = any(column.dtype == "int64" for column in sample.columns)
+    if sample.form == "frame" and not apart:
+        for floats in order:
+            yield Attempt(floats, "float", joined=True)
+        return
+    for floats in order:
+        yield Attempt(floats)
+    if integers:
+        for floats in order:
+            yield Attempt(floats, "float")
+
+
+def _is_tree(step: Any) -> bool:
+    return any(word in type(step).__name__ for word in ("Tree", "Forest", "Boosting"))
+
+
+def _wants_columns(model: Any, sample: Sample) -> bool:
+    """Tell whether the first step tells columns apart, or their types can't be joined into one tensor."""
+    kinds = {column.dtype == "string" for column in sample.columns}
+    return hasattr(first_step(model), "transformers_") or _has_column_transformer(model) or len(kinds) > 1
+
+
+def _has_column_transformer(model: Any) -> bool:
+    return any(hasattr(step, "transformers_") for _, step in steps(model))
+
+
+def _inner_inputs(sample: Sample, attempt: Attempt) -> list[InnerInput]:
+    def outer(column: Column) -> OuterInput:
+        return OuterInput(column.tensor, column.dtype, sample.tensors[column.tensor].shape[1])
+
+    if sample.form != "frame":
+        column = sample.columns[0]
+        return [InnerInput("rows", attempt.inner_dtype(column.dtype), (outer(column),))]
+    if attempt.joined:
+        dtype = attempt.inner_dtype(sample.columns[0].dtype)
+        return [InnerInput("rows", dtype, tuple(outer(column) for column in sample.columns))]
+    return [InnerInput(column.name, attempt.inner_dtype(column.dtype), (outer(column),)) for column in sample.columns]
+
+
+def _inner_feed(sample: Sample, inputs: list[InnerInput], rows: int) -> dict[str, Array]:
+    feed = {}
+    for inner in inputs:
+        parts = [sample.tensors[part.name][:rows] for part in inner.parts]
+        dtype = object if inner.dtype == "string" else inner.dtype
+        feed[inner.name] = np.concatenate([part.astype(dtype) for part in parts], axis=1)
+    return feed
+
+
+def _try(
+    model: Any,
+    sample: Sample,
+    truth: tuple[Answer, ...],
+    attempt: Attempt,
+    options: Options | None,
+    tolerance: Tolerance,
+) -> Conversion:
+    inputs = _inner_inputs(sample, attempt)
+    widths = [(inner.name, inner.dtype, sum(part.width for part in inner.parts)) for inner in inputs]
+    exported = export(model, widths, options)
+    try:
+        probe = Runner(exported.SerializeToString())
+        shapes = probe.run(_inner_feed(sample, inputs, _PROBE_ROWS))
+        outputs = [
+            _outer_output(answer, at, shapes[probe.outputs[at]], probe.output_types[at], rows=min(_PROBE_ROWS, sample.rows))
+            for at, answer in enumerate(truth[: len(probe.outputs)])
+        ]
+        if attempt.floats == "float64" and not any(type(s).__name__.startswith(_TREES_IN_FLOAT64) for _, s in steps(model)):
+            exported = single_trees(exported)
+        raw = canonical_onnx(wrap(exported, inputs, outputs))
+        found = Runner(raw).run(sample.tensors)
+    except RuntimeRefusedError as error:
+        raise UnsupportedModelError(
+            type(last_step(model)).__name__,
+            f"its converted form ({attempt.name}) does not run: {error.message}",
+            "replace this step, or report it with the model",
+        ) from error
+    source = {answer.name: answer.values for answer in truth}
+    report = compare(source, found, tolerance)
+    specs = tuple(_output_spec(answer, found[answer.name]) for answer in truth if answer.name in found)
+    return Conversion(raw, attempt, report, specs, source, found)
+
+
+def _outer_output(answer: Answer, position: int, probe: Array, onnx_type: str, *, rows: int) -> OuterOutput:
+    shaping: Shaping = "keep"
+    width = probe.shape[1] if probe.ndim == 2 else None
+    if onnx_type.startswith("seq("):
+        shaping = "stack"
+    elif answer.values.ndim == 1 and answer.name == "label":
+        shaping = "flat"
+    elif answer.values.ndim == 1:
+        shaping = "second_column" if probe.size == 2 * rows and probe.ndim == 2 else "column"
+    elif probe.ndim == 3:
+        shaping = "cube"
+    if answer.name == "label":
+        text = "string" in onnx_type
+        return OuterOutput(answer.name, position, "string" if text else "int64", shaping, width)
+    return OuterOutput(answer.name, position, "float32", shaping, width)
+
+
+def _output_spec(answer: Answer, found: Array) -> OutputSpec:
+    dtype: Any = "string" if found.dtype.kind in "OUS" else str(found.dtype)
+    shape: tuple[int | None, ...] = (None, *found.shape[1:])
+    if found.ndim == 3:
+        shape = (found.shape[0], None, found.shape[2])
+    return OutputSpec(name=answer.name, dtype=dtype, shape=shape, role=answer.role, classes=answer.classes)
+
+
+def _parity_error(model: Any, sample: Sample, best: Conversion, options: Options | None) -> ParityError:
+    step = first_diverging_step(model, sample, best, options)
+    hint = _advice(model, sample, best)
+    return ParityError(
+        f"the ONNX model differs from its source at {step}: {best.report.sentence()}",
+        step=step,
+        report={**best.report.as_json(), "step": step, "attempt": best.attempt.name},
+        hint=hint,
+    )
+
+
+def first_diverging_step(model: Any, sample: Sample, failed: Conversion, options: Options | None) -> str:
+    """Name the first step of a pipeline after which the two differ, by converting its prefixes.
+
+    The steps before the last are compared by their transformed rows; when all of them are equal, it is the last.
+    """
+    pipeline = getattr(model, "best_estimator_", model)
+    if not hasattr(pipeline, "steps"):
+        return type(last_step(model)).__name__
+    tolerance = failed.report.tolerance
+    for at in range(1, len(pipeline.steps)):
+        prefix = pipeline[:at]
+        name, step = pipeline.steps[at - 1]
+        try:
+            part = _try(prefix, sample, answers(prefix, sample.source), failed.attempt, options, tolerance)
+        except Exception:  # noqa: BLE001 - a diagnosis must not hide the fault that it explains
+            return f"{name} ({type(step).__name__}) or after it"
+        if not part.report.passed:
+            return f"step {name} ({type(step).__name__})"
+    name, step = pipeline.steps[-1]
+    return f"step {name} ({type(step).__name__})"
+
+
+def _advice(model: Any, sample: Sample, best: Conversion) -> str:
+    """Say what cures it: inputs in double when float32 is the cause, or a stated tolerance."""
+    lost = lost_precision(sample)
+    if lost:
+        return (
+            f"feature {lost!r} loses precision in float32: pack with --float64-inputs, or subtract a constant from it"
+        )
+    report = best.report
+    if report.label_flips and report.label_flips <= report.rows * 0.01 and not any(o.problem for o in report.outputs):
+        share = -(-report.label_flips * 10000 // report.rows) / 100
+        return f"if so many flips are acceptable: --max-label-flips {share}%"
+    if not any(o.problem for o in report.outputs) and report.max_rel < 0.01 and not report.label_flips:
+        return f"if this is near enough: --rtol {report.max_rel * 1.1:.1g} --atol {report.max_abs * 1.1:.1g}"
+    return f"skl2onnx's converter of {type(last_step(model)).__name__} is not exact; replace that step"
+
+
+def lost_precision(sample: Sample, *, share: float = 1e-3) -> str | None:
+    """Name the feature whose spread float32 blurs most, when it blurs more than `share` of a standard deviation."""
+    source = sample.source
+    worst: tuple[float, str] = (share, "")
+    for at, column in enumerate(sample.columns):
+        if column.dtype != "float32":
+            continue
+        values = _source_column(source, at)
+        if values is None or values.size == 0:
+            continue
+        spread = float(np.nanstd(values))
+        error = float(np.nanmax(np.abs(values - values.astype(np.float32).astype(np.float64)), initial=0.0))
+        if spread > 0 and error / spread > worst[0]:
+            worst = (error / spread, column.name)
+    return worst[1] or None
+
+
+def _source_column(source: Any, at: int) -> Array | None:
+    values = source.iloc[:, at].to_numpy() if hasattr(source, "iloc") else np.asarray(source)[:, at]
+    try:
+        numbers = values.astype(np.float64)
+    except (TypeError, ValueError):
+        return None
+    return np.asarray(numbers[np.isfinite(numbers)])

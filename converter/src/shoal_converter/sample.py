@@ -1,0 +1,289 @@
+"""The sample: rows as the source model takes them and as the ONNX model will be fed with them.
+
+Owns the rule that maps a user's columns to tensors. A 2-D array becomes one tensor ``x`` of [N, F]; a list of texts one
+of [N, 1]; a data frame one [N, 1] tensor a column (float32, int64 or string). Names of columns are kept in the schema,
+and for tensors too, unless an output has that name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from shoal_protocol.bundle.schema import DType, FieldSpec, TensorSpec
+
+from shoal_converter.errors import LibraryMissingError, SampleError
+
+Array = npt.NDArray[Any]
+
+OUTPUT_NAMES = frozenset({"label", "probabilities", "scores", "value", "transformed"})
+MATRIX_TENSOR = "x"
+_MAX_CATEGORIES = 64
+
+
+@dataclass(frozen=True)
+class Column:
+    """One feature.
+
+    Attributes:
+        name: As the user knows it.
+        dtype: As devices feed it: ``float32``, ``float64``, ``int64`` or ``string``.
+        tensor: The model's input that holds it.
+        column: Its place in a 2-D tensor; none: the tensor is this column alone.
+    """
+
+    name: str
+    dtype: DType
+    tensor: str
+    column: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Rows in both forms.
+
+    Attributes:
+        form: ``matrix``, ``frame`` or ``text``.
+        columns: The features in order.
+        source: What the source model's methods take.
+        tensors: What the ONNX model takes, by tensor name, each [N, width].
+    """
+
+    form: Literal["matrix", "frame", "text"]
+    columns: tuple[Column, ...]
+    source: Any
+    tensors: Mapping[str, Array]
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(next(iter(self.tensors.values())))
+
+    def values(self, column: Column) -> Array:
+        """Return one feature's values as fed, shape (N,)."""
+        return np.asarray(self.tensors[column.tensor][:, column.column or 0])
+
+    def take(self, rows: npt.NDArray[np.int64]) -> dict[str, Array]:
+        """Return the tensors of some rows."""
+        return {name: values[rows] for name, values in self.tensors.items()}
+
+    def tensor_specs(self) -> tuple[TensorSpec, ...]:
+        """Describe the tensors for the schema."""
+        dtypes = {column.tensor: column.dtype for column in self.columns}
+        return tuple(
+            TensorSpec(name=name, dtype=dtypes[name], shape=(None, values.shape[1]))
+            for name, values in self.tensors.items()
+        )
+
+    def field_specs(self, *, missing_allowed: bool) -> tuple[FieldSpec, ...]:
+        """Describe the features for the schema.
+
+        Args:
+            missing_allowed: Whether the model takes NaN; a feature with a NaN in the sample says so by itself.
+        """
+        return tuple(self._field(column, missing_allowed=missing_allowed) for column in self.columns)
+
+    def _field(self, column: Column, *, missing_allowed: bool) -> FieldSpec:
+        values = self.values(column)
+        if column.dtype == "string":
+            texts = sorted(set(values.tolist()))
+            return FieldSpec(
+                name=column.name,
+                dtype=column.dtype,
+                tensor=column.tensor,
+                column=column.column,
+                missing="refused",
+                categories=tuple(texts) if len(texts) <= _MAX_CATEGORIES and self.form != "text" else None,
+            )
+        finite = values[np.isfinite(values)] if column.dtype != "int64" else values
+        seen_missing = column.dtype != "int64" and bool(np.isnan(values).any())
+        return FieldSpec(
+            name=column.name,
+            dtype=column.dtype,
+            tensor=column.tensor,
+            column=column.column,
+            missing="allowed" if seen_missing or (missing_allowed and column.dtype != "int64") else "refused",
+            low=float(finite.min()) if finite.size else None,
+            high=float(finite.max()) if finite.size else None,
+        )
+
+
+def make_sample(data: Any, *, model: Any = None, float_dtype: Literal["float32", "float64"] = "float32") -> Sample:
+    """Read rows that a caller gave.
+
+    Args:
+        data: A 2-D array, a list of rows or of texts, or a pandas DataFrame.
+        model: The fitted model, whose feature names and number of features the sample must fit.
+        float_dtype: Element type of float inputs on the device.
+
+    Raises:
+        SampleError: It is missing or empty, has the wrong columns, or a column's type or missing text can't be fed.
+    """
+    if data is None:
+        raise SampleError(
+            "a sample is required: rows like those that the model was trained on",
+            hint="give sample=X (Python) or --sample FILE (.npz, .npy, .csv, .parquet); 1,000 typical rows are plenty",
+        )
+    if _is_frame(data):
+        return _from_frame(data, model, float_dtype)
+    if _is_series(data):
+        data = data.to_numpy()
+    if hasattr(data, "toarray"):
+        raise SampleError("the sample is a sparse matrix", hint="give rows as a dense array: sample.toarray()")
+    try:
+        array = np.asarray(data)
+    except ValueError as error:
+        raise SampleError(f"the sample's rows have different lengths: {error}", hint="give a 2-D array") from error
+    return _from_array(array, model, float_dtype)
+
+
+def _is_frame(data: Any) -> bool:
+    return type(data).__module__.split(".")[0] == "pandas" and hasattr(data, "columns")
+
+
+def _is_series(data: Any) -> bool:
+    return type(data).__module__.split(".")[0] == "pandas" and not hasattr(data, "columns")
+
+
+def fitted_names(model: Any) -> list[str] | None:
+    """Return the feature names that a fitted model remembers, or none when it was fitted on arrays."""
+    names = getattr(model, "feature_names_in_", None)
+    return None if names is None else [str(name) for name in names]
+
+
+def frame(columns: Mapping[str, Array]) -> Any:
+    """Return a pandas DataFrame.
+
+    Raises:
+        LibraryMissingError: pandas is not installed.
+    """
+    try:
+        import pandas as pd  # noqa: PLC0415 - optional
+    except ImportError as error:
+        raise LibraryMissingError(
+            "the model was fitted on a pandas DataFrame, and pandas is not installed here", hint="pip install pandas"
+        ) from error
+    return pd.DataFrame(dict(columns))
+
+
+def _from_array(array: Array, model: Any, float_dtype: DType) -> Sample:
+    if array.ndim == 1 and array.dtype.kind in "OUS" and array.size:
+        return _from_texts(array)
+    if array.ndim != 2 or array.shape[0] == 0 or array.shape[1] == 0:
+        raise SampleError(
+            f"the sample has shape {array.shape}, expected (rows, features) with at least one of each",
+            hint="reshape one row by sample.reshape(1, -1), one feature by sample.reshape(-1, 1)",
+        )
+    names = fitted_names(model)
+    expected = len(names) if names else getattr(model, "n_features_in_", None)
+    if isinstance(expected, int) and expected != array.shape[1]:
+        raise SampleError(
+            f"the model was fitted on {expected} features, the sample has {array.shape[1]}",
+            hint="does the sample still hold the target? Leave it out of X, or name it by --target",
+        )
+    dtype, fed = _fed_array(array, float_dtype)
+    source: Any = array
+    if names is not None:
+        source = frame({name: array[:, at] for at, name in enumerate(names)})
+    labels = names or [f"x{at}" for at in range(array.shape[1])]
+    columns = tuple(Column(name, dtype, MATRIX_TENSOR, at) for at, name in enumerate(labels))
+    return Sample("matrix", columns, source, {MATRIX_TENSOR: fed})
+
+
+def _fed_array(array: Array, float_dtype: DType) -> tuple[DType, Array]:
+    if array.dtype.kind in "biuf":
+        return float_dtype, np.ascontiguousarray(array, dtype=float_dtype)
+    if array.dtype.kind == "O":
+        try:
+            return float_dtype, array.astype(float_dtype)
+        except (TypeError, ValueError):
+            pass
+    if array.dtype.kind in "OUS":
+        texts = array.astype(object)
+        _refuse_missing_texts("x", texts.ravel())
+        return "string", np.vectorize(str, otypes=[object])(texts)
+    raise SampleError(f"the sample has dtype {array.dtype}, expected numbers or texts")
+
+
+def _from_texts(array: Array) -> Sample:
+    _refuse_missing_texts("text", array)
+    texts = np.array([[str(text)] for text in array], dtype=object)
+    return Sample("text", (Column("text", "string", MATRIX_TENSOR, 0),), array, {MATRIX_TENSOR: texts})
+
+
+def _from_frame(data: Any, model: Any, float_dtype: DType) -> Sample:
+    if len(data) == 0 or len(data.columns) == 0:
+        raise SampleError(f"the sample has shape {data.shape}, expected at least one row and one column")
+    data = _fit_columns(data, fitted_names(model))
+    columns: list[Column] = []
+    tensors: dict[str, Array] = {}
+    for label in data.columns:
+        name = str(label)
+        dtype, values = _fed_column(name, data[label], float_dtype)
+        tensor = name
+        while tensor in OUTPUT_NAMES or tensor in tensors or not tensor:
+            tensor += "_in"
+        columns.append(Column(name, dtype, tensor))
+        tensors[tensor] = values.reshape(-1, 1)
+    return Sample("frame", tuple(columns), data, tensors)
+
+
+def _fit_columns(data: Any, names: Sequence[str] | None) -> Any:
+    given = [str(label) for label in data.columns]
+    twice = sorted({name for name in given if given.count(name) > 1})
+    if twice:
+        raise SampleError(f"the sample has columns of the same name: {', '.join(twice[:5])}")
+    if names is None:
+        return data
+    absent = [name for name in names if name not in given]
+    extra = [name for name in given if name not in names]
+    if absent or extra:
+        faults = ([f"missing: {', '.join(absent[:10])}"] if absent else []) + (
+            [f"not known to the model: {', '.join(extra[:10])}"] if extra else []
+        )
+        hint = "give the columns that the model was fitted on: " + ", ".join(names[:20])
+        if len(extra) == 1 and not absent:
+            hint = f"if {extra[0]!r} is the label, name it by --target {extra[0]} (command) or leave it out (Python)"
+        raise SampleError(f"the sample's columns don't fit the model; {'; '.join(faults)}", hint=hint)
+    return data.set_axis(given, axis=1)[list(names)]
+
+
+def _fed_column(name: str, series: Any, float_dtype: DType) -> tuple[DType, Array]:
+    kind = getattr(series.dtype, "kind", "O")
+    missing = np.asarray(series.isna(), dtype=bool)
+    if kind in "mM":
+        raise SampleError(
+            f"column {name!r} holds {series.dtype}, which ONNX models don't take",
+            hint=f"make it a number before training, for example df[{name!r}].astype('int64')",
+        )
+    if kind in "biu" and not missing.any():
+        return "int64", series.to_numpy(dtype=np.int64)
+    if kind in "biuf":
+        return float_dtype, series.to_numpy(dtype=float_dtype, na_value=np.nan)
+    values = series.to_numpy(dtype=object)
+    present = values[~missing]
+    if all(isinstance(value, (bool, int, float, np.number, np.bool_)) for value in present) and present.size:
+        whole = not missing.any() and all(isinstance(value, (bool, int, np.integer, np.bool_)) for value in present)
+        if whole:
+            return "int64", values.astype(np.int64)
+        return float_dtype, np.where(missing, np.nan, values).astype(float_dtype)
+    if not all(isinstance(value, str) for value in present):
+        kinds = sorted({type(value).__name__ for value in present})
+        raise SampleError(
+            f"column {name!r} mixes {', '.join(kinds)}", hint=f"make it one type, for example df[{name!r}].astype(str)"
+        )
+    _refuse_missing_texts(name, np.where(missing, None, values))
+    return "string", values.astype(object)
+
+
+def _refuse_missing_texts(name: str, values: Array) -> None:
+    missing = [at for at, value in enumerate(values) if value is None or value != value]  # noqa: PLR0124 - NaN
+    if missing:
+        raise SampleError(
+            f"column {name!r} has no text in {len(missing)} of {len(values)} rows (first: row {missing[0]}); "
+            "an ONNX text tensor can't hold a missing value",
+            hint="give missing text a word before training and predicting, for example fillna('missing')",
+        )

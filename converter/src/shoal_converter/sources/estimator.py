@@ -1,0 +1,247 @@
+"""What a fitted scikit-learn estimator is and says: its steps, its task, and its outputs on rows.
+
+Owns the reading side of scikit-learn; `sklearn_export` owns the way into ONNX. An estimator is asked through its public
+methods only: label and probabilities or scores for classifiers, a value for regressors, a label and distances for
+clusterers, label and scores for outlier detectors, the transformed rows else.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from shoal_protocol.profile.grid import category_text
+
+from shoal_converter.errors import SampleError, SourceError, UnsupportedModelError
+
+Array = npt.NDArray[Any]
+Task = Literal["classification", "regression", "transform", "clustering", "anomaly", "other"]
+Role = Literal["label", "probabilities", "scores", "value", "other"]
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """One output of the source model.
+
+    Attributes:
+        name: ``label``, ``probabilities``, ``scores``, ``value`` or ``transformed``.
+        role: The same, as the schema says it.
+        values: On the sample's rows, as scikit-learn gives them (dense).
+        classes: Texts of the classes, where they are known.
+    """
+
+    name: str
+    role: Role
+    values: Array
+    classes: tuple[str, ...] | None = None
+
+
+def check_estimator(model: Any) -> None:
+    """Refuse what is no fitted scikit-learn estimator.
+
+    Raises:
+        SourceError: It is a class, another object, or not fitted.
+    """
+    from sklearn.exceptions import NotFittedError  # noqa: PLC0415 - heavy
+    from sklearn.utils.validation import check_is_fitted  # noqa: PLC0415 - heavy
+
+    if isinstance(model, type):
+        raise SourceError(f"{model.__name__} is a class, expected a fitted model", hint="call .fit(X, y) first")
+    if not hasattr(model, "get_params") or not hasattr(model, "fit"):
+        raise SourceError(
+            f"{type(model).__name__} is no scikit-learn estimator or pipeline",
+            hint="give the fitted estimator itself, not a dictionary around it or its predictions",
+        )
+    try:
+        check_is_fitted(model)
+    except NotFittedError as error:
+        raise SourceError(f"the model is not fitted: {error}", hint="call .fit(X, y) before packing") from error
+
+
+def children(model: Any) -> list[tuple[str, Any]]:
+    """Return the named estimators directly inside one, in the order in which they work; empty for a leaf."""
+    if hasattr(model, "best_estimator_"):
+        return [("best_estimator_", model.best_estimator_)]
+    if hasattr(model, "steps"):
+        return list(model.steps)
+    if hasattr(model, "transformers_"):
+        return [(entry[0], entry[1]) for entry in model.transformers_ if len(entry[2])]
+    if hasattr(model, "transformer_list"):
+        return list(model.transformer_list)
+    named = getattr(model, "named_estimators_", None)
+    if named is not None:
+        return [*named.items(), *([("final_estimator_", model.final_estimator_)] * hasattr(model, "final_estimator_"))]
+    if hasattr(model, "calibrated_classifiers_"):
+        return [("estimator", model.calibrated_classifiers_[0].estimator)]
+    return []
+
+
+def steps(model: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every estimator with its path, the outer ones first."""
+    yield path or type(model).__name__, model
+    for name, child in children(model):
+        if not isinstance(child, str) and child is not None:
+            yield from steps(child, f"{path}.{name}" if path else name)
+
+
+def last_step(model: Any) -> Any:
+    """Return the estimator that gives the outputs: the last of a pipeline, the best of a search."""
+    while True:
+        if hasattr(model, "best_estimator_"):
+            model = model.best_estimator_
+        elif hasattr(model, "steps") and model.steps[-1][1] not in {"passthrough", None}:
+            model = model.steps[-1][1]
+        else:
+            return model
+
+
+def first_step(model: Any) -> Any:
+    """Return the estimator that sees the rows first."""
+    while True:
+        if hasattr(model, "best_estimator_"):
+            model = model.best_estimator_
+        elif hasattr(model, "steps"):
+            model = next((step for _, step in model.steps if step not in {"passthrough", None}), model.steps[0][1])
+        else:
+            return model
+
+
+def task_of(model: Any) -> Task:
+    """Return what kind of model it is."""
+    from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_regressor  # noqa: PLC0415 - heavy
+
+    if is_classifier(model):
+        return "classification"
+    if is_regressor(model):
+        return "regression"
+    if is_outlier_detector(model):
+        return "anomaly"
+    if is_clusterer(model) or (hasattr(model, "predict_proba") and hasattr(model, "predict")):
+        return "clustering"
+    if hasattr(model, "transform"):
+        return "transform"
+    return "other"
+
+
+def missing_allowed(model: Any) -> bool:
+    """Tell whether the model says that it takes NaN."""
+    from sklearn.utils import get_tags  # noqa: PLC0415 - heavy
+
+    try:
+        return bool(get_tags(model).input_tags.allow_nan)
+    except (AttributeError, TypeError, ValueError):
+        return False
+
+
+def answers(model: Any, rows: Any) -> tuple[Answer, ...]:
+    """Return what the source model says on rows: the truth that parity compares with.
+
+    Args:
+        model: Fitted.
+        rows: What its methods take.
+
+    Raises:
+        SampleError: The model refuses these rows.
+        UnsupportedModelError: It can't answer for new rows at all.
+    """
+    task = task_of(model)
+    plan: dict[Task, list[tuple[str, Role, tuple[str, ...]]]] = {
+        "classification": [("label", "label", ("predict",)), ("", "other", ("predict_proba", "decision_function"))],
+        "regression": [("value", "value", ("predict",))],
+        "anomaly": [("label", "label", ("predict",)), ("", "other", ("decision_function",))],
+        "clustering": [("label", "label", ("predict",)), ("", "other", ("predict_proba", "transform"))],
+        "transform": [("transformed", "other", ("transform",))],
+        "other": [("value", "value", ("predict",))],
+    }
+    found: list[Answer] = []
+    for name, role, methods in plan[task]:
+        method = next((m for m in methods if hasattr(model, m)), None)
+        if method is None:
+            if not found and name:
+                raise _no_method(model, methods[0])
+            continue
+        proper: tuple[str, Role] = (name, role) if name else _second(method)
+        values = _dense(model, _call(model, method, rows))
+        found.append(Answer(*proper, values, _classes(model) if task == "classification" else None))
+    return tuple(found)
+
+
+def _second(method: str) -> tuple[str, Role]:
+    return ("probabilities", "probabilities") if method == "predict_proba" else ("scores", "scores")
+
+
+def _no_method(model: Any, method: str) -> UnsupportedModelError:
+    name = type(last_step(model)).__name__
+    return UnsupportedModelError(
+        name,
+        f"{name} has no {method}() for new rows, so there is nothing that a device could run",
+        "train a classifier or regressor on its result, and pack that one",
+    )
+
+
+def _call(model: Any, method: str, rows: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return getattr(model, method)(rows)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise SampleError(
+                f"the model itself fails on the sample: {type(model).__name__}.{method}: {_first_line(error)}",
+                hint="give rows exactly as the model was fitted on: the same columns, types and shape",
+            ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _dense(model: Any, values: Any) -> Array:
+    if isinstance(values, list):  # one array for each of several outputs
+        shapes = {np.asarray(part).shape for part in values}
+        if len(shapes) != 1:
+            raise UnsupportedModelError(
+                type(last_step(model)).__name__,
+                f"its outputs have different numbers of classes: {sorted(shape[-1] for shape in shapes)}",
+                "pack one model for each output",
+            )
+        return np.stack([np.asarray(part) for part in values])
+    if hasattr(values, "toarray"):
+        values = values.toarray()
+    return np.asarray(values)
+
+
+def _classes(model: Any) -> tuple[str, ...] | None:
+    classes = getattr(model, "classes_", None)
+    if classes is None or isinstance(classes, list) or np.asarray(classes).ndim != 1:
+        return None
+    texts = [int(value) if isinstance(value, bool) else value for value in np.asarray(classes).tolist()]
+    return tuple(category_text(value) for value in texts)  # ONNX has no labels of type bool: they become 0 and 1
+
+
+def framework_of(model: Any) -> str:
+    """Return the framework's name."""
+    return type(last_step(model)).__module__.split(".")[0].replace("sklearn", "scikit-learn")
+
+
+def metrics_of(task: Task, truth: Array, found: Mapping[str, Array]) -> dict[str, float]:
+    """Return the model's own figures on labelled rows: accuracy, or R² and the mean absolute error."""
+    if task == "classification" and found["label"].ndim == 1:
+        return {"accuracy": float(np.mean(found["label"].astype(str) == label_texts(truth, found["label"])))}
+    if task == "regression" and "value" in found:
+        value = found["value"].reshape(len(truth), -1).astype(np.float64)
+        y = truth.reshape(len(truth), -1).astype(np.float64)
+        spread = float(((y - y.mean(axis=0)) ** 2).sum())
+        r2 = 1.0 - float(((y - value) ** 2).sum()) / spread if spread else 0.0
+        return {"r2": r2, "mean_absolute_error": float(np.abs(y - value).mean())}
+    return {}
+
+
+def label_texts(truth: Array, like: Array) -> Array:
+    """Return labels as texts, written as those of an output of labels: 3.0, True and 3 as ``3`` where that is int."""
+    if like.dtype.kind in "iu" and truth.dtype.kind in "biuf":
+        return truth.astype(np.int64).astype(str)
+    return truth.astype(str)

@@ -1,0 +1,172 @@
+"""Models from pickles (.joblib, .pkl): loaded by a child process only, and only when the caller trusts them.
+
+A pickle is a program. The child gets no credentials of this environment and, where the kernel allows it, no network; it
+converts, writes the finished bundle as an OCI layout, and is gone. This process then reads the layout as it reads any
+bundle from outside. Owns the parent's side; `pickled_child` is the other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from shoal_protocol.errors import CallerError, ContentError, LocalError
+
+from shoal_converter.bundle import Bundle
+from shoal_converter.domain.parity import Tolerance
+from shoal_converter.errors import (
+    LibraryMissingError,
+    OutputExistsError,
+    ParityError,
+    SampleError,
+    SourceError,
+    UnsupportedModelError,
+    UntrustedPickleError,
+)
+
+SUFFIXES = (".joblib", ".pkl", ".pickle")
+
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "PYTHONHASHSEED", "OMP_NUM_THREADS", "SystemRoot")
+_ERRORS = {
+    "LibraryMissingError": LibraryMissingError,
+    "SampleError": SampleError,
+    "SourceError": SourceError,
+    "CallerError": CallerError,
+    "OutputExistsError": OutputExistsError,
+}
+
+
+def check_trusted(path: Path, *, trust: bool) -> None:
+    """Refuse a pickle that the caller did not say is trusted.
+
+    Raises:
+        SourceError: There is no such file, or it is of no kind that is known.
+        UntrustedPickleError: It is a pickle, and `trust` is not set.
+    """
+    if not path.is_file():
+        raise SourceError(f"there is no model file {path}", hint="joblib.dump(model, 'model.joblib') writes one")
+    if path.suffix.lower() not in SUFFIXES:
+        raise SourceError(
+            f"{path.name} is of no known kind", hint=f"models come from {', '.join(SUFFIXES)}, or from pack() in Python"
+        )
+    if not trust:
+        raise UntrustedPickleError(
+            f"{path.name} is a pickle: loading it runs whatever code its author put inside",
+            hint="if you know where it comes from, add --trust: it is then loaded in a child process of its own",
+        )
+
+
+def pack_pickled(
+    path: Path,
+    *,
+    sample: Path,
+    target: str | None,
+    tag: str,
+    tolerance: Tolerance,
+    float64_inputs: bool = False,
+    parent: Path | None = None,
+    about: str = "",
+    licence: str = "",
+    lineage: Mapping[str, str] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Bundle:
+    """Pack a pickled model in a child process.
+
+    Args:
+        path: The pickle; the caller has checked that it is trusted.
+        sample: File of the sample.
+        target: Name of the target in it.
+        tag: ``name:version``.
+        tolerance: What counts as equal.
+        float64_inputs: Feed floats in double.
+        parent: Bundle whose grids are inherited.
+        about: For the model card.
+        licence: The licence's text.
+        lineage: Added to the provenance.
+        progress: Called with each line that the child reports.
+
+    Raises:
+        SourceError: It doesn't load, or holds no fitted estimator.
+        UnsupportedModelError: As `pack`.
+        ParityError: As `pack`.
+        SampleError: As `pack`.
+    """
+    with tempfile.TemporaryDirectory(prefix="shoal-pack-") as folder:
+        output = Path(folder) / "bundle"
+        request = {
+            "path": str(path.resolve()),
+            "sample": str(sample.resolve()),
+            "target": target,
+            "tag": tag,
+            "tolerance": asdict(tolerance),
+            "float64_inputs": float64_inputs,
+            "parent": str(parent.resolve()) if parent else None,
+            "about": about,
+            "licence": licence,
+            "lineage": dict(lineage or {}),
+            "output": str(output),
+        }
+        answer = _run(request, progress or (lambda _: None))
+        if "error" in answer:
+            raise _error(answer["error"])
+        bundle = Bundle.open(output)
+        return replace(bundle, path=None, parity=answer.get("parity"))
+
+
+def _run(request: Mapping[str, Any], progress: Callable[[str], None]) -> dict[str, Any]:
+    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "shoal_converter.sources.pickled_child"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        try:
+            child.stdin.write(json.dumps(request))
+            child.stdin.close()
+            answer: dict[str, Any] | None = None
+            for line in child.stdout:
+                message = _message(line)
+                if "progress" in message:
+                    progress(str(message["progress"]))
+                else:
+                    answer = message
+            child.wait()
+        except BaseException:
+            child.kill()
+            raise
+    if answer is None:
+        raise LocalError(
+            f"the child process that loaded the model died (exit code {child.returncode})",
+            hint="a negative code is a signal: -9 means that memory ran out",
+        )
+    return answer
+
+
+def _message(line: str) -> dict[str, Any]:
+    try:
+        message = json.loads(line)
+    except ValueError as error:
+        raise ContentError(f"the child process wrote something unexpected: {line[:100]!r}") from error
+    if not isinstance(message, dict):
+        raise ContentError(f"the child process wrote something unexpected: {line[:100]!r}")
+    return message
+
+
+def _error(fault: Mapping[str, Any]) -> Exception:
+    kind, data = fault["kind"], fault.get("data") or {}
+    if kind == "UnsupportedModelError":
+        return UnsupportedModelError(str(data["step"]), str(data["why"]), str(data["way_round"]))
+    if kind == "ParityError":
+        return ParityError(fault["message"], step=str(data["step"]), report=data["report"], hint=fault["hint"])
+    return _ERRORS.get(kind, SourceError)(fault["message"], hint=fault["hint"])

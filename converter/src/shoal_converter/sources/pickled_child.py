@@ -1,0 +1,128 @@
+"""The child process that loads a pickle: `python -P -m shoal_converter.sources.pickled_child`, request on stdin.
+
+It cuts itself off from the network before it loads anything, keeps its real standard output for its answer (so that
+what a model prints can't corrupt it), and reports progress and result as lines of JSON.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWNET = 0x40000000
+
+
+def cut_network() -> bool:
+    """Move this process into an empty network namespace; return whether the kernel let it (Linux, unshare(2))."""
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        return bool(libc.unshare(_CLONE_NEWNET) == 0 or libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0)
+    except (OSError, AttributeError):
+        return False
+
+
+def main() -> int:
+    """Serve one request."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    cut = cut_network()
+    request = json.load(sys.stdin)
+
+    def tell(line: str) -> None:
+        _write(answers, {"progress": line})
+
+    tell(
+        f"loading {Path(request['path']).name} in a child process "
+        + ("without network" if cut else "(this system does not let it cut the network)")
+    )
+    try:
+        _write(answers, {"parity": _pack(request, tell)})
+    except Exception as error:  # noqa: BLE001 - whatever a pickle raises is told to the parent
+        _write(answers, {"error": _fault(error)})
+    answers.flush()
+    # A pickle may leave threads behind; the answer is out, so nothing is waited for.
+    os._exit(0)
+
+
+def _write(answers: TextIO, message: dict[str, Any]) -> None:
+    answers.write(json.dumps(message) + "\n")
+    answers.flush()
+
+
+def _pack(request: dict[str, Any], tell: Any) -> Any:
+    from shoal_converter.bundle import Bundle  # noqa: PLC0415 - after the network is cut
+    from shoal_converter.domain.parity import Tolerance  # noqa: PLC0415
+    from shoal_converter.packing import PackOptions, pack  # noqa: PLC0415
+    from shoal_converter.sources.sample_file import read_table  # noqa: PLC0415
+
+    path = Path(request["path"])
+    model = _load(path)
+    table = read_table(Path(request["sample"]), target=request["target"])
+    options = PackOptions(
+        tolerance=Tolerance(**request["tolerance"]),
+        float64_inputs=request["float64_inputs"],
+        parent=Bundle.open(request["parent"]) if request["parent"] else None,
+        about=request["about"],
+        licence=request["licence"],
+        lineage=request["lineage"],
+        source=path,
+    )
+    bundle = pack(
+        model,
+        sample=table.rows_for(model),
+        y=table.target,
+        tag=request["tag"],
+        output=request["output"],
+        options=options,
+        progress=tell,
+    )
+    return bundle.parity
+
+
+def _load(path: Path) -> Any:
+    import warnings  # noqa: PLC0415 - beside joblib
+
+    import joblib  # noqa: PLC0415 - heavy
+
+    from shoal_converter.errors import SourceError  # noqa: PLC0415
+
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        try:
+            model = joblib.load(path)  # reads plain pickles too
+        except ModuleNotFoundError as error:
+            raise SourceError(
+                f"{path.name} needs the module {error.name!r}, which is not installed here",
+                hint="install it, or put its folder into PYTHONPATH",
+            ) from error
+        except Exception as error:
+            raise SourceError(
+                f"{path.name} can't be loaded: {type(error).__name__}: {error}",
+                hint="was it written by the same versions of scikit-learn and numpy, and copied completely?",
+            ) from error
+    versions = [str(w.message) for w in seen if type(w.message).__name__ == "InconsistentVersionWarning"]
+    if versions:
+        sys.stderr.write(f"warning: {versions[0].split('.  ')[0].splitlines()[0][:300]}\n")
+    return model
+
+
+def _fault(error: Exception) -> dict[str, Any]:
+    from shoal_protocol.errors import ShoalError  # noqa: PLC0415
+
+    if isinstance(error, ShoalError):
+        return {
+            "kind": type(error).__name__,
+            "message": error.message,
+            "hint": error.hint,
+            "data": json.loads(json.dumps(error.data, default=str)),
+        }
+    return {"kind": "SourceError", "message": f"{type(error).__name__}: {error}", "hint": "", "data": {}}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

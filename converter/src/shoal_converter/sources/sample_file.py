@@ -1,0 +1,205 @@
+"""Samples from files: .npz and .npy, .csv and .tsv, .parquet where pyarrow is installed.
+
+Owns reading and the split into features and target. Nothing here unpickles: arrays of Python objects are refused.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shoal_converter.errors import LibraryMissingError, SampleError
+from shoal_converter.sample import fitted_names, frame
+
+Array = npt.NDArray[Any]
+
+_MATRIX_KEYS = ("X", "x", "sample", "data", "arr_0")
+_TARGET_KEYS = ("y", "target", "labels", "label")
+_MISSING = frozenset({"", "NA", "N/A", "NaN", "nan", "NULL", "null", "None"})
+SUFFIXES = (".npz", ".npy", ".csv", ".tsv", ".parquet")
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """What a file holds: a matrix, or columns by name; and the target, if one was found.
+
+    Attributes:
+        matrix: 2-D array, or none.
+        columns: Arrays of equal length, when it holds columns.
+        target: Labels or values.
+    """
+
+    matrix: Array | None = None
+    columns: dict[str, Array] | None = None
+    target: Array | None = None
+
+    def rows_for(self, model: Any) -> Any:
+        """Return the rows as the model was fitted on them: a DataFrame, or an array.
+
+        Raises:
+            SampleError: The columns are not all numbers, and the model was fitted on an array.
+            LibraryMissingError: A DataFrame is needed and pandas is not installed.
+        """
+        if self.columns is None:
+            return self.matrix
+        if fitted_names(model) is not None or any(v.dtype.kind not in "biuf" for v in self.columns.values()):
+            return frame(self.columns)
+        return np.column_stack([values.astype(np.float64) for values in self.columns.values()])
+
+
+def read_table(path: Path, *, target: str | None = None) -> Table:
+    """Read a sample file.
+
+    Args:
+        path: The file.
+        target: Name of the column, or of the array in an .npz, that holds labels or values.
+
+    Raises:
+        SampleError: It isn't there, isn't of a known kind, doesn't parse, or has no such target.
+        LibraryMissingError: .parquet without pyarrow.
+    """
+    if not path.is_file():
+        raise SampleError(f"there is no sample file {path}", hint="--sample takes a .npz, .npy, .csv or .parquet file")
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        return _npz(path, target)
+    if suffix == ".npy":
+        return _no_target(Table(matrix=_load_array(path)), path, target)
+    if suffix in {".csv", ".tsv"}:
+        return _split(_csv(path, "\t" if suffix == ".tsv" else ","), path, target)
+    if suffix == ".parquet":
+        return _split(_parquet(path), path, target)
+    raise SampleError(f"{path.name} is of no known kind", hint=f"--sample takes {', '.join(SUFFIXES)}")
+
+
+def _load_array(path: Path) -> Any:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        objects = "allow_pickle" in str(error)
+        raise SampleError(
+            f"{path.name} holds Python objects, which are pickles and never loaded from a sample"
+            if objects
+            else f"{path.name} can't be read: {error}",
+            hint="save numbers, or texts by .astype(str); or give a .csv" if objects else "was it written completely?",
+        ) from error
+
+
+def _npz(path: Path, target: str | None) -> Table:
+    import zipfile  # noqa: PLC0415 - only for its error
+
+    try:
+        archive = _load_array(path)
+        arrays = {name: archive[name] for name in archive.files}
+    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise SampleError(
+            f"{path.name} can't be read without unpickling, or is damaged: {error}",
+            hint="save texts by .astype(str), numbers as numbers",
+        ) from error
+    if target is not None and target not in arrays:
+        raise SampleError(f"{path.name} has no array {target!r}; it has {', '.join(arrays)}", hint="name another --target")
+    named = target or next((name for name in _TARGET_KEYS if name in arrays and len(arrays) > 1), None)
+    truth = arrays.pop(named) if named else None
+    matrix = next((name for name in _MATRIX_KEYS if name in arrays), None)
+    if matrix is None and len(arrays) == 1:
+        matrix = next(iter(arrays))
+    if matrix is not None:
+        return Table(matrix=arrays[matrix], target=truth)
+    if arrays and all(values.ndim == 1 for values in arrays.values()):
+        _same_length(path, arrays)
+        return Table(columns=arrays, target=truth)
+    shapes = ", ".join(f"{name} {values.shape}" for name, values in arrays.items())
+    raise SampleError(
+        f"{path.name} has the arrays {shapes}: which is the sample?",
+        hint="np.savez(file, X=rows, y=labels), or one 1-D array a column",
+    )
+
+
+def _same_length(path: Path, arrays: dict[str, Array]) -> None:
+    if len({len(values) for values in arrays.values()}) > 1:
+        lengths = ", ".join(f"{name} {len(values)}" for name, values in arrays.items())
+        raise SampleError(f"{path.name}: the columns have different lengths: {lengths}")
+
+
+def _no_target(table: Table, path: Path, target: str | None) -> Table:
+    if target is not None:
+        raise SampleError(f"{path.name} is one array, it has no target {target!r}", hint="use .npz with X and y, or .csv")
+    return table
+
+
+def _csv(path: Path, delimiter: str) -> dict[str, Array]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file, delimiter=delimiter) if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SampleError(f"{path.name} is no UTF-8 CSV: {error}", hint="save it as UTF-8") from error
+    if len(rows) < 2:
+        raise SampleError(f"{path.name} has {len(rows)} lines, expected a header and rows")
+    header = [name.strip() for name in rows[0]]
+    if len(set(header)) != len(header) or not all(header):
+        raise SampleError(f"{path.name}: the first line must name every column once, it is {', '.join(header)[:200]}")
+    uneven = [number for number, row in enumerate(rows[1:], 2) if len(row) != len(header)]
+    if uneven:
+        raise SampleError(
+            f"{path.name}: line {uneven[0]} has {len(rows[uneven[0] - 1])} fields, the header {len(header)}",
+            hint="is the delimiter a comma?",
+        )
+    if all(_number(name) is not None for name in header):
+        raise SampleError(f"{path.name} has no header: its first line is all numbers", hint="put column names first")
+    return {name: _column([row[at] for row in rows[1:]]) for at, name in enumerate(header)}
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _column(texts: list[str]) -> Array:
+    """Return integers, else numbers with NaN for missing, else booleans, else texts with None for missing."""
+    stripped = [text.strip() for text in texts]
+    missing = [text in _MISSING for text in stripped]
+    present = [text for text, absent in zip(stripped, missing, strict=True) if not absent]
+    if present and {text.lower() for text in present} <= {"true", "false"} and not any(missing):
+        return np.array([text.lower() == "true" for text in stripped])
+    numbers = [_number(text) for text in present]
+    if present and all(number is not None for number in numbers):
+        if not any(missing) and all(text.lstrip("+-").isdecimal() for text in present):
+            with_ints = np.array([int(text) for text in stripped], dtype=object)
+            if all(abs(value) < 2**63 for value in with_ints):
+                return with_ints.astype(np.int64)
+        return np.array([np.nan if absent else float(t) for t, absent in zip(stripped, missing, strict=True)])
+    if not present:
+        return np.full(len(texts), np.nan)
+    return np.array([None if absent else text for text, absent in zip(texts, missing, strict=True)], dtype=object)
+
+
+def _parquet(path: Path) -> dict[str, Array]:
+    try:
+        from pyarrow import parquet  # noqa: PLC0415 - optional
+    except ImportError as error:
+        raise LibraryMissingError(
+            "reading .parquet needs pyarrow", hint="pip install 'shoal-converter[parquet]', or give a .csv or .npz"
+        ) from error
+    try:
+        table = parquet.read_table(path)
+    except (OSError, ValueError) as error:
+        raise SampleError(f"{path.name} can't be read: {error}") from error
+    return {name: table.column(name).to_numpy() for name in table.column_names}
+
+
+def _split(columns: dict[str, Array], path: Path, target: str | None) -> Table:
+    if target is None:
+        return Table(columns=columns)
+    if target not in columns:
+        raise SampleError(f"{path.name} has no column {target!r}; it has {', '.join(columns)}", hint="name another --target")
+    truth = columns.pop(target)
+    if not columns:
+        raise SampleError(f"{path.name} has no column besides the target {target!r}")
+    return Table(columns=columns, target=truth)

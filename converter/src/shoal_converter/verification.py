@@ -1,0 +1,134 @@
+"""Verifying a bundle from itself alone: digests, documents, and its golden rows on onnxruntime.
+
+Owns the list of checks. All of them are made, so that one run tells every fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from shoal_protocol.bundle.layout import golden_input, golden_output
+from shoal_protocol.bundle.tensors import decode_tensor
+from shoal_protocol.canonical import sha256_digest
+from shoal_protocol.errors import ContentError, ShoalError
+
+from shoal_converter.bundle import Bundle
+from shoal_converter.onnx_graph.canonical import MAX_IR_VERSION, MAX_OPSETS, canonical_onnx
+from shoal_converter.onnx_runtime import Runner
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: what it looked at, whether it held, and what was found."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+def verify(bundle: Bundle) -> tuple[Check, ...]:
+    """Make every check.
+
+    Args:
+        bundle: As read; reading it has already compared each file with the digest that names it.
+    """
+    checks: tuple[tuple[str, Callable[[Bundle], str]], ...] = (
+        ("digests", _digests),
+        ("documents", _documents),
+        ("model", _model),
+        ("interface", _interface),
+        ("golden rows", _golden),
+    )
+    return tuple(_checked(name, check, bundle) for name, check in checks)
+
+
+def _checked(name: str, check: Callable[[Bundle], str], bundle: Bundle) -> Check:
+    try:
+        return Check(name, ok=True, detail=check(bundle))
+    except ShoalError as error:
+        return Check(name, ok=False, detail=error.message)
+
+
+def _digests(bundle: Bundle) -> str:
+    found = {path: sha256_digest(content) for path, content in bundle.files.items()}
+    wrong = [path for path, layer in bundle.manifest.files().items() if found.get(path) != layer.digest]
+    if wrong:
+        raise ContentError(f"not the files that the manifest names: {', '.join(wrong)}")
+    return f"{len(found)} files as the manifest {bundle.digest} names them"
+
+
+def _documents(bundle: Bundle) -> str:
+    info, schema, reference = bundle.info, bundle.schema, bundle.reference
+    absent = [variant.path for variant in info.variants if variant.path not in bundle.files]
+    if absent:
+        raise ContentError(f"bundle.json names variants that are not there: {', '.join(absent)}")
+    counted = "no reference" if reference is None else f"reference of {reference.profile.n} rows"
+    return f"{info.name}:{info.version}, {len(schema.inputs)} features, {len(schema.outputs)} outputs, {counted}"
+
+
+def _model(bundle: Bundle) -> str:
+    try:
+        model = onnx.load_model_from_string(bundle.model)
+        onnx.checker.check_model(model)
+    except Exception as error:
+        raise ContentError(f"model.onnx is no valid model: {str(error).splitlines()[0]}") from error
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    high = [f"{d or 'ai.onnx'} {v}" for d, v in opsets.items() if v > MAX_OPSETS.get(d, v)]
+    if model.ir_version > MAX_IR_VERSION or high:
+        raise ContentError(f"too new for the devices: IR {model.ir_version}, {', '.join(high)}")
+    canonical = "canonical" if canonical_onnx(model) == bundle.model else "valid, not in canonical form"
+    return f"{canonical}, IR {model.ir_version}, {len(model.graph.node)} nodes"
+
+
+def _interface(bundle: Bundle) -> str:
+    graph = onnx.load_model_from_string(bundle.model).graph
+    inputs = {info.name for info in graph.input}
+    declared = {tensor.name for tensor in bundle.schema.tensors}
+    outputs = [info.name for info in graph.output]
+    if inputs != declared or [output.name for output in bundle.schema.outputs] != outputs:
+        raise ContentError(
+            f"the model takes {sorted(inputs)} and gives {outputs}; schema.json says {sorted(declared)} and "
+            f"{[output.name for output in bundle.schema.outputs]}"
+        )
+    return f"takes {', '.join(sorted(inputs)[:5])}; gives {', '.join(outputs)}"
+
+
+def golden(bundle: Bundle) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Return the golden rows: input tensors and expected outputs by name.
+
+    Raises:
+        ContentError: A tensor does not parse.
+    """
+    found: tuple[dict[str, Array], dict[str, Array]] = ({}, {})
+    for store, path_of in zip(found, (golden_input, golden_output), strict=True):
+        at = 0
+        while (raw := bundle.files.get(path_of(at))) is not None:
+            name, values = decode_tensor(raw)
+            store[name] = values
+            at += 1
+    return found
+
+
+def _golden(bundle: Bundle) -> str:
+    rule = bundle.info.golden
+    if rule is None:
+        return "the bundle has none"
+    inputs, expected = golden(bundle)
+    if not inputs or not expected:
+        raise ContentError("bundle.json promises golden rows, and there are none")
+    got = Runner(bundle.model).run(inputs)
+    for name, values in expected.items():
+        if values.dtype.kind == "f":
+            near = np.isclose(got[name], values, rtol=rule.rtol, atol=rule.atol, equal_nan=True)
+            if not near.all():
+                raise ContentError(f"{name} differs in {int((~near).sum())} of {near.size} values from the golden ones")
+        elif not np.array_equal(got[name].astype(str), values.astype(str)):
+            raise ContentError(f"{name} differs from the golden one")
+    return f"{rule.rows} rows give the same outputs here"
