@@ -1,0 +1,137 @@
+"""Alarms: which streams are in drift, since when, and how that ends.
+
+Owns the life of an alarm. Pure. An alarm latches when R reaches its level's threshold and ends when R falls below 1;
+when a person acknowledges it before, it stays silent until then, and can come again only after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TypeAlias
+
+import numpy as np
+
+from shoal_server.drift.layout import Floats, Layout
+from shoal_server.drift.monitor import Rules, threshold
+from shoal_server.drift.monitor_state import Field, MonitorState, Scope, Streams
+from shoal_server.drift.scores import COMPONENTS, CONTRASTS, view_of
+from shoal_server.drift.views import View
+
+
+class AlarmState(StrEnum):
+    """Where an alarm is in its life."""
+
+    LATCHED = "latched"  # nobody has seen to it
+    ACKNOWLEDGED = "acknowledged"  # somebody knows; the evidence is still there
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alarm:
+    """One stream in drift.
+
+    Attributes:
+        scope: Level of the stream.
+        name: Of the cohort or device; `fleet` for the fleet.
+        feature: Name of the stream that is counted.
+        component: Which of its six scores has the most evidence.
+        view: What that looks at.
+        onset: Bucket since which the evidence has grown.
+        raised: Bucket in which it became an alarm.
+        state: Where it is in its life.
+        explained: Whether its cause was told, by an alert about itself or about what explains it.
+    """
+
+    scope: Scope
+    name: str
+    feature: str
+    component: int
+    view: View
+    onset: int
+    raised: int
+    state: AlarmState = AlarmState.LATCHED
+    explained: bool = False
+
+    @property
+    def key(self) -> AlarmKey:
+        """What is unique among the open alarms of a bundle in a slot."""
+        return (self.scope, self.name, self.feature)
+
+
+AlarmKey: TypeAlias = tuple[Scope, str, str]
+Alarms: TypeAlias = Mapping[AlarmKey, Alarm]
+
+
+def latch(state: MonitorState, alarms: Alarms, *, index: int, layout: Layout, rules: Rules) -> dict[AlarmKey, Alarm]:
+    """Return the open alarms after a bucket: those still there and the new ones.
+
+    Args:
+        state: After `monitor.observe` of the bucket.
+        alarms: Open before it.
+        index: Of the bucket.
+        layout: Of the bundle's streams.
+        rules: Settings.
+    """
+    open_now = {key: alarm for key, alarm in alarms.items() if _lasts(state, alarm, layout)}
+    for scope in Scope:
+        streams = state.level(scope)
+        limit = threshold(state, scope, rules)
+        r = streams.values[:, Field.R]
+        if scope is Scope.FLEET:
+            crossed = (r >= rules.mean_time_to_false_alarm) & (r.sum(axis=(1, 2), keepdims=True) >= limit)
+        else:
+            crossed = r >= limit
+        crossed &= (streams.latest == index)[:, None, None]
+        for at, feature in np.argwhere(crossed.any(axis=-1)):
+            alarm = _alarm(streams, scope, int(at), int(feature), raised=index, layout=layout)
+            open_now.setdefault(alarm.key, alarm)
+    return open_now
+
+
+def acknowledge(alarms: Alarms, keys: frozenset[AlarmKey]) -> dict[AlarmKey, Alarm]:
+    """Return the alarms with some of them acknowledged."""
+    return {
+        key: replace(alarm, state=AlarmState.ACKNOWLEDGED) if key in keys else alarm for key, alarm in alarms.items()
+    }
+
+
+def effect_of(state: MonitorState, alarm: Alarm, layout: Layout) -> float:
+    """Return how large the change is, averaged since its onset.
+
+    In standard deviations (nearly) and signed for location, as a root of summed squares for shape and the mix of
+    categories, as a signed difference of shares for missing and range.
+    """
+    change = change_of(state, alarm, layout)
+    if alarm.view in {View.SHAPE, View.CELLS}:
+        return float(np.sqrt((change[:CONTRASTS] ** 2).sum()))
+    return float(change[alarm.component])
+
+
+def change_of(state: MonitorState, alarm: Alarm, layout: Layout) -> Floats:
+    """Return the mean change of the alarm's feature in its scope, by component, shape (6,)."""
+    streams = state.level(alarm.scope)
+    at = streams.get(alarm.name)
+    if at is None or alarm.feature not in layout.names:
+        return np.zeros(COMPONENTS)
+    return np.asarray(streams.values[at, Field.CHANGE, layout.names.index(alarm.feature)])
+
+
+def _alarm(streams: Streams, scope: Scope, at: int, feature: int, *, raised: int, layout: Layout) -> Alarm:
+    component = int(streams.values[at, Field.R, feature].argmax())
+    return Alarm(
+        scope=scope,
+        name=streams.names[at],
+        feature=layout.names[feature],
+        component=component,
+        view=view_of(component, categorical=bool(layout.categorical[feature])),
+        onset=int(streams.values[at, Field.ONSET, feature, component]),
+        raised=raised,
+    )
+
+
+def _lasts(state: MonitorState, alarm: Alarm, layout: Layout) -> bool:
+    at = state.level(alarm.scope).get(alarm.name)
+    if at is None or alarm.feature not in layout.names:
+        return False
+    return bool((state.level(alarm.scope).values[at, Field.R, layout.names.index(alarm.feature)] >= 1).any())

@@ -1,0 +1,156 @@
+"""Whose change it is: one device's, one cohort's, or the world's.
+
+Owns the attribution of concurrent alarms. Pure. Drift of everybody reaches cohorts and devices too, and drift of a site
+moves the fleet's mean; one finding explains them all:
+
+    the fleet changed and no cohort far more         -> the world changed
+    a cohort changed, more than those it overlaps    -> its site, hardware or version
+    a device changed, and nothing above explains it  -> a bad sensor
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from shoal_server.drift.alarms import Alarm, Alarms
+from shoal_server.drift.layout import Flags
+from shoal_server.drift.monitor_state import Scope
+
+SHARE_OF_CHANGE = 0.5
+"""A scope whose own change is less than this share of a wider or a stronger scope's change is no cause of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A cause, and the alarms that it explains.
+
+    Attributes:
+        scope: Where the change is.
+        name: Of the cohort or device.
+        cause: In words.
+        alarms: Of this very scope, strongest first.
+        explained: Alarms of other scopes that follow from it.
+    """
+
+    scope: Scope
+    name: str
+    cause: str
+    alarms: tuple[Alarm, ...]
+    explained: tuple[Alarm, ...] = ()
+
+
+def localise(
+    alarms: Alarms,
+    *,
+    cohorts: Mapping[str, frozenset[str]],
+    change: Callable[[Alarm, int], float],
+) -> list[Finding]:
+    """Attribute the open alarms.
+
+    Args:
+        alarms: All that are open.
+        cohorts: Devices of each cohort.
+        change: Own change of an alarm's scope and feature in one of its six components, signed or not.
+
+    Returns:
+        One finding per scope that is a cause, the widest scope first.
+    """
+    by_feature: dict[str, list[Alarm]] = {}
+    for alarm in alarms.values():
+        by_feature.setdefault(alarm.feature, []).append(alarm)
+    causes: dict[tuple[Scope, str], tuple[list[Alarm], list[Alarm]]] = {}
+    for together in by_feature.values():
+        for cause, follows in _attribute(together, cohorts, change):
+            own, explained = causes.setdefault((cause.scope, cause.name), ([], []))
+            own.append(cause)
+            explained.extend(follows)
+    order = list(Scope)
+    return [
+        Finding(
+            scope=scope,
+            name=name,
+            cause=suspected_cause(scope, name),
+            alarms=tuple(sorted(own, key=lambda alarm: -abs(change(alarm, alarm.component)))),
+            explained=tuple(explained),
+        )
+        for (scope, name), (own, explained) in sorted(causes.items(), key=lambda item: order.index(item[0][0]))
+    ]
+
+
+def excluded_by(
+    findings: Iterable[Finding],
+    *,
+    devices: Sequence[str],
+    features: Sequence[str],
+    cohorts: Mapping[str, frozenset[str]],
+) -> Flags:
+    """Tell which devices are known to differ in which features, so that they don't count as the fleet's bulk.
+
+    Returns:
+        Shape (D, F).
+    """
+    excluded = np.zeros((len(devices), len(features)), dtype=np.bool_)
+    column = {name: at for at, name in enumerate(features)}
+    for finding in findings:
+        if finding.scope is Scope.FLEET:
+            continue
+        members = cohorts.get(finding.name, frozenset()) if finding.scope is Scope.COHORT else {finding.name}
+        rows = [at for at, name in enumerate(devices) if name in members]
+        columns = [column[alarm.feature] for alarm in finding.alarms if alarm.feature in column]
+        excluded[np.ix_(rows, columns)] = True
+    return excluded
+
+
+def suspected_cause(scope: Scope, name: str) -> str:
+    """Say in words what a change of this scope alone suggests.
+
+    >>> suspected_cause(Scope.COHORT, "site=bern")
+    'only site=bern changed: look at what its devices share, such as place, light or supply'
+    """
+    if scope is Scope.FLEET:
+        return "the whole fleet changed alike: the world changed, or something that all devices share"
+    if scope is Scope.DEVICE:
+        return f"only {name} changed: look at its sensor"
+    key = name.partition("=")[0]
+    shared = {
+        "site": "look at what its devices share, such as place, light or supply",
+        "arch": "look at the hardware",
+        "agent": "look at this version of the agent",
+    }.get(key, "look at what its devices share")
+    return f"only {name} changed: {shared}"
+
+
+def _attribute(
+    alarms: list[Alarm], cohorts: Mapping[str, frozenset[str]], change: Callable[[Alarm, int], float]
+) -> Iterable[tuple[Alarm, list[Alarm]]]:
+    """Yield the causes among one feature's alarms, each with what follows from it."""
+    component = Counter(alarm.component for alarm in alarms).most_common(1)[0][0]
+    size = {alarm.key: abs(change(alarm, component)) for alarm in alarms}
+    left = sorted(alarms, key=lambda alarm: (-size[alarm.key], alarm.name))
+    fleet = [alarm for alarm in left if alarm.scope is Scope.FLEET]
+    groups = [alarm for alarm in left if alarm.scope is Scope.COHORT]
+    devices = [alarm for alarm in left if alarm.scope is Scope.DEVICE]
+    strongest = max((size[alarm.key] for alarm in groups), default=0.0)
+    if fleet and size[fleet[0].key] >= SHARE_OF_CHANGE * strongest:
+        yield fleet[0], groups + devices
+        return
+    # the fleet's bulk has not moved, so a cohort whose own change is small only stands out against one that changed
+    follows = fleet + [alarm for alarm in groups if size[alarm.key] < SHARE_OF_CHANGE * strongest]
+    groups = [alarm for alarm in groups if alarm not in follows]
+    while groups:
+        cause, *rest = groups
+        members = cohorts.get(cause.name, frozenset())
+        overlapping = [alarm for alarm in rest if members & cohorts.get(alarm.name, frozenset())]
+        inside = [alarm for alarm in devices if alarm.name in members]
+        yield cause, follows + overlapping + inside
+        follows = []
+        groups = [alarm for alarm in rest if alarm not in overlapping]
+        devices = [alarm for alarm in devices if alarm not in inside]
+    for alarm in devices:
+        yield alarm, []
+    if follows:
+        yield follows[0], follows[1:]

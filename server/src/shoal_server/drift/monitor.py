@@ -1,0 +1,325 @@
+"""One bucket of time through the sequential rule: learn the baseline, then compare fleet, cohorts and devices with it.
+
+Owns how scores of devices become scores of the three levels. Pure: `observe` returns a new state. Leaves alarms to
+`alarms`, their causes to `localise`, reading and storing to `scan`.
+
+Each device is first compared with its own baseline, so devices may differ for good and come and go without an alarm:
+
+    change of a device   = its score - its own baseline's mean
+    change of the fleet  = weighted mean of the changes over the bulk of the devices (outliers left out)
+    residual of a device = its change - the fleet's change
+    residual of a cohort = weighted mean of the changes over the bulk of its devices - the fleet's change
+
+Learning and judging use the very same means, or else skewed scores would look changed. While a device's baseline is in
+the making its running mean stands in for it, from `WARM_UP` windows on; that is when the levels above begin to learn.
+Shares of missing and outlying values are judged as rates (exact conditional binomial on effective rows), each scope
+with its own baseline; `localise` tells whose change it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from shoal_server.drift.layout import Flags, Floats, Numbers
+from shoal_server.drift.monitor_state import FLEET_NAME, Field, MonitorState, Scope, Streams
+from shoal_server.drift.pooling import bulk, capped, weighted_mean
+from shoal_server.drift.scores import COMPONENTS, CONTRASTS, Basis
+from shoal_server.drift.sequential import (
+    BASELINE_WINDOWS,
+    COHORT,
+    DEVICE,
+    FLEET,
+    MEAN_TIME_TO_FALSE_ALARM,
+    Level,
+    absorb,
+    bounded_sd,
+    e_value,
+    effective_windows,
+    moderated_sd,
+    normal_score,
+    shiryaev_roberts,
+    tau,
+)
+from shoal_server.drift.views import rate_z
+
+WARM_UP = 12
+"""Windows of a device before its running mean is good enough to stand in for its baseline."""
+
+_CONTRASTS = slice(0, CONTRASTS)
+_RATES = slice(CONTRASTS, COMPONENTS)
+_LEVELS: Mapping[Scope, Level] = {Scope.FLEET: FLEET, Scope.COHORT: COHORT, Scope.DEVICE: DEVICE}
+_MOST = 1e4
+"""R is bounded at so many times its threshold, so that an alarm ends some windows after its cause."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """Settings of the sequential rule; the defaults are those of production.
+
+    Attributes:
+        baseline_windows: T0.
+        mean_time_to_false_alarm: A, in windows, for each level.
+        min_rows: A device's windows with fewer rows are not judged.
+        min_devices: With fewer, only the device level runs.
+        min_cohort: Devices of a cohort, and of the rest of the fleet, for a cohort to be watched.
+        growth: A cohort or fleet of so many times the devices of its baseline learns anew.
+        tolerance: The user's own, in standard deviations of a window's score, on top of each level's.
+        confirm: Buckets that an alarm waits for alarms elsewhere, so that its cause is told right.
+    """
+
+    baseline_windows: int = BASELINE_WINDOWS
+    mean_time_to_false_alarm: float = MEAN_TIME_TO_FALSE_ALARM
+    min_rows: int = 10
+    min_devices: int = 5
+    min_cohort: int = 3
+    growth: float = 1.5
+    tolerance: float = 0.0
+    confirm: int = 2
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bucket:
+    """What all devices counted in one span of time, for one bundle in one slot.
+
+    Attributes:
+        index: Of the span; grows with time.
+        devices: Names, D of them, each once.
+        cells: Counts, int64 of shape (D, size).
+        rows: Rows of each device, int64 of length D.
+        cohorts: Names of devices by cohort, such as ``site=bern``.
+        excluded: Which devices are known to differ by an open alarm, and are no part of the bulk; shape (D, F).
+    """
+
+    index: int
+    devices: Sequence[str]
+    cells: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+    cohorts: Mapping[str, frozenset[str]]
+    excluded: Flags
+
+
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """One bucket's devices that are judged, D of them.
+
+    Attributes:
+        names: Of the devices.
+        at: Where they lie in the state.
+        x: Scores, shape (D, F, 6).
+        rows: Rows of each.
+        weights: The same, capped.
+        change: Scores less the own baseline's mean, or the running one.
+        own: Standardised change, no matter what the fleet does.
+        excluded: Devices known to differ, shape (D, F, 6).
+        windows: Of the baseline of each so far.
+    """
+
+    names: list[str]
+    at: npt.NDArray[np.int64]
+    x: Floats
+    rows: Floats
+    weights: Floats
+    change: Floats
+    own: Floats
+    excluded: Flags
+    windows: Floats
+
+
+def observe(state: MonitorState, bucket: Bucket, *, basis: Basis, rules: Rules) -> MonitorState:
+    """Carry one bucket through all three levels.
+
+    Args:
+        state: Before; it stays as it is.
+        bucket: Of the next span of time; devices without enough rows are left out.
+        basis: Of the bundle's reference.
+        rules: Settings.
+    """
+    state = state.copy()
+    judged = bucket.rows >= rules.min_rows
+    if not judged.any():
+        return state
+    _Step(state, bucket, judged, basis, rules).run()
+    return state
+
+
+def threshold(state: MonitorState, scope: Scope, rules: Rules) -> float:
+    """Return the R that is an alarm: A times the number of streams that are watched at this level.
+
+    One stream of a cohort or device must reach it, of the fleet the sum over all streams: what drifts there drifts for
+    everybody, often in many features at once.
+    """
+    streams = state.level(scope)
+    watched = int((streams.windows >= _whole(scope, rules)).sum()) * streams.features * COMPONENTS
+    return rules.mean_time_to_false_alarm * max(watched, 1)
+
+
+class _Step:
+    """The working of `observe` on its own copy of the state."""
+
+    def __init__(self, state: MonitorState, bucket: Bucket, judged: Flags, basis: Basis, rules: Rules) -> None:
+        self.state, self.bucket, self.basis, self.rules = state, bucket, basis, rules
+        self.devices = self._score(judged)
+
+    def run(self) -> None:
+        devices, streams = self.devices, self.state.devices
+        known = np.flatnonzero(devices.windows >= WARM_UP)
+        ready = np.flatnonzero(devices.windows >= self.rules.baseline_windows)
+        fleet = None
+        if len(known) >= self.rules.min_devices:
+            inside = bulk(devices.own[known], devices.excluded[known])
+            fleet = weighted_mean(devices.change[known], devices.weights[known], inside)
+            self._pooled(Scope.FLEET, FLEET_NAME, known, inside, np.zeros_like(fleet))
+            self._cohorts(known, fleet)
+        residual = devices.change if fleet is None else devices.change - fleet
+        if len(ready):
+            at, rows = devices.at[ready], devices.rows[ready]
+            z = devices.own[ready]
+            if fleet is not None:
+                z[..., _CONTRASTS] = self._contrasts(streams, at, residual[ready], rows, windows=self._residuals(at))
+            self._update(Scope.DEVICE, at, z, devices.change[ready])
+        self._learn_devices(residual)
+
+    def _score(self, judged: Flags) -> _Scored:
+        streams = self.state.devices
+        names = [name for name, kept in zip(self.bucket.devices, judged, strict=True) if kept]
+        at = streams.positions(names)
+        x = self.basis.scores(self.bucket.cells[judged])
+        rows = self.bucket.rows[judged].astype(np.float64)
+        change = x - streams.values[at, Field.MEAN]
+        own = np.zeros_like(change)
+        known = streams.windows[at] >= WARM_UP
+        if known.any():
+            place, windows = at[known], streams.windows[at[known]]
+            own[known, :, _RATES] = self._rates(streams, place, x[known][..., _RATES], rows[known])
+            own[known, :, _CONTRASTS] = self._contrasts(
+                streams, place, change[known], rows[known], m2=Field.M2, windows=windows
+            )
+        excluded = np.broadcast_to(self.bucket.excluded[judged][..., None], change.shape)
+        return _Scored(names, at, x, rows, capped(rows), change, own, excluded, streams.windows[at].copy())
+
+    def _cohorts(self, known: npt.NDArray[np.int64], fleet: Floats) -> None:
+        names = self.devices.names
+        for name, devices in sorted(self.bucket.cohorts.items()):
+            members = np.array([place for place in known.tolist() if names[place] in devices], dtype=np.int64)
+            if min(len(members), len(known) - len(members)) >= self.rules.min_cohort:
+                inside = bulk(self.devices.own[members], self.devices.excluded[members])
+                self._pooled(Scope.COHORT, name, members, inside, fleet)
+
+    def _pooled(self, scope: Scope, name: str, members: npt.NDArray[np.int64], inside: Flags, fleet: Floats) -> None:
+        """Learn or judge the fleet or a cohort: the devices `members`, of whom those `inside` are its bulk."""
+        streams, devices = self.state.level(scope), self.devices
+        at = streams.positions([name])
+        place = int(at[0])
+        usual = streams.members[place] / max(streams.windows[place], 1.0)
+        if streams.windows[place] and len(members) >= self.rules.growth * usual:
+            streams.forget(place)
+        weights = devices.weights[members]
+        change = weighted_mean(devices.change[members], weights, inside)
+        x = weighted_mean(devices.x[members], weights, inside)
+        rows = np.array([weights.sum()])
+        residual = (change - fleet)[None]
+        if streams.windows[place] < _whole(scope, self.rules):
+            streams.windows[at] += 1
+            streams.rows[at] += rows
+            streams.members[at] += len(members)
+            streams.latest[at] = self.bucket.index
+            _absorb(streams, at, Field.MEAN, x[None], streams.windows[at])
+            _absorb(streams, at, Field.RESIDUAL_MEAN, residual, streams.windows[at])
+        elif len(members) >= usual / 2:
+            means = self.state.devices.values[devices.at[members], Field.MEAN]
+            before = weighted_mean(means[..., _RATES], weights, inside[..., _RATES])
+            z = np.empty_like(residual)
+            z[..., _CONTRASTS] = self._contrasts(streams, at, residual, rows, windows=streams.windows[at])
+            z[..., _RATES] = self._rates(streams, at, x[None][..., _RATES], rows, before=before[None])
+            self._update(scope, at, z, change[None])
+
+    def _learn_devices(self, residual: Floats) -> None:
+        """Add the window to the baselines that are not whole yet."""
+        devices, streams = self.devices, self.state.devices
+        learning = devices.windows < self.rules.baseline_windows
+        at = devices.at[learning]
+        streams.windows[at] += 1
+        streams.rows[at] += devices.rows[learning]
+        streams.members[at] += 1
+        streams.latest[at] = self.bucket.index
+        _absorb(streams, at, Field.MEAN, devices.x[learning], streams.windows[at])
+        known = learning & (devices.windows >= WARM_UP)
+        _absorb(streams, devices.at[known], Field.RESIDUAL_MEAN, residual[known], self._residuals(devices.at[known]))
+
+    def _residuals(self, at: npt.NDArray[np.int64]) -> Floats:
+        """Number of windows in which the residuals of devices were learnt."""
+        return np.asarray(np.maximum(self.state.devices.windows[at] - WARM_UP, 1.0))
+
+    def _contrasts(
+        self,
+        streams: Streams,
+        at: npt.NDArray[np.int64],
+        change: Floats,
+        rows: Floats,
+        *,
+        windows: Floats,
+        m2: Field = Field.RESIDUAL_M2,
+    ) -> Floats:
+        """Normal scores of changes in the contrasts, shape (len(at), F, 4); few rows widen the expected spread."""
+        windows, now = windows[:, None, None], rows[:, None, None]
+        usual = (streams.rows[at] / streams.windows[at])[:, None, None]
+        prior = self.basis.variance / usual
+        sd = moderated_sd(streams.values[at, m2][..., _CONTRASTS], windows, prior=prior)
+        sd = bounded_sd(sd * np.sqrt(np.maximum(1.0, usual / now)), reach=self.basis.reach, rows=now)
+        return normal_score(change[..., _CONTRASTS], sd, windows)
+
+    def _rates(
+        self,
+        streams: Streams,
+        at: npt.NDArray[np.int64],
+        now: Floats,
+        rows: Floats,
+        *,
+        before: Floats | None = None,
+    ) -> Floats:
+        """Normal scores of changed rates, shape (len(at), F, 2), on rows divided by the baseline's design effect."""
+        windows, total = streams.windows[at][:, None, None], streams.rows[at][:, None, None]
+        share = streams.values[at, Field.MEAN][..., _RATES]
+        binomial = np.maximum(share * (1 - share), 1 / total) * windows / total
+        between = streams.values[at, Field.M2][..., _RATES] / np.maximum(windows - 1, 1)
+        effect = np.maximum(1.0, between / binomial)
+        share = share if before is None else before
+        base, current = total / effect, rows[:, None, None] / effect
+        return rate_z(share * base, base, now * current, current)
+
+    def _update(self, scope: Scope, at: npt.NDArray[np.int64], z: Floats, change: Floats) -> None:
+        streams, level = self.state.level(scope), _LEVELS[scope]
+        values = streams.values
+        windows = effective_windows(
+            self.rules.baseline_windows, lag=values[at, Field.LAG], m2=values[at, Field.RESIDUAL_M2]
+        )
+        before = values[at, Field.R]
+        e = e_value(z, tolerance=tau(level, windows, user=self.rules.tolerance), clip=level.clip)
+        after = shiryaev_roberts(before, e, most=_MOST * threshold(self.state, scope, self.rules))
+        new = before < 1
+        seen = np.where(new, 1.0, values[at, Field.SEEN] + 1)
+        mean = np.where(new, change, values[at, Field.CHANGE])
+        values[at, Field.ONSET] = np.where(new, self.bucket.index, values[at, Field.ONSET])
+        values[at, Field.SEEN] = seen
+        values[at, Field.CHANGE] = mean + (change - mean) / seen
+        values[at, Field.R] = after
+        values[at, Field.Z] = z
+        streams.latest[at] = self.bucket.index
+
+
+def _whole(scope: Scope, rules: Rules) -> int:
+    """Windows of a whole baseline; the levels above the devices begin to learn when those have warmed up."""
+    return rules.baseline_windows if scope is Scope.DEVICE else max(rules.baseline_windows - WARM_UP, 2)
+
+
+def _absorb(streams: Streams, at: npt.NDArray[np.int64], mean: Field, score: Floats, windows: Numbers) -> None:
+    """Add a window to the moments of scores or residuals; `windows` counts with it."""
+    values, m2 = streams.values, Field(mean + 1)
+    if mean is Field.RESIDUAL_MEAN:
+        values[at, Field.LAG] += score * values[at, Field.PREVIOUS]
+        values[at, Field.PREVIOUS] = score
+    values[at, mean], values[at, m2] = absorb(values[at, mean], values[at, m2], windows[:, None, None], score)

@@ -1,0 +1,87 @@
+"""How devices are pooled, so that none of them can decide alone: capped weights, trimming, leaving outliers out.
+
+Invariant: what one device reports moves a pooled value by a bounded amount, however many rows it claims: its weight is
+at most twice the median device's, and of five or more devices the most extreme on either side do not count at all.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from shoal_server.drift.layout import Flags, Floats, Numbers
+
+WEIGHT_CAP = 2.0
+"""A device weighs at most so many times the median device."""
+
+TRIM = 0.1
+"""Share of the devices that is left out on either side, at least one from three devices on."""
+
+OUTLIER = 4.5
+"""Distance from the median device, in standard deviations, from which on a device is no part of the bulk.
+
+Far out, since leaving out one tail of skewed scores would bias the mean of the rest; nearer ones show as devices."""
+
+
+def capped(rows: Numbers) -> Floats:
+    """Return the devices' weights: their rows, at most `WEIGHT_CAP` times the median.
+
+    >>> capped(np.array([20, 22, 10**12])).tolist()
+    [20.0, 22.0, 44.0]
+    """
+    return np.minimum(rows.astype(np.float64), WEIGHT_CAP * np.median(rows)) if rows.size else rows.astype(np.float64)
+
+
+def trimmed_mean(values: Floats, weights: Floats) -> Floats:
+    """Weighted mean over devices without the extreme ones.
+
+    Args:
+        values: Shape (D, ...), D at least 1.
+        weights: Shape (D,).
+
+    Returns:
+        Shape (...): each entry trimmed by itself. Under three devices nothing is trimmed.
+    """
+    devices = len(values)
+    cut = max(1, int(TRIM * devices)) if devices >= 3 else 0
+    if cut == 0:
+        return np.asarray(np.tensordot(weights, values, axes=(0, 0)) / weights.sum())
+    order = np.argsort(values, axis=0, kind="stable")[cut : devices - cut]
+    kept = weights[order]
+    return np.asarray((np.take_along_axis(values, order, axis=0) * kept).sum(axis=0) / kept.sum(axis=0))
+
+
+def bulk(distance: Floats, excluded: Flags) -> Flags:
+    """Tell which devices belong to the bulk of the fleet.
+
+    Args:
+        distance: Standardised changes of the devices, shape (D, ...).
+        excluded: Who is known to differ, same shape; obeyed only while it is a minority.
+
+    Returns:
+        Within `OUTLIER` of the median device, same shape.
+    """
+    minority = excluded.sum(axis=0) * 2 < len(excluded)
+    counted = ~(excluded & minority)
+    return np.asarray(counted & (np.abs(distance - _median(distance, counted)) <= OUTLIER))
+
+
+def weighted_mean(values: Floats, weights: Floats, chosen: Flags) -> Floats:
+    """Weighted mean over the chosen devices; zero where none is chosen.
+
+    Args:
+        values: Shape (D, ...).
+        weights: Shape (D,).
+        chosen: Same shape as the values.
+    """
+    shape = (-1,) + (1,) * (values.ndim - 1)
+    counted = np.where(chosen, weights.reshape(shape), 0.0)
+    return np.asarray((values * counted).sum(axis=0) / np.maximum(counted.sum(axis=0), 1e-300))
+
+
+def _median(values: Floats, counted: Flags) -> Floats:
+    """Median over the counted entries of the first axis, of which there is at least one everywhere."""
+    ordered = np.sort(np.where(counted, values, np.inf), axis=0)
+    number = counted.sum(axis=0, keepdims=True)
+    low = np.take_along_axis(ordered, (number - 1) // 2, axis=0)
+    high = np.take_along_axis(ordered, number // 2, axis=0)
+    return np.asarray((low + high)[0] / 2)
