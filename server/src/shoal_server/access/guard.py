@@ -21,6 +21,7 @@ from shoal_server.access.roles import Principal, Role
 from shoal_server.access.secrets import TOKEN_PREFIX
 from shoal_server.errors import ForbiddenError, UnauthorizedError
 from shoal_server.services import Services
+from shoal_server.storage.settings import is_loopback
 
 SESSION_COOKIE = "shoal_session"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -38,7 +39,7 @@ class Guard(Protocol):
     label: str
     """Who gets through, in one word of the access table."""
 
-    def __call__(self, request: Request) -> Principal:
+    def __call__(self, request: Request) -> Principal | None:
         """Return who calls; raises `UnauthorizedError` or `ForbiddenError`."""
 
 
@@ -81,6 +82,23 @@ class RequireReader:
         if principal.device is None and not principal.may(Role.VIEWER):
             raise ForbiddenError(f"this needs the role viewer or a device; {_describe(principal)}")
         return principal
+
+
+class RequireViewerOrLocal:
+    """Lets this machine's own programs through without credentials, such as its Prometheus; else like viewer.
+
+    A request that a proxy passes on is not local, wherever the proxy runs.
+    """
+
+    label = "local+viewer"
+
+    def __call__(self, request: Request) -> Principal | None:
+        """Return who calls, None for a local program; raises `UnauthorizedError` or `ForbiddenError`."""
+        local = request.client is not None and is_loopback(request.client.host)
+        passed_on = any(name in request.headers for name in ("x-forwarded-for", "forwarded", "x-real-ip"))
+        if local and not passed_on and authenticate(request) is None:
+            return None
+        return RequireRole(Role.VIEWER)(request)
 
 
 def require(role: Role) -> RequireRole:
@@ -182,7 +200,7 @@ def basic_credentials(header: str) -> tuple[str, str]:
 
 def _guards(dependant: Dependant) -> Iterator[Guard]:
     for inner in dependant.dependencies:
-        if isinstance(inner.call, RequireRole | RequireDevice | RequireReader):
+        if isinstance(inner.call, RequireRole | RequireDevice | RequireReader | RequireViewerOrLocal):
             yield inner.call
         yield from _guards(inner)
 

@@ -78,7 +78,7 @@ class OnnxChecker:
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
                     start_new_session=True,
-                    env={"PATH": os.environ.get("PATH", ""), "OPENBLAS_NUM_THREADS": "1"},
+                    env={"PATH": os.defpath, "OPENBLAS_NUM_THREADS": "1"},
                 )
             except OSError as error:
                 raise LocalError(f"the model checker can't be started: {error}") from error

@@ -4,6 +4,7 @@ Owns names, defaults and their order (flag > environment > default) and the rule
 """
 
 import ipaddress
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +84,11 @@ class Settings:
                     f"{option} {address} would let others on the network talk to this server without encryption",
                     hint="put a proxy with TLS in front of a server on 127.0.0.1, or say --insecure if you mean it",
                 )
+
+
+def load_settings(**flags: object) -> Settings:
+    """Return the settings of this process: flags, then its environment, then defaults."""
+    return settings_from(os.environ, flags)
 
 
 def settings_from(environment: Mapping[str, str], flags: Mapping[str, object]) -> Settings:

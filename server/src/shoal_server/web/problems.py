@@ -9,16 +9,14 @@ import math
 import secrets
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlencode
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, RedirectResponse, Response
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shoal_protocol.errors import CallerError, ContentError, LocalError, PeerError, ShoalError, TrustError
-from shoal_server.errors import UnauthorizedError
 
 _log = logging.getLogger(__name__)
 
@@ -72,10 +70,8 @@ def status_of(error: ShoalError) -> int:
     return next((status for family, status, _ in _FAMILIES if isinstance(error, family)), 500)
 
 
-def _shoal_error(request: Request, error: Exception) -> Response:
+def _shoal_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ShoalError)
-    if isinstance(error, UnauthorizedError) and _is_page(request):
-        return RedirectResponse("/login?" + urlencode({"next": request.url.path}), status_code=303)
     title = next((title for family, _, title in _FAMILIES if isinstance(error, family)), "Error")
     status = status_of(error)
     headers = {}
@@ -148,7 +144,7 @@ def answer(
         fault = {"code": oci_code or _OCI_CODES.get(status, "UNSUPPORTED"), "message": detail, "detail": detail_data}
         return JSONResponse({"errors": [fault]}, status, headers=dict(headers or {}))
     body = {
-        "type": f"https://shoal.dev/problems/{code}",
+        "type": f"urn:shoal:problem:{code}",
         "title": title,
         "status": status,
         "detail": detail,
@@ -158,11 +154,6 @@ def answer(
         **_jsonable(data or {}),
     }
     return JSONResponse(body, status, headers=dict(headers or {}), media_type="application/problem+json")
-
-
-def _is_page(request: Request) -> bool:
-    """Tell whether a person's browser asks for a page, to be sent to the log-in instead of an error."""
-    return request.method == "GET" and "text/html" in request.headers.get("accept", "") and "." not in request.url.path
 
 
 def _challenge(request: Request) -> str:

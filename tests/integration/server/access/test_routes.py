@@ -190,8 +190,3 @@ def test_errors_are_problems(client: TestClient) -> None:
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
     assert "body.role" in answer.json()["detail"]
     assert client.get("/api/v1/nowhere").json()["code"] == "not_found"
-
-
-def test_a_browser_without_a_session_is_sent_to_the_log_in(client: TestClient) -> None:
-    answer = client.get("/api/v1/whoami", headers={"accept": "text/html"}, follow_redirects=False)
-    assert (answer.status_code, answer.headers["location"]) == (303, "/login?next=%2Fapi%2Fv1%2Fwhoami")

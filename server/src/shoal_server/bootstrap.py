@@ -1,0 +1,229 @@
+"""The composition root: settings in, a whole server out.
+
+Owns which part is given which other, the order in which parts start and stop, and the list of routes that are open to
+everybody. A lower room gets what it needs from a higher one here, as a function. No part keeps state outside of the
+server it belongs to, so several servers can run in one process.
+"""
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from urllib.parse import unquote, urlsplit
+
+from fastapi import APIRouter, FastAPI
+from prometheus_client import CollectorRegistry
+
+from shoal_server.access import people
+from shoal_server.access import routes as access_routes
+from shoal_server.access.guard import unguarded
+from shoal_server.access.secrets import Passwords
+from shoal_server.fleet import device_routes
+from shoal_server.fleet import routes as fleet_routes
+from shoal_server.fleet import store as fleet_store
+from shoal_server.fleet.publisher import Publisher
+from shoal_server.link.broker import BrokerLink
+from shoal_server.link.endpoint import EmbeddedLink
+from shoal_server.link.mosquitto import MosquittoCredentials
+from shoal_server.link.port import DeviceLink
+from shoal_server.loops import Loop
+from shoal_server.registry import blob_routes, manifest_routes, trust_routes
+from shoal_server.registry import routes as model_routes
+from shoal_server.registry.bundles import Bundles
+from shoal_server.registry.trust import TrustService
+from shoal_server.runtime_file import DataFolder, Runtime
+from shoal_server.services import Services
+from shoal_server.signals import Signals
+from shoal_server.storage.blobs import FolderBlobs
+from shoal_server.storage.database import Clock, Database
+from shoal_server.storage.settings import EMBEDDED, Settings, split_address
+from shoal_server.web import health, problems
+from shoal_server.web.http_server import HttpServer, bind, url_of
+from shoal_server.web.metrics import ProgramMetrics, RequestMetrics
+
+_log = logging.getLogger(__name__)
+
+PUBLIC: tuple[tuple[str, str], ...] = (
+    *health.PUBLIC,
+    ("POST", "/api/v1/login"),  # how a person gets a session
+    ("POST", "/api/v1/device/enrol"),  # carries a join token of its own
+    ("GET", "/trust/{file}"),  # signed, and no secret
+)
+"""Routes that need no credentials; every other one has a guard, or the server doesn't start."""
+
+ROUTERS: tuple[APIRouter, ...] = (
+    health.router,
+    access_routes.router,
+    device_routes.router,
+    fleet_routes.router,
+    blob_routes.router,
+    manifest_routes.router,
+    model_routes.router,
+    trust_routes.router,
+)
+
+
+class Server:
+    """One whole server.
+
+    Args:
+        settings: what it was told.
+        clock: the wall clock, other in tests.
+    """
+
+    def __init__(self, settings: Settings, *, clock: Clock = time.time) -> None:
+        settings.check()
+        self.settings = settings
+        self.first_password: str | None = None
+        """The admin's password when this start made it; shown once, kept nowhere."""
+        self._clock = clock
+        self._folder = DataFolder(settings.data)
+        self._undo: list[Callable[[], None]] = []
+        self._runtime: Runtime | None = None
+        self._http: HttpServer | None = None
+
+    @property
+    def runtime(self) -> Runtime:
+        """Where it is reached; only while it runs."""
+        assert self._runtime is not None, "the server isn't running"
+        return self._runtime
+
+    @property
+    def alive(self) -> bool:
+        """Whether it answers requests."""
+        return self._http is not None and self._http.alive
+
+    def start(self) -> None:
+        """Start every part; returns when requests are answered and `runtime.json` says where.
+
+        Raises:
+            StartError: this machine or these settings don't allow it; nothing is left running.
+        """
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop what was started, the last first."""
+        while self._undo:
+            undo = self._undo.pop()
+            try:
+                undo()
+            except Exception:  # noqa: BLE001 - the other parts must still be stopped
+                _log.exception("a part did not stop as it should")
+        self._runtime = self._http = None
+
+    def _start(self) -> None:
+        self._folder.hold()
+        self._undo.append(self._folder.release)
+        listener = bind(self.settings.host, self.settings.port)
+        self._undo.append(listener.close)
+        database = Database(self.settings.database_url)
+        self._undo.append(database.close)
+        database.upgrade()
+        passwords = Passwords()
+        self.first_password = people.ensure_admin(database, passwords, now=self._clock())
+        program = build_services(self.settings, database, self._clock, url=url_of(listener))
+        loops = build_loops(program)
+        app = build_app(program, loops)
+        app.state.passwords = passwords
+        self._start_link(program)
+        for loop in loops:
+            loop.start()
+            self._undo.append(loop.stop)
+        self._start_http(app, listener, program)
+
+    def _start_link(self, program: Services) -> None:
+        program.link.start(lambda _inbound: None)
+        self._undo.append(program.link.stop)
+
+    def _start_http(self, app: FastAPI, listener: socket.socket, program: Services) -> None:
+        self._http = HttpServer(app, listener)
+        self._undo.append(self._http.stop)
+        self._undo.append(program.signals.close)  # first of all, so that open event streams end
+        self._http.start()
+        self._runtime = Runtime(program.url, program.link.url, os.getpid())
+        self._folder.write_runtime(self._runtime)
+
+
+def build_services(settings: Settings, database: Database, clock: Clock, *, url: str) -> Services:
+    """Make the parts that rooms share."""
+    blobs = FolderBlobs(settings.data / "blobs")
+    return Services(
+        settings=settings,
+        database=database,
+        blobs=blobs,
+        bundles=Bundles(blobs),
+        clock=clock,
+        signals=Signals(),
+        url=settings.public_url or url,
+        metrics=CollectorRegistry(),
+        trust=TrustService(database, keys_folder=settings.data / "keys", clock=clock),
+        link=build_link(settings, clock),
+        verify_device=fleet_store.verify_secret,
+    )
+
+
+def build_link(settings: Settings, clock: Clock) -> DeviceLink:
+    """Make the line to the devices: our own endpoint, or somebody's broker."""
+    if settings.broker == EMBEDDED:
+        host, port = split_address(settings.mqtt_listen)
+        return EmbeddedLink(host, port, clock=clock)
+    credentials = None
+    if settings.broker_credentials_dir is not None:
+        parts = urlsplit(settings.broker)
+        address = (parts.hostname or "", parts.port or (8883 if parts.scheme == "mqtts" else 1883))
+        server = (unquote(parts.username or "server"), unquote(parts.password or ""))
+        credentials = MosquittoCredentials(settings.broker_credentials_dir, address=address, server=server)
+    return BrokerLink(settings.broker, clock=clock, credentials=credentials)
+
+
+def build_loops(program: Services) -> list[Loop]:
+    """Make the workers; each could as well run in a process of its own, on the same database and link."""
+    pace = program.settings.pace
+    publisher = Publisher(
+        database=program.database,
+        link=program.link,
+        signer=lambda: program.trust.assignment_signer,
+        clock=program.clock,
+    )
+    loop = partial(Loop, clock=program.clock, signals=program.signals)
+    return [
+        loop("publisher", publisher.tick, every_s=pace.publisher_s, topics=("desired",)),
+        loop("trust", program.trust.refresh, every_s=pace.trust_s),
+    ]
+
+
+def build_app(program: Services, loops: Sequence[Loop], *, routers: Sequence[APIRouter] = ROUTERS) -> FastAPI:
+    """Make the HTTP program.
+
+    Raises:
+        RuntimeError: a route has neither a guard nor a place among `PUBLIC`.
+    """
+    app = FastAPI(title="Shoal", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.shoal = program
+    problems.install(app)
+    app.add_middleware(RequestMetrics, registry=program.metrics)
+    for router in routers:
+        app.include_router(router)
+    program.metrics.register(
+        ProgramMetrics(
+            loops=lambda: [loop.health for loop in loops],
+            gauges=(
+                ("shoal_link_connected", "1 while messages from devices flow", lambda: program.link.connected),
+                (
+                    "shoal_signed_list_expires_timestamp_seconds",
+                    "When devices stop believing the signed list",
+                    lambda: program.trust.expiries()["targets"],
+                ),
+            ),
+        )
+    )
+    open_routes = unguarded(app, public=PUBLIC)
+    if open_routes:
+        raise RuntimeError(f"these routes have no guard: {', '.join(open_routes)}")
+    return app

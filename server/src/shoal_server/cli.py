@@ -1,0 +1,176 @@
+"""`shoal-server`: start the server, look after it, see the show.
+
+Owns the command line: options, what is printed, exit codes (0 ok, 1 failed, 2 usage). Everything else is imported when
+a command runs, so that `--help` is quick.
+"""
+
+import json
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from shoal_protocol.errors import ShoalError
+
+if TYPE_CHECKING:
+    from shoal_server.bootstrap import Server
+
+_LATER: Mapping[str, tuple[str, str]] = {
+    "demo": ("shoal_server.demo.command:demo", "Show the main job end to end, with a fleet of thirty devices."),
+}
+"""Commands of other modules: name -> where it is, and its line in the help."""
+
+
+_LOG_LEVELS = ["debug", "info", "warning", "error"]
+
+
+class _Commands(click.Group):
+    """A group whose commands are imported when they are called, and which turns errors into advice."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_LATER})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _LATER:
+            return super().get_command(ctx, cmd_name)
+        where, text = _LATER[cmd_name]
+        if "--help" in sys.argv[1:2] or len(sys.argv) < 2:
+            return click.Command(cmd_name, help=text)  # only its line in the list is wanted
+        module, _, name = where.partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ShoalError as error:
+            click.echo(f"error: {error.message}", err=True)
+            if error.hint:
+                click.echo(f"hint: {error.hint}", err=True)
+            ctx.exit(1)
+
+
+def _data_option(command: Any) -> Any:
+    return click.option(
+        "--data",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Folder of the server's own state.  [default: $SHOAL_DATA or ~/.local/share/shoal]",
+    )(command)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="shoal-server", prog_name="shoal-server")
+def main() -> None:
+    """Registry, fleet, rollouts and drift detection for models on edge devices."""
+
+
+@main.command()
+@_data_option
+@click.option("--listen", metavar="HOST:PORT", help="Where HTTP is served; port 0 takes a free one.  [127.0.0.1:8080]")
+@click.option("--broker", metavar="URL", help="'embedded' (default) or mqtt(s)://user:password@host:port.")
+@click.option("--mqtt-listen", metavar="HOST:PORT", help="Where the embedded MQTT endpoint listens.  [127.0.0.1:0]")
+@click.option(
+    "--broker-credentials-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where an external mosquitto reads its password and ACL files.",
+)
+@click.option("--database", metavar="URL", help="postgresql://… or sqlite:///PATH.  [SQLite in --data]")
+@click.option("--public-url", metavar="URL", help="How devices reach this server when a proxy stands in front of it.")
+@click.option("--insecure", is_flag=True, default=None, help="Allow plain HTTP and MQTT beyond this machine.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print where the server is as one line of JSON, when it is ready."
+)
+@click.option(
+    "--log-level", default="warning", type=click.Choice(["debug", "info", "warning", "error"]), show_default=True
+)
+def serve(*, as_json: bool, log_level: str, **flags: Any) -> None:
+    """Run the server until SIGTERM or Ctrl-C."""
+    from shoal_server.bootstrap import Server  # noqa: PLC0415 - heavy
+    from shoal_server.storage.settings import load_settings  # noqa: PLC0415 - as above
+
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    server = Server(load_settings(**flags))
+    server.start()
+    try:
+        _announce(server, as_json=as_json)
+        while server.alive and not ended.wait(1.0):
+            pass
+        if not ended.is_set():
+            raise click.ClickException("the HTTP server ended by itself; the log says why")
+    finally:
+        server.stop()
+
+
+def _announce(server: "Server", *, as_json: bool) -> None:
+    runtime = server.runtime
+    if server.first_password is not None:
+        # On stderr even with --json: it is shown this once, and never belongs into what a program keeps.
+        click.echo(f"first start: log in as 'admin' with the password  {server.first_password}", err=True)
+    if as_json:
+        click.echo(runtime.as_json())
+    else:
+        click.echo(f"Shoal is ready at {runtime.url}  (devices: {runtime.broker_url}, data: {server.settings.data})")
+        click.echo("development trust: this server holds all signing keys")
+    sys.stdout.flush()
+
+
+@main.group()
+def admin() -> None:
+    """Look after a server, on its own machine."""
+
+
+@admin.command("reset-password")
+@_data_option
+@click.option("--database", metavar="URL", help="The server's database.  [SQLite in --data]")
+@click.option("--name", default="admin", show_default=True, help="Whose password.")
+def reset_password(*, name: str, **flags: Any) -> None:
+    """Give a person a new random password and end their sessions."""
+    import time  # noqa: PLC0415 - beside the others
+
+    from shoal_server.access import people  # noqa: PLC0415 - heavy
+    from shoal_server.access.secrets import Passwords  # noqa: PLC0415 - as above
+    from shoal_server.storage.database import Database  # noqa: PLC0415 - as above
+    from shoal_server.storage.settings import load_settings  # noqa: PLC0415 - as above
+
+    settings = load_settings(**flags)
+    if not settings.database and not (settings.data / "shoal.db").exists():
+        raise click.ClickException(f"there is no database in {settings.data}; give the server's --data or --database")
+    database = Database(settings.database_url)
+    try:
+        password = people.reset_password(database, Passwords(), name=name, now=time.time())
+    finally:
+        database.close()
+    click.echo(f"{name}: {password}")
+
+
+@main.command()
+@_data_option
+@click.option("--database", metavar="URL", help="The server's database.  [SQLite in --data]")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def doctor(*, as_json: bool, **flags: Any) -> None:
+    """Check this machine and this server's state; exit 1 when something is wrong."""
+    from shoal_server.doctor import examine  # noqa: PLC0415 - heavy
+    from shoal_server.storage.settings import load_settings  # noqa: PLC0415 - as above
+
+    findings = examine(load_settings(**flags))
+    if as_json:
+        click.echo(json.dumps({"findings": [finding.as_json() for finding in findings]}))
+    else:
+        for finding in findings:
+            click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name}: {finding.what}")
+            if finding.hint:
+                click.echo(f"      {finding.hint}")
+    sys.exit(0 if all(finding.ok for finding in findings) else 1)
+
+
+if __name__ == "__main__":
+    main()
