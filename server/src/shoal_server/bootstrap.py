@@ -153,17 +153,19 @@ class Server:
 def build_services(settings: Settings, database: Database, clock: Clock, *, url: str) -> Services:
     """Make the parts that rooms share."""
     blobs = FolderBlobs(settings.data / "blobs")
+    bundles = Bundles(blobs)
     return Services(
         settings=settings,
         database=database,
         blobs=blobs,
-        bundles=Bundles(blobs),
+        bundles=bundles,
         clock=clock,
         signals=Signals(),
         url=settings.public_url or url,
         metrics=CollectorRegistry(),
         trust=TrustService(database, keys_folder=settings.data / "keys", clock=clock),
         link=build_link(settings, clock),
+        reference=bundles.reference,
         verify_device=fleet_store.verify_secret,
     )
 

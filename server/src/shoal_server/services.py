@@ -19,6 +19,7 @@ from shoal_server.storage.settings import Settings
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
+    from shoal_protocol.profile.reference import Reference
     from shoal_server.link.port import DeviceLink
     from shoal_server.registry.bundles import Bundles
     from shoal_server.registry.trust import TrustService
@@ -55,5 +56,7 @@ class Services:
     trust: TrustService = _ABSENT
     link: DeviceLink = _ABSENT
     ingest: Ingest = _ABSENT
+    reference: Callable[[str], Reference | None] = _ABSENT
+    """Bundle digest -> the profile of its training data, None when the bundle has none; see `Bundles.reference`."""
     verify_device: Callable[[Session, str, str], bool] = _ABSENT
     """(session, device id, secret) -> whether this is that device, accepted and not revoked."""

@@ -54,11 +54,13 @@ def fake_services(database: Database, folder: Path, **parts: Any) -> Services:
         return False
 
     blobs = FolderBlobs(folder / "blobs")
+    bundles = Bundles(blobs)
     given: dict[str, Any] = {
         "settings": settings_in(folder),
         "database": database,
         "blobs": blobs,
-        "bundles": Bundles(blobs),
+        "bundles": bundles,
+        "reference": bundles.reference,
         "clock": FakeClock(),
         "signals": Signals(),
         "verify_device": no_device,
