@@ -59,10 +59,22 @@ class TransportError(PeerError):
     code = "transport"
 
 
+class ListUnusableError(PeerError):
+    """The signed list of releases can't be used now: it expired, or what the server sent can't be trusted."""
+
+    code = "signed_list"
+
+
 class CancelledError(PeerError):
     """A transfer was given up because something newer is wanted or the agent stops."""
 
     code = "cancelled"
+
+
+class SpoolError(LocalError):
+    """The spool can't be written: the disk is full or failing."""
+
+    code = "spool"
 
 
 class DiskFullError(LocalError):

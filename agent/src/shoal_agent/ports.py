@@ -45,9 +45,6 @@ class StateFile(Protocol):
 class BlobStore(Protocol):
     """Where bundles are kept, by content."""
 
-    def path(self, digest: str) -> Path:
-        """Return where a blob lies, or would lie."""
-
     def part(self, digest: str) -> Path:
         """Return where a download of a blob is collected."""
 
@@ -80,6 +77,13 @@ class BlobStore(Protocol):
 
     def manifest(self, digest: str) -> Manifest | None:
         """Return a whole bundle's manifest, if the bundle is stored."""
+
+    def manifest_bytes(self, digest: str) -> bytes:
+        """Return a whole bundle's manifest as it was signed.
+
+        Raises:
+            FileNotFoundError: The bundle is not stored.
+        """
 
     def bundles(self) -> list[str]:
         """Return the digests of the whole bundles, the newest first."""

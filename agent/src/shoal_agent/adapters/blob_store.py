@@ -114,6 +114,14 @@ class FolderBlobStore:
             return None
         return parse_manifest(raw) if sha256_digest(raw) == digest else None
 
+    def manifest_bytes(self, digest: str) -> bytes:
+        """Return a whole bundle's manifest as it was signed.
+
+        Raises:
+            FileNotFoundError: The bundle is not stored.
+        """
+        return self._bundle(digest).read_bytes()
+
     def bundles(self) -> list[str]:
         """Return the digests of the whole bundles, the newest first."""
         found = sorted(self._bundles.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)

@@ -30,14 +30,17 @@ class HttpClient:
         secret: The device's password.
         ca_file: Certificate authority to trust instead of the system's.
         timeout_s: Of connecting, and of every read.
+        verify: Whether the server's certificate is checked; not, only to fetch what is checked by its digest.
     """
 
     def __init__(
-        self, url: str, *, user: str = "", secret: str = "", ca_file: Path | None = None, timeout_s: float = 30.0
-    ) -> None:
+        self, url: str, *, user: str = "", secret: str = "", ca_file: Path | None = None, timeout_s: float = 30.0,
+        verify: bool = True,
+    ) -> None:  # fmt: skip
         self.url = url.rstrip("/")
         self._ca_file = ca_file
         self._timeout_s = timeout_s
+        self._verify = verify
         self._headers = {"User-Agent": "shoal-agent", "Accept-Encoding": "identity"}
         if user:
             token = base64.b64encode(f"{user}:{secret}".encode()).decode()
@@ -50,6 +53,8 @@ class HttpClient:
         return urllib3.PoolManager(
             maxsize=2,
             ca_certs=str(self._ca_file) if self._ca_file else None,
+            cert_reqs="CERT_REQUIRED" if self._verify else "CERT_NONE",
+            assert_hostname=None if self._verify else False,
             timeout=urllib3.Timeout(connect=min(self._timeout_s, 10.0), read=self._timeout_s),
             retries=urllib3.Retry(total=3, connect=0, read=0, status=0, other=0, redirect=3),
         )

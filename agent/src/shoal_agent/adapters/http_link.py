@@ -1,8 +1,8 @@
 """The link over HTTP: the same documents and acknowledgements, by polling, while MQTT is down or not wanted.
 
 Owns the two device routes: ``GET /api/v1/device/desired`` (with ETag) and ``POST /api/v1/device/messages``. Polls every
-`poll_s` seconds with full jitter around it, so that a fleet does not come at once; messages wait for the next turn, which
-comes early when some are waiting.
+`poll_s` seconds with full jitter around it, so that a fleet does not come at once; messages wait for the next turn, and
+that comes early when some are waiting.
 """
 
 from __future__ import annotations

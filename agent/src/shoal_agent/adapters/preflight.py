@@ -1,8 +1,8 @@
 """PREFLIGHT: a stored bundle's self-test in a child process, where a bad model can do no harm.
 
 Owns starting, bounding and reading the child (`shoal_agent.adapters.preflight_child`), and what each way of its ending
-means. A fresh interpreter, never a fork: children forked from a process with threads hung. The child sets its own limits,
-because only then the cost of starting an interpreter is not counted twice; this side holds the wall clock.
+means. A fresh interpreter, never a fork: children forked from a process with threads hung. The child sets its limits
+itself, so that they hold from its first import on; this side holds the wall clock.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shoal_agent.domain.outbox import surplus
+from shoal_agent.errors import SpoolError
 from shoal_agent.ports import Spooled, SpoolUsage
 from shoal_protocol.mqtt.messages import Ack
 from shoal_protocol.mqtt.topics import Up
@@ -73,7 +74,7 @@ class SqliteSpool:
             Its number, or none when a message with this key was stored before.
 
         Raises:
-            sqlite3.OperationalError: The disk is full or failing; nothing was stored.
+            SpoolError: The disk is full or failing; nothing was stored.
         """
         with self._transaction() as db:
             if key is not None and db.execute("SELECT 1 FROM recorded WHERE key = ?", (key,)).fetchone():
@@ -155,14 +156,22 @@ class SqliteSpool:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Run one transaction.
+
+        Raises:
+            SpoolError: SQLite could not carry it out; nothing of it was stored.
+        """
         with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
             try:
+                self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
+                self._connection.execute("COMMIT")
+            except BaseException as error:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                if isinstance(error, sqlite3.Error):
+                    raise SpoolError(f"the spool can't be written: {error}", hint="is the disk full?") from error
                 raise
-            self._connection.execute("COMMIT")
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -144,6 +144,9 @@ class Refused:
 class Postponed:
     """The transport or this machine failed for now; the same step is tried again later."""
 
+    code: str = ""
+    message: str = ""
+
 
 @dataclass(frozen=True)
 class Due:
@@ -248,17 +251,12 @@ class Install:
 
 @dataclass(frozen=True)
 class Record:
-    """Put an outcome into the spool, once for each key."""
+    """Put an outcome into the spool, once for each time that the slot came to its state."""
 
     kind: str
     digest: str
     attempt: int
     fault: SlotFault | None = None
-
-    @property
-    def key(self) -> str:
-        """What makes recording it twice the same as once."""
-        return f"{self.kind}/{self.digest}/{self.attempt}"
 
 
 @dataclass(frozen=True)

@@ -205,17 +205,20 @@ def _stopped(slot: Slot, _event: Stopped) -> Outcome:
 
 def _damaged(slot: Slot, event: Damaged) -> Outcome:
     """Drop a bundle whose files are lost; a target that was lost is fetched again."""
-    lost, active = event.digest, slot.active
+    lost = event.digest
     previous, fallback = (None if digest == lost else digest for digest in (slot.previous, slot.fallback))
     kept = replace(slot, previous=previous, fallback=fallback)
-    if active == lost:
+    effects: tuple[SlotEffect, ...] = ()
+    if slot.active == lost:
         active = previous or fallback
         kept = replace(kept, active=active, previous=None, proven=active, trial=None)
+        effects = (Install(active),)
     if kept.state in _ENDED:
-        return kept, (Install(active),) if kept.state is SlotState.ROLLING_BACK else ()
+        return kept, effects
     if slot.target is not None and slot.target.digest == lost:
-        return _consider(kept, slot.target)
-    return replace(kept, state=SlotState.IDLE) if kept.state is SlotState.TRIAL and not kept.trial else kept, ()
+        considered, more = _consider(kept, slot.target)
+        return considered, effects + more
+    return replace(kept, state=SlotState.IDLE) if kept.state is SlotState.TRIAL and not kept.trial else kept, effects
 
 
 def _target(slot: Slot) -> Target:

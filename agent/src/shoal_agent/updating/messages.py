@@ -8,12 +8,26 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shoal_agent.domain.device import DeviceState
 from shoal_agent.domain.slot import Record, Slot, SlotState
 from shoal_agent.ports import Clock
-from shoal_protocol.mqtt.messages import Birth, Event, Fault, Presence, Reported, SlotReport, encode_message
+from shoal_protocol.errors import ContentError
+from shoal_protocol.mqtt.messages import (
+    MAX_PAYLOAD,
+    Birth,
+    Event,
+    Fault,
+    Presence,
+    Reported,
+    SlotReport,
+    encode_message,
+)  # fmt: skip
+from shoal_protocol.profile.codec import ProfileMessage, encode_counts, encode_profile
+
+if TYPE_CHECKING:
+    from shoal_agent.runtime.windows import ClosedWindow
 
 MAX_REASON = 500
 """Characters of a fault's message that are sent."""
@@ -78,6 +92,31 @@ class Messages:
             )
 
         return build
+
+    def window(self, seq: int, window: ClosedWindow) -> bytes:
+        """Return a closed window's message.
+
+        Raises:
+            ContentError: It is larger than any message may be.
+        """
+        raw = encode_profile(
+            ProfileMessage(
+                **self._head(seq),
+                slot=window.slot,
+                digest=window.digest,
+                spec_hash=window.spec_hash,
+                start_ms=window.start_ms,
+                length_ms=window.length_ms,
+                n=window.n,
+                errors=window.errors,
+                latency=window.latency,
+                resources=window.resources,
+                body=encode_counts(window.profile.cells, window.profile.moments),
+            )
+        )
+        if len(raw) > MAX_PAYLOAD:
+            raise ContentError(f"the window's profile has {len(raw)} bytes, at most {MAX_PAYLOAD} can be sent")
+        return raw
 
     def now_ms(self) -> int:
         """Return the device's time, milliseconds since the epoch."""

@@ -1,0 +1,184 @@
+"""Joining a server: from the pasted token to an identity of the device's own.
+
+The order is one of trust: the token pins the certificate authority and the trust root; both are fetched and checked
+before anything else is believed or told. The key is made here and never leaves; the identity is stored last, so that a
+cut before it leaves a folder that can simply join again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from shoal_agent.adapters.http_client import HttpClient
+from shoal_agent.adapters.identity import FolderLock, Identity, IdentityFolder
+from shoal_agent.adapters.trust_store import TrustStore
+from shoal_agent.errors import NotEnrolledError, TransportError
+from shoal_agent.ports import Clock
+from shoal_protocol.canonical import sha256_digest
+from shoal_protocol.errors import CallerError, DigestMismatchError, PeerError
+from shoal_protocol.trust.enrolment import EnrolReply, EnrolRequest, enrol_proof_message
+from shoal_protocol.trust.join_token import JoinToken, parse_join_token
+
+ENROL_PATH = "/api/v1/device/enrol"
+ROOT_PATH = "/trust/1.root.json"
+CA_PATH = "/trust/ca.pem"
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What came of joining."""
+
+    identity: Identity
+    state: str
+    """``accepted``, or ``pending`` until an operator accepts the device."""
+
+
+class _Problem(msgspec.Struct):
+    title: str = ""
+    detail: str = ""
+    hint: str = ""
+
+
+def join(
+    url: str, token: str, state: Path, *, name: str | None, labels: Mapping[str, str], facts: Mapping[str, str],
+    clock: Clock,
+) -> Joined:  # fmt: skip
+    """Enrol this device.
+
+    Args:
+        url: Of the server.
+        token: As ``shoalctl token create`` printed it.
+        state: The state folder; made when it is missing.
+        name: Device id to ask for; none: the server makes one.
+        labels: Told at every connect.
+        facts: Told at once, so that cohorts can choose the device before its first connect.
+        clock: Seconds UTC.
+
+    Raises:
+        CallerError: The token is no token, or the folder belongs to a device already.
+        DigestMismatchError: The server is not the one that the token was made for.
+        PeerError: The server can't be reached or refuses.
+    """
+    parsed = parse_join_token(token)
+    state.mkdir(parents=True, exist_ok=True)
+    lock = FolderLock(state)
+    lock.acquire()
+    try:
+        folder = IdentityFolder(state / "identity")
+        _refuse_second_join(folder, state)
+        if parsed.ca_digest is not None:
+            folder.save_ca(_fetched_ca(url, parsed.ca_digest))
+        http = HttpClient(url, ca_file=folder.ca_file)
+        trust = TrustStore(state / "trust", http=http, root_digest=parsed.root_digest, clock=clock)
+        trust.pin_root(_fetched(http, ROOT_PATH))
+        trust.raise_floors(targets_version=parsed.targets_version)
+        reply = _enrol(http, parsed, folder, name=name, facts=facts)
+        identity = Identity(
+            device=reply.device,
+            secret=reply.secret,
+            url=http.url,
+            root_digest=parsed.root_digest,
+            mqtt_url=reply.mqtt_url,
+            poll_s=reply.poll_s,
+            labels=dict(labels),
+        )
+        folder.save(identity)
+    finally:
+        lock.release()
+    return Joined(identity, reply.state)
+
+
+def _refuse_second_join(folder: IdentityFolder, state: Path) -> None:
+    try:
+        device = folder.load().device
+    except NotEnrolledError:
+        return
+    raise CallerError(
+        f"{state} belongs to the device {device!r} already", hint="give another --state, or move the folder away"
+    )
+
+
+def _fetched(http: HttpClient, path: str) -> bytes:
+    status, _, body = http.exchange("GET", path)
+    if status != 200:
+        raise TransportError(f"GET {http.url}{path}: the server answered {status}", hint="is this a Shoal server?")
+    return body
+
+
+def _fetched_ca(url: str, digest: str) -> bytes:
+    """Fetch the certificate authority over a connection that is not trusted yet; the token's digest makes it so."""
+    import ssl  # noqa: PLC0415 - only here
+
+    pem = _fetched(HttpClient(url, verify=False), CA_PATH)
+    try:
+        found = sha256_digest(ssl.PEM_cert_to_DER_cert(pem.decode("ascii").strip()))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DigestMismatchError(f"the server sent no certificate: {error}") from error
+    if found != digest:
+        raise DigestMismatchError(
+            f"the server's certificate authority has {found}, the join token named {digest}",
+            hint="this is another server than the token was made for, or someone is in between",
+        )
+    return pem
+
+
+def _enrol(
+    http: HttpClient, token: JoinToken, folder: IdentityFolder, *, name: str | None, facts: Mapping[str, str]
+) -> EnrolReply:
+    public, proof = _proof(folder, token.id, name)
+    request = EnrolRequest(
+        token_id=token.id,
+        token_secret=token.secret,
+        name=name,
+        public_key=public,
+        proof=proof,
+        capabilities=dict(facts),
+    )
+    status, _, body = http.exchange(
+        "POST", ENROL_PATH, headers={"Content-Type": "application/json"}, body=msgspec.json.encode(request)
+    )
+    if status not in {200, 201, 202}:
+        raise _refusal(status, body)
+    try:
+        return msgspec.json.decode(body, type=EnrolReply)
+    except msgspec.DecodeError as error:
+        raise TransportError(f"POST {ENROL_PATH}: the answer does not parse: {error}") from error
+
+
+def _refusal(status: int, body: bytes) -> PeerError:
+    try:
+        problem = msgspec.json.decode(body, type=_Problem)
+    except msgspec.DecodeError:
+        problem = _Problem()
+    told = problem.detail or problem.title or f"HTTP status {status}"
+    return PeerError(f"the server refused this device: {told}", hint=problem.hint or "make a new token", status=status)
+
+
+def _proof(folder: IdentityFolder, token_id: str, name: str | None) -> tuple[str, str]:
+    """Return the public key and the proof that this device holds the private one; a key that is there is kept."""
+    from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415 - 20 ms, only to join
+    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
+
+    stored = folder.key()
+    key: Any
+    if stored is None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        folder.save_key(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+    else:
+        key = serialization.load_pem_private_key(stored, password=None)
+    public = (
+        key.public_key()
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        .decode()
+    )
+    signature: bytes = key.sign(enrol_proof_message(token_id, name, public), ec.ECDSA(hashes.SHA256()))
+    return public, signature.hex()

@@ -1,0 +1,151 @@
+"""One agent: embeddable in any Python program, and what the command line runs.
+
+    from shoal_agent import Agent
+    agent = Agent("/var/lib/shoal-agent")
+    agent.start()
+    agent.model("quality").predict({"x": rows})
+
+Answering never waits for updating: `start` returns once the stored models answer, before any network. Nothing here is
+global; a process may run as many agents as it likes, each on its own state folder.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from shoal_agent.adapters.identity import FolderLock
+from shoal_agent.bootstrap import Assembly, Overrides, assemble
+from shoal_agent.errors import NoModelError
+from shoal_agent.settings import Settings, load_settings
+from shoal_agent.status import live_status, save_snapshot
+from shoal_agent.updating.updater import RollBackRequest
+from shoal_protocol.errors import CallerError
+
+if TYPE_CHECKING:
+    from shoal_agent.runtime.slots import SlotHandle, SlotTable
+
+_STOP_S = 30.0
+
+
+class Agent:
+    """An agent on a state folder that has joined a server.
+
+    Args:
+        state: The state folder.
+        settings: A `Settings`, or a mapping of dotted names (``{"window_s": 60}``) that overrides environment and file.
+        overrides: Replacements for clock, chance and adapters.
+    """
+
+    def __init__(
+        self,
+        state: str | Path,
+        settings: Settings | Mapping[str, Any] | None = None,
+        *,
+        overrides: Overrides | None = None,
+    ) -> None:
+        self.folder = Path(state)
+        self.settings = settings if isinstance(settings, Settings) else load_settings(settings, state=self.folder)
+        self._overrides = overrides or Overrides()
+        self._lock = FolderLock(self.folder)
+        self._parts: Assembly | None = None
+        self._threads: tuple[threading.Thread, ...] = ()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Let the stored models answer, then begin to talk to the server in the background.
+
+        Raises:
+            NotEnrolledError: The folder belongs to no device yet.
+            StateInUseError: Another agent uses the folder.
+            CallerError: It runs already.
+        """
+        if self._parts is not None:
+            raise CallerError("this agent runs already")
+        self._lock.acquire()
+        try:
+            parts = assemble(self.folder, self.settings, self._overrides)
+            parts.transactions.boot()
+        except BaseException:
+            self._lock.release()
+            raise
+        self._parts = parts
+        name = parts.identity.device
+        self._threads = (
+            threading.Thread(target=parts.updater.run, name=f"update-{name}", daemon=True),
+            threading.Thread(target=parts.uplink.run, name=f"uplink-{name}", daemon=True),
+        )
+        for thread in self._threads:
+            thread.start()
+        parts.uplink.start_link(parts.inbox.put_document)
+
+    def stop(self) -> None:
+        """Close the open windows, say good-bye, and give the starts of trials back; does nothing when not running."""
+        parts, self._parts = self._parts, None
+        if parts is None:
+            return
+        parts.inbox.stop()
+        parts.uplink.stop()
+        for thread in self._threads:
+            thread.join(timeout=_STOP_S)
+        try:
+            parts.transactions.stop()
+            parts.uplink.finish()
+        finally:
+            save_snapshot(self.folder, live_status(parts, self.settings))
+            parts.spool.close()
+            parts.http.close()
+            self._lock.release()
+
+    @property
+    def device(self) -> str:
+        """The device's id."""
+        return self._running().identity.device
+
+    @property
+    def connected(self) -> bool:
+        """Whether the server can be reached now."""
+        return self._parts is not None and self._parts.uplink.connected
+
+    @property
+    def slots(self) -> SlotTable:
+        """The slots, for the local HTTP API."""
+        return self._running().slots
+
+    def model(self, slot: str) -> SlotHandle:
+        """Return a handle that answers from whatever model is active in the slot.
+
+        Args:
+            slot: Its name; a slot without a model answers with `NoModelError`.
+        """
+        return self._running().slots.model(slot)
+
+    def status(self) -> dict[str, Any]:
+        """Return what ``shoal-agent status --json`` prints."""
+        return live_status(self._running(), self.settings)
+
+    def roll_back(self, slot: str, *, reason: str = "asked for at the device", timeout_s: float = 60.0) -> None:
+        """Go back to the previous model and mark the present one bad until the server's attempt grows.
+
+        Raises:
+            NoModelError: There is no previous model.
+        """
+        request = RollBackRequest(slot, reason)
+        self._running().inbox.put_request(request)
+        if not request.done.wait(timeout_s):
+            raise NoModelError(f"slot {slot!r} did not roll back within {timeout_s:g} s", slot=slot)
+        if request.error is not None:
+            raise request.error
+
+    def _running(self) -> Assembly:
+        if self._parts is None:
+            raise CallerError("the agent does not run", hint="call start() first")
+        return self._parts

@@ -1,0 +1,318 @@
+"""The composition root: from a state folder and settings to the parts of an agent, connected.
+
+The only place where adapters are chosen. Everything can be replaced by an `Overrides`, which is how tests and the demo
+run many agents, or unreliable ones, in one process.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache, partial
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shoal_agent.adapters.blob_store import FolderBlobStore
+from shoal_agent.adapters.download import OciFetcher, Pace
+from shoal_agent.adapters.http_client import HttpClient
+from shoal_agent.adapters.http_link import FallbackLink, HttpLink
+from shoal_agent.adapters.identity import Identity, IdentityFolder
+from shoal_agent.adapters.mqtt_link import MqttLink
+from shoal_agent.adapters.preflight import ChildPreflight
+from shoal_agent.adapters.spool import SqliteSpool
+from shoal_agent.adapters.state_file import StateFile as FolderStateFile
+from shoal_agent.adapters.trust_store import TrustStore
+from shoal_agent.domain.backoff import Backoff
+from shoal_agent.domain.fit import DeviceFacts
+from shoal_agent.domain.trial import TrialRules
+from shoal_agent.ports import BlobStore, Clock, Link, Preflight, Spool, StateFile
+from shoal_agent.settings import Settings
+from shoal_agent.status import live_status, save_snapshot
+from shoal_agent.updating.assignments import AssignmentIntake
+from shoal_agent.updating.desk import Desk
+from shoal_agent.updating.messages import Messages
+from shoal_agent.updating.model_host import ModelHost
+from shoal_agent.updating.transaction import Rhythm, Surroundings, Transactions
+from shoal_agent.updating.updater import Inbox, Updater
+from shoal_agent.updating.uplink import Situation, Uplink, WindowSpool
+from shoal_agent.updating.work import Parts, Work
+
+if TYPE_CHECKING:
+    from shoal_agent.runtime.slots import SlotTable
+
+_PLATFORMS = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What an embedding program or a test puts in the place of the real thing.
+
+    Attributes:
+        clock: Seconds UTC.
+        monotonic: Seconds for durations.
+        chance: Uniform draws from [0, 1).
+        preflight_turns: Shared by the agents of one process, so that they don't all start self-tests at once.
+        link: Makes the link, from the identity.
+        state_file: Wraps the state file.
+        store: Wraps the blob store.
+        preflight: Instead of a child process.
+    """
+
+    clock: Clock = time.time
+    monotonic: Clock = time.monotonic
+    chance: Callable[[], float] = random.random
+    preflight_turns: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(1))
+    link: Callable[[Identity], Link | None] | None = None
+    state_file: Callable[[StateFile], StateFile] = lambda real: real
+    store: Callable[[BlobStore], BlobStore] = lambda real: real
+    preflight: Preflight | None = None
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The parts of one agent, connected but not started."""
+
+    identity: Identity
+    slots: SlotTable
+    spool: Spool
+    trust: TrustStore
+    http: HttpClient
+    inbox: Inbox
+    transactions: Transactions
+    updater: Updater
+    uplink: Uplink
+
+
+class _Relay:
+    """Calls between parts of which one is made before the other; what is not connected yet is not called."""
+
+    def __init__(self) -> None:
+        self._targets: dict[str, Callable[[], None]] = {}
+
+    def connect(self, **targets: Callable[[], None]) -> None:
+        self._targets.update(targets)
+
+    def call(self, name: str) -> None:
+        target = self._targets.get(name)
+        if target is not None:
+            target()
+
+
+@dataclass(frozen=True)
+class _Base:
+    """What most parts need."""
+
+    state: Path
+    settings: Settings
+    overrides: Overrides
+    identity: Identity
+    ca_file: Path | None
+    spool: Spool
+    messages: Messages
+    trust: TrustStore
+    http: HttpClient
+    slots: SlotTable
+    inbox: Inbox
+    facts: DeviceFacts
+    relay: _Relay
+
+
+def assemble(state: Path, settings: Settings, overrides: Overrides) -> Assembly:
+    """Connect the parts of an agent whose device has joined.
+
+    Args:
+        state: The state folder.
+        settings: Of the agent.
+        overrides: Replacements.
+
+    Raises:
+        NotEnrolledError: The folder belongs to no device yet.
+        LocalError: The folder can't be used.
+    """
+    base = _base(state, settings, overrides)
+    transactions = _transactions(base)
+    uplink = _uplink(base, transactions)
+    updater = Updater(
+        transactions,
+        intake=lambda: AssignmentIntake(base.identity.device, base.trust),
+        inbox=base.inbox,
+        spool=base.spool,
+        messages=base.messages,
+        desk=Desk(state / "requests", show=partial(base.relay.call, "show")),
+        tick_s=min(max(settings.trial_seconds / 20, 0.2), 5.0),
+        monotonic=overrides.monotonic,
+    )
+    assembly = Assembly(
+        identity=base.identity,
+        slots=base.slots,
+        spool=base.spool,
+        trust=base.trust,
+        http=base.http,
+        inbox=base.inbox,
+        transactions=transactions,
+        updater=updater,
+        uplink=uplink,
+    )
+    base.relay.connect(
+        changed=uplink.changed,
+        stored=uplink.nudge,
+        show=lambda: save_snapshot(state, live_status(assembly, settings)),
+    )
+    return assembly
+
+
+def _base(state: Path, settings: Settings, overrides: Overrides) -> _Base:
+    from shoal_agent.runtime.slots import SlotTable  # noqa: PLC0415 - numpy comes with it
+
+    folder = IdentityFolder(state / "identity")
+    identity = folder.load()
+    spool = SqliteSpool(state / "spool.db", budget_bytes=settings.spool_bytes, new_epoch=lambda: secrets.token_hex(8))
+    http = _http(identity, folder.ca_file)
+    return _Base(
+        state=state,
+        settings=settings,
+        overrides=overrides,
+        identity=identity,
+        ca_file=folder.ca_file,
+        spool=spool,
+        messages=Messages(epoch=spool.epoch, boot=spool.boot, clock=overrides.clock),
+        trust=TrustStore(state / "trust", http=http, root_digest=identity.root_digest, clock=overrides.clock),
+        http=http,
+        slots=SlotTable(),
+        inbox=Inbox(),
+        facts=device_facts(),
+        relay=_Relay(),
+    )
+
+
+def _transactions(base: _Base) -> Transactions:
+    settings, overrides = base.settings, base.overrides
+    store = overrides.store(FolderBlobStore(base.state))
+    pace = Pace(max_bytes_per_s=settings.download_max_bytes_per_s)
+    preflight = ChildPreflight(base.state, turns=overrides.preflight_turns, clock=overrides.monotonic)
+    parts = Parts(
+        store=store,
+        fetcher=OciFetcher(base.http, pace=pace, clock=overrides.monotonic, pause=time.sleep),
+        trust=base.trust,
+        preflight=overrides.preflight or preflight,
+        facts=base.facts,
+    )
+    around = Surroundings(
+        state_file=overrides.state_file(FolderStateFile(base.state)),
+        store=store,
+        host=ModelHost(store, base.slots, facts=base.facts, threads=settings.threads),
+        work=Work(parts, preflight_s=settings.preflight_seconds, threads=settings.threads or 1),
+        spool=base.spool,
+        messages=base.messages,
+    )
+    rhythm = Rhythm(
+        clock=overrides.clock,
+        monotonic=overrides.monotonic,
+        chance=overrides.chance,
+        backoff=Backoff(base_s=1.0, cap_s=settings.retry_max_s),
+        rules=TrialRules(
+            predictions=settings.trial_predictions,
+            seconds=settings.trial_seconds,
+            max_error_rate=settings.trial_max_error_rate,
+        ),
+    )
+    changed = partial(base.relay.call, "changed")
+    return Transactions(around, rhythm=rhythm, cancelled=base.inbox.has_news, changed=changed)
+
+
+def _uplink(base: _Base, transactions: Transactions) -> Uplink:
+    from shoal_agent.runtime.windows import Clocks, WindowClock  # noqa: PLC0415 - numpy comes with it
+
+    overrides = base.overrides
+    sink = WindowSpool(base.spool, base.messages, stored=partial(base.relay.call, "stored"))
+    clocks = Clocks(wall=overrides.clock, monotonic=overrides.monotonic)
+    situation = Situation(
+        facts=lambda: birth_facts(
+            base.identity,
+            base.facts,
+            base.settings,
+            slots=tuple(transactions.state.slots),
+            targets_version=base.trust.targets_version(),
+        ),
+        state=lambda: transactions.state,
+        progress=transactions.progress,
+        variants=transactions.variants,
+    )
+    return Uplink(
+        overrides.link(base.identity) if overrides.link else _link(base),
+        spool=base.spool,
+        messages=base.messages,
+        situation=situation,
+        windows=WindowClock(base.slots, sink, window_s=base.settings.window_s, clocks=clocks),
+        monotonic=overrides.monotonic,
+        resend_s=base.settings.resend_s,
+    )
+
+
+def device_facts() -> DeviceFacts:
+    """Return what this machine is."""
+    machine = platform.machine()
+    return DeviceFacts(
+        platform=f"{platform.system().lower()}/{_PLATFORMS.get(machine, machine)}",
+        onnxruntime=installed_version("onnxruntime"),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    )
+
+
+def birth_facts(
+    identity: Identity, facts: DeviceFacts, settings: Settings, *, slots: tuple[str, ...], targets_version: int
+) -> dict[str, Any]:
+    """Return the fields of the birth message."""
+    return {
+        "agent_version": installed_version("shoal-agent"),
+        "arch": facts.platform.partition("/")[2],
+        "os": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "onnxruntime": facts.onnxruntime,
+        "cpu_count": os.cpu_count() or 0,
+        "memory_bytes": facts.memory_bytes,
+        "providers": ("CPUExecutionProvider",),
+        "labels": identity.labels,
+        "slots": slots,
+        "window_s": settings.window_s,
+        "targets_version": targets_version,
+    }
+
+
+@cache
+def installed_version(distribution: str) -> str:
+    """Return the version of an installed distribution; empty when it is not installed."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _http(identity: Identity, ca_file: Path | None) -> HttpClient:
+    return HttpClient(identity.url, user=identity.device, secret=identity.secret, ca_file=ca_file)
+
+
+def _link(base: _Base) -> Link:
+    identity, chance = base.identity, base.overrides.chance
+    backoff = Backoff(base_s=0.5, cap_s=base.settings.reconnect_max_s)
+    polling = _http(identity, base.ca_file)  # a pool of its own, so that a download never delays a poll
+    poll_s = base.settings.poll_s or identity.poll_s
+    if identity.mqtt_url is None:
+        return HttpLink(polling, poll_s=poll_s, wanted=lambda: True, backoff=backoff, chance=chance)
+    mqtt = MqttLink(
+        identity.mqtt_url,
+        device=identity.device,
+        secret=identity.secret,
+        ca_file=base.ca_file,
+        backoff=backoff,
+        chance=chance,
+    )
+    by_http = HttpLink(polling, poll_s=poll_s, wanted=lambda: not mqtt.connected, backoff=backoff, chance=chance)
+    return FallbackLink(mqtt, by_http)

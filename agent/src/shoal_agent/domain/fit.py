@@ -1,0 +1,61 @@
+"""Whether a bundle can run on this device at all, by what both say of themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shoal_protocol.bundle.schema import BundleInfo, Variant
+
+_PROVIDER = "CPUExecutionProvider"
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What this device is.
+
+    Attributes:
+        platform: ``linux/amd64``, ``linux/arm64`` …
+        onnxruntime: Version that is installed.
+        memory_bytes: Physical memory.
+    """
+
+    platform: str
+    onnxruntime: str
+    memory_bytes: int
+
+
+def variant_for(info: BundleInfo, facts: DeviceFacts) -> Variant | None:
+    """Return the first variant that runs here."""
+    fitting = (v for v in info.variants if v.platform in {None, facts.platform} and _PROVIDER in v.providers)
+    return next(fitting, None)
+
+
+def misfits(info: BundleInfo, facts: DeviceFacts, *, platform: str | None = None) -> list[str]:
+    """Return in words what does not fit; empty: it can run here.
+
+    Args:
+        info: ``bundle.json``.
+        facts: Of the device.
+        platform: That the signed list restricts the release to.
+    """
+    faults = []
+    if platform is not None and platform != facts.platform:
+        faults.append(f"the release is for {platform}, this device is {facts.platform}")
+    if variant_for(info, facts) is None:
+        faults.append(f"no variant runs on {facts.platform} with {_PROVIDER}")
+    if _numbers(facts.onnxruntime) < _numbers(info.runtime.min_onnxruntime):
+        faults.append(f"it needs onnxruntime {info.runtime.min_onnxruntime}, this device has {facts.onnxruntime}")
+    budget = info.runtime.memory_budget_bytes or 0
+    if facts.memory_bytes and budget > facts.memory_bytes:
+        faults.append(f"it needs {budget} bytes of memory, this device has {facts.memory_bytes}")
+    return faults
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return the leading numbers of a version, enough to order releases."""
+    numbers = []
+    for part in version.split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)

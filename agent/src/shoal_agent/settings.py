@@ -1,0 +1,196 @@
+"""Every setting of the agent, in one place, and the only module that reads the environment.
+
+Order: flag > environment > file > default. Each setting has one dotted name: ``trial.seconds`` is ``[trial] seconds``
+in the TOML file (``SHOAL_CONFIG`` or ``config.toml`` in the state folder) and ``SHOAL_TRIAL_SECONDS`` outside it.
+A secret can also be given as a file, by the name with ``_FILE`` appended.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+from shoal_agent.errors import SettingsError
+
+DEFAULT_STATE: Final = "/var/lib/shoal-agent"
+CONFIG_NAME: Final = "config.toml"
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise ValueError(text)
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+def _setting(default: Any, name: str, parse: Callable[[str], Any], expects: str, about: str) -> Any:
+    metadata = {"name": name, "parse": parse, "expects": expects, "about": about}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What an integrator can set; see docs/reference/agent-configuration.md."""
+
+    window_s: float = _setting(
+        300.0, "window_s", _positive, "seconds above 0", "Length of the windows over which the device sums up."
+    )
+    spool_bytes: int = _setting(
+        64 * 1024 * 1024, "spool_bytes", _count, "bytes, 1 or more",
+        "Room for what the server has not acknowledged yet; beyond it the oldest messages are dropped and counted.",
+    )  # fmt: skip
+    poll_s: float | None = _setting(
+        None, "poll_s", _positive, "seconds above 0",
+        "Time between two questions over HTTP while MQTT is down; the default comes from the server.",
+    )  # fmt: skip
+    download_max_bytes_per_s: float | None = _setting(
+        None, "download.max_bytes_per_s", _positive, "bytes per second above 0", "Cap of the bandwidth of downloads."
+    )
+    trial_predictions: int = _setting(
+        100, "trial.predictions", _count, "a count, 1 or more", "So many predictions end a new model's trial."
+    )
+    trial_seconds: float = _setting(
+        600.0, "trial.seconds", _positive, "seconds above 0", "So many seconds end a trial, whatever was predicted."
+    )
+    trial_max_error_rate: float = _setting(
+        0.02, "trial.max_error_rate", float, "a share, 0 to 1", "Largest share of predictions on trial that may fail."
+    )
+    preflight_seconds: float = _setting(
+        120.0, "preflight.seconds", _positive, "seconds above 0", "Wall clock that a new model's self-test may take."
+    )
+    threads: int | None = _setting(
+        None, "threads", _count, "a count, 1 or more", "Threads of onnxruntime; the default comes from the bundle."
+    )
+    listen: str = _setting(
+        "127.0.0.1:8130", "listen", str, "HOST:PORT, unix:PATH or none", "Where the local HTTP API listens."
+    )
+    resend_s: float = _setting(
+        30.0, "resend_s", _positive, "seconds above 0", "A message without acknowledgement is sent again after so long."
+    )
+    reconnect_max_s: float = _setting(
+        60.0, "reconnect_max_s", _positive, "seconds above 0", "Longest wait between two tries to reach the server."
+    )
+    retry_max_s: float = _setting(
+        300.0, "retry_max_s", _positive, "seconds above 0", "Longest wait between two tries of a failed transfer."
+    )
+
+
+def names() -> dict[str, str]:
+    """Return each setting's dotted name and its field."""
+    return {str(entry.metadata["name"]): entry.name for entry in fields(Settings)}
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of a setting.
+
+    >>> variable("trial.seconds")
+    'SHOAL_TRIAL_SECONDS'
+    """
+    return "SHOAL_" + name.replace(".", "_").upper()
+
+
+def state_folder(flag: str | None, environment: Mapping[str, str] | None = None) -> Path:
+    """Return the state folder: ``--state``, else ``SHOAL_STATE``, else the system's."""
+    environment = os.environ if environment is None else environment
+    return Path(flag or environment.get("SHOAL_STATE") or DEFAULT_STATE).expanduser()
+
+
+def join_token(flag: str | None, environment: Mapping[str, str] | None = None) -> str:
+    """Return the join token: ``--token``, else ``SHOAL_TOKEN``, else the content of the file ``SHOAL_TOKEN_FILE``.
+
+    Raises:
+        SettingsError: There is none, or the file can't be read.
+    """
+    environment = os.environ if environment is None else environment
+    if flag or environment.get("SHOAL_TOKEN"):
+        return flag or environment["SHOAL_TOKEN"]
+    path = environment.get("SHOAL_TOKEN_FILE")
+    if not path:
+        raise SettingsError("no join token was given", hint="give --token, SHOAL_TOKEN or SHOAL_TOKEN_FILE")
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise SettingsError(f"SHOAL_TOKEN_FILE can't be read: {error}") from error
+
+
+def load_settings(
+    flags: Mapping[str, Any] | None = None,
+    *,
+    state: Path,
+    config: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
+    """Put the settings together.
+
+    Args:
+        flags: By dotted name; none values count as not given.
+        state: The state folder, where ``config.toml`` is looked for.
+        config: The configuration file (``--config``).
+        environment: Instead of the process's.
+
+    Raises:
+        SettingsError: Names every setting that is unknown or malformed.
+    """
+    environment = os.environ if environment is None else environment
+    given: dict[str, tuple[Any, str]] = {}
+    path = config or (Path(environment["SHOAL_CONFIG"]) if environment.get("SHOAL_CONFIG") else None)
+    for name, value in _file(path, state / CONFIG_NAME).items():
+        given[name] = (value, "the configuration file")
+    for name in names():
+        if environment.get(variable(name)):
+            given[name] = (environment[variable(name)], variable(name))
+    for name, value in (flags or {}).items():
+        if value is not None:
+            given[name] = (value, "the command line")
+    return _parsed(given)
+
+
+def _parsed(given: Mapping[str, tuple[Any, str]]) -> Settings:
+    known = {str(entry.metadata["name"]): entry for entry in fields(Settings)}
+    values: dict[str, Any] = {}
+    faults = []
+    for name, (value, source) in given.items():
+        entry = known.get(name)
+        if entry is None:
+            faults.append(f"{source} names {name!r}, which is no setting")
+            continue
+        try:
+            values[entry.name] = entry.metadata["parse"](str(value))
+        except ValueError:
+            faults.append(f"{source} gives {name} = {value!r}, expected {entry.metadata['expects']}")
+    if faults:
+        raise SettingsError("; ".join(faults), hint=f"settings are: {', '.join(known)}")
+    return Settings(**values)
+
+
+def _file(path: Path | None, default: Path) -> dict[str, Any]:
+    try:
+        raw = (path or default).read_bytes()
+    except FileNotFoundError as error:
+        if path is None:
+            return {}
+        raise SettingsError(f"the configuration file {path} does not exist") from error
+    except OSError as error:
+        raise SettingsError(f"the configuration file {path or default} can't be read: {error}") from error
+    try:
+        return dict(_flattened(tomllib.loads(raw.decode())))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"the configuration file {path or default} does not parse: {error}") from error
+
+
+def _flattened(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for key, value in table.items():
+        flat += _flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
+    return flat

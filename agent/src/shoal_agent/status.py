@@ -1,0 +1,189 @@
+"""What an agent says of itself: to the program that embeds it, and to ``shoal-agent status`` in another process.
+
+A running agent leaves what only it knows (connection, what a slot waits for) in ``status.json``; all else is read from
+the state folder, so that `status` also tells the truth about an agent that is not running.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import sqlite3
+import time
+from collections.abc import Mapping
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from shoal_agent.adapters.identity import FolderLock, IdentityFolder
+from shoal_agent.adapters.state_file import StateFile
+from shoal_agent.adapters.trust_store import TrustStore
+from shoal_agent.domain.device import DeviceState
+from shoal_agent.domain.reference_time import plausible, reference_ms
+from shoal_agent.domain.slot import Slot, SlotFault
+from shoal_agent.errors import DamagedFileError
+from shoal_agent.updating.messages import state_word
+from shoal_protocol.errors import TrustError
+
+if TYPE_CHECKING:
+    from shoal_agent.bootstrap import Assembly
+    from shoal_agent.settings import Settings
+
+SNAPSHOT = "status.json"
+
+
+class Health(IntEnum):
+    """Exit codes of ``shoal-agent status``."""
+
+    OK = 0  # every slot answers with what is wanted
+    DEGRADED = 1  # it answers, but something failed, waits, or the clock is implausible
+    NO_MODEL = 3  # a slot has no model, or no slot is assigned yet
+    NOT_ENROLLED = 4  # the folder belongs to no device
+
+
+def live_status(parts: Assembly, settings: Settings) -> dict[str, Any]:
+    """Return the status of a running agent."""
+    usage = parts.spool.usage()
+    intake = parts.updater.intake
+    refusal = intake.refusal if intake is not None else None
+    slots = _slots(parts.transactions.state, parts.transactions.progress(), parts.transactions.troubles)
+    for name, variant in parts.transactions.variants().items():
+        slots[name]["variant"] = variant
+    return {
+        "device": parts.identity.device,
+        "generation": parts.transactions.state.generation,
+        "slots": slots,
+        "spool": {"windows": usage.windows, "bytes": usage.size_bytes, "dropped": usage.dropped},
+        "clock": _clock(parts.trust, time.time()),
+        "running": True,
+        "connected": parts.uplink.connected,
+        "listen": settings.listen,
+        "refused": None if refusal is None else {"code": refusal.code, "message": refusal.message},
+    }
+
+
+def stored_status(folder: Path) -> dict[str, Any]:
+    """Return the status of whatever agent uses, or used, a state folder.
+
+    Raises:
+        NotEnrolledError: The folder belongs to no device.
+    """
+    identity = IdentityFolder(folder / "identity").load()
+    try:
+        state = StateFile(folder).load() or DeviceState()
+    except DamagedFileError:
+        state = DeviceState()
+    running = FolderLock(folder).held_by_other()
+    snapshot = _snapshot(folder) if running else {}
+    told = snapshot.get("slots", {})
+    trust = TrustStore(folder / "trust", http=None, root_digest=identity.root_digest, clock=time.time)
+    slots = _slots(state, {name: told.get(name, {}).get("progress", 0.0) for name in state.slots}, {})
+    for name, slot in slots.items():
+        slot |= {key: told.get(name, {}).get(key) for key in ("waiting", "variant")}
+    return {
+        "device": identity.device,
+        "generation": state.generation,
+        "slots": slots,
+        "spool": _spool(folder / "spool.db"),
+        "clock": _clock(trust, time.time()),
+        "running": running,
+        "connected": bool(snapshot.get("connected")),
+        "listen": snapshot.get("listen"),
+        "refused": snapshot.get("refused"),
+    }
+
+
+def health(status: Mapping[str, Any]) -> Health:
+    """Return the exit code that a status stands for."""
+    slots = status["slots"].values()
+    if not slots or any(slot["active"] is None for slot in slots):
+        return Health.NO_MODEL
+    if any(slot["error"] or slot["waiting"] for slot in slots) or not status["clock"]["plausible"] or status["refused"]:
+        return Health.DEGRADED
+    return Health.OK
+
+
+def save_snapshot(folder: Path, status: Mapping[str, Any]) -> None:
+    """Leave a status for other processes; not synced, because it is worth nothing after a power cut."""
+    temporary = folder / f"{SNAPSHOT}.tmp"
+    temporary.write_bytes(msgspec.json.encode(status))
+    temporary.replace(folder / SNAPSHOT)
+
+
+def _slots(
+    state: DeviceState, progress: Mapping[str, float], troubles: Mapping[str, SlotFault]
+) -> dict[str, dict[str, Any]]:
+    return {
+        name: _slot(slot, progress.get(name, 0.0), troubles.get(name)) for name, slot in sorted(state.slots.items())
+    }
+
+
+def _slot(slot: Slot, progress: float, trouble: SlotFault | None) -> dict[str, Any]:
+    trial = slot.trial
+    return {
+        "state": state_word(slot),
+        "active": slot.active,
+        "variant": None,
+        "previous": slot.previous,
+        "trial": trial
+        and {
+            "left": trial.left,
+            "predictions": trial.predictions,
+            "errors": trial.errors,
+            "elapsed_s": round(trial.elapsed_s, 3),
+        },
+        "error": _fault(slot.fault),
+        "target": slot.target.digest if slot.target else None,
+        "name": slot.target.name if slot.target else None,
+        "attempt": slot.target.attempt if slot.target else 0,
+        "progress": round(progress, 3),
+        "waiting": _fault(trouble),
+    }
+
+
+def _fault(fault: SlotFault | None) -> dict[str, Any] | None:
+    return None if fault is None else {"code": fault.code, "message": fault.message, "digest": fault.digest}
+
+
+def _clock(trust: TrustStore, now: float) -> dict[str, Any]:
+    now_ms = int(now * 1000)
+    try:
+        floor_ms = trust.floors().time_ms
+    except TrustError:
+        floor_ms = 0
+    return {
+        "plausible": plausible(now_ms, floor_ms),
+        "reference": _date(reference_ms(now_ms, floor_ms)),
+        "floor": _date(floor_ms) if floor_ms else None,
+    }
+
+
+def _date(at_ms: int) -> str:
+    return dt.datetime.fromtimestamp(at_ms / 1000, tz=dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _spool(path: Path) -> dict[str, int]:
+    usage = {"windows": 0, "bytes": 0, "dropped": 0}
+    if not path.exists():
+        return usage
+    try:
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
+    except sqlite3.Error:
+        return usage
+    try:
+        usage["windows"] = int(connection.execute("SELECT count(*) FROM items WHERE kind = 'profile'").fetchone()[0])
+        usage["bytes"] = int(connection.execute("SELECT coalesce(sum(size), 0) FROM items").fetchone()[0])
+        usage["dropped"] = int(connection.execute("SELECT value FROM facts WHERE name = 'dropped'").fetchone()[0])
+    except (sqlite3.Error, TypeError):
+        pass  # a spool that can't be read now is told as empty; the agent itself says when it is damaged
+    finally:
+        connection.close()
+    return usage
+
+
+def _snapshot(folder: Path) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode((folder / SNAPSHOT).read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError):
+        return {}

@@ -1,0 +1,27 @@
+"""For tests: in-memory fakes of the agent's ports, and a whole simulated server on the loopback interface."""
+
+from shoal_agent.testing.fakes import (
+    FakeClock,
+    FakeFetcher,
+    FakeHost,
+    FakeLink,
+    FakePreflight,
+    FakeTrust,
+    MemoryBlobStore,
+    MemorySpool,
+    MemoryStateFile,
+)
+from shoal_agent.testing.simulated_server import SimulatedServer
+
+__all__ = [
+    "FakeClock",
+    "FakeFetcher",
+    "FakeHost",
+    "FakeLink",
+    "FakePreflight",
+    "FakeTrust",
+    "MemoryBlobStore",
+    "MemorySpool",
+    "MemoryStateFile",
+    "SimulatedServer",
+]

@@ -1,0 +1,384 @@
+"""In-memory fakes of the ports; the contract tests hold them and the real adapters to the same promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shoal_agent.adapters.state_file import decode_state, encode_state
+from shoal_agent.domain.device import DeviceState
+from shoal_agent.domain.outbox import surplus
+from shoal_agent.errors import CancelledError, TransportError
+from shoal_agent.ports import Cancelled, LinkHandlers, PreflightLimits, PreflightOutcome, Spooled, SpoolUsage
+from shoal_agent.updating.model_host import Seen
+from shoal_protocol.bundle.manifest import Descriptor, Manifest, parse_manifest
+from shoal_protocol.canonical import sha256_digest
+from shoal_protocol.errors import ContentError, DigestMismatchError
+from shoal_protocol.mqtt.messages import Ack
+from shoal_protocol.mqtt.topics import Up
+from shoal_protocol.trust.targets import SignedList, TargetEntry
+
+
+@dataclass
+class FakeClock:
+    """A clock that stands until it is moved; call it for the time."""
+
+    now: float = 1_000_000.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+    def move(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+
+
+class MemoryStateFile:
+    """A state file without a file; `saves` counts."""
+
+    def __init__(self) -> None:
+        self.raw: bytes | None = None
+        self.saves = 0
+        self.error: OSError | None = None
+
+    def load(self) -> DeviceState | None:
+        """Return the last saved state."""
+        return None if self.raw is None else decode_state(self.raw)
+
+    def save(self, state: DeviceState) -> None:
+        """Save, or raise `error`."""
+        if self.error is not None:
+            raise self.error
+        self.raw = encode_state(state)
+        self.saves += 1
+
+
+class MemoryBlobStore:
+    """A blob store in dictionaries; only parts are files."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.blobs: dict[str, bytes] = {}
+        self.manifests: dict[str, bytes] = {}
+        self.free = 1 << 40
+
+    def part(self, digest: str) -> Path:
+        """Return a part's path."""
+        return self._folder / f"{digest.removeprefix('sha256:')}.part"
+
+    def has(self, blob: Descriptor) -> bool:
+        """Tell whether a blob is there in full length."""
+        return len(self.blobs.get(blob.digest, b"")) == blob.size and blob.digest in self.blobs
+
+    def read(self, digest: str) -> bytes:
+        """Return a blob."""
+        try:
+            return self.blobs[digest]
+        except KeyError:
+            raise FileNotFoundError(digest) from None
+
+    def adopt(self, blob: Descriptor) -> None:
+        """Take a part over."""
+        data = self.part(blob.digest).read_bytes()
+        self.discard_part(blob.digest)
+        if len(data) != blob.size or sha256_digest(data) != blob.digest:
+            raise DigestMismatchError("the part is not the blob", digest=blob.digest)
+        self.blobs[blob.digest] = data
+
+    def discard_part(self, digest: str) -> None:
+        """Forget a part."""
+        self.part(digest).unlink(missing_ok=True)
+
+    def add_bundle(self, raw: bytes) -> str:
+        """Declare a bundle whole."""
+        for blob in parse_manifest(raw).blobs():
+            if not self.has(blob):
+                raise DigestMismatchError("a blob is missing", digest=blob.digest)
+        digest = sha256_digest(raw)
+        self.manifests.pop(digest, None)
+        self.manifests[digest] = raw
+        return digest
+
+    def manifest(self, digest: str) -> Manifest | None:
+        """Return a whole bundle's manifest."""
+        raw = self.manifests.get(digest)
+        return parse_manifest(raw) if raw is not None and sha256_digest(raw) == digest else None
+
+    def manifest_bytes(self, digest: str) -> bytes:
+        """Return its bytes."""
+        try:
+            return self.manifests[digest]
+        except KeyError:
+            raise FileNotFoundError(digest) from None
+
+    def bundles(self) -> list[str]:
+        """Return whole bundles, the newest first."""
+        return list(reversed(self.manifests))
+
+    def intact(self, digest: str) -> bool:
+        """Hash everything."""
+        try:
+            manifest = self.manifest(digest)
+        except ContentError:
+            return False
+        if manifest is None:
+            return False
+        damaged = [b for b in manifest.blobs() if sha256_digest(self.blobs.get(b.digest, b"")) != b.digest]
+        for blob in damaged:
+            self.blobs.pop(blob.digest, None)
+        return not damaged
+
+    def free_bytes(self) -> int:
+        """Return the room that the test gave."""
+        return self.free
+
+    def sweep(self, keep: Iterable[str], *, parts: Iterable[str] = ()) -> int:
+        """Delete the rest."""
+        kept = set(keep)
+        gone = [digest for digest in self.manifests if digest not in kept]
+        for digest in gone:
+            del self.manifests[digest]
+        used = {blob.digest for raw in self.manifests.values() for blob in parse_manifest(raw).blobs()}
+        loose = [digest for digest in self.blobs if digest not in used]
+        for digest in loose:
+            del self.blobs[digest]
+        names = {digest.removeprefix("sha256:") for digest in parts}
+        stale = [path for path in self._folder.glob("*.part") if path.stem not in names]
+        for path in stale:
+            path.unlink()
+        return len(gone) + len(loose) + len(stale)
+
+
+class MemorySpool:
+    """A spool in a dictionary."""
+
+    def __init__(self, *, budget_bytes: int = 1 << 20, epoch: str = "00" * 8, boot: int = 1) -> None:
+        self.epoch = epoch
+        self.boot = boot
+        self.items: dict[int, Spooled] = {}
+        self._budget = budget_bytes
+        self._seq = self._dropped = 0
+        self._keys: set[str] = set()
+
+    def append(self, kind: Up, build: Callable[[int], bytes], *, key: str | None = None) -> int | None:
+        """Store a message."""
+        if key is not None and key in self._keys:
+            return None
+        body = build(self._seq + 1)
+        self._seq += 1
+        self.items[self._seq] = Spooled(self._seq, kind, body)
+        if key is not None:
+            self._keys.add(key)
+        return self._seq
+
+    def make_room(self, tell: Callable[[int, list[int]], bytes]) -> list[int]:
+        """Drop the oldest."""
+        sizes = [(seq, len(item.body)) for seq, item in self.items.items()]
+        total = sum(size for _, size in sizes)
+        dropped = surplus(sizes, total_bytes=total, budget_bytes=self._budget)
+        for seq in dropped:
+            del self.items[seq]
+        if dropped:
+            self._dropped += len(dropped)
+            self.append(Up.EVENT, lambda seq: tell(seq, dropped))
+        return dropped
+
+    def waiting(self, limit: int = 1024) -> list[int]:
+        """Return the oldest numbers."""
+        return sorted(self.items)[:limit]
+
+    def read(self, seqs: Sequence[int]) -> list[Spooled]:
+        """Return messages."""
+        return [self.items[seq] for seq in sorted(seqs) if seq in self.items]
+
+    def acknowledge(self, ack: Ack) -> int:
+        """Delete what is acknowledged."""
+        gone = [seq for seq in self.items if ack.epoch == self.epoch and ack.covers(seq)]
+        for seq in gone:
+            del self.items[seq]
+        return len(gone)
+
+    def usage(self) -> SpoolUsage:
+        """Return what waits."""
+        windows = sum(item.kind is Up.PROFILE for item in self.items.values())
+        return SpoolUsage(
+            windows=windows, size_bytes=sum(len(item.body) for item in self.items.values()), dropped=self._dropped
+        )
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class FakeLink:
+    """A link whose other end is the test."""
+
+    def __init__(self) -> None:
+        self.handlers: LinkHandlers | None = None
+        self.sent: list[tuple[Up, bytes]] = []
+        self.is_up = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether the test says so."""
+        return self.is_up
+
+    def start(self, handlers: LinkHandlers) -> None:
+        """Remember whom to call."""
+        self.handlers = handlers
+
+    def connect(self) -> None:
+        """Let the connection come up."""
+        self.is_up = True
+        assert self.handlers is not None
+        self.handlers.on_connected()
+
+    def publish(self, kind: Up, payload: bytes) -> bool:
+        """Keep what was sent."""
+        if self.is_up:
+            self.sent.append((kind, payload))
+        return self.is_up
+
+    def stop(self) -> None:
+        """Go down."""
+        self.is_up = False
+
+
+@dataclass
+class FakeTrust:
+    """Trust as the test dictates it."""
+
+    releases: dict[str, TargetEntry] = field(default_factory=dict)
+    deny: frozenset[str] = frozenset()
+    online: bool = True
+    version: int = 1
+    refreshes: int = 0
+
+    def allow(self, model: str, version: str, manifest_raw: bytes, *, platform: str | None = None) -> str:
+        """Add a release; return its digest."""
+        digest = sha256_digest(manifest_raw)
+        counter = len(self.releases) + 1
+        self.releases[digest] = TargetEntry(model, version, digest, len(manifest_raw), counter, platform)
+        self.version += 1
+        return digest
+
+    def refresh(self) -> SignedList:
+        """Return the list, or fail as without network."""
+        self.refreshes += 1
+        if not self.online:
+            raise TransportError("no network")
+        return self._list()
+
+    def known(self) -> SignedList | None:
+        """Return the list."""
+        return self._list()
+
+    def assignment_keys(self) -> list[Any]:
+        """Return none."""
+        return []
+
+    def targets_version(self) -> int:
+        """Return the version."""
+        return self.version
+
+    def _list(self) -> SignedList:
+        return SignedList(self.version, dict(self.releases), self.deny)
+
+
+class FakeFetcher:
+    """A registry in dictionaries; `faults` are raised one by one before anything is given."""
+
+    def __init__(self) -> None:
+        self.manifests: dict[str, bytes] = {}
+        self.blobs: dict[str, bytes] = {}
+        self.faults: list[Exception] = []
+        self.fetched: list[str] = []
+
+    def offer(self, manifest_raw: bytes, blobs: Iterable[bytes]) -> str:
+        """Put a bundle up; return its digest."""
+        digest = sha256_digest(manifest_raw)
+        self.manifests[digest] = manifest_raw
+        self.blobs.update({sha256_digest(blob): blob for blob in blobs})
+        return digest
+
+    def manifest(self, model: str, digest: str, *, size: int) -> bytes:
+        """Return a manifest."""
+        if self.faults:
+            raise self.faults.pop(0)
+        if digest not in self.manifests:
+            raise TransportError(f"{model}: 404")
+        raw = self.manifests[digest]
+        if len(raw) != size or sha256_digest(raw) != digest:
+            raise DigestMismatchError("the manifest is another one", digest=digest)
+        return raw
+
+    def blob(self, model: str, blob: Descriptor, part: Path, *, cancelled: Cancelled) -> None:
+        """Write a part."""
+        if self.faults:
+            raise self.faults.pop(0)
+        if blob.digest not in self.blobs or cancelled():
+            raise TransportError(f"{model}: 404")
+        self.fetched.append(blob.digest)
+        part.write_bytes(self.blobs[blob.digest][: blob.size])
+
+
+@dataclass
+class FakePreflight:
+    """A self-test whose outcomes the test dictates; passes when there is none."""
+
+    outcomes: list[PreflightOutcome] = field(default_factory=list)
+    runs: list[tuple[str, PreflightLimits]] = field(default_factory=list)
+
+    def run(self, digest: str, *, limits: PreflightLimits, cancelled: Cancelled) -> PreflightOutcome:
+        """Return the next outcome, unless it was given up."""
+        if cancelled():
+            raise CancelledError("given up")
+        self.runs.append((digest, limits))
+        return self.outcomes.pop(0) if self.outcomes else PreflightOutcome(passed=True)
+
+
+@dataclass(frozen=True)
+class FakeModel:
+    """What `FakeHost` loads."""
+
+    digest: str
+
+
+class FakeHost:
+    """Loads and installs nothing but names.
+
+    Attributes:
+        answering: Digest by slot.
+        broken: Digests that can't be loaded.
+        counts: What the slot's model has done.
+    """
+
+    def __init__(self) -> None:
+        self.answering: dict[str, str] = {}
+        self.broken: dict[str, Exception] = {}
+        self.counts: dict[str, Seen] = {}
+
+    def load(self, digest: str) -> Any:
+        """Return a model, or raise what the test dictates."""
+        if digest in self.broken:
+            raise self.broken[digest]
+        return FakeModel(digest)
+
+    def install(self, slot: str, model: Any) -> None:
+        """Let it answer."""
+        self.answering[slot] = model.digest
+        self.counts[slot] = Seen()
+
+    def remove(self, slot: str) -> None:
+        """Let nobody answer."""
+        self.answering.pop(slot, None)
+
+    def seen(self, slot: str) -> Seen:
+        """Return what the test dictates."""
+        return self.counts.get(slot, Seen())
+
+    def variants(self) -> dict[str, str]:
+        """Return one variant for all."""
+        return dict.fromkeys(self.answering, "model/model.onnx")

@@ -1,0 +1,103 @@
+"""Taking assignments in: verified, in order, and refused with a reason.
+
+A refused document changes nothing: the running models, the wishes and the generation stay as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from shoal_agent.domain.device import DeviceState
+from shoal_protocol.canonical import sha256_digest
+from shoal_protocol.errors import ContentError, TrustError, UnsignedError
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Key
+
+    from shoal_protocol.trust.assignment import Assignment
+    from shoal_protocol.trust.targets import SignedList
+
+
+class AssignmentTrust(Protocol):
+    """What verifying an assignment needs."""
+
+    def assignment_keys(self) -> list[Key]:
+        """Return the keys of the timestamp role in the newest verified root."""
+
+    def refresh(self) -> SignedList:
+        """Fetch newer metadata, and with it a newer root."""
+
+    def now_ms(self) -> int:
+        """Return the reference time."""
+
+    def raise_floors(self, *, targets_version: int = 0, time_ms: int = 0) -> None:
+        """Remember a signed time."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a document was refused.
+
+    Attributes:
+        code: Of the error.
+        message: What was expected and what came.
+        document: Digest of the document, so that one that comes again is told once.
+        at_ms: When, by the device's clock.
+    """
+
+    code: str
+    message: str
+    document: str
+    at_ms: int
+
+
+class AssignmentIntake:
+    """Verifies the assignments of one device.
+
+    Args:
+        device: Its id.
+        trust: Keys and reference time.
+    """
+
+    def __init__(self, device: str, trust: AssignmentTrust) -> None:
+        self._device = device
+        self._trust = trust
+        self._last_raw = b""
+        self.refusal: Refusal | None = None
+
+    def take(self, raw: bytes, state: DeviceState) -> Assignment | None:
+        """Return a newer assignment; none when there is nothing new in it, or it was refused (see `refusal`).
+
+        Raises:
+            PeerError: The keys may have changed, and the server can't be asked: try this document again later.
+        """
+        if raw == self._last_raw:
+            return None
+        try:
+            assignment = self._verified(raw, state)
+        except (TrustError, ContentError) as error:
+            self.refusal = Refusal(error.code, error.message, sha256_digest(raw), self._trust.now_ms())
+            return None
+        self._last_raw, self.refusal = raw, None
+        self._trust.raise_floors(time_ms=assignment.issued)
+        is_new = (assignment.generation, assignment.content_digest) != (state.generation, state.content_hash)
+        return assignment if is_new else None
+
+    def _verified(self, raw: bytes, state: DeviceState) -> Assignment:
+        from shoal_protocol.trust.assignment import check_succession, verify_assignment  # noqa: PLC0415 - cryptography
+
+        def verify() -> Assignment:
+            keys = self._trust.assignment_keys()
+            return verify_assignment(raw, keys, device=self._device, now_ms=self._trust.now_ms())
+
+        try:
+            assignment = verify()
+        except UnsignedError as unsigned:
+            try:
+                self._trust.refresh()  # the key may have been rotated by a newer root
+            except TrustError:
+                raise unsigned from None
+            assignment = verify()
+        check_succession((state.generation, state.content_hash) if state.generation else None, assignment)
+        return assignment

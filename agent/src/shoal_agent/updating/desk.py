@@ -1,0 +1,94 @@
+"""Where other processes of the device leave requests for the running agent: files in ``requests``.
+
+A request is one JSON file, renamed in; its answer is a file beside it. Files need no port and no further thread, and
+whoever may write into the state folder may ask.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from shoal_agent.errors import NoModelError
+from shoal_agent.ports import Clock
+from shoal_agent.updating.updater import RollBackRequest
+
+_log = logging.getLogger(__name__)
+
+
+class _Wish(msgspec.Struct):
+    slot: str
+    reason: str
+
+
+class _Answer(msgspec.Struct):
+    error: str | None = None
+
+
+class Desk:
+    """The running agent's side.
+
+    Args:
+        folder: ``requests`` in the state folder.
+        show: Leaves the status where others find it.
+    """
+
+    def __init__(self, folder: Path, *, show: Callable[[], None]) -> None:
+        self._folder = folder
+        self._show = show
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+    def requests(self) -> Iterator[tuple[RollBackRequest, Path]]:
+        """Return what was asked for, each with where its answer goes; files that don't parse are deleted."""
+        for path in sorted(self._folder.glob("*.wish")):
+            try:
+                wish = msgspec.json.decode(path.read_bytes(), type=_Wish)
+            except (OSError, msgspec.DecodeError):
+                path.unlink(missing_ok=True)
+                continue
+            yield RollBackRequest(wish.slot, wish.reason), path
+
+    def show(self) -> None:
+        """Let others see how things stand; a full disk is no reason to fail."""
+        try:
+            self._show()
+        except OSError as error:
+            _log.debug("the status could not be left: %s", error)
+
+    def answer(self, request: RollBackRequest, path: Path) -> None:
+        """Say what came of a request."""
+        _write(path.with_suffix(".answer"), msgspec.json.encode(_Answer(str(request.error) if request.error else None)))
+        path.unlink(missing_ok=True)
+
+
+def ask_roll_back(folder: Path, slot: str, *, reason: str, timeout_s: float, clock: Clock = time.monotonic) -> None:
+    """Ask the agent that runs on a state folder to roll back, and wait for its answer.
+
+    Raises:
+        NoModelError: It refused, or gave no answer in time.
+    """
+    path = folder / "requests" / f"{secrets.token_hex(6)}.wish"
+    _write(path, msgspec.json.encode(_Wish(slot, reason)))
+    answer = path.with_suffix(".answer")
+    deadline = clock() + timeout_s
+    while clock() < deadline:
+        if answer.exists():
+            error = msgspec.json.decode(answer.read_bytes(), type=_Answer).error
+            answer.unlink()
+            if error is not None:
+                raise NoModelError(error, slot=slot)
+            return
+        time.sleep(0.1)
+    path.unlink(missing_ok=True)
+    raise NoModelError(f"the agent gave no answer within {timeout_s:g} s", slot=slot)
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(data)
+    temporary.replace(path)

@@ -1,0 +1,89 @@
+"""From a stored bundle to a model that answers: loading, installing, and what the model on trial has done.
+
+The meeting point with the answering half; onnxruntime is imported at the first load.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shoal_agent.domain.fit import DeviceFacts, variant_for
+from shoal_agent.ports import BlobStore
+from shoal_protocol.bundle.layout import BUNDLE_JSON
+from shoal_protocol.bundle.schema import parse_bundle_info
+from shoal_protocol.errors import ContentError
+
+if TYPE_CHECKING:
+    from shoal_agent.runtime.model import LoadedModel
+    from shoal_agent.runtime.slots import SlotTable
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a model has done since it was loaded."""
+
+    predictions: int = 0
+    errors: int = 0
+
+
+class ModelHost:
+    """Models of one device.
+
+    Args:
+        store: Where the bundles are.
+        slots: Where models answer.
+        facts: Chooses the variant.
+        threads: Of onnxruntime for each model; none: as the bundle says.
+    """
+
+    def __init__(self, store: BlobStore, slots: SlotTable, *, facts: DeviceFacts, threads: int | None) -> None:
+        self._store = store
+        self._slots = slots
+        self._facts = facts
+        self._threads = threads
+        self._paths: dict[str, str] = {}
+        self._installed: dict[str, str] = {}
+
+    def load(self, digest: str) -> LoadedModel:
+        """Load a stored bundle.
+
+        Raises:
+            ContentError: It is not stored, or can't be run here.
+            DigestMismatchError: A file is damaged.
+        """
+        from shoal_agent.runtime.bundle_files import BundleFiles  # noqa: PLC0415 - numpy comes with it
+        from shoal_agent.runtime.model import LoadedModel  # noqa: PLC0415 - onnxruntime comes with it
+
+        manifest = self._store.manifest(digest)
+        if manifest is None:
+            raise ContentError(f"bundle {digest} is not stored")
+        files = BundleFiles(digest, manifest, lambda blob, _most: self._store.read(blob))
+        variant = variant_for(parse_bundle_info(files.read(BUNDLE_JSON)), self._facts)
+        if variant is None:
+            raise ContentError(f"bundle {digest} has no variant for {self._facts.platform}")
+        model = LoadedModel.load(files, variant=variant.path, threads=self._threads)
+        self._paths[digest] = variant.path
+        return model
+
+    def install(self, slot: str, model: LoadedModel) -> None:
+        """Let a model answer from the next prediction on."""
+        self._slots.install(slot, model)
+        self._installed[slot] = self._paths.get(model.digest, "")
+
+    def remove(self, slot: str) -> None:
+        """Leave the slot without a model."""
+        self._slots.remove(slot)
+        self._installed.pop(slot, None)
+
+    def variants(self) -> dict[str, str]:
+        """Return the path of the variant that answers, by slot."""
+        return dict(self._installed)
+
+    def seen(self, slot: str) -> Seen:
+        """Return what the slot's present model has done since it was loaded."""
+        model = self._slots.get(slot)
+        if model is None:
+            return Seen()
+        totals = model.observer.totals()
+        return Seen(predictions=totals.calls + totals.errors, errors=totals.errors)

@@ -1,0 +1,402 @@
+"""The shell around the slot machine: saves each new state, then carries out what is to be done.
+
+Owns the device's state while the agent runs; used by one thread. Saving comes first: after a crash at any point the
+saved state says what to do again, and every effect can be done twice. Leaves the transitions to the slot machine, the
+steps themselves to `shoal_agent.updating.work`, and the thread to `shoal_agent.updating.updater`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from shoal_agent.domain.backoff import Backoff
+from shoal_agent.domain.device import DeviceState
+from shoal_agent.domain.slot import (
+    Begun,
+    Booted,
+    Check,
+    Damaged,
+    Due,
+    Failed,
+    Fetch,
+    Install,
+    Installed,
+    Load,
+    Loaded,
+    Measured,
+    Postponed,
+    Prepare,
+    Record,
+    Recorded,
+    Refused,
+    Slot,
+    SlotEffect,
+    SlotEvent,
+    SlotFault,
+    SlotState,
+    Stopped,
+    Target,
+    Test,
+    Wait,
+    Wanted,
+)  # fmt: skip
+from shoal_agent.domain.slot_machine import TRANSITIONS, step
+from shoal_agent.domain.trial import TrialRules
+from shoal_agent.errors import CancelledError, NoModelError, SpoolError
+from shoal_agent.ports import BlobStore, Cancelled, Clock, Spool, StateFile
+from shoal_agent.updating.boot import runnable_state
+from shoal_agent.updating.messages import Messages
+from shoal_agent.updating.model_host import ModelHost
+from shoal_agent.updating.trial_watch import TrialWatch
+from shoal_agent.updating.work import Work
+from shoal_protocol.errors import DigestMismatchError, ShoalError
+from shoal_protocol.mqtt.topics import Up
+from shoal_protocol.trust.assignment import Assignment
+
+if TYPE_CHECKING:
+    from shoal_agent.runtime.model import LoadedModel
+
+_ENDED = frozenset({SlotState.COMMITTED, SlotState.REJECTED, SlotState.ROLLED_BACK})
+_RESTING = frozenset({SlotState.IDLE, SlotState.TRIAL})
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a transaction works with.
+
+    Attributes:
+        state_file: Where the state is saved.
+        store: Where the bundles are.
+        host: Loads and installs models.
+        work: The steps.
+        spool: Takes outcomes.
+        messages: Makes outcomes.
+    """
+
+    state_file: StateFile
+    store: BlobStore
+    host: ModelHost
+    work: Work
+    spool: Spool
+    messages: Messages
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """Times and chance.
+
+    Attributes:
+        clock: Seconds UTC.
+        monotonic: Seconds for durations.
+        chance: Uniform draws from [0, 1).
+        backoff: Bounds of the wait between tries.
+        rules: Of trials.
+    """
+
+    clock: Clock
+    monotonic: Clock
+    chance: Callable[[], float]
+    backoff: Backoff
+    rules: TrialRules
+
+
+@dataclass
+class _Scratch:
+    """What is known of a slot only while the process lives."""
+
+    loaded: LoadedModel | None = None
+    due_at: float | None = None
+    progress: float = 0.0
+
+
+class Transactions:
+    """All slots of a device.
+
+    Args:
+        around: What to work with.
+        rhythm: Times and chance.
+        cancelled: Tells a long step that something newer waits, or that the agent stops.
+        changed: Called after every change worth reporting.
+    """
+
+    def __init__(
+        self, around: Surroundings, *, rhythm: Rhythm, cancelled: Cancelled, changed: Callable[[], None]
+    ) -> None:
+        self._around = around
+        self._rhythm = rhythm
+        self._cancelled = cancelled
+        self._changed = changed
+        self._queue: deque[tuple[str, SlotEffect]] = deque()
+        self._scratch: dict[str, _Scratch] = {}
+        self._troubles: dict[str, SlotFault] = {}
+        self._watch = TrialWatch(around.host, rules=rhythm.rules, monotonic=rhythm.monotonic)
+        self._swept: frozenset[str] | None = None
+        self.state = DeviceState()
+
+    @property
+    def troubles(self) -> Mapping[str, SlotFault]:
+        """What keeps a slot waiting just now, by slot; not final."""
+        return MappingProxyType(self._troubles)
+
+    def progress(self) -> dict[str, float]:
+        """Return the share of each slot's download that is there."""
+        return {name: scratch.progress for name, scratch in list(self._scratch.items())}
+
+    def variants(self) -> dict[str, str]:
+        """Return the path of the variant that answers, by slot."""
+        return self._around.host.variants()
+
+    # From start to stop ------------------------------------------------------------------------------------------
+
+    def boot(self) -> None:
+        """Find what can run, count the start, and let every slot's model answer; needs no network."""
+        found, damaged = runnable_state(self._around.state_file, self._around.store)
+        self.state = found
+        for name, digest in damaged:
+            self._apply(name, Damaged(digest))
+        for name in sorted(found.slots):
+            self._apply(name, Booted())
+        self._save(self.state)
+        for name in sorted(found.slots):
+            self._start_active(name)
+
+    def stop(self) -> None:
+        """Give the starts of trials back."""
+        for name in sorted(self.state.slots):
+            self._measure(name)
+            self._apply(name, Stopped())
+        self._queue.clear()
+        self._save(self.state)
+
+    def take_over(self, assignment: Assignment) -> None:
+        """Make a verified, newer assignment the wish of its slots, in one save."""
+        self.state = replace(self.state, generation=assignment.generation, content_hash=assignment.content_digest)
+        for name, wish in sorted(assignment.slots.items()):
+            target = Target(wish.digest, wish.name or "", wish.attempt)
+            slot = self.state.slots.get(name, Slot())
+            self.state = self.state.with_slot(name, slot)
+            if slot.target != target or slot.pending is not None:
+                self._apply(name, Wanted(target))
+        self._save(self.state)
+        self._changed()
+
+    def roll_back(self, name: str, reason: str) -> None:
+        """Go back to the previous model by an operator's word at the device.
+
+        Raises:
+            NoModelError: There is none to go back to.
+        """
+        slot = self.state.slots.get(name, Slot())
+        if slot.active is None or not (slot.previous or slot.fallback not in {None, slot.active}):
+            raise NoModelError(f"slot {name!r} has no previous model to go back to", slot=name)
+        self.handle(name, Failed("local_rollback", reason))
+
+    # Work --------------------------------------------------------------------------------------------------------
+
+    def handle(self, name: str, event: SlotEvent) -> None:
+        """Take one event: save the new state, then queue what is to be done."""
+        before = self.state
+        self._apply(name, event)
+        if self.state != before:
+            self._save(self.state)
+        if isinstance(event, Postponed):
+            self._trouble(name, event)
+        elif not isinstance(event, Measured):
+            self._troubles.pop(name, None)
+        if (self.state != before and not isinstance(event, Measured)) or isinstance(event, Postponed):
+            self._changed()
+
+    def work(self) -> None:
+        """Carry out all that is queued, and what follows from it; returns early when something newer waits."""
+        while self._queue:
+            name, effect = self._queue.popleft()
+            if self._is_current(name, effect):
+                self._carry_out(name, effect)
+            if self._cancelled():
+                break
+        else:
+            self._collect_garbage()
+
+    def tick(self) -> float | None:
+        """Wake slots whose wait is over, and judge trials.
+
+        Returns:
+            Seconds until the next wait is over; none: there is none.
+        """
+        now = self._rhythm.monotonic()
+        for name, scratch in list(self._scratch.items()):
+            if scratch.due_at is not None and scratch.due_at <= now:
+                scratch.due_at = None
+                if (self.state.slots[name].state, Due) in TRANSITIONS:
+                    self.handle(name, Due())
+        for name in list(self.state.slots):
+            self._measure(name)
+            verdict = self._watch.verdict(self.state.slots[name])
+            if verdict is not None:
+                self.handle(name, verdict)
+        waits = [scratch.due_at - now for scratch in self._scratch.values() if scratch.due_at is not None]
+        return max(min(waits), 0.0) if waits else None
+
+    def _measure(self, name: str) -> None:
+        measured = self._watch.measure(name, self.state.slots[name])
+        if measured is not None:
+            self.handle(name, measured)
+
+    def _apply(self, name: str, event: SlotEvent) -> None:
+        slot, effects = step(self.state.slots.get(name, Slot()), event, self._rhythm.clock())
+        self.state = self.state.with_slot(name, slot)
+        self._queue.extend((name, effect) for effect in effects)
+
+    def _save(self, state: DeviceState) -> None:
+        """Save; with a full disk the agent goes on from memory, and the next save may succeed."""
+        try:
+            self._around.state_file.save(state)
+        except OSError as error:
+            _log.error("the state could not be saved, a restart now would go back to the last saved one: %s", error)
+
+    def _is_current(self, name: str, effect: SlotEffect) -> bool:
+        """Tell whether an effect still belongs to the slot's state; a newer assignment makes others obsolete."""
+        slot = self.state.slots[name]
+        digest = slot.target.digest if slot.target else None
+        match effect:
+            case Check(target):
+                return slot.state is SlotState.ASSIGNED and target == slot.target
+            case Fetch(target):
+                return slot.state is SlotState.DOWNLOADING and target == slot.target
+            case Prepare():
+                return slot.state is SlotState.VERIFIED
+            case Test(wanted):
+                return slot.state is SlotState.PREFLIGHT and wanted == digest
+            case Load(wanted):
+                return slot.state is SlotState.ACTIVATING and wanted == digest
+            case Install(digest):
+                return digest == slot.active
+        return True
+
+    def _carry_out(self, name: str, effect: SlotEffect) -> None:
+        try:
+            self._dispatch(name, effect)
+        except CancelledError as error:
+            _log.info("slot %s: %s", name, error)
+            if isinstance(effect, Test):
+                self.handle(name, Postponed(error.code, error.message))
+            self._at(name).due_at = self._rhythm.monotonic()
+        except Exception as error:  # noqa: BLE001 - an error of ours must not leave a slot stuck for ever
+            _log.exception("slot %s: %s failed", name, type(effect).__name__)
+            if (self.state.slots[name].state, Postponed) in TRANSITIONS:
+                self.handle(name, Postponed("internal", f"{type(error).__name__}: {error}"))
+
+    def _dispatch(self, name: str, effect: SlotEffect) -> None:
+        work, cancelled = self._around.work, self._cancelled
+        match effect:
+            case Check(target):
+                self.handle(name, work.check(target, cancelled=cancelled))
+            case Fetch(target):
+                progress = partial(self._progressed, name)
+                self.handle(name, work.fetch(target, progress=progress, cancelled=cancelled))
+            case Prepare():
+                self.handle(name, Begun())
+            case Test(digest):
+                self.handle(name, work.test(digest, cancelled=cancelled))
+            case Load(digest):
+                self._load(name, digest)
+            case Install(wanted):
+                self._install(name, wanted)
+            case Record():
+                self._record(name, effect)
+            case Wait(tries):
+                delay_s = self._rhythm.backoff.delay_s(tries, self._rhythm.chance())
+                self._at(name).due_at = self._rhythm.monotonic() + delay_s
+
+    def _load(self, name: str, digest: str) -> None:
+        try:
+            self._at(name).loaded = self._around.host.load(digest)
+        except DigestMismatchError:
+            self.handle(name, Damaged(digest))
+        except ShoalError as error:
+            self.handle(name, Refused(error.code, error.message))
+        except MemoryError:
+            self.handle(
+                name, Refused("over_budget", "there is not enough memory to load the model beside the active one")
+            )
+        else:
+            self.handle(name, Loaded(starts=self._rhythm.rules.starts))
+
+    def _install(self, name: str, digest: str | None) -> None:
+        """Let a bundle answer; one that can't is damaged or failed, and the slot goes on to the next that may work."""
+        scratch = self._at(name)
+        model, scratch.loaded = scratch.loaded, None
+        if digest is None:
+            self._around.host.remove(name)
+        else:
+            try:
+                if model is None or model.digest != digest:
+                    model = self._around.host.load(digest)
+                self._around.host.install(name, model)
+            except (DigestMismatchError, OSError) as error:
+                _log.error("slot %s: the files of %s are damaged: %s", name, digest, error)
+                self.handle(name, Damaged(digest))
+                return
+            except (ShoalError, MemoryError) as error:
+                code = error.code if isinstance(error, ShoalError) else "over_budget"
+                self.handle(name, Failed(code, str(error)))
+                return
+        self._watch.began(name)
+        if self.state.slots[name].state is SlotState.ROLLING_BACK:
+            self.handle(name, Installed())
+        self._changed()
+
+    def _start_active(self, name: str) -> None:
+        """At a start: let the active model answer before anything that may need the network."""
+        if not any(at == name and isinstance(effect, Install) for at, effect in self._queue):
+            self._queue.append((name, Install(self.state.slots[name].active)))
+        while (entry := next((e for e in self._queue if e[0] == name and isinstance(e[1], Install)), None)) is not None:
+            self._queue.remove(entry)
+            if self._is_current(*entry):
+                self._carry_out(*entry)
+
+    def _record(self, name: str, record: Record) -> None:
+        slot = self.state.slots[name]
+        key = f"{name}/{record.kind}/{record.digest}/{int(slot.since * 1000)}"
+        try:
+            self._around.spool.append(Up.EVENT, self._around.messages.outcome(name, record), key=key)
+        except SpoolError as error:
+            _log.error("slot %s: the outcome %r could not be spooled: %s", name, record.kind, error)
+        if slot.state in _ENDED and slot.state.value == record.kind:
+            self.handle(name, Recorded())
+
+    # Little things ----------------------------------------------------------------------------------------------
+
+    def _at(self, name: str) -> _Scratch:
+        return self._scratch.setdefault(name, _Scratch())
+
+    def _progressed(self, name: str, share: float) -> None:
+        self._at(name).progress = share
+        self._changed()
+
+    def _trouble(self, name: str, event: Postponed) -> None:
+        slot = self.state.slots[name]
+        digest = (slot.target.digest if slot.target else None) or ""
+        _log.info("slot %s waits: %s", name, event.message)
+        self._troubles[name] = SlotFault(event.code, event.message, digest)
+
+    def _collect_garbage(self) -> None:
+        """Delete what no slot needs, when nothing is under way."""
+        if any(slot.state not in _RESTING for slot in self.state.slots.values()):
+            return
+        keep = self.state.keeps()
+        if self._swept == keep:
+            return
+        self._around.work.forget()
+        try:
+            self._around.store.sweep(keep)
+            self._swept = keep
+        except OSError as error:
+            _log.warning("old bundles could not be deleted: %s", error)

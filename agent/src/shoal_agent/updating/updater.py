@@ -1,0 +1,206 @@
+"""The thread of updating: it takes documents and requests in, and keeps the transactions going.
+
+One thread per agent does all that may take long (downloads, self-tests, loading). A newer document makes the step under
+way give up at the next chance. Predictions never wait for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from shoal_agent.ports import Clock, Spool
+from shoal_agent.updating.assignments import AssignmentIntake
+from shoal_agent.updating.messages import Messages
+from shoal_agent.updating.transaction import Transactions
+from shoal_protocol.errors import PeerError, ShoalError
+from shoal_protocol.mqtt.topics import Up
+
+_RETRY_S = 15.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class RollBackRequest:
+    """An operator's word at the device; `done` is set when it was carried out or refused."""
+
+    slot: str
+    reason: str
+    done: threading.Event = field(default_factory=threading.Event)
+    error: ShoalError | None = None
+
+
+class Inbox:
+    """What waits for the updating thread: the newest document, and requests."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._document: bytes | None = None
+        self._requests: deque[RollBackRequest] = deque()
+        self._wake = threading.Event()
+        self._stopping = False
+
+    def put_document(self, raw: bytes) -> None:
+        """Leave a document; an older one that was not read yet is obsolete."""
+        with self._lock:
+            self._document = raw
+        self._wake.set()
+
+    def put_request(self, request: RollBackRequest) -> None:
+        """Leave a request."""
+        with self._lock:
+            self._requests.append(request)
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Ask the thread to end."""
+        self._stopping = True
+        self._wake.set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the thread is to end."""
+        return self._stopping
+
+    def has_news(self) -> bool:
+        """Tell whether a long step should be given up."""
+        return self._stopping or self._document is not None or bool(self._requests)
+
+    def take(self) -> tuple[bytes | None, list[RollBackRequest]]:
+        """Return what waits, and empty the inbox."""
+        with self._lock:
+            document, self._document = self._document, None
+            requests = list(self._requests)
+            self._requests.clear()
+            self._wake.clear()
+            if self._stopping:
+                self._wake.set()
+        return document, requests
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until something comes, or the time is over."""
+        self._wake.wait(seconds)
+
+
+class RequestDesk(Protocol):
+    """Where other processes of the device leave requests."""
+
+    def requests(self) -> Iterable[tuple[RollBackRequest, Path]]:
+        """Return what was asked for, and the file of each."""
+
+    def answer(self, request: RollBackRequest, path: Path) -> None:
+        """Say what came of a request."""
+
+    def show(self) -> None:
+        """Let others see how things stand."""
+
+
+class Updater:
+    """Keeps one device's slots going.
+
+    Args:
+        transactions: The slots.
+        intake: Verifies documents; none without a server.
+        inbox: Where others leave documents and requests.
+        spool: Takes refusals.
+        messages: Makes refusals.
+        desk: Where other processes leave requests, and see the status.
+        tick_s: Seconds between two looks at a trial.
+        monotonic: Seconds for durations.
+    """
+
+    def __init__(
+        self,
+        transactions: Transactions,
+        *,
+        intake: Callable[[], AssignmentIntake] | None,
+        inbox: Inbox,
+        spool: Spool,
+        messages: Messages,
+        desk: RequestDesk,
+        tick_s: float,
+        monotonic: Clock,
+    ) -> None:
+        self._transactions = transactions
+        self._make_intake = intake
+        self._intake: AssignmentIntake | None = None
+        self._inbox = inbox
+        self._spool = spool
+        self._messages = messages
+        self._desk = desk
+        self._tick_s = tick_s
+        self._monotonic = monotonic
+        self._postponed: tuple[bytes, float] | None = None
+
+    @property
+    def intake(self) -> AssignmentIntake | None:
+        """Who verifies documents, once the first came."""
+        return self._intake
+
+    def run(self) -> None:
+        """Work until told to stop; for a thread of its own."""
+        while not self._inbox.stopping:
+            pause_s = self._tick_s
+            try:
+                pause_s = self.turn()
+            except Exception:  # noqa: BLE001 - the boundary of the thread
+                _log.exception("updating: a turn failed")
+            self._inbox.wait(pause_s)
+
+    def turn(self) -> float:
+        """Take in what waits, work it off, and return how many seconds may pass until the next turn."""
+        document, requests = self._inbox.take()
+        if document is None and self._postponed is not None and self._monotonic() >= self._postponed[1]:
+            document = self._postponed[0]
+        if document is not None:
+            self._postponed = None
+            self._take_document(document)
+        for request in requests:
+            self._carry_out(request)
+        for request, path in self._desk.requests():
+            self._carry_out(request)
+            self._desk.answer(request, path)
+        wait_s = self._transactions.tick()
+        self._transactions.work()
+        self._desk.show()
+        return self._tick_s if wait_s is None else min(wait_s, self._tick_s)
+
+    def _take_document(self, raw: bytes) -> None:
+        if self._intake is None:
+            if self._make_intake is None:
+                return
+            self._intake = self._make_intake()
+        try:
+            assignment = self._intake.take(raw, self._transactions.state)
+        except PeerError as error:
+            _log.info("an assignment can't be verified yet: %s", error)
+            self._postponed = (raw, self._monotonic() + _RETRY_S)
+            return
+        if assignment is not None:
+            self._transactions.take_over(assignment)
+        elif self._intake.refusal is not None:
+            self._tell_refusal()
+
+    def _tell_refusal(self) -> None:
+        refusal = self._intake.refusal if self._intake else None
+        if refusal is None:
+            return
+        _log.warning("an assignment was refused: %s", refusal.message)
+        event = self._messages.event("refused", data={"code": refusal.code, "message": refusal.message[:500]})
+        try:
+            self._spool.append(Up.EVENT, event, key=f"refused/{refusal.code}/{refusal.document}")
+        except ShoalError as error:
+            _log.error("the refusal could not be spooled: %s", error)
+
+    def _carry_out(self, request: RollBackRequest) -> None:
+        try:
+            self._transactions.roll_back(request.slot, request.reason)
+        except ShoalError as error:
+            request.error = error
+        finally:
+            request.done.set()

@@ -1,0 +1,223 @@
+"""The thread that tells the server: windows and events from the spool, and what really runs.
+
+Owns which message goes out when. A spooled message is deleted only by the server's acknowledgement; presence, birth and
+reported are sent anew after every connect, reported also after every change (gathered for a moment). The same thread
+closes the windows, so that an agent needs no further one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from shoal_agent.domain.device import DeviceState
+from shoal_agent.domain.outbox import Outbox, as_ranges
+from shoal_agent.ports import Clock, Link, LinkHandlers, Spool
+from shoal_agent.updating.messages import Messages
+from shoal_protocol.errors import ContentError, ShoalError
+from shoal_protocol.mqtt.messages import MAX_PAYLOAD, parse_ack
+from shoal_protocol.mqtt.topics import Down, Up
+
+if TYPE_CHECKING:
+    from shoal_agent.runtime.windows import ClosedWindow, WindowClock
+
+_IDLE_S = 5.0
+_GATHER_S = 0.05
+_log = logging.getLogger(__name__)
+
+
+class WindowSpool:
+    """Where closed windows go: encoded once, stored, never changed again.
+
+    Args:
+        spool: Keeps them.
+        messages: Gives the head of the message and the events about losses.
+        stored: Called after each.
+    """
+
+    def __init__(self, spool: Spool, messages: Messages, *, stored: Callable[[], None]) -> None:
+        self._spool = spool
+        self._messages = messages
+        self._stored = stored
+        self.failed = 0
+        """Windows that could not be stored since the start."""
+
+    def append(self, window: ClosedWindow) -> None:
+        """Store one window; what can't be stored is counted and logged, never raised into the clock of windows."""
+        try:
+            self._spool.append(Up.PROFILE, lambda seq: self._messages.window(seq, window))
+            self._spool.make_room(self._lost)
+        except ShoalError as error:
+            self.failed += 1
+            _log.error("the window of slot %s is lost: %s", window.slot, error)
+        self._stored()
+
+    def _lost(self, seq: int, dropped: list[int]) -> bytes:
+        ranges = as_ranges(dropped)[:512]
+        return self._messages.event("lost", data={"ranges": ranges, "count": len(dropped)})(seq)
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What is told about the device, asked for at every report.
+
+    Attributes:
+        facts: Fields of the birth message.
+        state: Of the device.
+        progress: Share of the download, by slot.
+        variants: Path of the variant that runs, by slot.
+    """
+
+    facts: Callable[[], Mapping[str, Any]]
+    state: Callable[[], DeviceState]
+    progress: Callable[[], Mapping[str, float]]
+    variants: Callable[[], Mapping[str, str]]
+
+
+class Uplink:
+    """Sends what one device has to say.
+
+    Args:
+        link: To the server; none: nothing is sent, the spool still fills.
+        spool: What waits.
+        messages: Makes messages.
+        situation: What is told.
+        windows: Closed on this thread.
+        monotonic: Seconds for durations.
+        resend_s: After so many seconds without acknowledgement a message is sent again.
+    """
+
+    def __init__(
+        self,
+        link: Link | None,
+        *,
+        spool: Spool,
+        messages: Messages,
+        situation: Situation,
+        windows: WindowClock,
+        monotonic: Clock,
+        resend_s: float,
+    ) -> None:
+        self._link = link
+        self._spool = spool
+        self._messages = messages
+        self._situation = situation
+        self._windows = windows
+        self._monotonic = monotonic
+        self._outbox = Outbox(resend_s=resend_s)
+        self._acks: deque[bytes] = deque(maxlen=64)
+        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._connected_anew = self._changed = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether the server can be told something now."""
+        return self._link is not None and self._link.connected
+
+    def start_link(self, on_document: Callable[[bytes], None]) -> None:
+        """Connect in the background; documents go to `on_document`."""
+        if self._link is None:
+            return
+
+        def on_message(kind: Down, payload: bytes) -> None:
+            if kind is Down.DESIRED:
+                on_document(payload)
+            else:
+                self._acks.append(payload)
+                self._wake.set()
+
+        self._link.start(
+            LinkHandlers(
+                on_message=on_message,
+                on_connected=self._on_connected,
+                greeting=self._messages.greeting,
+                farewell=self._messages.farewell,
+            )
+        )
+
+    def changed(self) -> None:
+        """Say that there is something new to report."""
+        self._changed = True
+        self._wake.set()
+
+    def nudge(self) -> None:
+        """Say that something new is in the spool."""
+        self._wake.set()
+
+    def run(self) -> None:
+        """Work until told to stop; for a thread of its own."""
+        while not self._stopping.is_set():
+            pause_s = _IDLE_S
+            try:
+                pause_s = self.turn()
+            except Exception:  # noqa: BLE001 - the boundary of the thread
+                _log.exception("telling the server: a turn failed")
+            if self._wake.wait(pause_s):
+                self._stopping.wait(_GATHER_S)
+
+    def stop(self) -> None:
+        """Close the open windows, tell what can be told, and say good-bye; the caller has stopped the thread's work."""
+        self._stopping.set()
+        self._wake.set()
+
+    def finish(self) -> None:
+        """After the thread has ended: close the windows and the link."""
+        self._windows.close_all()
+        if self._link is not None:
+            if self._link.connected:
+                self._report()
+                self._flush()
+            self._link.stop()
+
+    def turn(self) -> float:
+        """Close windows, take acknowledgements, send what is due; return how many seconds may pass until the next."""
+        self._wake.clear()
+        self._windows.tick()
+        while self._acks:
+            self._acknowledge(self._acks.popleft())
+        if self.connected:
+            self._talk()
+        return max(min(self._windows.due_in_s(), _IDLE_S), 0.001)
+
+    def _on_connected(self) -> None:
+        self._connected_anew = True
+        self._wake.set()
+
+    def _talk(self) -> None:
+        assert self._link is not None
+        if self._connected_anew:
+            self._connected_anew = False
+            self._outbox = self._outbox.reconnected()
+            self._link.publish(Up.BIRTH, self._messages.birth(self._situation.facts()))
+            self._changed = True
+        if self._changed:
+            self._changed = False
+            self._report()
+        self._flush()
+
+    def _report(self) -> None:
+        assert self._link is not None
+        situation = self._situation
+        self._link.publish(
+            Up.REPORTED,
+            self._messages.reported(situation.state(), progress=situation.progress(), variants=situation.variants()),
+        )
+
+    def _flush(self) -> None:
+        assert self._link is not None
+        now, waiting = self._monotonic(), self._spool.waiting()
+        self._outbox = self._outbox.forget(waiting)
+        for message in self._spool.read(self._outbox.due(waiting, now)):
+            if len(message.body) > MAX_PAYLOAD or not self._link.publish(message.kind, message.body):
+                break
+            self._outbox = self._outbox.hand_over([message.seq], now)
+
+    def _acknowledge(self, raw: bytes) -> None:
+        try:
+            self._spool.acknowledge(parse_ack(raw))
+        except ContentError as error:
+            _log.warning("an acknowledgement does not parse: %s", error)

@@ -1,0 +1,215 @@
+"""The steps of an update, each from a target to the event that follows: check, fetch, test.
+
+Owns which fault is final and which only postpones: what the transport or this machine did is tried again; what the
+bundle is or does is final. It keeps no state of slots.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from shoal_agent.domain.fit import DeviceFacts, misfits
+from shoal_agent.domain.slot import Cleared, Fetched, Passed, Postponed, Refused, SlotEvent, Target
+from shoal_agent.errors import CancelledError, DiskFullError, ListUnusableError, UnfitError
+from shoal_agent.ports import BlobStore, Cancelled, Fetcher, Preflight, PreflightLimits, Trust
+from shoal_protocol.bundle.layout import BUNDLE_JSON
+from shoal_protocol.bundle.manifest import Descriptor, Manifest, parse_manifest
+from shoal_protocol.bundle.schema import BundleInfo, parse_bundle_info
+from shoal_protocol.errors import ContentError, DigestMismatchError, LocalError, PeerError, ShoalError, TrustError
+from shoal_protocol.trust.targets import SignedList, TargetEntry
+
+RESERVE_BYTES = 16 << 20
+"""Room that an update leaves on the disk, for the state, the spool and everybody else."""
+
+ROOM_FACTOR = 1.1
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The outside world that the steps use."""
+
+    store: BlobStore
+    fetcher: Fetcher
+    trust: Trust
+    preflight: Preflight
+    facts: DeviceFacts
+
+
+@dataclass(frozen=True)
+class _Release:
+    """A target that is being installed: what the signed list says, and its manifest."""
+
+    entry: TargetEntry
+    raw: bytes
+    manifest: Manifest
+
+
+class Work:
+    """Carries out the steps; one update at a time.
+
+    Args:
+        parts: The outside world.
+        preflight_s: Wall clock of a self-test, seconds.
+        threads: Of onnxruntime.
+    """
+
+    def __init__(self, parts: Parts, *, preflight_s: float, threads: int) -> None:
+        self._parts = parts
+        self._preflight_s = preflight_s
+        self._threads = threads
+        self._releases: dict[str, _Release] = {}
+
+    def check(self, target: Target, *, cancelled: Cancelled) -> SlotEvent:
+        """Check trust and fit; fetches the manifest and ``bundle.json``, which say what will be needed.
+
+        Raises:
+            CancelledError: It was given up.
+        """
+        digest = target.digest or ""
+
+        def run() -> SlotEvent:
+            entry = self._signed(digest).check(digest)
+            release = self._release(entry)
+            info = self._bundle_info(release, cancelled)
+            faults = misfits(info, self._parts.facts, platform=entry.platform)
+            if faults:
+                raise UnfitError("; ".join(faults))
+            self._check_room(release)
+            return Cleared()
+
+        return _guarded(run)
+
+    def fetch(self, target: Target, *, progress: Callable[[float], None], cancelled: Cancelled) -> SlotEvent:
+        """Fetch every missing file, and declare the bundle whole.
+
+        Raises:
+            CancelledError: It was given up; what came is kept.
+        """
+        digest = target.digest or ""
+
+        def run() -> SlotEvent:
+            release = self._releases.get(digest) or self._release(self._signed(digest).check(digest))
+            total = max(release.manifest.total_bytes, 1)
+            for blob in self._missing(release):
+                progress(1.0 - sum(b.size for b in self._missing(release)) / total)
+                self._fetch_blob(release.entry.model, blob, cancelled)
+            self._parts.store.add_bundle(release.raw)
+            progress(1.0)
+            return Fetched()
+
+        return _guarded(run)
+
+    def test(self, digest: str, *, cancelled: Cancelled) -> SlotEvent:
+        """Run the golden rows in a child process.
+
+        Raises:
+            CancelledError: It was given up.
+        """
+
+        def run() -> SlotEvent:
+            outcome = self._parts.preflight.run(digest, limits=self._limits(digest), cancelled=cancelled)
+            if outcome.passed:
+                _log.info("bundle %s passed its self-test: %s", digest, outcome.measured)
+                return Passed()
+            kind = Postponed if outcome.transient else Refused
+            return kind(outcome.code, outcome.message)
+
+        return _guarded(run)
+
+    def needed_parts(self) -> set[str]:
+        """Return the digests of blobs that releases under way need, for garbage collection."""
+        return {blob.digest for release in self._releases.values() for blob in release.manifest.blobs()}
+
+    def forget(self) -> None:
+        """Drop what is known of releases; nothing is under way any more."""
+        self._releases.clear()
+
+    def _signed(self, digest: str) -> SignedList:
+        """Return the newest list; without network the known one serves, if it names the digest."""
+        try:
+            try:
+                return self._parts.trust.refresh()
+            except PeerError:
+                known = self._parts.trust.known()
+                if known is None or (known.find(digest) is None and digest not in known.deny):
+                    raise
+                return known
+        except TrustError as error:
+            # a list that can't be trusted is not the bundle's fault, and may come right later
+            raise ListUnusableError(f"the signed list can't be used: {error.message}", hint=error.hint) from error
+
+    def _release(self, entry: TargetEntry) -> _Release:
+        stored = self._parts.store.manifest(entry.digest)
+        if stored is not None and all(self._parts.store.has(blob) for blob in stored.blobs()):
+            raw = self._parts.store.manifest_bytes(entry.digest)
+        else:
+            raw = self._parts.fetcher.manifest(entry.model, entry.digest, size=entry.size)
+        release = _Release(entry, raw, parse_manifest(raw))
+        self._releases[entry.digest] = release
+        return release
+
+    def _bundle_info(self, release: _Release, cancelled: Cancelled) -> BundleInfo:
+        blob = release.manifest.files().get(BUNDLE_JSON)
+        if blob is None:
+            raise ContentError(f"the bundle {release.entry.path} has no {BUNDLE_JSON}")
+        if not self._parts.store.has(blob):
+            self._fetch_blob(release.entry.model, blob, cancelled)
+        return parse_bundle_info(self._parts.store.read(blob.digest))
+
+    def _missing(self, release: _Release) -> list[Descriptor]:
+        unique = {blob.digest: blob for blob in release.manifest.blobs()}
+        return [blob for blob in unique.values() if not self._parts.store.has(blob)]
+
+    def _check_room(self, release: _Release) -> None:
+        missing = sum(blob.size for blob in self._missing(release))
+        need, free = int(missing * ROOM_FACTOR) + RESERVE_BYTES if missing else 0, self._parts.store.free_bytes()
+        if need > free:
+            raise DiskFullError(f"the update needs {need} bytes on the disk, {free} are free")
+
+    def _fetch_blob(self, model: str, blob: Descriptor, cancelled: Cancelled) -> None:
+        """Fetch one blob; a wrong one is fetched once more from its first byte, because a cache may have broken it."""
+        for last in (False, True):
+            part = self._parts.store.part(blob.digest)
+            try:
+                self._parts.fetcher.blob(model, blob, part, cancelled=cancelled)
+                self._parts.store.adopt(blob)
+            except DigestMismatchError:
+                self._parts.store.discard_part(blob.digest)
+                if last:
+                    raise
+            else:
+                return
+
+    def _limits(self, digest: str) -> PreflightLimits:
+        manifest = self._parts.store.manifest(digest)
+        blob = manifest.files().get(BUNDLE_JSON) if manifest else None
+        if blob is None:
+            raise ContentError(f"the bundle {digest} is not stored whole")
+        runtime = parse_bundle_info(self._parts.store.read(blob.digest)).runtime
+        return PreflightLimits(
+            memory_bytes=runtime.memory_budget_bytes,
+            wall_s=self._preflight_s,
+            threads=self._threads,
+            latency_budget_ms=runtime.latency_budget_ms,
+        )
+
+
+def _guarded(run: Callable[[], SlotEvent]) -> SlotEvent:
+    """Run a step and say what its fault means.
+
+    Raises:
+        CancelledError: It was given up.
+    """
+    try:
+        return run()
+    except CancelledError:
+        raise
+    except (PeerError, LocalError) as error:
+        return Postponed(error.code, error.message)
+    except ShoalError as error:
+        return Refused(error.code, error.message)
+    except OSError as error:
+        return Postponed("disk", f"a file operation failed: {error}")
