@@ -1,0 +1,209 @@
+"""The routes of the local interface: which path asks for what, and how an error is told.
+
+Owns names and status codes; the wire forms are `inference_protocol`'s and `plain_rows`', the socket is `http`'s. Every
+answer of a model names the bundle's version and digest.
+
+    GET  /v2  /v2/health/live  /v2/health/ready  /v2/models
+    GET  /v2/models/{slot}[/versions/{version}][/ready]
+    POST /v2/models/{slot}[/versions/{version}]/infer
+    POST /v1/predict[?slot=NAME]
+    GET  /metrics
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from shoal_agent.errors import NoModelError
+from shoal_agent.runtime.errors import InferenceError
+from shoal_agent.runtime.model import LoadedModel
+from shoal_agent.runtime.slots import SlotTable
+from shoal_agent.serving import inference_protocol as protocol
+from shoal_agent.serving.http_message import Head, HttpError, Response
+from shoal_agent.serving.metrics import CONTENT_TYPE, exposition
+from shoal_agent.serving.plain_rows import answer_rows, as_json, parse_rows
+from shoal_protocol.errors import CallerError, LocalError, ShoalError
+
+_log = logging.getLogger(__name__)
+_PROBLEM = "application/problem+json"
+
+
+class Api:
+    """Answers requests from a device's slots.
+
+    Args:
+        slots: The models.
+        hosts: Names that a request may address in ``Host``; none: any. On loopback this refuses a web page that reaches
+            us under a name of its own (DNS rebinding).
+    """
+
+    def __init__(self, slots: SlotTable, *, hosts: frozenset[str] | None = None) -> None:
+        self._slots = slots
+        self._hosts = hosts
+
+    def handle(self, head: Head, body: bytes) -> Response:
+        """Answer one request; every error becomes an answer too."""
+        try:
+            self._guard(head)
+            return self._route(head, body)
+        except ShoalError as error:
+            return problem(error)
+        except Exception:  # noqa: BLE001  (the loop's boundary: a bad request must not end the connection's thread)
+            _log.exception("a request failed: %s %s", head.method, head.path)
+            return problem(LocalError("the agent failed on this request; its log says why"))
+
+    def _guard(self, head: Head) -> None:
+        """Refuse web pages: they may send what looks like a plain request to any port of this machine."""
+        if "origin" in head.headers:
+            raise HttpError(403, "requests from web pages are not answered", hint="call it from a program, not a page")
+        if self._hosts is not None and _host_name(head.headers.get("host", "")) not in self._hosts:
+            raise HttpError(
+                403, f"Host is {head.headers.get('host', '')!r:.80}, expected {' or '.join(sorted(self._hosts))}"
+            )
+
+    def _route(self, head: Head, body: bytes) -> Response:
+        match head.path.strip("/").split("/"):
+            case ["v2", "models", slot, *rest]:
+                return self._model_route(head, body, slot, rest)
+            case ["v1", "predict"]:
+                return _only(head, "POST", lambda: self._predict(head, body))
+            case ["v2"]:
+                version = importlib.metadata.version("shoal-agent")
+                return _only(head, "GET", lambda: _json(protocol.server_metadata(version)))
+            case ["v2", "health", "live"]:
+                return _only(head, "GET", lambda: _json({"live": True}))
+            case ["v2", "health", "ready"]:
+                return _only(head, "GET", self._ready)
+            case ["v2", "models"]:
+                return _only(head, "GET", self._models)
+            case ["metrics"]:
+                page = exposition(self._slots.observed())
+                return _only(head, "GET", lambda: Response(200, page, CONTENT_TYPE))
+        raise HttpError(404, f"there is no {head.path!r:.120} here", hint="see /v2, /v2/models, /v1/predict, /metrics")
+
+    def _model_route(self, head: Head, body: bytes, slot: str, rest: Sequence[str]) -> Response:
+        version = None
+        if len(rest) >= 2 and rest[0] == "versions":
+            version, rest = rest[1], rest[2:]
+        match list(rest):
+            case ["infer"]:
+                return _only(head, "POST", lambda: self._infer(head, body, slot, version))
+            case ["ready"]:
+                return _only(head, "GET", lambda: _json({"name": slot, "ready": bool(self._model(slot, version))}))
+            case []:
+                return _only(head, "GET", lambda: self._metadata(slot, version))
+        raise HttpError(404, f"a model has no {'/'.join(rest)!r:.80}", hint="see /infer, /ready and the model itself")
+
+    def _model(self, slot: str, version: str | None) -> LoadedModel:
+        model = self._slots.get(slot)
+        if model is None:
+            names = ", ".join(self._slots.names()) or "none"
+            raise HttpError(404, f"there is no model in slot {slot!r:.80}; slots with a model: {names}")
+        if version is not None and version != model.version:
+            raise HttpError(404, f"slot {slot!r:.80} runs version {model.version}, not {version!r:.80}")
+        return model
+
+    def _infer(self, head: Head, body: bytes, slot: str, version: str | None) -> Response:
+        model = self._model(slot, version)
+        length = head.headers.get(protocol.HEADER_LENGTH)
+        if length is not None and not (length.isascii() and length.isdigit()):
+            raise HttpError(400, f"Inference-Header-Content-Length is {length!r:.40}, expected a number")
+        request = protocol.parse_infer(body, None if length is None else int(length))
+        prediction = model.predict(request.tensors)
+        parameters = {"digest": model.digest, "prediction_id": prediction.prediction_id}
+        answer = protocol.InferAnswer(slot, model.version, prediction, parameters)
+        payload, json_length = protocol.encode_infer(answer, request)
+        if json_length is None:
+            return Response(200, payload)
+        headers = {"Inference-Header-Content-Length": str(json_length)}
+        return Response(200, payload, "application/octet-stream", headers)
+
+    def _predict(self, head: Head, body: bytes) -> Response:
+        slot = head.query.get("slot") or self._only_slot()
+        model = self._model(slot, None)
+        prediction = model.predict_rows(parse_rows(body))
+        return _json(
+            {
+                "slot": slot,
+                "bundle": prediction.bundle,
+                "version": prediction.version,
+                "digest": prediction.digest,
+                "prediction_id": prediction.prediction_id,
+                "predictions": answer_rows(prediction, model.schema),
+            }
+        )
+
+    def _only_slot(self) -> str:
+        names = self._slots.names()
+        if not names:
+            raise NoModelError("no slot has a model yet", hint="see `shoal-agent status`")
+        if len(names) > 1:
+            raise HttpError(400, f"there are {len(names)} slots; say which: ?slot={names[0]}", hint=", ".join(names))
+        return names[0]
+
+    def _ready(self) -> Response:
+        names = self._slots.names()
+        if not names:
+            raise NoModelError("no slot has a model", hint="see `shoal-agent status`")
+        return _json({"ready": True})
+
+    def _models(self) -> Response:
+        models = [(slot, model) for slot in self._slots.names() if (model := self._slots.get(slot)) is not None]
+        return _json(
+            {"models": [{"name": s, "bundle": m.name, "version": m.version, "digest": m.digest} for s, m in models]}
+        )
+
+    def _metadata(self, slot: str, version: str | None) -> Response:
+        model = self._model(slot, version)
+        document = protocol.model_metadata(slot, model.version, model.schema)
+        return _json({**document, "parameters": {"bundle": model.name, "digest": model.digest}})
+
+
+def problem(error: ShoalError) -> Response:
+    """Return an error as problem+json (RFC 9457), with ``error`` for clients of the inference protocol."""
+    status = _status(error)
+    document: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": error.message,
+        "code": error.code,
+        "error": error.message,
+    }
+    if error.hint:
+        document["hint"] = error.hint
+    if "faults" in error.data:
+        document["faults"] = error.data["faults"]
+    headers = {"Allow": error.allow} if isinstance(error, HttpError) and error.allow else {}
+    return Response(status, as_json(document), _PROBLEM, headers)
+
+
+def _status(error: ShoalError) -> int:
+    if isinstance(error, HttpError):
+        return error.status
+    if isinstance(error, NoModelError):
+        return 503
+    if isinstance(error, CallerError):
+        return 400
+    return 500 if isinstance(error, (InferenceError, LocalError)) else 502
+
+
+def _only(head: Head, method: str, answer: Callable[[], Response]) -> Response:
+    if head.method == method or (method == "GET" and head.method == "HEAD"):
+        return answer()
+    allow = "GET, HEAD" if method == "GET" else method
+    raise HttpError(405, f"{head.path!r:.120} takes {allow}, not {head.method}", allow=allow)
+
+
+def _json(document: Mapping[str, Any]) -> Response:
+    return Response(200, as_json(document))
+
+
+def _host_name(host: str) -> str:
+    """Return the name of a Host header without its port, as sent: ``[::1]`` keeps its brackets."""
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdigit() else host).lower()

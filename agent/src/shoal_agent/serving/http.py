@@ -1,0 +1,154 @@
+"""The socket side of the local interface: a small HTTP/1.1 server on loopback or a Unix socket.
+
+One thread a connection, since a device has few local clients and the path of one request is what counts: asyncio with
+httptools measured 3.2 times the floor of a bare socket reply plus the raw run, and a web framework more. Every limit is
+explicit: connections, bytes of head and body, seconds without progress.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import struct
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from shoal_agent.serving.api import problem
+from shoal_agent.serving.connection import Connection, Handler, Limits
+from shoal_agent.serving.http_message import HttpError, encode_response
+from shoal_agent.serving.listen import Listen
+from shoal_protocol.errors import LocalError
+
+_log = logging.getLogger(__name__)
+
+
+class LocalServer:
+    """Serves a handler.
+
+    Args:
+        handler: Answers a request; must not raise.
+        listen: Where.
+        limits: What a client may use.
+    """
+
+    def __init__(self, handler: Handler, listen: Listen, *, limits: Limits | None = None) -> None:
+        self._handler = handler
+        self._listen = listen
+        self._limits = limits or Limits()
+        self._socket: socket.socket | None = None
+        self._thread: threading.Thread | None = None
+        self._connections: dict[socket.socket, threading.Thread] = {}
+        self._lock = threading.Lock()
+
+    def start(self) -> str:
+        """Listen and answer in threads of our own.
+
+        Returns:
+            The address to connect to: ``http://127.0.0.1:8130`` or ``unix:/path``.
+
+        Raises:
+            LocalError: The address is taken or not ours.
+        """
+        try:
+            self._socket = self._bound()
+        except OSError as error:
+            where = self._listen.path or f"{self._listen.host}:{self._listen.port}"
+            raise LocalError(
+                f"can't listen on {where}: {error}", hint="choose another address with --listen"
+            ) from error
+        self._thread = threading.Thread(target=self._accept, args=(self._socket,), name="shoal-http", daemon=True)
+        self._thread.start()
+        if self._listen.path is not None:
+            return f"unix:{self._listen.path}"
+        host = f"[{self._listen.host}]" if ":" in self._listen.host else self._listen.host
+        return f"http://{host}:{self._socket.getsockname()[1]}"
+
+    def stop(self) -> None:
+        """Close the listener and every connection, and wait for their threads."""
+        listener, self._socket = self._socket, None
+        if listener is None:
+            return
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        if self._listen.path is not None:
+            self._listen.path.unlink(missing_ok=True)
+        with self._lock:
+            open_ones = list(self._connections.items())
+        for connection, _ in open_ones:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in [self._thread, *(thread for _, thread in open_ones)]:
+            if thread is not None:
+                thread.join(timeout=5)
+
+    def _bound(self) -> socket.socket:
+        path = self._listen.path
+        if path is None:
+            family = socket.AF_INET6 if ":" in self._listen.host else socket.AF_INET
+            return socket.create_server((self._listen.host, self._listen.port), family=family, backlog=128)
+        _remove_stale(path)
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            listener.bind(str(path))
+            path.chmod(0o660)
+            listener.listen(128)
+        except OSError:
+            listener.close()
+            raise
+        return listener
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                if self._socket is None:
+                    return
+                time.sleep(0.05)  # no file descriptors left: let connections end
+                continue
+            with self._lock:
+                is_full = len(self._connections) >= self._limits.connections
+                if not is_full:
+                    thread = threading.Thread(target=self._serve, args=(connection,), name="shoal-http", daemon=True)
+                    self._connections[connection] = thread
+            if is_full:
+                _refuse(connection, self._limits.connections)
+            else:
+                thread.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            with connection:
+                if self._listen.path is None:
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                # by the kernel: Python's own timeouts would cost a poll() at each call
+                seconds = struct.pack("ll", self._limits.idle_s, 0)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
+                Connection(connection, self._handler, self._limits).serve()
+        except OSError as error:
+            _log.debug("a local connection ended: %s", error)
+        finally:
+            with self._lock:
+                self._connections.pop(connection, None)
+
+
+def _refuse(connection: socket.socket, most: int) -> None:
+    error = HttpError(503, f"there are {most} connections already", hint="keep one open and reuse it")
+    with suppress(OSError), connection:
+        connection.settimeout(0)
+        connection.send(encode_response(problem(error), keep_alive=False))
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove the socket of a process that is gone; a living one's is left, so that bind() says it is taken."""
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,145 @@
+"""HTTP/1.1 as bytes: the head of a request, parsed strictly, and the bytes of an answer.
+
+Owns the syntax of RFC 9112 as far as a local interface needs it: origin-form targets, a body by ``Content-Length``.
+What is ambiguous (two lengths, folded lines, bare line feeds, chunks) is refused, so that nobody in between can read a
+request differently. Pure: no socket.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from urllib.parse import parse_qsl, unquote
+
+from shoal_protocol.errors import CallerError
+
+MAX_HEAD_BYTES = 16 * 1024
+MAX_HEADERS = 64
+
+_REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) (/[\x21-\x7e]{0,2047}) HTTP/1\.([01])")
+_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}):[ \t]*([\x20-\x7e\x80-\xff\t]*)")
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
+
+
+class HttpError(CallerError):
+    """A request that this interface does not take.
+
+    Attributes:
+        status: HTTP status of the answer.
+        allow: Methods that the path has, for 405.
+    """
+
+    code = "http"
+
+    def __init__(self, status: int, message: str, *, hint: str = "", allow: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.allow = allow
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of a request.
+
+    Attributes:
+        method: As sent.
+        path: Decoded, without the query.
+        query: The last value of each name.
+        headers: By lower-case name; repeated ones are joined by commas.
+        content_length: Bytes of the body that follow.
+        keep_alive: Whether the connection stays open after the answer.
+        expects_continue: Whether the client waits for ``100 Continue``.
+    """
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    content_length: int
+    keep_alive: bool
+    expects_continue: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def parse_head(raw: bytes) -> Head:
+    """Parse the head of a request.
+
+    Args:
+        raw: All before the empty line, which is not included.
+
+    Raises:
+        HttpError: It is malformed or not offered here.
+    """
+    lines = raw.decode("latin-1").split("\r\n")
+    request_line = _REQUEST_LINE.fullmatch(lines[0])
+    if request_line is None:
+        raise HttpError(400, f"{lines[0]!r:.80} is no request line of HTTP/1.1 with a path")
+    if len(lines) > MAX_HEADERS + 1:
+        raise HttpError(431, f"the request has more than {MAX_HEADERS} headers")
+    headers: dict[str, str] = {}
+    for line in lines[1:]:
+        parsed = _HEADER.fullmatch(line)
+        if parsed is None:
+            raise HttpError(400, f"{line!r:.80} is no header")
+        name, value = parsed[1].lower(), parsed[2].strip(" \t")
+        headers[name] = f"{headers[name]},{value}" if name in headers else value
+    method, target, minor = request_line.groups()
+    path, _, query = target.partition("?")
+    connection = {token.strip().lower() for token in headers.get("connection", "").split(",")}
+    return Head(
+        method,
+        unquote(path),
+        _query(query) if query else {},
+        headers,
+        _content_length(headers),
+        "close" not in connection if minor == "1" else "keep-alive" in connection,
+        headers.get("expect", "").lower() == "100-continue",
+    )
+
+
+def encode_response(response: Response, *, keep_alive: bool, head_only: bool = False) -> bytes:
+    """Return the bytes of an answer.
+
+    Args:
+        response: The answer.
+        keep_alive: Whether the connection stays open.
+        head_only: For HEAD: the length of the body without the body.
+    """
+    extra = "".join([f"{name}: {value}\r\n" for name, value in response.headers.items()])
+    head = (
+        f"HTTP/1.1 {response.status} {_REASONS.get(response.status, '')}\r\n"
+        f"Content-Type: {response.content_type}\r\n"
+        f"Content-Length: {len(response.body)}\r\n"
+        f"{extra}{'' if keep_alive else 'Connection: close' + chr(13) + chr(10)}\r\n"
+    ).encode("latin-1")
+    return head if head_only else head + response.body
+
+
+def _query(text: str) -> dict[str, str]:
+    try:
+        return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=32))
+    except ValueError as error:
+        raise HttpError(400, f"the query does not parse: {error}") from error
+
+
+def _content_length(headers: Mapping[str, str]) -> int:
+    if "transfer-encoding" in headers:
+        raise HttpError(411, "a body must come with Content-Length; chunks are not taken")
+    text = headers.get("content-length", "0")
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise HttpError(400, f"Content-Length is {text!r:.40}, expected one number")
+    return int(text)

@@ -1,0 +1,72 @@
+"""Plain rows: the form of ``POST /v1/predict`` for those who have records, not tensors.
+
+``[{"age": 34, "city": "Bern"}]`` goes in; for each row its outputs by name come out, probabilities by class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy.typing as npt
+
+from shoal_agent.runtime.prediction import Prediction
+from shoal_agent.serving.inference_protocol import RequestError
+from shoal_protocol.bundle.schema import ModelSchema
+
+MAX_ROWS = 65_536
+
+_rows_decoder = msgspec.json.Decoder(list[dict[str, Any]])
+_object_decoder = msgspec.json.Decoder(dict[str, Any])
+
+
+def parse_rows(body: bytes) -> list[dict[str, Any]]:
+    """Parse a body: a list of rows, ``{"rows": [...]}``, or one row alone.
+
+    Raises:
+        RequestError: It is none of these, or too long.
+    """
+    try:
+        rows = _rows_decoder.decode(body) if body.lstrip()[:1] == b"[" else _from_object(_object_decoder.decode(body))
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise RequestError(f'the body is no list of rows such as [{{"age": 34}}]: {error}') from error
+    if not 0 < len(rows) <= MAX_ROWS:
+        raise RequestError(f"the body has {len(rows)} rows, expected 1 to {MAX_ROWS}")
+    return rows
+
+
+def answer_rows(prediction: Prediction, schema: ModelSchema) -> list[dict[str, Any]]:
+    """Turn a prediction into one object a row.
+
+    Args:
+        prediction: Each output, rows first.
+        schema: Gives the texts of the classes.
+    """
+    classes = {output.name: output.classes for output in schema.outputs}
+    columns = {name: _column(array, classes.get(name)) for name, array in prediction.items()}
+    count = max((len(values) for values in columns.values()), default=0)
+    return [{name: values[at] for name, values in columns.items() if at < len(values)} for at in range(count)]
+
+
+def _from_object(document: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = document.get("rows")
+    if isinstance(rows, list) and len(document) == 1:
+        return msgspec.convert(rows, list[dict[str, Any]])
+    return [document]
+
+
+def _column(array: npt.NDArray[Any], classes: tuple[str, ...] | None) -> list[Any]:
+    if array.ndim == 0:
+        return [array.item()]
+    flat = array.reshape(len(array), -1)
+    if flat.shape[1] == 1:
+        return list(flat[:, 0].tolist())
+    if classes is not None and len(classes) == flat.shape[1]:
+        return [dict(zip(classes, row, strict=True)) for row in flat.tolist()]
+    return list(array.tolist())
+
+
+def as_json(document: Mapping[str, Any]) -> bytes:
+    """Encode an answer; NaN and infinities become ``null``."""
+    return msgspec.json.encode(document)
