@@ -26,10 +26,8 @@ def main(data: Path, listen: str) -> None:
     logging.basicConfig(level="WARNING", format="server: %(levelname)s %(name)s: %(message)s")
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C goes to the whole terminal; the show ends this process in turn
-    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the show ends this process in its turn
+    threading.Thread(target=_await_end, args=(ended,), daemon=True).start()
     server = Server(Settings(data=data, listen=listen, pace=QUICK))
     server.start()
     try:
@@ -38,6 +36,11 @@ def main(data: Path, listen: str) -> None:
         ended.wait()
     finally:
         server.stop()
+
+
+def _await_end(ended: threading.Event) -> None:
+    sys.stdin.read()
+    ended.set()
 
 
 if __name__ == "__main__":

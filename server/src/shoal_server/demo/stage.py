@@ -113,9 +113,8 @@ class Stage:
     def api_token(self, name: str, role: str) -> str:
         """Make an API token as a person would: log in, then ask for it."""
         with httpx2.Client(base_url=self.login.url, headers={"origin": self.login.url}) as http:
-            http.post(
-                "/api/v1/login", json={"name": self.login.name, "password": self.login.password}
-            ).raise_for_status()
+            person = {"name": self.login.name, "password": self.login.password}
+            http.post("/api/v1/login", json=person).raise_for_status()
             answer = http.post("/api/v1/tokens", json={"name": name, "role": role}).raise_for_status()
         return str(answer.json()["token"])
 

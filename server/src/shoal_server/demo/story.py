@@ -56,19 +56,14 @@ class Story:
             ("models_travel", "A data scientist packs and pushes two versions", self._models_travel),
             ("fleet_joins", f"{self._count} cameras join at three sites", self._fleet_joins),
             ("first_deployment", "Version 1.0 goes to every camera", self._first_deployment),
-            (
-                "staged_rollout",
-                "Version 1.1 is rolled out by stages, each judged by its predictions",
-                self._staged_rollout,
-            ),
+            ("staged_rollout", "Version 1.1 goes out by stages, judged by its predictions", self._staged_rollout),
             ("quiet_fleet", "Nothing happens, and nothing is alarmed", self._quiet_fleet),
             ("fog_localised", f"Fog drifts over {FOGGY_SITE}", self._fog_localised),
             ("bad_release_stopped", "Version 1.2 was trained on inverted images", self._bad_release_stopped),
             ("every_row_counted_once", "Every answer of every camera is counted, once", self._every_row_counted_once),
         ]
-        self._tell.say(
-            f"dashboard {self._stage.login.url}   login {self._stage.login.name} / {self._stage.login.password}"
-        )
+        login = self._stage.login
+        self._tell.say(f"dashboard {login.url}   login {login.name} / {login.password}")
         for number, (name, title, chapter) in enumerate(chapters, start=1):
             self._tell.chapter(number, title)
             try:
@@ -123,8 +118,8 @@ class Story:
         self._bundles[version] = bundle
         size_kb = sum(len(content) for content in bundle.files.values()) / 1000
         self._tell.say(
-            f"{MODEL}:{version} is {release.story}: packed, proven equal to scikit-learn on {len(release.sample)} images "
-            f"and pushed in {time.monotonic() - began:.1f} s ({size_kb:.0f} kB, {bundle.digest[:19]}…)"
+            f"{MODEL}:{version} is {release.story}: packed, proven equal to scikit-learn on {len(release.sample)} "
+            f"images and pushed in {time.monotonic() - began:.1f} s ({size_kb:.0f} kB, {bundle.digest[:19]}…)"
         )
 
     def _fleet_joins(self) -> None:
@@ -215,7 +210,7 @@ class Story:
         self._wait(lambda: ledger.rows() == answered, "the database holds as many rows as were answered", within_s=10)
         self._expect(not fleet.faults, f"predictions failed: {fleet.faults[:3]}")
         self._tell.say(
-            f"{sum(answered.values()):,} answers in {ledger.windows():,} windows, {ledger.bytes_per_window():.0f} bytes each; "
+            f"{sum(answered.values()):,} answers in {ledger.windows():,} windows of {ledger.bytes_per_window():.0f} bytes; "
             "none lost, none counted twice, none refused"
         )
 
