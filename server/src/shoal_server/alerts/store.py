@@ -1,0 +1,155 @@
+"""Alerts, stored: raised once for each cause, listed, acknowledged, silenced, resolved.
+
+Owns the queries; what an event does to an alert stands in `rules`. Every change takes the session of an open write
+transaction, so that an alert stands or falls with the change that it tells of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlmodel import Session, col, select
+
+from shoal_server.alerts.rules import AlertEvent, AlertState, after, parse_severity, raised_again
+from shoal_server.alerts.tables import Alert
+from shoal_server.errors import NotFoundError
+from shoal_server.storage.database import lock_for_transaction
+
+MAX_TITLE, MAX_BODY = 300, 20_000
+
+
+def raise_alert(
+    session: Session, *, kind: str, subject: str, title: str, body: str, severity: str, key: str, now: float
+) -> Alert:
+    """Tell people of a cause; while an alert of the same key is not resolved, that one is told again.
+
+    Args:
+        session: Of `Database.write()`.
+        kind: For example `drift` or `rollout`.
+        subject: What it is about, as in the audit: `slot:quality`, `rollout:quality-1.4`.
+        title: One line.
+        body: More, in plain text.
+        severity: `info`, `warning` or `critical`; an alert's severity never falls.
+        key: The same for each report of the same cause.
+        now: Seconds since the epoch.
+    """
+    told = parse_severity(severity)
+    lock_for_transaction(session, "alerts")
+    alert = open_alert(session, key)
+    if alert is None:
+        alert = Alert(
+            key=key,
+            kind=kind,
+            subject=subject,
+            severity=told,
+            title=title[:MAX_TITLE],
+            body=body[:MAX_BODY],
+            state=AlertState.OPEN,
+            raised_at=now,
+            updated_at=now,
+        )
+    else:
+        event = raised_again(parse_severity(alert.severity), told)
+        alert.state = after(AlertState(alert.state), event)
+        if event is AlertEvent.WORSE:
+            alert.severity = told
+        alert.title, alert.body = title[:MAX_TITLE], body[:MAX_BODY]
+        alert.updated_at = now
+        alert.count += 1
+    return _saved(session, alert)
+
+
+def resolve_alert(session: Session, key: str, *, now: float) -> Alert | None:
+    """Say that a cause is gone; returns its alert, None when there was none."""
+    alert = open_alert(session, key)
+    if alert is None:
+        return None
+    alert.state = after(AlertState(alert.state), AlertEvent.GONE)
+    alert.resolved_at = alert.updated_at = now
+    return _saved(session, alert)
+
+
+def acknowledge(session: Session, alert_id: int, *, by: str, now: float) -> Alert:
+    """Say that somebody has seen to it; does nothing to an alert that is resolved or acknowledged already.
+
+    Raises:
+        NotFoundError: There is no such alert.
+    """
+    alert = get(session, alert_id)
+    state = after(AlertState(alert.state), AlertEvent.ACKNOWLEDGE)
+    if state != alert.state:
+        alert.state, alert.acknowledged_at, alert.acknowledged_by = state, now, by
+        alert.updated_at = now
+    return _saved(session, alert)
+
+
+def silence(session: Session, alert_id: int, *, until: float) -> Alert:
+    """Keep an alert out of what is shown and sent unasked, until an instant.
+
+    Raises:
+        NotFoundError: There is no such alert.
+    """
+    alert = get(session, alert_id)
+    alert.silenced_until = until
+    return _saved(session, alert)
+
+
+def get(session: Session, alert_id: int) -> Alert:
+    """Return one alert.
+
+    Raises:
+        NotFoundError: There is none of that id.
+    """
+    alert = session.get(Alert, alert_id)
+    if alert is None:
+        raise NotFoundError(f"there is no alert {alert_id}", hint="shoalctl alert list")
+    return alert
+
+
+def open_alert(session: Session, key: str) -> Alert | None:
+    """Return the alert of this key that is not resolved."""
+    wanted = select(Alert).where(Alert.key == key, Alert.state != AlertState.RESOLVED)
+    return session.exec(wanted).first()
+
+
+def alerts(
+    session: Session,
+    *,
+    states: Collection[AlertState] = (),
+    kind: str | None = None,
+    subject: str | None = None,
+    before_id: int | None = None,
+    limit: int = 100,
+) -> list[Alert]:
+    """Return alerts, the newest first.
+
+    Args:
+        session: Of any transaction.
+        states: Only in these; empty: all.
+        kind: Only of this kind.
+        subject: Only about this.
+        before_id: Only older ones than this.
+        limit: At most so many.
+    """
+    wanted = select(Alert).order_by(col(Alert.id).desc()).limit(limit)
+    if states:
+        wanted = wanted.where(col(Alert.state).in_(list(states)))
+    if kind is not None:
+        wanted = wanted.where(Alert.kind == kind)
+    if subject is not None:
+        wanted = wanted.where(Alert.subject == subject)
+    if before_id is not None:
+        wanted = wanted.where(col(Alert.id) < before_id)
+    return list(session.exec(wanted))
+
+
+def acknowledged_keys(session: Session, *, kind: str) -> frozenset[str]:
+    """Return the keys of the alerts of a kind that are acknowledged and not resolved."""
+    wanted = select(Alert.key).where(Alert.state == AlertState.ACKNOWLEDGED, Alert.kind == kind)
+    return frozenset(session.exec(wanted))
+
+
+def _saved(session: Session, alert: Alert) -> Alert:
+    session.add(alert)
+    session.flush()
+    return alert
