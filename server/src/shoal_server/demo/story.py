@@ -210,8 +210,8 @@ class Story:
         self._wait(lambda: ledger.rows() == answered, "the database holds as many rows as were answered", within_s=10)
         self._expect(not fleet.faults, f"predictions failed: {fleet.faults[:3]}")
         self._tell.say(
-            f"{sum(answered.values()):,} answers in {ledger.windows():,} windows of {ledger.bytes_per_window():.0f} bytes; "
-            "none lost, none counted twice, none refused"
+            f"{sum(answered.values()):,} answers in {ledger.windows():,} windows of {ledger.bytes_per_window():.0f} "
+            "bytes; none lost, none counted twice, none refused"
         )
 
     def _roll_out(
