@@ -1,0 +1,224 @@
+"""Queries over windows, ledgers and malformed messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from sqlalchemy import bindparam, delete, func, select, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import Session, SQLModel, col
+
+from shoal_protocol.profile.codec import ProfileMessage, decode_profile
+from shoal_server.telemetry.ledger import Ledger
+from shoal_server.telemetry.tables import LedgerRow, MalformedRow, WindowRow
+
+KEPT_MALFORMED = 1000
+HEAD_BYTES = 256
+_MAX_ERROR = 300
+_KEYS_A_QUERY = 400  # SQLite allows 32,766 variables; short statements are also cached
+
+
+class LedgerKey(NamedTuple):
+    """Whose numbers a ledger holds."""
+
+    device: str
+    epoch: str
+
+
+@dataclass(frozen=True)
+class StoredWindow:
+    """One window as it came; `start_ms` is the server's view of its begin."""
+
+    id: int
+    device: str
+    seq: int
+    slot: str
+    digest: str
+    spec_hash: str
+    start_ms: int
+    length_ms: int
+    n: int
+    errors: int
+    received_at: float
+    body: bytes
+
+    @cached_property
+    def message(self) -> ProfileMessage:
+        """The message, parsed again."""
+        return decode_profile(self.body)
+
+
+_WINDOW = (
+    col(WindowRow.id),
+    col(WindowRow.device),
+    col(WindowRow.seq),
+    col(WindowRow.slot),
+    col(WindowRow.digest),
+    col(WindowRow.spec_hash),
+    col(WindowRow.start_ms),
+    col(WindowRow.length_ms),
+    col(WindowRow.n),
+    col(WindowRow.errors),
+    col(WindowRow.received_at),
+    col(WindowRow.body),
+)
+_LEDGER = (
+    col(LedgerRow.device),
+    col(LedgerRow.epoch),
+    col(LedgerRow.through),
+    col(LedgerRow.ranges),
+    col(LedgerRow.lost),
+)
+
+
+def windows(
+    session: Session,
+    *,
+    slot: str,
+    start_ms: int,
+    end_ms: int,
+    digests: Iterable[str] | None = None,
+    devices: Iterable[str] | None = None,
+) -> list[StoredWindow]:
+    """Return a slot's windows that begin in [start_ms, end_ms), in the order of begin, then device.
+
+    Args:
+        session: Of `Database.read()` or `write()`.
+        slot: The slot.
+        start_ms: Milliseconds since the epoch.
+        end_ms: Milliseconds since the epoch.
+        digests: Only of these bundles.
+        devices: Only of these devices; any number of them.
+    """
+    wanted = select(*_WINDOW).where(
+        col(WindowRow.slot) == slot, col(WindowRow.start_ms) >= start_ms, col(WindowRow.start_ms) < end_ms
+    )
+    if digests is not None:
+        wanted = wanted.where(col(WindowRow.digest).in_(list(digests)))
+    rows = session.execute(wanted.order_by(col(WindowRow.start_ms), col(WindowRow.device), col(WindowRow.id)))
+    if devices is None:
+        return [StoredWindow(*row) for row in rows]
+    chosen = frozenset(devices)  # here rather than in SQL: a cohort may be larger than a statement's variables
+    return [StoredWindow(*row) for row in rows if row[1] in chosen]
+
+
+def windows_after(session: Session, after_id: int, limit: int) -> list[StoredWindow]:
+    """Return the windows stored after the one with this id, in the order in which they were stored."""
+    wanted = select(*_WINDOW).where(col(WindowRow.id) > after_id)
+    return [StoredWindow(*row) for row in session.execute(wanted.order_by(col(WindowRow.id)).limit(limit))]
+
+
+def last_window_id(session: Session) -> int:
+    """Return the id of the window stored last, 0 when there is none."""
+    return session.execute(select(func.max(WindowRow.id))).scalar_one() or 0
+
+
+def insert_windows(session: Session, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Store windows; those whose key (device, epoch, seq) is there already are left alone."""
+    if rows:
+        session.connection().execute(_upserting(session, WindowRow).on_conflict_do_nothing(), list(rows))
+
+
+def content_hashes(session: Session, key: LedgerKey, seqs: Sequence[int]) -> dict[int, bytes]:
+    """Return the content hashes of stored windows by number; those that are gone are left out."""
+    found: dict[int, bytes] = {}
+    for at in range(0, len(seqs), _KEYS_A_QUERY):
+        wanted = select(col(WindowRow.seq), col(WindowRow.content_hash)).where(
+            col(WindowRow.device) == key.device,
+            col(WindowRow.epoch) == key.epoch,
+            col(WindowRow.seq).in_(seqs[at : at + _KEYS_A_QUERY]),
+        )
+        found.update((seq, content) for seq, content in session.execute(wanted))
+    return found
+
+
+def ledgers(session: Session, keys: Sequence[LedgerKey]) -> dict[LedgerKey, Ledger]:
+    """Return the ledgers of these keys; an empty one for a key that is new."""
+    found = dict.fromkeys(keys, Ledger())
+    for at in range(0, len(keys), _KEYS_A_QUERY):
+        wanted = select(*_LEDGER).where(
+            tuple_(col(LedgerRow.device), col(LedgerRow.epoch)).in_(keys[at : at + _KEYS_A_QUERY])
+        )
+        for device, epoch, through, ranges, lost in session.execute(wanted):
+            found[LedgerKey(device, epoch)] = Ledger(through, tuple((first, last) for first, last in ranges), lost)
+    return found
+
+
+def save_ledgers(session: Session, changed: Mapping[LedgerKey, Ledger], now: float) -> None:
+    """Store ledgers over what was there."""
+    if not changed:
+        return
+    statement = _upserting(session, LedgerRow)
+    names = ("through", "ranges", "lost", "updated_at")
+    statement = statement.on_conflict_do_update(
+        index_elements=["device", "epoch"], set_={name: statement.excluded[name] for name in names}
+    )
+    rows = [
+        {
+            "device": key.device,
+            "epoch": key.epoch,
+            "through": ledger.through,
+            "ranges": [list(pair) for pair in ledger.ranges],
+            "lost": ledger.lost,
+            "updated_at": now,
+        }
+        for key, ledger in sorted(changed.items())
+    ]
+    session.connection().execute(statement, rows)
+
+
+def device_ledgers(session: Session, device: str) -> dict[str, Ledger]:
+    """Return a device's ledgers by epoch."""
+    rows = session.execute(select(LedgerRow).where(col(LedgerRow.device) == device)).scalars()
+    return {
+        row.epoch: Ledger(row.through, tuple((first, last) for first, last in row.ranges), row.lost) for row in rows
+    }
+
+
+def record_malformed(session: Session, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Keep the newest `KEPT_MALFORMED` of what could not be read.
+
+    Args:
+        session: Of `Database.write()`.
+        rows: device, kind, received_at, error and the payload of each.
+    """
+    for row in rows[-KEPT_MALFORMED:]:
+        payload: bytes = row["payload"]
+        session.add(
+            MalformedRow(
+                device=row["device"],
+                kind=row["kind"],
+                received_at=row["received_at"],
+                error=row["error"].replace("\0", "")[:_MAX_ERROR],
+                size_bytes=len(payload),
+                head=payload[:HEAD_BYTES],
+            )
+        )
+    session.flush()
+    newest = session.execute(select(func.max(MalformedRow.id))).scalar_one() or 0
+    session.execute(delete(MalformedRow).where(col(MalformedRow.id) <= newest - KEPT_MALFORMED))
+
+
+def malformed(session: Session, *, limit: int = 100) -> list[MalformedRow]:
+    """Return the newest messages that could not be read, newest first."""
+    return list(session.execute(select(MalformedRow).order_by(col(MalformedRow.id).desc()).limit(limit)).scalars())
+
+
+def prune(session: Session, *, received_before: float, limit: int = 10_000) -> int:
+    """Delete the oldest windows received before an instant; ledgers and sums stay. Returns how many."""
+    oldest = (
+        select(col(WindowRow.id))
+        .where(col(WindowRow.received_at) < bindparam("before"))
+        .order_by(col(WindowRow.id))
+        .limit(limit)
+    )
+    deleted = session.execute(delete(WindowRow).where(col(WindowRow.id).in_(oldest)), {"before": received_before})
+    return int(deleted.rowcount)  # type: ignore[attr-defined]  # a CursorResult, which SQLModel's typing hides
+
+
+def _upserting(session: Session, table: type[SQLModel]) -> Any:
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    return insert(table.__table__)  # type: ignore[attr-defined]  # SQLModel sets it on table classes only
