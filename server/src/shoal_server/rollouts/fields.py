@@ -24,7 +24,8 @@ class Reader:
     """One mapping of the document: each read notes its fault instead of raising."""
 
     def __init__(self, document: Mapping[str, Any], where: str, faults: list[dict[str, str]]) -> None:
-        self._document = document
+        # YAML 1.1 reads the key `on` as true, and JSON then writes it as "true".
+        self._document = {"on" if key is True or key == "true" else key: value for key, value in document.items()}
         self._where = where
         self._faults = faults
         self._known: list[str] = []

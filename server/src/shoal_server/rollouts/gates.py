@@ -10,7 +10,7 @@ devices that are silent, offline or not yet done are in no denominator that they
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -168,7 +168,14 @@ def share_bounds(hits: int, n: int) -> tuple[float, float]:
 
 
 def _decide(
-    *, value: float, low: float | None, high: float | None, threshold: float, missing: str, soak_over: bool
+    *,
+    value: float,
+    low: float | None,
+    high: float | None,
+    threshold: float,
+    missing: str,
+    soak_over: bool,
+    show: Callable[[float], str] = "{:.1%}".format,
 ) -> tuple[Verdict, str]:
     """Apply the one rule that all gates share.
 
@@ -179,10 +186,11 @@ def _decide(
         threshold: What the value may be at most.
         missing: Which minimum is not met, in words; empty: none.
         soak_over: Whether the gate may pass at all.
+        show: Writes a value; as percent unless told otherwise.
     """
-    shown = f"{value:.3g} (threshold {threshold:.3g})"
+    shown = f"{show(value)} (threshold {show(threshold)})"
     if low is not None and low > threshold:
-        return Verdict.FAIL, f"{shown}, with 95 % confidence above {low:.3g}"
+        return Verdict.FAIL, f"{shown}, with 95 % confidence above {show(low)}"
     if missing:
         return Verdict.INCONCLUSIVE, missing
     if value > threshold:
@@ -244,6 +252,7 @@ def _judge_difference(
         threshold=threshold,
         missing=_missing(gate, measured, counts),
         soak_over=soak_over,
+        show="{:.1%}".format if isinstance(gate, ErrorsGate) else "{:.3g}".format,
     )
     parts = (reason, f"against {measured.against}" if measured.against else "", measured.detail)
     return GateResult(

@@ -1,0 +1,121 @@
+"""Carries out what was decided, inside the transaction that saves the decision.
+
+Owns the one place where effects become rows: assignments, history and audit, denials, alerts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sqlmodel import Session
+
+from shoal_server.access import audit
+from shoal_server.fleet import assignments
+from shoal_server.rollouts import store
+from shoal_server.rollouts.effects import Assign, Deny, Effect, LiftDenial, Notify, Record
+from shoal_server.rollouts.rollout import Rollout
+
+SERVER = "server"
+"""The actor of what no person asked for."""
+
+
+class RaiseAlert(Protocol):
+    """What is needed of the alerts."""
+
+    def __call__(
+        self,
+        session: Session,
+        *,
+        kind: str,
+        subject: str,
+        title: str,
+        body: str,
+        severity: str,
+        key: str,
+        now: float,
+    ) -> object:
+        """Raise an alert, unless one with this key was raised."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circumstances:
+    """Under which effects are carried out.
+
+    Attributes:
+        now: Seconds since the epoch.
+        request_id: Of the request that caused them; empty: none did.
+        raise_alert: Of the alerts' store.
+    """
+
+    now: float
+    raise_alert: RaiseAlert
+    request_id: str = ""
+
+
+def carry_out(session: Session, rollout: Rollout, effects: Sequence[Effect], about: Circumstances) -> Rollout:
+    """Write all effects.
+
+    Args:
+        session: Of the open write transaction.
+        rollout: After the decision.
+        effects: In order.
+        about: When, and on whose request.
+
+    Returns:
+        The rollout with the generations of its new assignments, to be saved.
+    """
+    generations: dict[str, int] = {}
+    for effect in effects:
+        match effect:
+            case Assign():
+                generations[effect.device] = assignments.assign(
+                    session, effect.device, rollout.slot, effect.target, now=about.now
+                )
+            case Record():
+                _record(session, rollout, effect, about)
+            case Notify():
+                about.raise_alert(
+                    session,
+                    kind=effect.kind,
+                    subject=f"rollout:{rollout.name}",
+                    title=effect.title,
+                    body=effect.body,
+                    severity=effect.severity,
+                    key=effect.key,
+                    now=about.now,
+                )
+            case Deny():
+                store.deny(session, rollout, reason=effect.reason, now=about.now)
+            case LiftDenial():
+                store.lift_denials(
+                    session, slot=rollout.slot, digest=effect.digest, reason=effect.reason, now=about.now
+                )
+    return rollout.with_generations(generations)
+
+
+def _record(session: Session, rollout: Rollout, entry: Record, about: Circumstances) -> None:
+    actor = entry.actor or SERVER
+    store.record(
+        session,
+        rollout=rollout.name,
+        at=about.now,
+        actor=actor,
+        action=entry.action,
+        reason=entry.reason,
+        stage=entry.stage,
+        before=entry.before,
+        after=entry.after,
+    )
+    after = {"reason": entry.reason, "stage": entry.stage, "is": entry.after}
+    audit.record(
+        session,
+        actor=actor,
+        action=entry.action,
+        subject=f"rollout:{rollout.name}",
+        before=entry.before,
+        after=after,
+        request_id=about.request_id,
+        now=about.now,
+    )
