@@ -22,7 +22,7 @@ from shoal_protocol.profile.profile import Counts, ProfileSpec, Stream
 Array = npt.NDArray[Any]
 Cells = npt.NDArray[np.intp]
 
-_BUFFER_CELLS = 16_384
+_BUFFER_CELLS = 8_192
 """Cells that are transformed at once: small enough for the cache, large enough to hide the calls."""
 
 _MAX_TABLE = 4096

@@ -18,6 +18,7 @@ from shoal_protocol.profile.grid import category_text
 
 Array = npt.NDArray[Any]
 
+_NUMBERS = frozenset({float, int, type(None)})
 _KINDS = {"f": "numbers", "i": "whole numbers", "u": "whole numbers", "b": "true or false", "O": "text"}
 
 
@@ -33,6 +34,7 @@ class InputPlan:
         self._fields = {field.name: field for field in schema.inputs}
         self._no_missing = [field for field in schema.inputs if field.missing == "refused"]
         self._closed = [field for field in schema.inputs if field.categories is not None]
+        self._matrices = _matrices(schema)
         self.has_rules = bool(self._no_missing or self._closed)
         """Whether values must be looked at, beyond dtype and shape."""
 
@@ -51,12 +53,28 @@ class InputPlan:
         self.check_rules(feeds)
         return feeds
 
-    def columns(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-        """Turn rows of plain values into columns.
+    def row_feeds(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
+        """Make the graph's feeds of rows of plain values.
 
         Raises:
-            InputError: A row lacks a feature or has one that the bundle doesn't know.
+            InputError: As `feeds`, and where a row lacks a feature or has one that the bundle doesn't know.
         """
+        feeds: dict[str, Array] = {}
+        for name, names, dtype in self._matrices or ():
+            try:
+                values = [row[feature] for row in rows for feature in names]
+            except KeyError:
+                break
+            if not set(map(type, values)) <= _NUMBERS:
+                break
+            with np.errstate(over="ignore"):
+                feeds[name] = np.array(values, dtype=dtype).reshape(len(rows), len(names))
+        if len(feeds) < len(self._tensors) or any(len(row) != len(self._fields) for row in rows):
+            return self.feeds(self._columns(rows))
+        self.check_rules(feeds)
+        return feeds
+
+    def _columns(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
         faults: list[Fault] = []
         for at, row in enumerate(rows):
             if row.keys() != self._fields.keys():
@@ -158,6 +176,19 @@ class InputPlan:
         names = list(self._fields)
         shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
         return f"the features are: {shown}; the tensors: {', '.join(self._tensors)}"
+
+
+def _matrices(schema: ModelSchema) -> list[tuple[str, list[str], np.dtype[Any]]] | None:
+    """Return (tensor, features in the order of its columns, dtype), if all tensors are plain tables of floats."""
+    found = []
+    for tensor in schema.tensors:
+        parts = {field.column: field.name for field in schema.inputs if field.tensor == tensor.name}
+        order = list(range(len(parts)))
+        is_table = len(tensor.shape) == 2 and tensor.shape[1] == len(parts) and set(parts) == set(order)
+        if not is_table or _numpy_dtype(tensor.dtype).kind != "f":
+            return None
+        found.append((tensor.name, [parts[at] for at in order], _numpy_dtype(tensor.dtype)))
+    return found
 
 
 def _converted(name: str, values: Any, dtype: str, sentinel: str | None, faults: list[Fault]) -> Array | None:

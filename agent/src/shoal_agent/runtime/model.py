@@ -156,11 +156,11 @@ class LoadedModel:
             InferenceError: The model failed.
         """
         try:
-            columns = self.plan.columns(rows)
+            feeds = self.plan.row_feeds(rows)
         except InputError:
             self.observer.refused()
             raise
-        return self.predict(columns)
+        return self.predict(feeds)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run the graph and tell nobody: for self-tests."""

@@ -27,15 +27,15 @@ from shoal_protocol.profile.profile import Counts, Profile, ProfileSpec
 Array = npt.NDArray[Any]
 
 BLOCK_ROWS = 1024
-COUNTING_SHARE = 0.1
+COUNTING_SHARE = 0.015
 """Share of a call's own time that counting its rows may cost; of a larger batch an unbiased sample is counted."""
 
 MIN_CALL_ROWS = 64
 """So many rows of a call are counted in any case."""
 
 MAX_CALL_ROWS = 8 * BLOCK_ROWS
-_COUNT_NS = 5.0
-"""What counting one number costs, measured; only chooses the size of samples."""
+_COUNT_NS = 7.0
+"""What counting one number costs, measured with what it evicts from the cache; only chooses the size of samples."""
 
 _ALIGNMENT = 16
 _NUMBERS = "fiub"

@@ -22,7 +22,8 @@ from shoal_agent.serving.http_message import (
     parse_head,
 )
 
-_RECEIVE = 65_536
+_RECEIVE = 16_384
+"""Kept for each connection: a fresh buffer a call makes the allocator grow and trim the heap each time."""
 
 Handler = Callable[[Head, bytes], Response]
 
@@ -57,6 +58,7 @@ class Connection:
         self._socket = connection
         self._handler = handler
         self._limits = limits
+        self._buffer = memoryview(bytearray(_RECEIVE))
         self._pending = b""
         self._raw_head = b""
         self._head: Head | None = None
@@ -125,7 +127,7 @@ class Connection:
         return b"".join(parts)
 
     def _receive(self) -> bytes:
-        return self._socket.recv(_RECEIVE)
+        return bytes(self._buffer[: self._socket.recv_into(self._buffer)])
 
     def _checked(self, deadline: float) -> float:
         """Return the deadline of a request that came in pieces; the clock is only read for these."""
