@@ -53,6 +53,9 @@ PUBLIC: tuple[tuple[str, str], ...] = (
 )
 """Routes that need no credentials; every other one has a guard, or the server doesn't start."""
 
+MAX_BODY_BYTES = 8 * 1024**2
+"""Of a request, where its route doesn't say otherwise as uploads do."""
+
 ROUTERS: tuple[APIRouter, ...] = (
     health.router,
     access_routes.router,
@@ -82,6 +85,7 @@ class Server:
         self._folder = DataFolder(settings.data)
         self._undo: list[Callable[[], None]] = []
         self._runtime: Runtime | None = None
+        self._services: Services | None = None
         self._http: HttpServer | None = None
 
     @property
@@ -89,6 +93,12 @@ class Server:
         """Where it is reached; only while it runs."""
         assert self._runtime is not None, "the server isn't running"
         return self._runtime
+
+    @property
+    def services(self) -> Services:
+        """Its parts, for programs that run it inside themselves; only while it runs."""
+        assert self._services is not None, "the server isn't running"
+        return self._services
 
     @property
     def alive(self) -> bool:
@@ -115,7 +125,7 @@ class Server:
                 undo()
             except Exception:  # noqa: BLE001 - the other parts must still be stopped
                 _log.exception("a part did not stop as it should")
-        self._runtime = self._http = None
+        self._runtime = self._http = self._services = None
 
     def _start(self) -> None:
         self._folder.hold()
@@ -127,7 +137,7 @@ class Server:
         database.upgrade()
         passwords = Passwords()
         self.first_password = people.ensure_admin(database, passwords, now=self._clock())
-        program = build_services(self.settings, database, self._clock, url=url_of(listener))
+        program = self._services = build_services(self.settings, database, self._clock, url=url_of(listener))
         loops = build_loops(program)
         app = build_app(program, loops)
         app.state.passwords = passwords
@@ -206,7 +216,7 @@ def build_app(program: Services, loops: Sequence[Loop], *, routers: Sequence[API
     Raises:
         RuntimeError: a route has neither a guard nor a place among `PUBLIC`.
     """
-    app = FastAPI(title="Shoal", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="Shoal", docs_url=None, redoc_url=None, openapi_url=None, max_body_size=MAX_BODY_BYTES)
     app.state.shoal = program
     problems.install(app)
     app.add_middleware(RequestMetrics, registry=program.metrics)

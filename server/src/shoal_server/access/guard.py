@@ -8,12 +8,13 @@ anything. Credentials are tried in this order: Basic (token name : token, or dev
 import base64
 import binascii
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 from urllib.parse import urlsplit
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.dependencies.models import Dependant
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, iter_route_contexts
 from sqlmodel import Session
 
 from shoal_server.access import audit, store
@@ -139,13 +140,33 @@ def authenticate(request: Request) -> Principal | None:
     return found
 
 
-def guard_of(route: APIRoute) -> Guard | None:
-    """Return the guard among a route's dependencies, None when it has none."""
-    return next(iter(_guards(route.dependant)), None)
+@dataclass(frozen=True)
+class Endpoint:
+    """One method of one path, and who guards it."""
+
+    method: str
+    path: str
+    guard: Guard | None
+    documented: bool
+    """Whether the OpenAPI document has it."""
+
+
+def endpoints(app: FastAPI) -> list[Endpoint]:
+    """List everything that a program answers to, mounted sub-programs (static files) included as method `*`."""
+    found = []
+    for route in iter_route_contexts(app.routes):
+        path = route.path or ""
+        if isinstance(route.original_route, APIRoute):
+            guard = next(_guards(route.dependant), None)
+            documented = bool(route.include_in_schema)
+            found += [Endpoint(method, path, guard, documented) for method in sorted(route.methods or ())]
+        else:
+            found.append(Endpoint("*", path, None, documented=False))
+    return found
 
 
 def unguarded(app: FastAPI, *, public: Iterable[tuple[str, str]]) -> list[str]:
-    """List the routes that have no guard and are not among the public ones.
+    """List what has no guard and is not among the public routes.
 
     Args:
         app: with all its routers.
@@ -153,11 +174,9 @@ def unguarded(app: FastAPI, *, public: Iterable[tuple[str, str]]) -> list[str]:
     """
     allowed = frozenset(public)
     return [
-        f"{method} {route.path}"
-        for route in app.routes
-        if isinstance(route, APIRoute) and guard_of(route) is None
-        for method in sorted(route.methods or ())
-        if (method, route.path) not in allowed
+        f"{endpoint.method} {endpoint.path}"
+        for endpoint in endpoints(app)
+        if endpoint.guard is None and (endpoint.method, endpoint.path) not in allowed
     ]
 
 

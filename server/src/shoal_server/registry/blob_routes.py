@@ -23,7 +23,7 @@ from shoal_server.registry.names import RepositoryName
 from shoal_server.registry.refusals import RefusedError
 from shoal_server.services import Services
 
-router = APIRouter(prefix="/v2", tags=["oci"])
+router = APIRouter(prefix="/v2", tags=["oci"], max_body_size=MAX_BLOB_BYTES)
 
 Reader = Annotated[Principal, Depends(require_reader())]
 AnyRepository = Annotated[str, Path(alias="name")]

@@ -1,0 +1,27 @@
+"""Migrations and tables say the same, on both databases."""
+
+from sqlalchemy import text
+
+import shoal_server.tables  # noqa: F401 - all of them, to compare with
+from shoal_server.storage.database import Database
+from shoal_server.storage.migrations import differences
+
+
+def test_an_upgraded_database_has_exactly_the_tables_of_the_code(database_url: str) -> None:
+    database = Database(database_url)
+    database.upgrade()
+    with database.connection() as connection:
+        found = differences(connection)
+    assert found == [], 'write the missing migration: python -m shoal_server.storage.migrations "What it adds."'
+    database.close()
+
+
+def test_upgrading_again_changes_nothing(database_url: str) -> None:
+    database = Database(database_url)
+    versions = []
+    for _ in range(2):
+        database.upgrade()
+        with database.connection() as connection:
+            versions.append(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
+    assert versions[0] == versions[1]
+    database.close()

@@ -1,0 +1,68 @@
+"""Settings: their order and the rules between them."""
+
+from pathlib import Path
+
+import pytest
+
+from shoal_protocol.errors import CallerError
+from shoal_server.errors import StartError
+from shoal_server.storage.settings import Settings, is_loopback, settings_from, split_address
+
+
+def test_flags_win_over_environment_over_defaults(tmp_path: Path) -> None:
+    environment = {"SHOAL_DATA": "/a", "SHOAL_LISTEN": "127.0.0.1:1", "HOME": "/home/x"}
+    found = settings_from(environment, {"data": tmp_path, "listen": None})
+    assert (found.data, found.listen, found.broker) == (tmp_path, "127.0.0.1:1", "embedded")
+    assert settings_from({"HOME": "/home/x"}, {}).data == Path("/home/x/.local/share/shoal")
+
+
+def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("postgresql://u:p@h/d\n")
+    found = settings_from({"SHOAL_DATABASE_URL_FILE": str(tmp_path / "url")}, {})
+    assert found.database_url == "postgresql://u:p@h/d"
+
+
+def test_the_database_is_in_the_data_folder_by_default(tmp_path: Path) -> None:
+    assert Settings(data=tmp_path).database_url == f"sqlite:///{tmp_path}/shoal.db"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"listen": "0.0.0.0:80"}, {"listen": "[::]:80"}, {"listen": "edge:80"}, {"mqtt_listen": "10.0.0.1:1883"}],
+)
+def test_beyond_loopback_needs_the_word_insecure(tmp_path: Path, changes: dict[str, str]) -> None:
+    with pytest.raises(StartError, match="without encryption"):
+        Settings(data=tmp_path, **changes).check()
+    Settings(data=tmp_path, insecure=True, **changes).check()
+
+
+def test_an_external_broker_needs_no_endpoint(tmp_path: Path) -> None:
+    Settings(data=tmp_path, broker="mqtts://server:x@broker:8883", mqtt_listen="0.0.0.0:1883").check()
+    with pytest.raises(CallerError, match=r"mqtt\(s\)://"):
+        Settings(data=tmp_path, broker="http://broker").check()
+
+
+@pytest.mark.parametrize(("text", "address"), [("127.0.0.1:80", ("127.0.0.1", 80)), ("[::1]:0", ("::1", 0))])
+def test_addresses(text: str, address: tuple[str, int]) -> None:
+    assert split_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["80", ":80", "host", "host:x", "host:70000"])
+def test_other_texts_are_no_addresses(text: str) -> None:
+    with pytest.raises(CallerError, match="HOST:PORT"):
+        split_address(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("localhost", True),
+        ("10.0.0.1", False),
+        ("x.org", False),
+    ],
+)
+def test_what_is_loopback(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
