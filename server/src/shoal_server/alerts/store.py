@@ -116,6 +116,7 @@ def alerts(
     session: Session,
     *,
     states: Collection[AlertState] = (),
+    open_only: bool = False,
     kind: str | None = None,
     subject: str | None = None,
     before_id: int | None = None,
@@ -126,12 +127,14 @@ def alerts(
     Args:
         session: Of any transaction.
         states: Only in these; empty: all.
+        open_only: Only those that nobody has seen to.
         kind: Only of this kind.
         subject: Only about this.
         before_id: Only older ones than this.
         limit: At most so many.
     """
     wanted = select(Alert).order_by(col(Alert.id).desc()).limit(limit)
+    states = (AlertState.OPEN,) if open_only else states
     if states:
         wanted = wanted.where(col(Alert.state).in_(list(states)))
     if kind is not None:

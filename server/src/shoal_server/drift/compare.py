@@ -16,6 +16,7 @@ Sources: difference in differences, Card and Krueger 1994 (AER 84), with devices
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -82,14 +83,14 @@ class Comparison:
 
     Attributes:
         verdict: About the tolerance alone; devices and predictions have their own minima elsewhere.
-        value: Size of the excess, from 0 to 1; None: nothing could be compared.
+        value: Size of the excess, from 0 to 1; NaN: nothing could be compared.
         bound_low, bound_high: One-sided 95 % bounds of the size, simultaneous over all that is compared; None: a single
             canary device has no variance.
         tolerance: Largest excess that may pass.
         n: Predictions of the canary devices.
         devices: Canary devices with evidence.
         control_devices: Devices they were compared with.
-        stream: Where the excess is largest.
+        stream: Where the excess is largest; empty: nothing could be compared.
         view: What about it.
         sentence: For people.
         compared: Streams that were compared.
@@ -97,18 +98,23 @@ class Comparison:
     """
 
     verdict: Answer
-    value: float | None
+    value: float
     bound_low: float | None
     bound_high: float | None
     tolerance: float
     n: int
     devices: int
     control_devices: int
-    stream: str | None
+    stream: str
     view: View | None
     sentence: str
     compared: tuple[str, ...]
     left_out: tuple[str, ...]
+
+    @property
+    def feature(self) -> str:
+        """The stream, by the word that the states of drift use."""
+        return self.stream
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +153,7 @@ class _Group:
         return np.asarray(np.maximum(self.change.var(axis=0, ddof=1), floor))
 
 
-def output_comparison(
+def compare_outputs(
     *,
     canary: Sample,
     control: Sample | None = None,
@@ -380,14 +386,14 @@ def _told(
 def _nothing(problem: str, tolerance: float, shared: Sequence[str], left_out: tuple[str, ...]) -> Comparison:
     return Comparison(
         verdict=Answer.INCONCLUSIVE,
-        value=None,
+        value=math.nan,
         bound_low=None,
         bound_high=None,
         tolerance=tolerance,
         n=0,
         devices=0,
         control_devices=0,
-        stream=None,
+        stream="",
         view=None,
         sentence=problem,
         compared=tuple(shared),

@@ -24,6 +24,13 @@ SHARE_OF_CHANGE = 0.5
 """A scope whose own change is less than this share of a wider or a stronger scope's change is no cause of it."""
 
 
+@dataclass(frozen=True)
+class _Parts:
+    own: list[Alarm]
+    follows: list[Alarm]
+    contrast: list[Alarm]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finding:
     """A cause, and the alarms that it explains.
@@ -33,14 +40,16 @@ class Finding:
         name: Of the cohort or device.
         cause: In words.
         alarms: Of this very scope, strongest first.
-        explained: Alarms of other scopes that follow from it.
+        follows: Alarms of other scopes that follow from it.
+        contrast: Alarms of scopes that have not changed themselves: they only stand out against those that have.
     """
 
     scope: Scope
     name: str
     cause: str
     alarms: tuple[Alarm, ...]
-    explained: tuple[Alarm, ...] = ()
+    follows: tuple[Alarm, ...] = ()
+    contrast: tuple[Alarm, ...] = ()
 
 
 def localise(
@@ -62,22 +71,24 @@ def localise(
     by_feature: dict[str, list[Alarm]] = {}
     for alarm in alarms.values():
         by_feature.setdefault(alarm.feature, []).append(alarm)
-    causes: dict[tuple[Scope, str], tuple[list[Alarm], list[Alarm]]] = {}
+    causes: dict[tuple[Scope, str], _Parts] = {}
     for together in by_feature.values():
-        for cause, follows in _attribute(together, cohorts, change):
-            own, explained = causes.setdefault((cause.scope, cause.name), ([], []))
-            own.append(cause)
-            explained.extend(follows)
+        for cause, follows, contrast in _attribute(together, cohorts, change):
+            parts = causes.setdefault((cause.scope, cause.name), _Parts([], [], []))
+            parts.own.append(cause)
+            parts.follows.extend(follows)
+            parts.contrast.extend(contrast)
     order = list(Scope)
     return [
         Finding(
             scope=scope,
             name=name,
             cause=suspected_cause(scope, name),
-            alarms=tuple(sorted(own, key=lambda alarm: -abs(change(alarm, alarm.component)))),
-            explained=tuple(explained),
+            alarms=tuple(sorted(parts.own, key=lambda alarm: -abs(change(alarm, alarm.component)))),
+            follows=tuple(parts.follows),
+            contrast=tuple(parts.contrast),
         )
-        for (scope, name), (own, explained) in sorted(causes.items(), key=lambda item: order.index(item[0][0]))
+        for (scope, name), parts in sorted(causes.items(), key=lambda item: (order.index(item[0][0]), item[0][1]))
     ]
 
 
@@ -126,31 +137,30 @@ def suspected_cause(scope: Scope, name: str) -> str:
 
 def _attribute(
     alarms: list[Alarm], cohorts: Mapping[str, frozenset[str]], change: Callable[[Alarm, int], float]
-) -> Iterable[tuple[Alarm, list[Alarm]]]:
-    """Yield the causes among one feature's alarms, each with what follows from it."""
+) -> Iterable[tuple[Alarm, list[Alarm], list[Alarm]]]:
+    """Yield the causes among one feature's alarms, each with what follows from it and what stands out against it."""
     component = Counter(alarm.component for alarm in alarms).most_common(1)[0][0]
     size = {alarm.key: abs(change(alarm, component)) for alarm in alarms}
     left = sorted(alarms, key=lambda alarm: (-size[alarm.key], alarm.name))
     fleet = [alarm for alarm in left if alarm.scope is Scope.FLEET]
     groups = [alarm for alarm in left if alarm.scope is Scope.COHORT]
     devices = [alarm for alarm in left if alarm.scope is Scope.DEVICE]
-    strongest = max((size[alarm.key] for alarm in groups), default=0.0)
-    if fleet and size[fleet[0].key] >= SHARE_OF_CHANGE * strongest:
-        yield fleet[0], groups + devices
+    if not groups:
+        yield from ([(fleet[0], devices, [])] if fleet else [(device, [], []) for device in devices])
         return
-    # the fleet's bulk has not moved, so a cohort whose own change is small only stands out against one that changed
-    follows = fleet + [alarm for alarm in groups if size[alarm.key] < SHARE_OF_CHANGE * strongest]
-    groups = [alarm for alarm in groups if alarm not in follows]
+    if fleet and size[fleet[0].key] >= SHARE_OF_CHANGE * size[groups[0].key]:
+        yield fleet[0], groups + devices, []
+        return
+    weak = [alarm for alarm in groups if size[alarm.key] < SHARE_OF_CHANGE * size[groups[0].key]]
+    groups = [alarm for alarm in groups if alarm not in weak]
     while groups:
         cause, *rest = groups
         members = cohorts.get(cause.name, frozenset())
         overlapping = [alarm for alarm in rest if members & cohorts.get(alarm.name, frozenset())]
         inside = [alarm for alarm in devices if alarm.name in members]
-        yield cause, follows + overlapping + inside
-        follows = []
+        yield cause, fleet + overlapping + inside, weak
+        fleet, weak = [], []
         groups = [alarm for alarm in rest if alarm not in overlapping]
         devices = [alarm for alarm in devices if alarm not in inside]
     for alarm in devices:
-        yield alarm, []
-    if follows:
-        yield follows[0], follows[1:]
+        yield alarm, [], []

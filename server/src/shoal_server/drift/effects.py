@@ -1,0 +1,128 @@
+"""How large a difference between two samples is, next to how large it gets by chance.
+
+Owns effect sizes and the deployment gap: the fleet against the training reference. A fixed threshold on PSI or JS means
+nothing without the number of rows (on equal data JS > 0.1 always, at 200 rows), so each is shown beside its calibrated
+threshold, and decisions are made elsewhere: by the sequential rule for change, here by effect with a tolerance for the
+gap, which no amount of data turns into an alarm when it is small.
+
+Sources: PSI as a scaled chi-square, Yurdakul and Naranjo 2020 (J. Risk Model Validation 14); test of a minimum effect,
+Murphy and Myors 1999 (J. Appl. Psychol. 84), by the noncentral chi-square.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from shoal_server.drift.layout import Flags, Floats, Layout, Numbers
+from shoal_server.drift.monitor_state import Field, Streams
+from shoal_server.drift.scores import CONTRASTS, Basis
+from shoal_server.drift.views import MIN_EFFECTIVE_ROWS, five_views
+
+GAP_TOLERANCE = 0.5
+"""Size of a deployment gap that passes, about in standard deviations of the feature."""
+
+GAP_ALPHA = 0.001
+_SMOOTHING = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Gap:
+    """How far the fleet's data are from the training data; F features.
+
+    Attributes:
+        effect: Root of the summed squares of the four contrasts, shape (F,); about standard deviations.
+        p: P-value of "the gap is at most the tolerance", shape (F,).
+        enough: Whether there are enough effective rows to say, shape (F,).
+        psi: Population stability index, shape (F,).
+        js: Jensen-Shannon divergence in nats, shape (F,).
+        psi_by_chance: What PSI exceeds with probability 1 % on equal data, shape (F,).
+        js_by_chance: The same of JS.
+    """
+
+    effect: Floats
+    p: Floats
+    enough: Flags
+    psi: Floats
+    js: Floats
+    psi_by_chance: Floats
+    js_by_chance: Floats
+
+    @property
+    def beyond(self) -> Flags:
+        """Which features are farther from the training data than the tolerance."""
+        return np.asarray(self.enough & (self.p < GAP_ALPHA))
+
+
+def deployment_gap(
+    layout: Layout,
+    reference: Numbers,
+    live: Numbers,
+    *,
+    live_effect: Floats | float = 1.0,
+    tolerance: float = GAP_TOLERANCE,
+) -> Gap:
+    """Compare a fleet with the training reference.
+
+    Args:
+        layout: Of the flat vectors.
+        reference: Counts of the training data, shape (size,).
+        live: Counts of the fleet, shape (size,).
+        live_effect: Design effect of the fleet's rows, shape (F,) or a number.
+        tolerance: Size of a gap that passes.
+    """
+    views = five_views(layout, reference, live, current_effect=live_effect)
+    rows_a = layout.sums(reference * ~layout.missing).astype(np.float64)
+    rows_b = layout.sums(live * ~layout.missing) / live_effect
+    pairs = 1 / (1 / np.maximum(rows_a, 1e-9) + 1 / np.maximum(rows_b, 1e-9))
+    square = (views.effect**2).sum(axis=-1)
+    p = 1 - special.chndtr(pairs * square, CONTRASTS, pairs * tolerance**2)
+    chance = by_chance(layout, rows_a, rows_b)
+    return Gap(
+        np.sqrt(square),
+        np.asarray(np.clip(p, 0.0, 1.0)),
+        np.minimum(rows_a, rows_b) >= MIN_EFFECTIVE_ROWS,
+        psi(layout, reference, live),
+        jensen_shannon(layout, reference, live),
+        chance,
+        chance / 8,
+    )
+
+
+def psi(layout: Layout, a: Numbers, b: Numbers) -> Floats:
+    """Population stability index, sum (p - q) ln(p / q) over cells smoothed by half a row, shape (..., F)."""
+    p, q = _shares(layout, a), _shares(layout, b)
+    return np.asarray(layout.sums((p - q) * np.log(p / q)))
+
+
+def jensen_shannon(layout: Layout, a: Numbers, b: Numbers) -> Floats:
+    """Jensen-Shannon divergence in nats over cells smoothed by half a row, shape (..., F); at most ln 2."""
+    p, q = _shares(layout, a), _shares(layout, b)
+    middle = (p + q) / 2
+    return np.asarray(layout.sums(p * np.log(p / middle) + q * np.log(q / middle)) / 2)
+
+
+def by_chance(layout: Layout, rows_a: Floats, rows_b: Floats, *, alpha: float = 0.01) -> Floats:
+    """Return what PSI exceeds with probability alpha on equal data: (1/n + 1/m) chi2_{B-1, 1-alpha}, shape (..., F).
+
+    JS is an eighth of PSI when both are small, and so is its threshold.
+    """
+    pairs = 1 / np.maximum(rows_a, 1) + 1 / np.maximum(rows_b, 1)
+    return np.asarray(pairs * special.chdtri(layout.lengths - 1.0, alpha))
+
+
+def design_effect(streams: Streams, at: int, basis: Basis) -> Floats:
+    """Variance between a scope's windows over that of independent rows, at least 1, shape (F,) (Rao-Scott)."""
+    windows = streams.windows[at]
+    if windows < 2:
+        return np.ones(streams.features)
+    between = streams.values[at, Field.RESIDUAL_M2, :, :CONTRASTS] / (windows - 1)
+    independent = basis.variance / max(float(streams.rows[at] / windows), 1.0)
+    return np.asarray(np.maximum(1.0, (between / independent).mean(axis=-1)))
+
+
+def _shares(layout: Layout, cells: Numbers) -> Floats:
+    smooth = cells + _SMOOTHING
+    return np.asarray(smooth / layout.spread(layout.sums(smooth)))

@@ -1,0 +1,93 @@
+"""Tables of the drift scan."""
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Column, LargeBinary
+from sqlmodel import Field, SQLModel
+
+
+def _bytes() -> Any:
+    return Column(LargeBinary, nullable=False)
+
+
+class ScanRow(SQLModel, table=True):
+    """How far the scan has read; one row."""
+
+    __tablename__ = "drift_scan"
+    id: int = Field(primary_key=True)
+    read_through: int = Field(sa_type=BigInteger)
+    """All windows up to this id are in closed buckets; those after it are read again."""
+    seen_through: int = Field(sa_type=BigInteger)
+    """Largest id ever read: what is late is counted once."""
+
+
+class MonitorRow(SQLModel, table=True):
+    """One bundle in one slot that is watched."""
+
+    __tablename__ = "drift_monitors"
+    slot: str = Field(primary_key=True)
+    digest: str = Field(primary_key=True)
+    bucket_ms: int = Field(sa_type=BigInteger)
+    watermark: int = Field(sa_type=BigInteger)
+    """Last bucket that was closed."""
+    features: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    baseline_windows: int
+    min_devices: int
+    live: bytes = Field(sa_column=_bytes())
+    """Recent counts of the fleet, fading: float64 of the spec's size."""
+    late: int = 0
+    """Windows that came after their bucket was closed; they are in the rollups only."""
+    damaged: int = 0
+    """Windows whose counts were not what the bundle can give."""
+    gap_told: bool = False
+    updated_at: float
+
+
+class StreamRow(SQLModel, table=True):
+    """What the sequential rule remembers of one scope, see `monitor_state`."""
+
+    __tablename__ = "drift_streams"
+    slot: str = Field(primary_key=True)
+    digest: str = Field(primary_key=True)
+    scope: str = Field(primary_key=True)
+    scope_name: str = Field(primary_key=True)
+    memory: bytes = Field(sa_column=_bytes())
+
+
+class AlarmRow(SQLModel, table=True):
+    """One open alarm."""
+
+    __tablename__ = "drift_alarms"
+    slot: str = Field(primary_key=True)
+    digest: str = Field(primary_key=True)
+    scope: str = Field(primary_key=True)
+    scope_name: str = Field(primary_key=True)
+    feature: str = Field(primary_key=True)
+    component: int
+    view: str
+    onset: int = Field(sa_type=BigInteger)
+    raised: int = Field(sa_type=BigInteger)
+    state: str
+    explained: bool
+    cause: str
+    """In words, once it is known."""
+    alert_key: str
+    """Of the alert that tells of it; empty until then."""
+
+
+class ScoreRow(SQLModel, table=True):
+    """Scores of one scope in one bucket, for histories; the newest are kept."""
+
+    __tablename__ = "drift_scores"
+    slot: str = Field(primary_key=True)
+    digest: str = Field(primary_key=True)
+    bucket: int = Field(primary_key=True, sa_type=BigInteger)
+    scope: str = Field(primary_key=True)
+    scope_name: str = Field(primary_key=True)
+    at: float
+    """End of the bucket, seconds since the epoch."""
+    devices: int
+    evidence: bytes = Field(sa_column=_bytes())
+    """log R over log threshold of each feature, float32."""
+    effect: bytes = Field(sa_column=_bytes())
+    """Change from the baseline in the location (first) contrast, float32."""
