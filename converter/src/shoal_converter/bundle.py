@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from shoal_converter.oci_layout import Layout, read_layout, write_layout
 from shoal_protocol.bundle.assembly import build_manifest
 from shoal_protocol.bundle.layout import BUNDLE_JSON, MODEL_ONNX, REFERENCE_JSON, REQUIRED_FILES, SCHEMA_JSON
 from shoal_protocol.bundle.manifest import MANIFEST_MEDIA_TYPE, Manifest, encode_manifest, parse_manifest
@@ -20,8 +21,6 @@ from shoal_protocol.canonical import canonical_bytes, sha256_digest
 from shoal_protocol.errors import ContentError
 from shoal_protocol.profile.reference import Reference, parse_reference
 from shoal_protocol.refs import Ref
-
-from shoal_converter.oci_layout import Layout, read_layout, write_layout
 
 STATEMENT_MEDIA_TYPE = "application/vnd.in-toto+json"
 _EMPTY = b"{}"

@@ -1,35 +1,37 @@
 """One conversion: a fitted estimator and a sample in, canonical ONNX that provably answers alike out.
 
-Owns the order of attempts. A graph is exported in float32 or in double (see `onnx_graph.precision`), its columns apart
-or joined; the first attempt that passes parity on the sample is the result. None passes: the best one's report goes
-into the error, with the first step at which it parts from the source.
+Owns the order of attempts. A graph is exported in float32, in double, or in double up to its last step (see
+`onnx_graph.joining`), its columns apart or joined; the first attempt that passes parity on the sample is the result.
+When none does and the sample holds numbers that float32 can't, inputs in double are tried. None passes: the best one's
+report goes into the error, with the first step at which it parts from the source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from shoal_protocol.bundle.schema import OutputSpec
+import onnx
 
 from shoal_converter.domain.parity import ParityReport, Tolerance, compare
 from shoal_converter.errors import ParityError, UnsupportedModelError
 from shoal_converter.onnx_graph.canonical import canonical_onnx
 from shoal_converter.onnx_graph.interface import InnerInput, OuterInput, OuterOutput, Shaping, wrap
-from shoal_converter.onnx_graph.precision import single_trees
+from shoal_converter.onnx_graph.joining import join
 from shoal_converter.onnx_runtime import Runner, RuntimeRefusedError
-from shoal_converter.sample import Column, Sample
+from shoal_converter.sample import Column, Sample, make_sample
 from shoal_converter.sources.estimator import Answer, answers, first_step, last_step, steps
 from shoal_converter.sources.sklearn_export import export
+from shoal_protocol.bundle.schema import OutputSpec
 
 Array = npt.NDArray[Any]
 Options = Mapping[int, Mapping[str, Any]]
 
 _PROBE_ROWS = 32
-_TREES_IN_FLOAT64 = ("HistGradientBoosting",)
+Floats = Literal["float32", "float64", "mixed"]
 
 
 @dataclass(frozen=True)
@@ -37,20 +39,20 @@ class Attempt:
     """One way to export.
 
     Attributes:
-        floats: Inner type of float columns.
+        floats: How floats are computed; ``mixed``: in double up to the last step, that one in float32.
         integers: Inner type of integer columns.
         joined: Whether a data frame's columns become one inner tensor.
     """
 
-    floats: Literal["float32", "float64"] = "float32"
+    floats: Floats = "float32"
     integers: Literal["int64", "float"] = "int64"
     joined: bool = False
 
     def inner_dtype(self, dtype: str) -> str:
         """Return the inner type of a column."""
-        if dtype in {"float32", "float64"}:
-            return self.floats
-        return self.floats if dtype == "int64" and self.integers == "float" else dtype
+        if dtype in {"float32", "float64"} or (dtype == "int64" and self.integers == "float"):
+            return "float32" if self.floats == "float32" else "float64"
+        return dtype
 
     @property
     def name(self) -> str:
@@ -79,6 +81,47 @@ class Conversion:
     found: Mapping[str, Array]
 
 
+def convert_rows(
+    model: Any,
+    data: Any,
+    *,
+    options: Options | None = None,
+    tolerance: Tolerance | None = None,
+    float64_inputs: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> tuple[Sample, Conversion]:
+    """Convert on rows as a caller gave them, with float32 inputs if they suffice, else with double ones.
+
+    Args:
+        model: scikit-learn estimator or pipeline.
+        data: As `make_sample` takes it.
+        options: skl2onnx's, ``{id(estimator): {...}}``.
+        tolerance: What counts as equal.
+        float64_inputs: Take double inputs from the start.
+        progress: Called with one line when float32 does not suffice.
+
+    Raises:
+        UnsupportedModelError: No attempt gives a graph that runs.
+        ParityError: Every graph answers otherwise than the source.
+        SampleError: The sample doesn't fit the model.
+    """
+    if not float64_inputs:
+        sample = make_sample(data, model=model)
+        try:
+            return sample, convert(model, sample, options=options, tolerance=tolerance)
+        except ParityError:
+            feature = lost_precision(sample)
+            if feature is None:
+                raise
+            if progress is not None:
+                progress(f"float32 inputs give other answers ({feature!r} loses most precision); trying float64 inputs")
+            failed = sample
+        double = make_sample(failed.source, model=model, float_dtype="float64")
+        return double, convert(model, double, options=options, tolerance=tolerance)
+    sample = make_sample(data, model=model, float_dtype="float64")
+    return sample, convert(model, sample, options=options, tolerance=tolerance)
+
+
 def convert(
     model: Any, sample: Sample, *, options: Options | None = None, tolerance: Tolerance | None = None
 ) -> Conversion:
@@ -101,7 +144,7 @@ def convert(
     refusal: UnsupportedModelError | None = None
     for attempt in attempts(model, sample):
         try:
-            conversion = _try(model, sample, truth, attempt, options, tolerance)
+            conversion = _try(model, sample, truth, attempt, options=options, tolerance=tolerance)
         except UnsupportedModelError as error:
             refusal = refusal or error
             continue
@@ -116,11 +159,12 @@ def convert(
 
 def attempts(model: Any, sample: Sample) -> Iterator[Attempt]:
     """Yield the ways to export, the likeliest to be exact first."""
-    found = list(steps(model))
-    preprocessed = any(type(step).__name__ in {"Pipeline", "ColumnTransformer", "FeatureUnion"} for _, step in found)
-    trees = any(_is_tree(step) for _, step in found)
-    double_first = (trees and preprocessed) or any(column.dtype == "float64" for column in sample.columns)
-    order: tuple[Literal["float32", "float64"], ...] = ("float64", "float32") if double_first else ("float32", "float64")
+    trees = any(_is_tree(step) for _, step in steps(model))
+    order: tuple[Floats, ...] = ("float32", "float64")
+    if len(_flat_steps(model)) > 1:
+        order = ("mixed", "float64", "float32") if trees else ("float32", "mixed", "float64")
+    if any(column.dtype == "float64" for column in sample.columns):
+        order = tuple(sorted(order, key=lambda floats: floats != "float64"))
     apart = _wants_columns(model, sample)
     integers = any(column.dtype == "int64" for column in sample.columns)
     if sample.form == "frame" and not apart:
@@ -175,21 +219,23 @@ def _try(
     sample: Sample,
     truth: tuple[Answer, ...],
     attempt: Attempt,
+    *,
     options: Options | None,
     tolerance: Tolerance,
 ) -> Conversion:
     inputs = _inner_inputs(sample, attempt)
     widths = [(inner.name, inner.dtype, sum(part.width for part in inner.parts)) for inner in inputs]
-    exported = export(model, widths, options)
+    exported = _export_mixed(model, widths, options) if attempt.floats == "mixed" else export(model, widths, options)
     try:
         probe = Runner(exported.SerializeToString())
+        inputs = [replace(inner, name=name) for inner, name in zip(inputs, probe.inputs, strict=True)]
         shapes = probe.run(_inner_feed(sample, inputs, _PROBE_ROWS))
         outputs = [
-            _outer_output(answer, at, shapes[probe.outputs[at]], probe.output_types[at], rows=min(_PROBE_ROWS, sample.rows))
+            _outer_output(
+                answer, at, shapes[probe.outputs[at]], probe.output_types[at], rows=min(_PROBE_ROWS, sample.rows)
+            )
             for at, answer in enumerate(truth[: len(probe.outputs)])
         ]
-        if attempt.floats == "float64" and not any(type(s).__name__.startswith(_TREES_IN_FLOAT64) for _, s in steps(model)):
-            exported = single_trees(exported)
         raw = canonical_onnx(wrap(exported, inputs, outputs))
         found = Runner(raw).run(sample.tensors)
     except RuntimeRefusedError as error:
@@ -202,6 +248,37 @@ def _try(
     report = compare(source, found, tolerance)
     specs = tuple(_output_spec(answer, found[answer.name]) for answer in truth if answer.name in found)
     return Conversion(raw, attempt, report, specs, source, found)
+
+
+def _flat_steps(model: Any) -> list[tuple[str, Any]]:
+    """Return a pipeline's steps, those of a pipeline at its end included; one step for any other estimator."""
+    model = getattr(model, "best_estimator_", model)
+    if not hasattr(model, "steps"):
+        return [("model", model)]
+    named = [(name, step) for name, step in model.steps if step is not None and step != "passthrough"]
+    if not named:
+        return [("model", model)]
+    *before, (name, last) = named
+    after = (
+        [(f"{name}.{inner}", step) for inner, step in _flat_steps(last)] if hasattr(last, "steps") else [(name, last)]
+    )
+    return [*before, *after]
+
+
+def _export_mixed(model: Any, widths: list[tuple[str, str, int]], options: Options | None) -> onnx.ModelProto:
+    """Export the steps before the last in double, the last in float32, and join them."""
+    from sklearn.pipeline import Pipeline  # noqa: PLC0415 - heavy
+
+    *before, (_, last) = _flat_steps(model)
+    first = export(Pipeline(before), widths, options)
+    second = export(last, [("rows", "float32", _width(first))], options)
+    return join(first, second)
+
+
+def _width(model: onnx.ModelProto) -> int:
+    """Return the number of columns that a graph of preprocessing gives, none where it isn't stated."""
+    dims = model.graph.output[0].type.tensor_type.shape.dim
+    return int(dims[1].dim_value) if len(dims) > 1 and dims[1].dim_value else 0
 
 
 def _outer_output(answer: Answer, position: int, probe: Array, onnx_type: str, *, rows: int) -> OuterOutput:
@@ -231,12 +308,11 @@ def _output_spec(answer: Answer, found: Array) -> OutputSpec:
 
 def _parity_error(model: Any, sample: Sample, best: Conversion, options: Options | None) -> ParityError:
     step = first_diverging_step(model, sample, best, options)
-    hint = _advice(model, sample, best)
     return ParityError(
         f"the ONNX model differs from its source at {step}: {best.report.sentence()}",
         step=step,
         report={**best.report.as_json(), "step": step, "attempt": best.attempt.name},
-        hint=hint,
+        hint=_advice(best),
     )
 
 
@@ -253,7 +329,8 @@ def first_diverging_step(model: Any, sample: Sample, failed: Conversion, options
         prefix = pipeline[:at]
         name, step = pipeline.steps[at - 1]
         try:
-            part = _try(prefix, sample, answers(prefix, sample.source), failed.attempt, options, tolerance)
+            truth = answers(prefix, sample.source)
+            part = _try(prefix, sample, truth, failed.attempt, options=options, tolerance=tolerance)
         except Exception:  # noqa: BLE001 - a diagnosis must not hide the fault that it explains
             return f"{name} ({type(step).__name__}) or after it"
         if not part.report.passed:
@@ -262,37 +339,34 @@ def first_diverging_step(model: Any, sample: Sample, failed: Conversion, options
     return f"step {name} ({type(step).__name__})"
 
 
-def _advice(model: Any, sample: Sample, best: Conversion) -> str:
-    """Say what cures it: inputs in double when float32 is the cause, or a stated tolerance."""
-    lost = lost_precision(sample)
-    if lost:
-        return (
-            f"feature {lost!r} loses precision in float32: pack with --float64-inputs, or subtract a constant from it"
-        )
+def _advice(best: Conversion) -> str:
+    """Say what cures it: a stated tolerance when little is off, else another step."""
     report = best.report
-    if report.label_flips and report.label_flips <= report.rows * 0.01 and not any(o.problem for o in report.outputs):
+    only_labels = all(output.name == "label" or not output.rows_off for output in report.outputs)
+    comparable = not any(output.problem for output in report.outputs)
+    if comparable and only_labels and report.label_flips <= report.rows * 0.01:
         share = -(-report.label_flips * 10000 // report.rows) / 100
-        return f"if so many flips are acceptable: --max-label-flips {share}%"
-    if not any(o.problem for o in report.outputs) and report.max_rel < 0.01 and not report.label_flips:
-        return f"if this is near enough: --rtol {report.max_rel * 1.1:.1g} --atol {report.max_abs * 1.1:.1g}"
-    return f"skl2onnx's converter of {type(last_step(model)).__name__} is not exact; replace that step"
+        return f"if so many flips are acceptable: --max-label-flips {share}%; else replace that step"
+    if comparable and not report.label_flips and report.max_rel < 0.01:
+        near = f"--rtol {report.max_rel * 1.1:.1g} --atol {report.max_abs * 1.1:.1g}"
+        return f"if this is near enough: {near}; else replace that step"
+    return "its converter is not exact for these settings: replace that step, or leave it out"
 
 
-def lost_precision(sample: Sample, *, share: float = 1e-3) -> str | None:
-    """Name the feature whose spread float32 blurs most, when it blurs more than `share` of a standard deviation."""
-    source = sample.source
-    worst: tuple[float, str] = (share, "")
+def lost_precision(sample: Sample) -> str | None:
+    """Name the float32 feature that loses most of its spread to rounding; none when float32 holds every number."""
+    worst, name = 0.0, None
     for at, column in enumerate(sample.columns):
         if column.dtype != "float32":
             continue
-        values = _source_column(source, at)
+        values = _source_column(sample.source, at)
         if values is None or values.size == 0:
             continue
-        spread = float(np.nanstd(values))
-        error = float(np.nanmax(np.abs(values - values.astype(np.float32).astype(np.float64)), initial=0.0))
-        if spread > 0 and error / spread > worst[0]:
-            worst = (error / spread, column.name)
-    return worst[1] or None
+        error = float(np.max(np.abs(values - values.astype(np.float32).astype(np.float64))))
+        share = error / (float(np.std(values)) or 1.0)
+        if share > worst:
+            worst, name = share, column.name
+    return name
 
 
 def _source_column(source: Any, at: int) -> Array | None:

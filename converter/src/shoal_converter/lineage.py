@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from shoal_protocol.canonical import canonical_bytes, sha256_digest
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -141,7 +142,11 @@ def provenance_statement(lineage: Lineage, *, subject: str, digest: str, finishe
         finished_at: RFC 3339 time.
     """
     materials: list[dict[str, Any]] = [
-        {"name": "sample", "digest": {"sha256": lineage.sample_digest[7:]}, "annotations": {"rows": lineage.sample_rows}}
+        {
+            "name": "sample",
+            "digest": {"sha256": lineage.sample_digest[7:]},
+            "annotations": {"rows": lineage.sample_rows},
+        }
     ]
     if lineage.source_digest:
         materials.append({"name": "model", "digest": {"sha256": lineage.source_digest[7:]}})

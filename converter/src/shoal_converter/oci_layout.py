@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shoal_converter.errors import OutputExistsError, SignatureError, SourceError
 from shoal_protocol.bundle.manifest import ARTIFACT_TYPE, MANIFEST_MEDIA_TYPE
 from shoal_protocol.canonical import canonical_bytes, parse_digest, sha256_digest
 from shoal_protocol.errors import ContentError
-
-from shoal_converter.errors import OutputExistsError, SignatureError, SourceError
 
 REF_ANNOTATION = "org.opencontainers.image.ref.name"
 _LAYOUT_FILE = "oci-layout"

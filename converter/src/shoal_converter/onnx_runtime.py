@@ -40,8 +40,9 @@ class Runner:
         options.log_severity_level = 4
         try:
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions have no common root but Exception
+        except Exception as error:
             raise RuntimeRefusedError(f"onnxruntime can't load the model: {_first_line(error)}") from error
+        self.inputs = tuple(given.name for given in self._session.get_inputs())
         self.outputs = tuple(output.name for output in self._session.get_outputs())
         self.output_types = tuple(output.type for output in self._session.get_outputs())
 
@@ -67,7 +68,7 @@ class Runner:
         feed = {name: values[start : start + _BLOCK] for name, values in tensors.items()}
         try:
             found = self._session.run(None, feed)
-        except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions have no common root but Exception
+        except Exception as error:
             raise RuntimeRefusedError(f"onnxruntime fails on the sample: {_first_line(error)}") from error
         return {name: np.asarray(values) for name, values in zip(self.outputs, found, strict=True)}
 

@@ -8,15 +8,27 @@ go into the statements beside it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
+
+from shoal_converter.bundle import Bundle
+from shoal_converter.card import model_card
+from shoal_converter.conversion import Conversion, Options, convert_rows
+from shoal_converter.domain.golden import golden_rows
+from shoal_converter.domain.parity import Tolerance
+from shoal_converter.errors import SampleError
+from shoal_converter.lineage import gather, parity_statement, provenance_statement
+from shoal_converter.onnx_runtime import Runner
+from shoal_converter.reference import build_reference
+from shoal_converter.sample import Sample, make_sample
+from shoal_converter.sources.estimator import check_estimator, framework_of, missing_allowed, task_of
 from shoal_protocol.bundle.layout import (
     BUNDLE_JSON,
     LICENSE,
@@ -31,20 +43,8 @@ from shoal_protocol.bundle.schema import BundleInfo, Golden, ModelSchema, Runtim
 from shoal_protocol.bundle.tensors import encode_tensor
 from shoal_protocol.canonical import canonical_bytes, sha256_digest
 from shoal_protocol.errors import CallerError
-from shoal_protocol.profile.reference import encode_reference
+from shoal_protocol.profile.reference import Reference, encode_reference
 from shoal_protocol.refs import parse_ref
-
-from shoal_converter.bundle import Bundle
-from shoal_converter.card import model_card
-from shoal_converter.conversion import Conversion, Options, convert
-from shoal_converter.domain.golden import golden_rows
-from shoal_converter.domain.parity import Tolerance
-from shoal_converter.errors import SampleError
-from shoal_converter.lineage import gather, parity_statement, provenance_statement
-from shoal_converter.onnx_runtime import Runner
-from shoal_converter.reference import build_reference
-from shoal_converter.sample import Sample, make_sample
-from shoal_converter.sources.estimator import check_estimator, framework_of, missing_allowed, task_of
 
 Array = npt.NDArray[Any]
 Progress = Callable[[str], None]
@@ -58,9 +58,8 @@ class PackOptions:
 
     Attributes:
         tolerance: What counts as equal to the source.
-        float64_inputs: Feed floats in double, where float32 loses too much.
+        float64_inputs: Feed floats in double from the start; else only where float32 gives other answers.
         converter_options: skl2onnx's, ``{id(estimator): {...}}``.
-        parent: The version whose grids are inherited.
         about: The author's words for the model card, Markdown.
         licence: Text of the model's licence.
         gates: Default gates for rollouts.
@@ -68,10 +67,9 @@ class PackOptions:
         source: The model's file, for the provenance.
     """
 
-    tolerance: Tolerance = Tolerance()
+    tolerance: Tolerance = field(default_factory=Tolerance)
     float64_inputs: bool = False
     converter_options: Options | None = None
-    parent: Bundle | None = None
     about: str = ""
     licence: str = ""
     gates: Mapping[str, Any] | None = None
@@ -80,12 +78,13 @@ class PackOptions:
 
 
 def to_onnx(model: Any, sample: Any, options: Options | None = None) -> bytes:
-    """Convert a fitted scikit-learn estimator to canonical ONNX that is proven to answer alike on the sample.
+    r"""Convert a fitted scikit-learn estimator to canonical ONNX that is proven to answer alike on the sample.
 
     Args:
         model: Fitted estimator or pipeline.
-        sample: Rows like those that it was trained on: a 2-D array gives one ``[N, F]`` input ``x``, a list of texts one
-            ``[N, 1]``, a pandas DataFrame one ``[N, 1]`` input a column (float32, int64 or string).
+        sample: Rows like those that it was trained on: a 2-D array gives one ``[N, F]`` input ``x``, a list of texts
+            one ``[N, 1]``, a pandas DataFrame one ``[N, 1]`` input a column (float32, int64 or string). Inputs
+            are float64 only where float32 ones give other answers.
         options: skl2onnx's, ``{id(estimator): {...}}``.
 
     Returns:
@@ -101,10 +100,10 @@ def to_onnx(model: Any, sample: Any, options: Options | None = None) -> bytes:
     >>> from sklearn.linear_model import LinearRegression
     >>> model = LinearRegression().fit([[0.0], [1.0]], [1.0, 3.0])
     >>> to_onnx(model, [[0.0], [1.0], [2.0]])[:1]
-    b'\\x08'
+    b'\x08'
     """
     check_estimator(model)
-    return convert(model, make_sample(sample, model=model), options=options).onnx
+    return convert_rows(model, sample, options=options)[1].onnx
 
 
 def pack(
@@ -114,6 +113,7 @@ def pack(
     tag: str,
     y: Any = None,
     output: Path | str | None = None,
+    parent: Bundle | Path | str | None = None,
     options: PackOptions | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
@@ -121,11 +121,12 @@ def pack(
 
     Args:
         model: Fitted scikit-learn estimator or pipeline.
-        sample: Rows like those that it was trained on; see `to_onnx`. They prove parity, give the golden rows, and their
-            distribution becomes the reference that the fleet is compared with.
+        sample: Rows like those that it was trained on; see `to_onnx`. They prove parity, give the golden rows, and
+            their distribution becomes the reference that the fleet is compared with.
         tag: ``name:version``, for example ``quality:1.4.0``.
         y: Labels or values of the sample's rows: makes accuracy, calibration and importance mean something.
         output: Folder, or file ending in ``.tar``, to write the bundle to.
+        parent: An earlier version, or where it is: its grids are inherited, so that the two stay comparable.
         options: Everything else.
         progress: Called with one line for each step.
 
@@ -141,13 +142,22 @@ def pack(
     options = options or PackOptions()
     name, version = parse_tag(tag)
     check_estimator(model)
-    rows = make_sample(sample, model=model, float_dtype="float64" if options.float64_inputs else "float32")
-    truth = check_truth(y, rows.rows, classification=task_of(model) == "classification")
-    tell(f"converting {type(model).__name__} on {rows.rows} rows")
-    conversion = convert(model, rows, options=options.converter_options, tolerance=options.tolerance)
+    truth = check_truth(y, make_sample(sample, model=model).rows, classification=task_of(model) == "classification")
+    tell(f"converting {type(model).__name__}")
+    rows, conversion = convert_rows(
+        model,
+        sample,
+        options=options.converter_options,
+        tolerance=options.tolerance,
+        float64_inputs=options.float64_inputs,
+        progress=tell,
+    )
     tell(f"parity: {conversion.report.sentence()}")
     tell("measuring the reference and the importance of features")
-    files, info = _files(model, rows, truth, conversion, name=name, version=version, options=options)
+    older = Bundle.open(parent) if isinstance(parent, (str, Path)) else parent
+    work = _Work(model, rows, truth, conversion, older, options)
+    info = _info(work, name=name, version=version)
+    files = _files(work, info)
     bundle = Bundle.build(files, config=_config(info, files), annotations=_annotations(info))
     bundle = _stated(bundle, rows, conversion, options)
     tell(f"digest {bundle.digest}")
@@ -180,7 +190,9 @@ def check_truth(y: Any, rows: int, *, classification: bool) -> Array | None:
     if truth.ndim == 2 and truth.shape[1] == 1:
         truth = truth.ravel()
     if len(truth) != rows:
-        raise SampleError(f"y has {len(truth)} rows, the sample has {rows}", hint="give the labels of exactly these rows")
+        raise SampleError(
+            f"y has {len(truth)} rows, the sample has {rows}", hint="give the labels of exactly these rows"
+        )
     if truth.dtype.kind == "f":
         missing = int(np.isnan(truth).reshape(rows, -1).any(axis=1).sum())
     elif truth.dtype.kind == "O":
@@ -195,75 +207,85 @@ def check_truth(y: Any, rows: int, *, classification: bool) -> Array | None:
     return truth
 
 
-def _files(
-    model: Any,
-    rows: Sample,
-    truth: Array | None,
-    conversion: Conversion,
-    *,
-    name: str,
-    version: str,
-    options: PackOptions,
-) -> tuple[dict[str, bytes], BundleInfo]:
-    runner = Runner(conversion.onnx)
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What has been gathered once the conversion is proven."""
+
+    model: Any
+    rows: Sample
+    truth: Array | None
+    conversion: Conversion
+    parent: Bundle | None
+    options: PackOptions
+
+    @property
+    def chosen(self) -> npt.NDArray[np.int64]:
+        """The golden rows."""
+        return golden_rows(self.rows.tensors, self.conversion.found)
+
+
+def _files(work: _Work, info: BundleInfo) -> dict[str, bytes]:
+    runner = Runner(work.conversion.onnx)
     schema = ModelSchema(
-        tensors=rows.tensor_specs(),
-        inputs=rows.field_specs(missing_allowed=missing_allowed(model)),
-        outputs=conversion.outputs,
+        tensors=work.rows.tensor_specs(),
+        inputs=work.rows.field_specs(missing_allowed=missing_allowed(work.model)),
+        outputs=work.conversion.outputs,
     )
-    counted = np.unique(np.linspace(0, rows.rows - 1, min(rows.rows, _MOST_REFERENCE_ROWS)).astype(np.int64))
-    reference = build_reference(
-        task=task_of(model),
-        fields=schema.inputs,
-        outputs=schema.outputs,
-        tensors=rows.take(counted),
-        found={name: values[counted] if len(values) == rows.rows else values for name, values in conversion.found.items()},
-        predict=runner.run,
-        truth=None if truth is None else truth[counted],
-        parent=options.parent.reference if options.parent else None,
-    )
-    chosen = golden_rows(rows.tensors, conversion.found)
-    golden = rows.take(chosen)
-    info = _info(model, conversion, name=name, version=version, golden=len(chosen), options=options)
+    reference = _reference(work, schema, runner)
     files = {
         BUNDLE_JSON: encode_document(info),
         SCHEMA_JSON: encode_document(schema),
-        MODEL_ONNX: conversion.onnx,
+        MODEL_ONNX: work.conversion.onnx,
         REFERENCE_JSON: encode_reference(reference),
-        README: model_card(info, schema, reference, about=options.about).encode(),
+        README: model_card(info, schema, reference, about=work.options.about).encode(),
     }
-    if options.licence:
-        files[LICENSE] = options.licence.encode()
+    if work.options.licence:
+        files[LICENSE] = work.options.licence.encode()
+    golden = work.rows.take(work.chosen)
     for at, (tensor, values) in enumerate(golden.items()):
         files[golden_input(at)] = encode_tensor(tensor, values)
     for at, (tensor, values) in enumerate(runner.run(golden).items()):
         files[golden_output(at)] = encode_tensor(tensor, values)
-    return files, info
+    return files
 
 
-def _info(
-    model: Any, conversion: Conversion, *, name: str, version: str, golden: int, options: PackOptions
-) -> BundleInfo:
+def _reference(work: _Work, schema: ModelSchema, runner: Runner) -> Reference:
+    rows, found = work.rows, work.conversion.found
+    counted = np.unique(np.linspace(0, rows.rows - 1, min(rows.rows, _MOST_REFERENCE_ROWS)).astype(np.int64))
+    return build_reference(
+        task=task_of(work.model),
+        fields=schema.inputs,
+        outputs=schema.outputs,
+        tensors=rows.take(counted),
+        found={name: values[counted] if len(values) == rows.rows else values for name, values in found.items()},
+        predict=runner.run,
+        truth=None if work.truth is None else work.truth[counted],
+        parent=work.parent.reference if work.parent else None,
+    )
+
+
+def _info(work: _Work, *, name: str, version: str) -> BundleInfo:
+    conversion, options = work.conversion, work.options
     graph = onnx.load_model_from_string(conversion.onnx)
     tolerance = conversion.report.tolerance
     return BundleInfo(
         name=name,
         version=version,
-        task=task_of(model),
-        framework=framework_of(model),
+        task=task_of(work.model),
+        framework=framework_of(work.model),
         converter={
             "name": "shoal-converter",
             "version": metadata.version("shoal-converter"),
-            "options": {"attempt": conversion.attempt.name, "float64_inputs": options.float64_inputs},
+            "options": {"attempt": conversion.attempt.name},
         },
         onnx={
             "ir_version": graph.ir_version,
             "opsets": {entry.domain or "ai.onnx": entry.version for entry in graph.opset_import},
         },
-        variants=(Variant(precision=conversion.attempt.floats),),
+        variants=(Variant(precision="float64" if conversion.attempt.floats == "float64" else "float32"),),
         runtime=Runtime(),
-        golden=Golden(rows=golden, rtol=tolerance.rtol, atol=tolerance.atol),
-        parent={"digest": options.parent.digest} if options.parent else None,
+        golden=Golden(rows=len(work.chosen), rtol=tolerance.rtol, atol=tolerance.atol),
+        parent={"digest": work.parent.digest} if work.parent else None,
         gates=dict(options.gates or {}),
     )
 

@@ -11,14 +11,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from shoal_protocol.bundle.manifest import Manifest, parse_manifest
-from shoal_protocol.canonical import sha256_digest
-from shoal_protocol.refs import parse_ref
-
 from shoal_converter.bundle import Bundle
 from shoal_converter.errors import RegistryRefusedError, SignatureError
 from shoal_converter.oci_layout import Layout
 from shoal_converter.registry import Registry
+from shoal_protocol.bundle.manifest import Manifest, parse_manifest
+from shoal_protocol.canonical import sha256_digest
+from shoal_protocol.refs import parse_ref
 
 Progress = Callable[[str], None]
 
@@ -83,7 +82,7 @@ def push(
     name, version = bundle.info.name, bundle.info.version
     with _opened(url, token, ca) as registry:
         blobs = bundle.blobs()
-        paths = {sha256_digest(content): path for path, content in bundle.files.items()}
+        paths: dict[str, str] = {sha256_digest(content): path for path, content in bundle.files.items()}
         missing = {digest: content for digest, content in blobs.items() if not registry.has_blob(name, digest)}
         for digest, content in blobs.items():
             label = paths.get(digest, "config.json")
@@ -128,16 +127,22 @@ def _push_statements(registry: Registry, bundle: Bundle, name: str, tell: Progre
 
 
 def signatures(registry: Registry, name: str, version: str, digest: str) -> tuple[str, ...]:
-    """Return the ids of the keys that signed a release into the server's list; empty where there is no list.
+    """Return the ids of the keys that signed a release into the server's list; empty where there is no list at all.
 
     This says who signed, for people; it verifies nothing. Devices verify, from a root that they pinned.
+
+    Raises:
+        SignatureError: There is a list, and it does not name the release.
     """
     document = registry.json("/trust/targets.json")
     if not isinstance(document, dict):
         return ()
     target = (document.get("signed", {}).get("targets") or {}).get(f"{name}/{version}") or {}
     if (target.get("hashes") or {}).get("sha256") != digest.partition(":")[2]:
-        return ()
+        raise SignatureError(
+            f"{registry.url} took {name}:{version} but did not sign it: no device will install it",
+            hint="does the token belong to a releaser? The server's log says why",
+        )
     return tuple(str(entry.get("keyid")) for entry in document.get("signatures") or [] if entry.get("sig"))
 
 

@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from shoal_converter.domain.importance import Predict, permutation_importance
+from shoal_converter.sources.estimator import Task, label_texts, metrics_of
 from shoal_protocol.bundle.schema import FieldSpec, OutputSpec
 from shoal_protocol.profile.grid import (
     CategoricalGrid,
@@ -24,9 +27,6 @@ from shoal_protocol.profile.grid import (
 )
 from shoal_protocol.profile.profile import ProfileSpec, Stream, derived, summarise
 from shoal_protocol.profile.reference import Reference
-
-from shoal_converter.domain.importance import Predict, permutation_importance
-from shoal_converter.sources.estimator import Task, label_texts, metrics_of
 
 Array = npt.NDArray[Any]
 

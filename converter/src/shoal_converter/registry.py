@@ -11,15 +11,15 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urljoin, urlsplit
 
 import httpx2
+
+from shoal_converter.errors import RegistryError, RegistryRefusedError, SignatureError
 from shoal_protocol.bundle.manifest import MANIFEST_MEDIA_TYPE
 from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.errors import CallerError
-
-from shoal_converter.errors import RegistryError, RegistryRefusedError, SignatureError
 
 CHUNK_BYTES = 4 * 1024 * 1024
 _PIECE_BYTES = 256 * 1024
@@ -65,7 +65,7 @@ class Registry:
             transport=transport,
         )
 
-    def __enter__(self) -> Registry:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -142,7 +142,9 @@ class Registry:
         """
         raw = self._request("GET", f"/v2/{name}/blobs/{digest}", good=(200,), most=size).content
         if sha256_digest(raw) != digest:
-            raise SignatureError(f"{self.url} sent other bytes than {digest} names", hint="tell the registry's operator")
+            raise SignatureError(
+                f"{self.url} sent other bytes than {digest} names", hint="tell the registry's operator"
+            )
         return raw
 
     def json(self, path: str) -> Any | None:
@@ -191,7 +193,7 @@ class Registry:
             except (httpx2.TransportError, httpx2.StreamError) as error:
                 if attempt == _ATTEMPTS:
                     raise RegistryError(
-                        f"{self.url} can't be reached ({method}): {error or type(error).__name__}",
+                        f"{self.url} can't be reached ({method}): {str(error) or type(error).__name__}",
                         hint="is the address right, and the server running? SHOAL_URL or --url",
                     ) from error
             else:
@@ -225,7 +227,9 @@ def _received(answer: httpx2.Response, start: int, end: int) -> int:
     last = answer.headers.get("Range", "").rpartition("-")[2]
     at = int(last) + 1 if last.isdecimal() else start
     if at <= start:
-        raise RegistryRefusedError(f"the registry refuses the upload at byte {start} (416) and does not say where it is")
+        raise RegistryRefusedError(
+            f"the registry refuses the upload at byte {start} (416) and does not say where it is"
+        )
     return at
 
 
@@ -246,7 +250,9 @@ def _refusal(url: str, method: str, answer: httpx2.Response) -> RegistryError | 
             if answer.status_code == 401
             else "the token's role is not enough: pushing needs releaser"
         )
-        return RegistryRefusedError(f"{url} refuses ({answer.status_code}): {said}", hint=hint, status=answer.status_code)
+        return RegistryRefusedError(
+            f"{url} refuses ({answer.status_code}): {said}", hint=hint, status=answer.status_code
+        )
     if answer.status_code >= 500:
         return RegistryError(f"{url} fails ({answer.status_code} to {method}): {said}", hint="look at the server's log")
     return RegistryRefusedError(f"{url} refuses ({answer.status_code}): {said}", status=answer.status_code)

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from shoal_protocol.bundle.schema import DType, FieldSpec, TensorSpec
 
 from shoal_converter.errors import LibraryMissingError, SampleError
+from shoal_protocol.bundle.schema import DType, FieldSpec, TensorSpec
 
 Array = npt.NDArray[Any]
 
@@ -275,7 +275,7 @@ def _fed_column(name: str, series: Any, float_dtype: DType) -> tuple[DType, Arra
         raise SampleError(
             f"column {name!r} mixes {', '.join(kinds)}", hint=f"make it one type, for example df[{name!r}].astype(str)"
         )
-    _refuse_missing_texts(name, np.where(missing, None, values))
+    _refuse_missing_texts(name, np.where(missing, np.array(None), values))
     return "string", values.astype(object)
 
 

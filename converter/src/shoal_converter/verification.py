@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from shoal_protocol.bundle.layout import golden_input, golden_output
-from shoal_protocol.bundle.tensors import decode_tensor
-from shoal_protocol.canonical import sha256_digest
-from shoal_protocol.errors import ContentError, ShoalError
 
 from shoal_converter.bundle import Bundle
 from shoal_converter.onnx_graph.canonical import MAX_IR_VERSION, MAX_OPSETS, canonical_onnx
 from shoal_converter.onnx_runtime import Runner
+from shoal_protocol.bundle.layout import golden_input, golden_output
+from shoal_protocol.bundle.tensors import decode_tensor
+from shoal_protocol.canonical import sha256_digest
+from shoal_protocol.errors import ContentError, ShoalError
 
 Array = npt.NDArray[Any]
 

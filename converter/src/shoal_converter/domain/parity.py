@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from shoal_protocol.canonical import rounded
 
 Array = npt.NDArray[Any]

@@ -35,7 +35,8 @@ def canonicalise(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def canonical_onnx(model: onnx.ModelProto) -> bytes:
     """Return the canonical bytes of a model."""
-    return canonicalise(model).SerializeToString(deterministic=True)
+    raw: bytes = canonicalise(model).SerializeToString(deterministic=True)
+    return raw
 
 
 def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:

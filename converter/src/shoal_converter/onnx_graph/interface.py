@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -65,9 +65,7 @@ class OuterOutput:
     width: int | None = None
 
 
-def wrap(
-    model: onnx.ModelProto, inputs: Sequence[InnerInput], outputs: Sequence[OuterOutput]
-) -> onnx.ModelProto:
+def wrap(model: onnx.ModelProto, inputs: Sequence[InnerInput], outputs: Sequence[OuterOutput]) -> onnx.ModelProto:
     """Return the model with the given interface.
 
     Args:
@@ -127,12 +125,10 @@ def _input_nodes(inner: InnerInput, prefix: str) -> list[onnx.NodeProto]:
     return nodes
 
 
-def _output_nodes(
-    graph: onnx.GraphProto, output: OuterOutput, source: str, prefix: str
-) -> list[onnx.NodeProto]:
+def _output_nodes(graph: onnx.GraphProto, output: OuterOutput, source: str, prefix: str) -> list[onnx.NodeProto]:
     nodes: list[onnx.NodeProto] = []
 
-    def then(operator: str, *more: str, **attributes: int) -> None:
+    def then(operator: str, *more: str, **attributes: Any) -> None:
         nonlocal source
         result = f"{prefix}{output.name}.{len(nodes)}"
         nodes.append(helper.make_node(operator, [source, *more], [result], **attributes))

@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from shoal_protocol.profile.grid import category_text
 
 from shoal_converter.errors import SampleError, SourceError, UnsupportedModelError
+from shoal_protocol.profile.grid import category_text
 
 Array = npt.NDArray[Any]
 Task = Literal["classification", "regression", "transform", "clustering", "anomaly", "other"]
@@ -74,7 +74,8 @@ def children(model: Any) -> list[tuple[str, Any]]:
         return list(model.transformer_list)
     named = getattr(model, "named_estimators_", None)
     if named is not None:
-        return [*named.items(), *([("final_estimator_", model.final_estimator_)] * hasattr(model, "final_estimator_"))]
+        final = getattr(model, "final_estimator_", None)
+        return [*named.items(), *([] if final is None else [("final_estimator_", final)])]
     if hasattr(model, "calibrated_classifiers_"):
         return [("estimator", model.calibrated_classifiers_[0].estimator)]
     return []

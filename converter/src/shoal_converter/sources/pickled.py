@@ -17,11 +17,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from shoal_protocol.errors import CallerError, ContentError, LocalError
-
 from shoal_converter.bundle import Bundle
 from shoal_converter.domain.parity import Tolerance
 from shoal_converter.errors import (
+    ConverterError,
     LibraryMissingError,
     OutputExistsError,
     ParityError,
@@ -30,11 +29,22 @@ from shoal_converter.errors import (
     UnsupportedModelError,
     UntrustedPickleError,
 )
+from shoal_protocol.errors import CallerError, ContentError, LocalError, ShoalError
 
 SUFFIXES = (".joblib", ".pkl", ".pickle")
 
-_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "PYTHONHASHSEED", "OMP_NUM_THREADS", "SystemRoot")
-_ERRORS = {
+_PASSED_ON = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "PYTHONPATH",
+    "PYTHONHASHSEED",
+    "OMP_NUM_THREADS",
+    "SystemRoot",
+)
+_ERRORS: dict[str, type[ShoalError]] = {
     "LibraryMissingError": LibraryMissingError,
     "SampleError": SampleError,
     "SourceError": SourceError,
@@ -169,4 +179,4 @@ def _error(fault: Mapping[str, Any]) -> Exception:
         return UnsupportedModelError(str(data["step"]), str(data["why"]), str(data["way_round"]))
     if kind == "ParityError":
         return ParityError(fault["message"], step=str(data["step"]), report=data["report"], hint=fault["hint"])
-    return _ERRORS.get(kind, SourceError)(fault["message"], hint=fault["hint"])
+    return _ERRORS.get(kind, ConverterError)(fault["message"], hint=fault["hint"])

@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -55,7 +56,6 @@ def _write(answers: TextIO, message: dict[str, Any]) -> None:
 
 
 def _pack(request: dict[str, Any], tell: Any) -> Any:
-    from shoal_converter.bundle import Bundle  # noqa: PLC0415 - after the network is cut
     from shoal_converter.domain.parity import Tolerance  # noqa: PLC0415
     from shoal_converter.packing import PackOptions, pack  # noqa: PLC0415
     from shoal_converter.sources.sample_file import read_table  # noqa: PLC0415
@@ -66,7 +66,6 @@ def _pack(request: dict[str, Any], tell: Any) -> Any:
     options = PackOptions(
         tolerance=Tolerance(**request["tolerance"]),
         float64_inputs=request["float64_inputs"],
-        parent=Bundle.open(request["parent"]) if request["parent"] else None,
         about=request["about"],
         licence=request["licence"],
         lineage=request["lineage"],
@@ -78,6 +77,7 @@ def _pack(request: dict[str, Any], tell: Any) -> Any:
         y=table.target,
         tag=request["tag"],
         output=request["output"],
+        parent=request["parent"],
         options=options,
         progress=tell,
     )
@@ -121,7 +121,13 @@ def _fault(error: Exception) -> dict[str, Any]:
             "hint": error.hint,
             "data": json.loads(json.dumps(error.data, default=str)),
         }
-    return {"kind": "SourceError", "message": f"{type(error).__name__}: {error}", "hint": "", "data": {}}
+    traceback.print_exception(error)
+    return {
+        "kind": "ConverterError",
+        "message": f"packing failed in the child process: {type(error).__name__}: {error}",
+        "hint": "the traceback is above; if the model is an ordinary one, report it",
+        "data": {},
+    }
 
 
 if __name__ == "__main__":

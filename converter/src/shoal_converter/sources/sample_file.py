@@ -102,7 +102,9 @@ def _npz(path: Path, target: str | None) -> Table:
             hint="save texts by .astype(str), numbers as numbers",
         ) from error
     if target is not None and target not in arrays:
-        raise SampleError(f"{path.name} has no array {target!r}; it has {', '.join(arrays)}", hint="name another --target")
+        raise SampleError(
+            f"{path.name} has no array {target!r}; it has {', '.join(arrays)}", hint="name another --target"
+        )
     named = target or next((name for name in _TARGET_KEYS if name in arrays and len(arrays) > 1), None)
     truth = arrays.pop(named) if named else None
     matrix = next((name for name in _MATRIX_KEYS if name in arrays), None)
@@ -128,7 +130,9 @@ def _same_length(path: Path, arrays: dict[str, Array]) -> None:
 
 def _no_target(table: Table, path: Path, target: str | None) -> Table:
     if target is not None:
-        raise SampleError(f"{path.name} is one array, it has no target {target!r}", hint="use .npz with X and y, or .csv")
+        raise SampleError(
+            f"{path.name} is one array, it has no target {target!r}", hint="use .npz with X and y, or .csv"
+        )
     return table
 
 
@@ -198,7 +202,9 @@ def _split(columns: dict[str, Array], path: Path, target: str | None) -> Table:
     if target is None:
         return Table(columns=columns)
     if target not in columns:
-        raise SampleError(f"{path.name} has no column {target!r}; it has {', '.join(columns)}", hint="name another --target")
+        raise SampleError(
+            f"{path.name} has no column {target!r}; it has {', '.join(columns)}", hint="name another --target"
+        )
     truth = columns.pop(target)
     if not columns:
         raise SampleError(f"{path.name} has no column besides the target {target!r}")

@@ -1,7 +1,8 @@
 """From a fitted scikit-learn estimator to a raw ONNX graph, by skl2onnx with pinned versions and known cures.
 
 Owns what is asked of skl2onnx: operator versions, options (tensors instead of dictionaries, raw scores where the source
-gives scores, locale "C" for texts), and cures for its known faults. It does not judge the result: parity does.
+gives scores, locale "C" for texts). `sklearn_cures` owns cures for its known faults. Nothing here judges the result:
+parity does.
 """
 
 from __future__ import annotations
@@ -9,20 +10,25 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx
 
 from shoal_converter.errors import UnsupportedModelError
 from shoal_converter.sources.estimator import children, last_step, steps
+from shoal_converter.sources.sklearn_cures import cured_converters, cured_shapes
 
 TARGET_OPSETS = {"": 18, "ai.onnx.ml": 3}
+
+_DEFAULT_TOKENS = r"(?u)\b\w\w+\b"
+_UNICODE_WORDS = r"[\p{L}\p{N}_]{2,}"
+"""The same words for onnxruntime's tokenizer, whose expressions (re2) know no \\w beyond ASCII."""
 
 _COMPOSITES = ("Pipeline", "ColumnTransformer", "FeatureUnion")
 
 _WAYS_ROUND = {
-    "FunctionTransformer": "compute it before the model on the device, or express it by scikit-learn's own transformers",
+    "FunctionTransformer": "compute it before the model, or express it by scikit-learn's own transformers",
     "SplineTransformer": "use PolynomialFeatures or KBinsDiscretizer instead",
     "HashingVectorizer": "use CountVectorizer or TfidfVectorizer with max_features",
     "RBFSampler": "use an SVC or SVR with an rbf kernel on a subset, or PolynomialFeatures",
@@ -43,7 +49,8 @@ def export(
 
     Args:
         model: Estimator or pipeline.
-        initial_types: Name, dtype (``float32``, ``float64``, ``int64``, ``string``) and width of each input.
+        initial_types: Name, dtype (``float32``, ``float64``, ``int64``, ``string``) and width (0: not known) of each
+            input.
         options: skl2onnx's, ``{id(estimator): {...}}``; they go before ours.
 
     Returns:
@@ -56,18 +63,19 @@ def export(
 
     refuse_unsupported(model)
     asked = _options(model, options or {})
-    typed = [(name, _tensor_type(dtype)([None, width])) for name, dtype, width in initial_types]
+    typed = [(name, _tensor_type(dtype)([None, width or None])) for name, dtype, width in initial_types]
     with _quiet():
         try:
-            return convert_sklearn(
+            exported: onnx.ModelProto = convert_sklearn(
                 model,
                 initial_types=typed,
                 target_opset=dict(TARGET_OPSETS),
                 options=asked,
-                custom_conversion_functions=_cured_converters(),
-                custom_shape_calculators=_cured_shapes(),
+                custom_conversion_functions=cured_converters(),
+                custom_shape_calculators=cured_shapes(),
             )
-        except Exception as error:  # noqa: BLE001 - skl2onnx raises anything, ONNX and protobuf too
+            return exported  # noqa: TRY300 - the type is stated once, where it comes from
+        except Exception as error:
             raise _unsupported(model, error) from error
 
 
@@ -134,6 +142,8 @@ def _options(model: Any, given: Mapping[int, Mapping[str, Any]]) -> dict[int, di
     for _, step in steps(model):
         if "locale" in _allowed(step):
             options.setdefault(id(step), {})["locale"] = "C"
+            if getattr(step, "token_pattern", None) == _DEFAULT_TOKENS and step.analyzer == "word":
+                options[id(step)]["tokenexp"] = _UNICODE_WORDS
     for key, values in given.items():
         options.setdefault(key, {}).update(values)
     return options
@@ -150,56 +160,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-class _PlainAttributes:
-    """skl2onnx's container, except that attributes of numpy types become Python's own.
-
-    protobuf 7 refuses the booleans and numpy scalars that skl2onnx 1.20 puts among the integers of histogram-based
-    gradient boosting.
-    """
-
-    def __init__(self, container: Any) -> None:
-        self._container = container
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._container, name)
-
-    def add_node(self, *arguments: Any, **attributes: Any) -> Any:
-        plain = {name: _plain(value) for name, value in attributes.items()}
-        return self._container.add_node(*arguments, **plain)
-
-
-def _plain(value: Any) -> Any:
-    import numpy as np  # noqa: PLC0415 - beside skl2onnx
-
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, (bool, np.bool_, np.integer)):
-        return int(value)
-    if isinstance(value, np.floating) and not isinstance(value, float):
-        return float(value)
-    return value
-
-
-def _histogram_types() -> tuple[type, ...]:
-    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor  # noqa: PLC0415
-
-    return (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
-
-
-def _cured_converters() -> dict[type, Callable[[Any, Any, Any], None]]:
-    from skl2onnx import get_model_alias  # noqa: PLC0415 - heavy
-    from skl2onnx.common._registration import get_converter  # noqa: PLC0415 - heavy
-
-    def cured(original: Callable[[Any, Any, Any], None]) -> Callable[[Any, Any, Any], None]:
-        return lambda scope, operator, container: original(scope, operator, _PlainAttributes(container))
-
-    return {kind: cured(get_converter(get_model_alias(kind))) for kind in _histogram_types()}
-
-
-def _cured_shapes() -> dict[type, Callable[[Any], None]]:
-    from skl2onnx import get_model_alias  # noqa: PLC0415 - heavy
-    from skl2onnx.common._registration import get_shape_calculator  # noqa: PLC0415 - heavy
-
-    return {kind: get_shape_calculator(get_model_alias(kind)) for kind in _histogram_types()}

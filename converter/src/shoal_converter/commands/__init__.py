@@ -1,0 +1,1 @@
+"""Bodies of commands that do more than call one function."""

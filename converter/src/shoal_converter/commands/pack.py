@@ -1,0 +1,91 @@
+"""`shoal-convert pack`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from shoal_converter.bundle import Bundle
+from shoal_converter.domain.parity import Tolerance
+from shoal_converter.errors import OutputExistsError, SampleError
+from shoal_converter.packing import parse_tag
+from shoal_converter.sources.pickled import check_trusted, pack_pickled
+from shoal_converter.terminal import Terminal
+from shoal_protocol.errors import CallerError
+
+
+def run(
+    terminal: Terminal,
+    *,
+    source: Path,
+    sample: Path | None,
+    target: str | None,
+    tag: str,
+    output: Path | None,
+    trust: bool,
+    parent: Path | None,
+    rtol: float,
+    atol: float,
+    max_label_flips: float,
+    float64_inputs: bool,
+    about: Path | None,
+    licence: Path | None,
+    meta: tuple[str, ...],
+    force: bool,
+) -> None:
+    """Pack a model file; arguments as the command's options. What can be refused without work is refused first."""
+    name, version = parse_tag(tag)
+    path = output or Path(f"{name}-{version}.tar")
+    if path.exists() and not force:
+        raise OutputExistsError(f"{path} exists", hint="choose another -o, or replace it with --force")
+    check_trusted(source, trust=trust)
+    if sample is None:
+        raise SampleError(
+            "a sample is required: rows like those that the model was trained on",
+            hint="--sample train.csv --target y; 1,000 typical rows are plenty",
+        )
+    bundle = pack_pickled(
+        source,
+        sample=sample,
+        target=target,
+        tag=tag,
+        tolerance=Tolerance(rtol, atol, max_label_flips),
+        float64_inputs=float64_inputs,
+        parent=parent,
+        about=_text(about, "--about"),
+        licence=_text(licence, "--licence"),
+        lineage=_pairs(meta),
+        progress=terminal.progress,
+    )
+    bundle = replace(bundle, path=bundle.write(path, force=force))
+    if terminal.json_wanted:
+        terminal.json(result(bundle))
+    else:
+        terminal.facts([*bundle.summary(), ("signed", "not yet: a push signs it")])
+
+
+def result(bundle: Bundle) -> dict[str, object]:
+    """Return what `--json` prints."""
+    return {
+        "ref": str(bundle.ref),
+        "digest": bundle.digest,
+        "path": None if bundle.path is None else str(bundle.path),
+        "parity": None if bundle.parity is None else dict(bundle.parity),
+        "refused": [],
+    }
+
+
+def _text(path: Path | None, flag: str) -> str:
+    if path is None:
+        return ""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CallerError(f"{flag} {path} can't be read: {error}") from error
+
+
+def _pairs(meta: tuple[str, ...]) -> dict[str, str]:
+    wrong = [text for text in meta if "=" not in text]
+    if wrong:
+        raise CallerError(f"--meta {wrong[0]!r} is no KEY=VALUE", hint="--meta run_id=42")
+    return {key: value for key, _, value in (text.partition("=") for text in meta)}
