@@ -83,6 +83,11 @@ def slot_targets(session: Session, slot: str) -> dict[str, SlotTarget]:
     return {device: _target(slots[slot]) for device, slots in rows if slot in slots}
 
 
+def generations(session: Session) -> dict[str, int]:
+    """Return the newest generation of every device that has one."""
+    return dict(session.exec(select(DesiredRow.device, DesiredRow.generation)).all())
+
+
 def on_generation(session: Session, device_id: str, *, reported: int, now: float) -> None:
     """Continue above what a device has seen, as happens when the server was restored from a backup."""
     row = session.get(DesiredRow, device_id, with_for_update=True)

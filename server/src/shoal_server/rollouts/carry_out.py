@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from sqlmodel import Session
 
 from shoal_server.access import audit
+from shoal_server.alerts.store import raise_alert
 from shoal_server.fleet import assignments
 from shoal_server.rollouts import store
 from shoal_server.rollouts.effects import Assign, Deny, Effect, LiftDenial, Notify, Record
@@ -21,24 +21,6 @@ SERVER = "server"
 """The actor of what no person asked for."""
 
 
-class RaiseAlert(Protocol):
-    """What is needed of the alerts."""
-
-    def __call__(
-        self,
-        session: Session,
-        *,
-        kind: str,
-        subject: str,
-        title: str,
-        body: str,
-        severity: str,
-        key: str,
-        now: float,
-    ) -> object:
-        """Raise an alert, unless one with this key was raised."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Circumstances:
     """Under which effects are carried out.
@@ -46,11 +28,9 @@ class Circumstances:
     Attributes:
         now: Seconds since the epoch.
         request_id: Of the request that caused them; empty: none did.
-        raise_alert: Of the alerts' store.
     """
 
     now: float
-    raise_alert: RaiseAlert
     request_id: str = ""
 
 
@@ -76,14 +56,14 @@ def carry_out(session: Session, rollout: Rollout, effects: Sequence[Effect], abo
             case Record():
                 _record(session, rollout, effect, about)
             case Notify():
-                about.raise_alert(
+                raise_alert(
                     session,
                     kind=effect.kind,
                     subject=f"rollout:{rollout.name}",
                     title=effect.title,
                     body=effect.body,
                     severity=effect.severity,
-                    key=effect.key,
+                    key=f"rollout:{rollout.name}",
                     now=about.now,
                 )
             case Deny():

@@ -138,7 +138,7 @@ def _end(rollout: Rollout, wish: Wish, now: float) -> _Result:
     return rollout.after(_event(rollout, wish), reason=_said(wish), ended_at=now), []
 
 
-def _roll_back(rollout: Rollout, wish: Wish, now: float) -> _Result:
+def _roll_back(rollout: Rollout, wish: Wish, _now: float) -> _Result:
     after = rollout.after(Event(wish.verb.value), reason=_said(wish))
     deny = Deny(digest=rollout.digest, reason=f"rollout {rollout.name}: {after.reason}")
     alert = Notify(
@@ -146,7 +146,6 @@ def _roll_back(rollout: Rollout, wish: Wish, now: float) -> _Result:
         severity="warning",
         title=f"Rollout {rollout.name} is being rolled back",
         body=f"{after.reason} (slot {rollout.slot}, bundle {rollout.bundle_name})",
-        key=f"rollout:{rollout.name}:{wish.verb}:{now:.3f}",
     )
     return after, [deny, alert]
 

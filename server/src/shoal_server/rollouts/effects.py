@@ -42,13 +42,12 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True)
 class Notify:
-    """Raise an alert; the same key is not raised twice."""
+    """Raise the rollout's alert, or tell it again: a rollout has at most one that is open."""
 
     kind: str
     severity: str
     title: str
     body: str
-    key: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ class Reader:
 
     def __init__(self, document: Mapping[str, Any], where: str, faults: list[dict[str, str]]) -> None:
         # YAML 1.1 reads the key `on` as true, and JSON then writes it as "true".
-        self._document = {"on" if key is True or key == "true" else key: value for key, value in document.items()}
+        self._document = {"on" if str(key).lower() == "true" else str(key): value for key, value in document.items()}
         self._where = where
         self._faults = faults
         self._known: list[str] = []
@@ -80,9 +80,9 @@ class Reader:
         """Note a fault for each key that nothing has asked for."""
         for key in self._document:
             if key not in self._known:
-                near = difflib.get_close_matches(str(key), self._known, n=1)
+                near = difflib.get_close_matches(key, self._known, n=1)
                 known = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(set(self._known)))}"
-                self.fault(f"is not a key of a plan; {known}", str(key))
+                self.fault(f"is not a key of a plan; {known}", key)
 
 
 def _mappings(value: object) -> Sequence[Mapping[str, Any]]:

@@ -69,12 +69,12 @@ class Difference:
     """A measured difference between canary and control.
 
     Attributes:
-        value: The estimate.
+        value: The estimate; NaN: nothing could be compared.
         low, high: One-sided 95 % bounds; None: too few devices for one.
         n: Predictions of the canary devices.
         devices: Canary devices with evidence.
         against: What it was compared with, in words.
-        detail: Where it was largest, in words.
+        detail: Where it was largest, or why nothing could be compared, in words.
     """
 
     value: float
@@ -244,7 +244,8 @@ def _judge_difference(
 ) -> GateResult:
     threshold = gate.increase if isinstance(gate, ErrorsGate) else gate.tolerance
     if measured is None or measured.n == 0 or not math.isfinite(measured.value):
-        return _nothing_yet(name, threshold, "no predictions of the bundle can be compared yet")
+        why = "no predictions of the bundle can be compared yet"
+        return _nothing_yet(name, threshold, why if measured is None or not measured.detail else measured.detail)
     verdict, reason = _decide(
         value=measured.value,
         low=measured.low,

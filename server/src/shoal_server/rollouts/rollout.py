@@ -29,9 +29,9 @@ class Member:
         previous_name: ``model:version`` of that, for people.
         attempt: Of the offer; grows with each retry.
         offered_at: When the assignment was written; None: not yet.
-        generation: Of that assignment, or of the rollback's once `returning`.
+        generation: Of that assignment, or of the rollback's once `sent_back`.
         proven_at: When it was first seen to run the bundle with its trial passed.
-        returning: Whether it was assigned its way back.
+        sent_back: Whether it was assigned its way back.
     """
 
     device: str
@@ -44,7 +44,7 @@ class Member:
     offered_at: float | None = None
     generation: int | None = None
     proven_at: float | None = None
-    returning: bool = False
+    sent_back: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

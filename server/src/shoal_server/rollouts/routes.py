@@ -8,12 +8,12 @@ from fastapi import APIRouter, Body, Query, Request, Response, status
 from pydantic import BaseModel, Field
 
 from shoal_server.access.guard import Operator, Program, Viewer, request_id
-from shoal_server.alerts.store import raise_alert
 from shoal_server.paging import MAX_LIMIT, decode_cursor, page
 from shoal_server.rollouts import creation, store, views, wishes
 from shoal_server.rollouts.carry_out import Circumstances
 from shoal_server.rollouts.commands import Verb, Wish
 from shoal_server.rollouts.plan import parse_plan
+from shoal_server.rollouts.runner import WISHES
 from shoal_server.services import Services
 
 router = APIRouter(prefix="/api/v1/rollouts", tags=["rollouts"])
@@ -41,16 +41,14 @@ def create_rollout(  # noqa: PLR0917 - FastAPI passes by name
     now = program.clock()
     if dry_run:
         with program.database.read() as session:
-            made = creation.draft(
-                session, parse_plan(plan), references=program.bundles.reference, actor=who.actor, now=now
-            )
+            made = creation.draft(session, parse_plan(plan), references=program.reference, actor=who.actor, now=now)
         response.status_code = status.HTTP_200_OK
         return views.dry_run_json(made)
     with program.database.write() as session:
         begun = creation.create(
-            session, plan, references=program.bundles.reference, actor=who.actor, about=_about(request, program)
+            session, plan, references=program.reference, actor=who.actor, about=_about(request, program)
         )
-    program.signals.bump("rollouts")
+    _tell(program)
     return views.rollout_json(begun)
 
 
@@ -102,9 +100,14 @@ def act_on_rollout(  # noqa: PLR0917 - FastAPI passes by name
     wish = Wish(verb=verb, actor=who.actor, reason=why.reason, leave=why.leave)
     with program.database.write() as session:
         after = wishes.act(session, name, wish, _about(request, program))
-    program.signals.bump("rollouts")
+    _tell(program)
     return views.rollout_json(after)
 
 
 def _about(request: Request, program: Services) -> Circumstances:
-    return Circumstances(now=program.clock(), raise_alert=raise_alert, request_id=request_id(request))
+    return Circumstances(now=program.clock(), request_id=request_id(request))
+
+
+def _tell(program: Services) -> None:
+    program.signals.bump("rollouts")
+    program.signals.bump(WISHES)

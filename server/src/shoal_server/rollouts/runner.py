@@ -16,7 +16,7 @@ from typing import TypeAlias
 from sqlmodel import Session
 
 from shoal_server.rollouts import store
-from shoal_server.rollouts.carry_out import Circumstances, RaiseAlert, carry_out
+from shoal_server.rollouts.carry_out import Circumstances, carry_out
 from shoal_server.rollouts.control import Question, question
 from shoal_server.rollouts.controller import step
 from shoal_server.rollouts.facts import gather
@@ -27,6 +27,9 @@ from shoal_server.rollouts.plan import Gates
 from shoal_server.rollouts.rollout import Rollout
 from shoal_server.signals import Signals
 from shoal_server.storage.database import Clock, Database
+
+WISHES = "wishes"
+"""The signal of a person's wish, by which the worker's loop is woken."""
 
 STANDING_S = 5.0
 """How often completed rollouts look for devices that entered their cohort."""
@@ -44,7 +47,6 @@ class Runner:
     Args:
         database: With the rollouts and the fleet.
         measure: Answers the gates' questions from the telemetry.
-        raise_alert: Of the alerts' store.
         signals: Told `rollouts` when one has changed, `desired` when there is something to publish.
         clock: Seconds since the epoch.
         standing_s: Seconds between two looks of completed rollouts.
@@ -55,14 +57,12 @@ class Runner:
         *,
         database: Database,
         measure: Measure,
-        raise_alert: RaiseAlert,
         signals: Signals,
         clock: Clock,
         standing_s: float = STANDING_S,
     ) -> None:
         self._database = database
         self._measure = measure
-        self._raise_alert = raise_alert
         self._signals = signals
         self._clock = clock
         self._standing_s = standing_s
@@ -112,7 +112,7 @@ class Runner:
                 return False
             before = found.rollout
             after, effects = step(before, gather(session, before, evidence), now)
-            about = Circumstances(now=now, raise_alert=self._raise_alert)
+            about = Circumstances(now=now)
             after = carry_out(session, after, effects, about)
             store.save(session, before, after)
         self._signals.bump("rollouts")

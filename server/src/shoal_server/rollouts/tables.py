@@ -45,7 +45,7 @@ class MemberRow(SQLModel, table=True):
     offered_at: float | None = None
     generation: int | None = None
     proven_at: float | None = None
-    returning: bool = False
+    sent_back: bool = False
 
 
 class RolloutEventRow(SQLModel, table=True):

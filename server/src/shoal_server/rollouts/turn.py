@@ -69,8 +69,7 @@ class Turn:
     def notify(self, kind: str, severity: str, title: str) -> None:
         """Raise an alert about the rollout's present state."""
         body = f"{self.rollout.reason} (slot {self.rollout.slot}, bundle {self.rollout.bundle_name})"
-        key = f"rollout:{self.rollout.name}:{kind}:{self.now:.3f}"
-        self.effects.append(Notify(kind=kind, severity=severity, title=title, body=body, key=key))
+        self.effects.append(Notify(kind=kind, severity=severity, title=title, body=body))
 
     def hold(self, reason: str) -> None:
         """Pause by itself."""

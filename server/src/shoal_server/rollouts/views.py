@@ -84,7 +84,7 @@ def members_json(rollout: Rollout) -> list[dict[str, Any]]:
             "offered_at": rfc3339(member.offered_at),
             "generation": member.generation,
             "proven_at": rfc3339(member.proven_at),
-            "returning": member.returning,
+            "returning": member.sent_back,
         }
         for member in rollout.members.values()
     ]

@@ -27,7 +27,7 @@ def take_back(turn: Turn) -> None:
     touched = turn.rollout.touched()
     returning: dict[str, Member] = {}
     for member in touched:
-        if not member.returning and len(returning) < MAX_ASSIGNMENTS:
+        if not member.sent_back and len(returning) < MAX_ASSIGNMENTS:
             returning[member.device] = _sent_back(turn, member)
     turn.rollout = turn.rollout.with_members(returning)
     if returning:
@@ -55,12 +55,12 @@ def take_back(turn: Turn) -> None:
 def _sent_back(turn: Turn, member: Member) -> Member:
     fact = turn.facts.devices.get(member.device)
     if fact is None or fact.desired is None or fact.desired.digest != turn.rollout.digest:
-        return replace(member, returning=True)  # gone, or something newer has been assigned since
+        return replace(member, sent_back=True)  # gone, or something newer has been assigned since
     previous = None if member.previous in fact.denied else member.previous
     name = member.previous_name if previous is not None else None
     target = SlotTarget(digest=previous, name=name, attempt=max(member.attempt, fact.desired.attempt))
     turn.effects.append(Assign(device=member.device, target=target))
-    return replace(member, returning=True, generation=None)
+    return replace(member, sent_back=True, generation=None)
 
 
 def has_returned(member: Member, fact: DeviceFact, digest: str) -> bool:

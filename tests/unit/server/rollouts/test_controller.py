@@ -194,9 +194,7 @@ def test_trap_the_reason_for_an_abort_is_shown() -> None:
 
 def test_offers_keep_to_the_rate() -> None:
     world = _world(100, stages=[{"devices": {"percent": 100}, "soak": "6s"}], rate={"per_minute": 10})
-    offered = []
-    for _ in range(130):
-        offered.append(sum(isinstance(effect, Assign) for effect in world.tick()))
+    offered = [sum(isinstance(effect, Assign) for effect in world.tick()) for _ in range(130)]
     assert max(sum(offered[start : start + 60]) for start in range(70)) == 10
     assert sum(offered) >= 20
 
