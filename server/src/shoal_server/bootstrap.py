@@ -9,18 +9,21 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from urllib.parse import unquote, urlsplit
 
 from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
 
+from shoal_protocol.mqtt.topics import Up
 from shoal_server.access import people
 from shoal_server.access import routes as access_routes
 from shoal_server.access.guard import unguarded
 from shoal_server.access.secrets import Passwords
-from shoal_server.fleet import device_routes
+from shoal_server.alerts import routes as alert_routes
+from shoal_server.device_notices import on_clone, on_event
+from shoal_server.fleet import device_routes, intake
 from shoal_server.fleet import routes as fleet_routes
 from shoal_server.fleet import store as fleet_store
 from shoal_server.fleet.publisher import Publisher
@@ -33,12 +36,19 @@ from shoal_server.registry import blob_routes, manifest_routes, trust_routes
 from shoal_server.registry import routes as model_routes
 from shoal_server.registry.bundles import Bundles
 from shoal_server.registry.trust import TrustService
+from shoal_server.rollouts import routes as rollout_routes
+from shoal_server.rollouts.evidence import Measurements
+from shoal_server.rollouts.runner import Runner
 from shoal_server.runtime_file import DataFolder, Runtime
 from shoal_server.services import Services
 from shoal_server.signals import Signals
 from shoal_server.storage.blobs import FolderBlobs
 from shoal_server.storage.database import Clock, Database
 from shoal_server.storage.settings import EMBEDDED, Settings, split_address
+from shoal_server.telemetry import routes as telemetry_routes
+from shoal_server.telemetry.batch import Handler
+from shoal_server.telemetry.ingest import Ingest
+from shoal_server.telemetry.store import prune
 from shoal_server.web import health, problems
 from shoal_server.web.http_server import HttpServer, bind, url_of
 from shoal_server.web.metrics import ProgramMetrics, RequestMetrics
@@ -60,12 +70,24 @@ ROUTERS: tuple[APIRouter, ...] = (
     health.router,
     access_routes.router,
     device_routes.router,
+    telemetry_routes.router,
     fleet_routes.router,
     blob_routes.router,
     manifest_routes.router,
     model_routes.router,
     trust_routes.router,
+    rollout_routes.router,
+    alert_routes.router,
 )
+
+
+HANDLERS: Mapping[Up, Handler] = {
+    Up.PRESENCE: intake.on_presence,
+    Up.BIRTH: intake.on_birth,
+    Up.REPORTED: intake.on_reported,
+    Up.EVENT: on_event,
+}
+"""Who takes in what devices say, besides windows."""
 
 
 class Server:
@@ -141,15 +163,12 @@ class Server:
         loops = build_loops(program)
         app = build_app(program, loops)
         app.state.passwords = passwords
-        self._start_link(program)
+        program.ingest.start()  # with the link, which hands it what devices send
+        self._undo.append(program.ingest.stop)
         for loop in loops:
             loop.start()
             self._undo.append(loop.stop)
         self._start_http(app, listener, program)
-
-    def _start_link(self, program: Services) -> None:
-        program.link.start(lambda _inbound: None)
-        self._undo.append(program.link.stop)
 
     def _start_http(self, app: FastAPI, listener: socket.socket, program: Services) -> None:
         self._http = HttpServer(app, listener)
@@ -164,17 +183,20 @@ def build_services(settings: Settings, database: Database, clock: Clock, *, url:
     """Make the parts that rooms share."""
     blobs = FolderBlobs(settings.data / "blobs")
     bundles = Bundles(blobs)
+    signals = Signals()
+    link = build_link(settings, clock)
     return Services(
         settings=settings,
         database=database,
         blobs=blobs,
         bundles=bundles,
         clock=clock,
-        signals=Signals(),
+        signals=signals,
         url=settings.public_url or url,
         metrics=CollectorRegistry(),
         trust=TrustService(database, keys_folder=settings.data / "keys", clock=clock),
-        link=build_link(settings, clock),
+        link=link,
+        ingest=Ingest(link, database, HANDLERS, clock, on_clone=on_clone, signals=signals),
         reference=bundles.reference,
         verify_device=fleet_store.verify_secret,
     )
@@ -203,11 +225,25 @@ def build_loops(program: Services) -> list[Loop]:
         signer=lambda: program.trust.assignment_signer,
         clock=program.clock,
     )
+    runner = Runner(
+        database=program.database,
+        measure=Measurements(program.reference),
+        signals=program.signals,
+        clock=program.clock,
+    )
     loop = partial(Loop, clock=program.clock, signals=program.signals)
     return [
         loop("publisher", publisher.tick, every_s=pace.publisher_s, topics=("desired",)),
+        loop("controller", runner.tick, every_s=pace.controller_s, topics=("rollouts",)),
+        loop("housekeeping", lambda: forget_old(program), every_s=pace.housekeeping_s),
         loop("trust", program.trust.refresh, every_s=pace.trust_s),
     ]
+
+
+def forget_old(program: Services) -> int:
+    """Delete a bounded number of windows that are older than is kept; their hourly sums stay."""
+    with program.database.write() as session:
+        return prune(session, received_before=program.clock() - program.settings.windows_kept_s)
 
 
 def build_app(program: Services, loops: Sequence[Loop], *, routers: Sequence[APIRouter] = ROUTERS) -> FastAPI:

@@ -3,8 +3,17 @@
 Migrations and their test need them all; nothing else should import this module.
 """
 
-import shoal_server.access.audit
-import shoal_server.access.tables
-import shoal_server.fleet.tables
-import shoal_server.registry.tables
-import shoal_server.storage.database  # noqa: F401 - names of constraints, before any table
+from importlib import import_module
+
+for _module in (
+    "storage.database",  # names of constraints, before any table
+    "access.audit",
+    "access.tables",
+    "alerts.tables",
+    "drift.tables",
+    "fleet.tables",
+    "registry.tables",
+    "rollouts.tables",
+    "telemetry.tables",
+):
+    import_module(f"shoal_server.{_module}")

@@ -95,6 +95,18 @@ TABLE = """
     operator   POST    /api/v1/join-tokens
     operator   GET     /api/v1/join-tokens
     operator   DELETE  /api/v1/join-tokens/{token_id}
+    device     POST    /api/v1/device/messages
+
+    operator   POST    /api/v1/rollouts
+    viewer     GET     /api/v1/rollouts
+    viewer     GET     /api/v1/rollouts/{name}
+    viewer     GET     /api/v1/rollouts/{name}/devices
+    viewer     GET     /api/v1/rollouts/{name}/history
+    operator   POST    /api/v1/rollouts/{name}/actions/{verb}
+    viewer     GET     /api/v1/alerts
+    viewer     GET     /api/v1/alerts/{alert_id}
+    operator   POST    /api/v1/alerts/{alert_id}/ack
+    operator   POST    /api/v1/alerts/{alert_id}/silence
 """
 WORDS = {"device": DEVICES, "pull": PULL}
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from shoal_server.bootstrap import Server
 from shoal_server.storage.settings import Pace, Settings
 
-QUICK = Pace(publisher_s=0.2, controller_s=0.25, scan_s=0.5, trust_s=600.0, presence_s=1.0)
+QUICK = Pace(publisher_s=0.2, controller_s=0.25, scan_s=0.5, trust_s=600.0)
 """Windows of the show last half a second instead of five minutes, so the loops turn faster; nothing else differs."""
 
 

@@ -1,5 +1,7 @@
 """${message}"""
 
+# ruff: noqa: PLR0915
+
 from alembic import op
 import sqlalchemy as sa
 import sqlmodel
@@ -10,5 +12,7 @@ branch_labels = None
 depends_on = None
 
 
+# Generated, and as long as the change is large.
 def upgrade() -> None:
+    """Bring the schema from the revision before to this one."""
     ${upgrades if upgrades else "pass"}

@@ -25,7 +25,7 @@ class Pace:
     controller_s: float = 1.0
     scan_s: float = 5.0
     trust_s: float = 600.0
-    presence_s: float = 5.0
+    housekeeping_s: float = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,8 @@ class Settings:
     """The address by which devices reach this server, when a proxy stands in front of it."""
     insecure: bool = False
     """Allows listening beyond loopback without TLS."""
+    windows_kept_s: float = 90 * 86_400.0
+    """How long windows of statistics are kept whole; after that only their hourly sums are."""
     pace: Pace = field(default_factory=Pace)
 
     @property

@@ -56,10 +56,17 @@ def _check_broker(program: Services) -> None:
         raise _NotReadyError("not connected")
 
 
+def _check_ingest(program: Services) -> None:
+    status = program.ingest.status()
+    if not status.ready:
+        raise _NotReadyError(status.reason)
+
+
 CHECKS: dict[str, Callable[[Services], None]] = {
     "database": lambda program: program.database.check(),
     "broker": _check_broker,
     "storage": lambda program: program.blobs.check(),
+    "ingest": _check_ingest,
 }
 
 
