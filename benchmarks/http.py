@@ -25,9 +25,9 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 
 import numpy as np
+
 from frame import Row, compared, run
 from models import FEATURES, load, sample, trained
-
 from shoal_agent.runtime.slots import SlotTable
 from shoal_agent.serving.api import Api
 from shoal_agent.serving.http import LocalServer
@@ -60,7 +60,9 @@ def rows() -> Iterator[Row]:
 class _Child:
     """A server in a process of its own; `facts` is what it says when it is ready."""
 
-    def __init__(self, context: multiprocessing.context.SpawnContext, serve: Callable[..., None], *args: object) -> None:
+    def __init__(
+        self, context: multiprocessing.context.SpawnContext, serve: Callable[..., None], *args: object
+    ) -> None:
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(theirs, *args), daemon=True)
         self._process.start()

@@ -12,7 +12,6 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from fixtures_models import linear_schema, make_bundle
-
 from shoal_agent.runtime.bundle_files import from_blobs
 from shoal_agent.runtime.model import LoadedModel
 from shoal_protocol.profile.grid import CategoricalGrid, fit_numeric, unit_interval_grid

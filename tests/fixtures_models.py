@@ -242,7 +242,7 @@ def linear_bundle(features: int = 4, classes: int = 3, *, seed: int = 0, **more:
 
 def run_onnx(model: bytes, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Run a model once with onnxruntime, as the raw reference."""
-    from shoal_agent.runtime.engine import import_onnxruntime  # noqa: PLC0415
+    from shoal_agent.runtime.engine import import_onnxruntime
 
     session = import_onnxruntime().InferenceSession(model, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]

@@ -19,7 +19,7 @@ from shoal_protocol.profile.grid import category_text
 Array = npt.NDArray[Any]
 
 _NUMBERS = frozenset({float, int, type(None)})
-_KINDS = {"f": "numbers", "i": "whole numbers", "u": "whole numbers", "b": "true or false", "O": "text"}
+_KINDS = {"f": "numbers", "i": "whole numbers", "u": "whole numbers", "b": "true or false", "O": "text", "U": "text", "S": "text"}
 
 
 class InputPlan:
@@ -206,7 +206,7 @@ def _converted(name: str, values: Any, dtype: str, sentinel: str | None, faults:
     if array.dtype.kind == "O":  # numbers with None among them
         return _converted(name, _from_list(array.tolist(), wanted), dtype, sentinel, faults) if array.size else None
     if not np.can_cast(array.dtype, wanted, "same_kind"):
-        faults.append(Fault(name, _kind_name(wanted), f"{_kind_name(array.dtype)} ({_dtype_name(array)})"))
+        faults.append(Fault(name, _kind_name(wanted), f"{_kind_name(array.dtype)} ({array.dtype})"))
         return None
     if wanted.kind in "iu" and array.size and array.dtype != wanted:
         limits = np.iinfo(wanted)
@@ -313,7 +313,7 @@ def _dtype_name(array: Array) -> str:
 
 
 def _kind_name(dtype: np.dtype[Any]) -> str:
-    return _KINDS.get(dtype.kind, "text")
+    return _KINDS.get(dtype.kind, str(dtype))
 
 
 def _shown(value: Any) -> str:

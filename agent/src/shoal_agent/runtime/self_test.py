@@ -110,7 +110,7 @@ def _compare(name: str, got: Array | None, expected: Array, golden: GoldenRows) 
         return (_mismatch(name, wrong, got, expected), 0.0) if wrong.size else ("", 0.0)
     a, b = got.astype(np.float64), expected.astype(np.float64)
     finite = np.isfinite(a) & np.isfinite(b)
-    worst = float(np.abs(a - b, where=finite, out=np.zeros_like(a)).max(initial=0.0, where=finite))
+    worst = float(np.abs(a[finite] - b[finite]).max(initial=0.0))
     wrong = np.flatnonzero(~np.isclose(a, b, rtol=golden.rtol, atol=golden.atol, equal_nan=True).reshape(-1))
     return (_mismatch(name, wrong, got, expected), worst) if wrong.size else ("", worst)
 

@@ -17,10 +17,11 @@ from typing import Protocol
 
 from shoal_agent.runtime.memory import resident_bytes
 from shoal_agent.runtime.observer import WindowSummary
-from shoal_agent.runtime.slots import Observed, SlotTable
+from shoal_agent.runtime.slots import Observed
 from shoal_protocol.profile.profile import Profile
 
-_TOLERANCE_MS = 1000
+_CLOCK_TOLERANCE_MS = 1000
+_SNAP_MS = 250
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,16 @@ class WindowSink(Protocol):
         """Take one window."""
 
 
+class Watched(Protocol):
+    """Whose windows are closed; the slot table."""
+
+    def observed(self) -> list[Observed]:
+        """Return the observers of active models and of those on their way out."""
+
+    def forget(self, observed: Observed) -> None:
+        """Drop a gone model's observer, whose last window was closed."""
+
+
 @dataclass(frozen=True)
 class Clocks:
     """The clocks of windows, in seconds.
@@ -87,7 +98,7 @@ class WindowClock:
 
     def __init__(
         self,
-        slots: SlotTable,
+        slots: Watched,
         sink: WindowSink,
         *,
         window_s: float,
@@ -139,8 +150,10 @@ class WindowClock:
         """Return start and length of the open window in milliseconds, snapped to the multiples where it is near."""
         now_ms = int(self._clocks.wall() * 1000)
         lasted_ms = max(1, round((self._clocks.monotonic() - self._began) * 1000))
-        start_ms = self._began_ms if abs(now_ms - self._began_ms - lasted_ms) <= _TOLERANCE_MS else now_ms - lasted_ms
-        tolerance = min(_TOLERANCE_MS, self._window_ms // 4)
+        start_ms = (
+            self._began_ms if abs(now_ms - self._began_ms - lasted_ms) <= _CLOCK_TOLERANCE_MS else now_ms - lasted_ms
+        )
+        tolerance = min(_SNAP_MS, self._window_ms // 10)
         start_ms = _snapped(start_ms, self._window_ms, tolerance)
         end_ms = _snapped(start_ms + lasted_ms, self._window_ms, tolerance)
         return max(0, start_ms), max(1, end_ms - start_ms)

@@ -1,0 +1,92 @@
+"""Inputs against the bundle's schema: what is converted, and how a fault is told."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fixtures_models import linear_schema, mixed_schema
+from shoal_agent.runtime.errors import InputError
+from shoal_agent.runtime.inputs import InputPlan
+
+LINEAR = InputPlan(linear_schema())
+MIXED = InputPlan(mixed_schema(missing_sentinel="?"))
+ROWS = [{"age": 34, "visits": 2, "city": "Bern"}, {"age": None, "visits": 0, "city": None}]
+
+
+def faults(plan: InputPlan, inputs: Any) -> list[dict[str, Any]]:
+    with pytest.raises(InputError) as caught:
+        plan.feeds(inputs) if isinstance(inputs, dict) else plan.row_feeds(inputs)
+    found: list[dict[str, Any]] = caught.value.data["faults"]
+    return found
+
+
+def test_columns_are_put_into_the_tensor_in_its_order() -> None:
+    feeds = LINEAR.feeds({"x3": [3, 30], "x0": np.array([0, 0.5]), "x1": [1, 1], "x2": (2, 2)})
+    assert feeds["x"].dtype == np.float32
+    assert feeds["x"].tolist() == [[0, 1, 2, 3], [0.5, 1, 2, 30]]
+
+
+def test_tensors_of_another_precision_are_converted() -> None:
+    assert LINEAR.feeds({"x": np.zeros((2, 4), np.float64)})["x"].dtype == np.float32
+    assert LINEAR.feeds({"x": np.zeros((2, 4), np.int64)})["x"].dtype == np.float32
+    big = LINEAR.feeds({"x": np.full((1, 4), 1e300)})["x"]
+    assert np.isinf(big).all()
+
+
+def test_rows_of_mixed_types_with_missing_values() -> None:
+    feeds = MIXED.row_feeds(ROWS)
+    assert feeds["age"].shape == (2, 1)
+    assert np.isnan(feeds["age"][1, 0])
+    assert feeds["visits"].dtype == np.int64
+    assert feeds["city"].tolist() == [["Bern"], ["?"]]
+
+
+def test_rows_of_numbers_are_the_same_fast_and_slow() -> None:
+    rows = [{"x0": 1, "x1": 2.5, "x2": None, "x3": 1e300}, {"x3": 4, "x2": 3, "x1": 2, "x0": 1}]
+    fast = LINEAR.row_feeds(rows)["x"]
+    slow = LINEAR.feeds({name: [row[name] for row in rows] for name in rows[0]})["x"]
+    assert fast.tobytes() == slow.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("plan", "inputs", "expected"),
+    [
+        (LINEAR, {"x": np.zeros((2, 3), np.float32)}, [("x", "float32[N, 4]", "float32[2, 3]")]),
+        (LINEAR, {"x": np.zeros((2, 4), "<U3")}, [("x", "numbers", "<U3")]),
+        (LINEAR, {"x": np.zeros((2, 4), complex)}, [("x", "numbers", "complex")]),
+        (LINEAR, {"y": 1}, [("x0", "float32", "none"), ("x1", "", "none"), ("y", "a feature", "unknown")]),
+        (MIXED, {"age": [1], "visits": [1.5], "city": ["a"]}, [("visits", "whole numbers", "numbers")]),
+        (MIXED, {"age": [1, 2], "visits": [1, 1], "city": ["a"]}, [("city", "2 rows as the others", "1 rows")]),
+        (MIXED, {"age": ["7"], "visits": [True], "city": [3]}, [("age", "numbers", "'7' (text)"), ("visits", "whole", "True"), ("city", "text", "3 (a whole number)")]),
+        (MIXED, [ROWS[0], {"age": 1, "visits": 2}], [("city", "a value of string", "none")]),
+        (MIXED, [{**ROWS[0], "zip": 1}], [("zip", "a feature of this bundle", "an unknown name")]),
+        (MIXED, [{**ROWS[0], "visits": None}], [("visits", "whole numbers", "null")]),
+        (LINEAR, [{"x0": 1, "x1": "1", "x2": 1, "x3": 1}], [("x1", "numbers", "'1' (text)")]),
+        (LINEAR, [{"x0": 1, "x1": True, "x2": 1, "x3": 1}], [("x1", "numbers", "True (true or false)")]),
+        (InputPlan(mixed_schema()), ROWS, [("city", "no rule for a missing one", "null")]),
+    ],
+)  # fmt: skip
+def test_every_fault_names_field_expectation_and_what_came(plan: InputPlan, inputs: Any, expected: Any) -> None:
+    found = faults(plan, inputs)
+    for name, wanted, got in expected:
+        assert any(f["field"] == name and wanted in f["expected"] and got in f["got"] for f in found), found
+
+
+def test_a_fault_of_a_row_names_the_row() -> None:
+    assert faults(MIXED, [ROWS[0], {"age": "x", "visits": 1, "city": "a"}])[0]["row"] == 1
+
+
+def test_missing_values_are_refused_only_if_the_bundle_says_so() -> None:
+    x = np.array([[1, 2, 3, 4], [1, np.nan, 3, 4]], np.float32)
+    assert LINEAR.feeds({"x": x})["x"] is x
+    strict = InputPlan(linear_schema(missing="refused"))
+    assert strict.has_rules
+    assert [(f["field"], f["row"]) for f in faults(strict, {"x": x})] == [("x1", 1)]
+
+
+def test_unknown_categories_are_refused_where_the_bundle_lists_them() -> None:
+    plan = InputPlan(mixed_schema(categories=("Bern", "Basel")))
+    fault = faults(plan, [{"age": 1, "visits": 1, "city": "Bern"}, {"age": 1, "visits": 1, "city": "Rome"}])[0]
+    assert fault == {"field": "city", "expected": "one of 'Basel', 'Bern'", "got": "'Rome' (text)", "row": 1}
+    assert plan.row_feeds([{"age": 1, "visits": 1, "city": "Basel"}])["city"].tolist() == [["Basel"]]
