@@ -7,7 +7,7 @@ when a person acknowledges it before, it stays silent until then, and can come a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -40,7 +40,6 @@ class Alarm:
         onset: Bucket since which the evidence has grown.
         raised: Bucket in which it became an alarm.
         state: Where it is in its life.
-        explained: Whether its cause was told, by an alert about itself or about what explains it.
     """
 
     scope: Scope
@@ -51,7 +50,6 @@ class Alarm:
     onset: int
     raised: int
     state: AlarmState = AlarmState.LATCHED
-    explained: bool = False
 
     @property
     def key(self) -> AlarmKey:
@@ -89,23 +87,28 @@ def latch(state: MonitorState, alarms: Alarms, *, index: int, layout: Layout, ru
     return open_now
 
 
-def acknowledge(alarms: Alarms, keys: frozenset[AlarmKey]) -> dict[AlarmKey, Alarm]:
-    """Return the alarms with some of them acknowledged."""
-    return {
-        key: replace(alarm, state=AlarmState.ACKNOWLEDGED) if key in keys else alarm for key, alarm in alarms.items()
-    }
-
-
 def effect_of(state: MonitorState, alarm: Alarm, layout: Layout) -> float:
     """Return how large the change is, averaged since its onset.
 
+    See `effect_in` for the unit.
+    """
+    return effect_in(alarm.view, alarm.component, change_of(state, alarm, layout))
+
+
+def effect_in(view: View, component: int, change: Floats) -> float:
+    """Return the size of a change in the unit of a view.
+
     In standard deviations (nearly) and signed for location, as a root of summed squares for shape and the mix of
     categories, as a signed difference of shares for missing and range.
+
+    Args:
+        view: What has changed.
+        component: Which component shows it best.
+        change: By component, shape (6,).
     """
-    change = change_of(state, alarm, layout)
-    if alarm.view in {View.SHAPE, View.CELLS}:
+    if view in {View.SHAPE, View.CELLS}:
         return float(np.sqrt((change[:CONTRASTS] ** 2).sum()))
-    return float(change[alarm.component])
+    return float(change[component])
 
 
 def change_of(state: MonitorState, alarm: Alarm, layout: Layout) -> Floats:

@@ -153,7 +153,7 @@ def threshold(state: MonitorState, scope: Scope, rules: Rules) -> float:
     everybody, often in many features at once.
     """
     streams = state.level(scope)
-    watched = int((streams.windows >= _whole(scope, rules)).sum()) * streams.features * COMPONENTS
+    watched = int((streams.windows >= whole_baseline(scope, rules)).sum()) * streams.features * COMPONENTS
     return rules.mean_time_to_false_alarm * max(watched, 1)
 
 
@@ -222,7 +222,7 @@ class _Step:
         x = weighted_mean(devices.x[members], weights, inside)
         rows = np.array([weights.sum()])
         residual = (change - fleet)[None]
-        if streams.windows[place] < _whole(scope, self.rules):
+        if streams.windows[place] < whole_baseline(scope, self.rules):
             streams.windows[at] += 1
             streams.rows[at] += rows
             streams.members[at] += len(members)
@@ -311,7 +311,7 @@ class _Step:
         streams.latest[at] = self.bucket.index
 
 
-def _whole(scope: Scope, rules: Rules) -> int:
+def whole_baseline(scope: Scope, rules: Rules) -> int:
     """Windows of a whole baseline; the levels above the devices begin to learn when those have warmed up."""
     return rules.baseline_windows if scope is Scope.DEVICE else max(rules.baseline_windows - WARM_UP, 2)
 

@@ -31,6 +31,7 @@ class MonitorRow(SQLModel, table=True):
     watermark: int = Field(sa_type=BigInteger)
     """Last bucket that was closed."""
     features: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    categorical: list[bool] = Field(sa_column=Column(JSON, nullable=False))
     baseline_windows: int
     min_devices: int
     live: bytes = Field(sa_column=_bytes())
@@ -68,9 +69,10 @@ class AlarmRow(SQLModel, table=True):
     onset: int = Field(sa_type=BigInteger)
     raised: int = Field(sa_type=BigInteger)
     state: str
-    explained: bool
+    role: str
+    """Whether it is a cause of its own, see `watch.Role`."""
     cause: str
-    """In words, once it is known."""
+    """In words."""
     alert_key: str
     """Of the alert that tells of it; empty until then."""
 

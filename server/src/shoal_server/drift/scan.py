@@ -1,0 +1,317 @@
+"""The worker that turns new windows into drift states and alerts.
+
+Owns reading windows in the order in which they were stored, sorting them into buckets of time, and writing everything
+that a closed bucket changes in one transaction. Leaves the statistics to `watch`, words to `notices`, rows to `store`.
+
+A bucket closes some time after its end; what comes later is counted as late and lives in the rollups only. The scan
+keeps nothing between two ticks but what the database holds, so it may be killed at any moment and go on anywhere.
+
+Invariants: a bucket's windows, states, scores, alarms and alerts and the position in the windows are one transaction;
+windows of open buckets are read again, so no closed one was ever judged without a window that was there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TypeAlias
+
+import numpy as np
+from sqlmodel import Session
+
+from shoal_protocol.profile.reference import Reference
+from shoal_server.alerts import store as alerts
+from shoal_server.drift import store
+from shoal_server.drift.monitor import Rules
+from shoal_server.drift.monitor_state import MonitorState
+from shoal_server.drift.notices import finding_key, finding_text, gap_text
+from shoal_server.drift.watch import Counts, Notice, Watch, Yardstick
+from shoal_server.errors import NotFoundError
+from shoal_server.fleet import store as fleet
+from shoal_server.fleet.devices import DeviceState
+from shoal_server.signals import Signals
+from shoal_server.storage.database import Clock, Database, lock_for_transaction
+from shoal_server.telemetry.store import StoredWindow, windows_after
+from shoal_server.telemetry.windows import stack
+
+COHORT_KEYS = ("site", "arch", "agent")
+"""Labels and facts whose values are watched as cohorts: place, hardware, version of the agent."""
+
+KEPT_S = 7 * 86_400.0
+"""What is known of a bundle that sends nothing any more is forgotten after this time."""
+
+_BATCH = 2000
+_KIND = "drift"
+_MIN_GRACE_MS, _MAX_GRACE_MS = 500, 30_000
+
+FactsOf: TypeAlias = Callable[[Session], Mapping[str, Mapping[str, str]]]
+"""Session -> for each device that counts, its facts and labels."""
+
+_Key: TypeAlias = tuple[str, str]
+
+
+def fleet_facts(session: Session) -> dict[str, dict[str, str]]:
+    """Return the facts of every accepted device: what others send is in no decision."""
+    return {
+        device.id: device.cohort_facts() for device in fleet.devices(session) if device.state is DeviceState.ACCEPTED
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Batch:
+    """Windows read, in buckets; what is closed by now and what stays open.
+
+    Attributes:
+        before: Position before.
+        after: Position once the closed buckets are written.
+        closed: Windows by slot and digest, then by bucket.
+        late: Number of windows that were seen for the first time and too late.
+        bucket_ms: Length of a bucket, by slot and digest.
+        facts: Of the devices.
+        full: Whether there were more windows than were read.
+    """
+
+    before: store.Cursor
+    after: store.Cursor
+    closed: Mapping[_Key, Mapping[int, Sequence[StoredWindow]]]
+    late: Mapping[_Key, int]
+    bucket_ms: Mapping[_Key, int]
+    facts: Mapping[str, Mapping[str, str]] = field(repr=False)
+    full: bool
+
+
+class DriftScan:
+    """The drift worker; `tick` is called in a loop.
+
+    Args:
+        database: With windows, fleet, drift and alerts.
+        references: Bundle digest -> its reference, None when it has none: then it isn't watched.
+        clock: Seconds since the epoch.
+        facts: Which devices count, and their facts.
+        rules: Of the sequential rule.
+        cohort_keys: Labels or facts whose values are watched as cohorts.
+        signals: Told `drift` after each change, and `alerts` after an alert.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        references: Callable[[str], Reference | None],
+        clock: Clock,
+        *,
+        facts: FactsOf = fleet_facts,
+        rules: Rules | None = None,
+        cohort_keys: Sequence[str] = COHORT_KEYS,
+        signals: Signals | None = None,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._facts = facts
+        self._rules = rules or Rules()
+        self._cohort_keys = tuple(cohort_keys)
+        self._signals = signals
+
+        @lru_cache(maxsize=32)
+        def yardstick(digest: str) -> Yardstick | None:
+            try:
+                reference = references(digest)
+            except NotFoundError:  # a device may claim to run anything
+                return None
+            return None if reference is None else Yardstick.of(reference)
+
+        self._yardstick = yardstick
+
+    def tick(self, now: float | None = None) -> int:
+        """Close all buckets that are due; returns how many.
+
+        Args:
+            now: Seconds since the epoch; the clock's when left out.
+        """
+        now = self._clock() if now is None else now
+        self._hear_acknowledgements()
+        closed, limit = 0, _BATCH
+        while True:
+            batch = self._read(now, limit)
+            if batch.after != batch.before and not self._write(batch, now):
+                break  # another scan was faster
+            closed += sum(len(buckets) for buckets in batch.closed.values())
+            if not batch.full:
+                break
+            stuck = batch.after.read_through == batch.before.read_through
+            limit = 2 * limit if stuck else _BATCH
+        if closed:
+            self._bump("drift")
+        return closed
+
+    def _read(self, now: float, limit: int) -> _Batch:
+        with self._database.read() as session:
+            before = store.cursor(session)
+            found = windows_after(session, before.read_through, limit)
+            known = {(row.slot, row.digest): row for row in store.monitors(session)} if found else {}
+        full = len(found) == limit
+        # while there is a backlog, time is what it was when the last window of this batch was stored
+        horizon_ms = 1000 * (min(now, found[-1].received_at) if full else now)
+        lengths: dict[_Key, Counter[int]] = defaultdict(Counter)
+        for window in found:
+            lengths[window.slot, window.digest][window.length_ms] += 1
+        bucket_ms = {
+            key: known[key].bucket_ms if key in known else usual.most_common(1)[0][0] for key, usual in lengths.items()
+        }
+        closed: dict[_Key, dict[int, list[StoredWindow]]] = defaultdict(lambda: defaultdict(list))
+        late: Counter[_Key] = Counter()
+        read_through = found[-1].id if found else before.read_through
+        for window in found:
+            key = (window.slot, window.digest)
+            # the middle of the window: clocks that are a little off don't move it to a neighbouring bucket
+            index = (window.start_ms + window.length_ms // 2) // bucket_ms[key]
+            if key in known and index <= known[key].watermark:
+                late[key] += window.id > before.seen_through
+            elif (index + 1) * bucket_ms[key] + grace_ms(bucket_ms[key]) <= horizon_ms:
+                closed[key][index].append(window)
+            else:
+                read_through = min(read_through, window.id - 1)
+        facts = self._known_facts() if closed else {}
+        seen = max([before.seen_through, *(window.id for window in found)])
+        return _Batch(
+            before=before,
+            after=store.Cursor(read_through, seen),
+            closed=closed,
+            late=late,
+            bucket_ms=bucket_ms,
+            facts=facts,
+            full=full,
+        )
+
+    def _known_facts(self) -> Mapping[str, Mapping[str, str]]:
+        with self._database.read() as session:
+            return self._facts(session)
+
+    def _write(self, batch: _Batch, now: float) -> bool:
+        """Store what a batch changes; False when another scan has done so meanwhile."""
+        counted = {
+            key: {index: self._count(key[1], windows, batch) for index, windows in sorted(buckets.items())}
+            for key, buckets in sorted(batch.closed.items())
+        }
+        cohorts = self._cohorts(batch.facts)
+        news = 0
+        with self._database.write() as session:
+            lock_for_transaction(session, "drift")
+            if store.cursor(session) != batch.before:
+                return False
+            for key in sorted(batch.closed.keys() | {key for key, number in batch.late.items() if number}):
+                yardstick = self._yardstick(key[1])
+                if yardstick is not None:
+                    watch = self._watch(session, key, yardstick, batch)
+                    news += self._close(session, watch, counted.get(key, {}), yardstick, cohorts=cohorts, now=now)
+            store.save_cursor(session, batch.after)
+        if news:
+            self._bump("alerts")
+        return True
+
+    def _watch(self, session: Session, key: _Key, yardstick: Yardstick, batch: _Batch) -> Watch:
+        watch = store.load(session, *key)
+        if watch is None:
+            store.forget(session, before=self._clock() - KEPT_S)
+            layout = yardstick.layout
+            state = MonitorState.empty(layout.streams)
+            watch = Watch(*key, batch.bucket_ms[key], state, np.zeros(layout.size))
+        watch.late += batch.late.get(key, 0)
+        return watch
+
+    def _close(
+        self,
+        session: Session,
+        watch: Watch,
+        counted: Mapping[int, tuple[Counts, int]],
+        yardstick: Yardstick,
+        *,
+        cohorts: Mapping[str, frozenset[str]],
+        now: float,
+    ) -> int:
+        """Close buckets in order; returns how many alerts have changed."""
+        first = min(counted, default=watch.watermark)
+        watch.localise(yardstick.layout, cohorts)
+        told = set(watch.alert_keys.values())
+        news = 0
+        for index, (counts, damaged) in counted.items():
+            watch.damaged += damaged
+            for notice in watch.close(index, counts, yardstick=yardstick, cohorts=cohorts, rules=self._rules):
+                news += 1
+                self._tell(session, watch, notice, yardstick, now=now)
+            told |= set(watch.alert_keys.values())
+            store.add_scores(session, watch, index=index, rules=self._rules)
+        for alert_key in sorted(told - set(watch.alert_keys.values())):
+            alerts.resolve_alert(session, alert_key, now=now)
+            news += 1
+        store.save(session, watch, layout=yardstick.layout, rules=self._rules, changed_since=first, now=now)
+        return news
+
+    def _tell(self, session: Session, watch: Watch, notice: Notice, yardstick: Yardstick, *, now: float) -> None:
+        if notice.finding is not None:
+            key = finding_key(watch, notice.finding)
+            title, body = finding_text(watch, notice.finding, yardstick)
+            watch.told(notice.finding, key)
+        elif notice.gap is not None:
+            key = f"drift:{watch.slot}:{watch.digest}:gap"
+            title, body = gap_text(watch, notice.gap, yardstick.layout)
+        else:
+            return
+        alerts.raise_alert(
+            session,
+            kind=_KIND,
+            subject=f"slot:{watch.slot}",
+            title=title,
+            body=body,
+            severity="warning",
+            key=key,
+            now=now,
+        )
+
+    def _count(self, digest: str, windows: Sequence[StoredWindow], batch: _Batch) -> tuple[Counts, int]:
+        """Sum a bucket's windows by device; devices that don't count and bundles without reference give nothing."""
+        yardstick = self._yardstick(digest)
+        if yardstick is None:
+            return Counts([], np.zeros(0, np.int64), np.zeros((0, 0), np.int64)), 0
+        mine = [window for window in windows if window.device in batch.facts and window.n > 0]
+        arrays = stack(mine, yardstick.reference.spec)
+        names = sorted(set(arrays.devices))
+        place = {name: at for at, name in enumerate(names)}
+        at = np.array([place[name] for name in arrays.devices], dtype=np.int64)
+        rows = np.zeros(len(names), np.int64)
+        cells = np.zeros((len(names), yardstick.layout.size), np.int64)
+        np.add.at(rows, at, arrays.n)
+        np.add.at(cells, at, arrays.cells)
+        return Counts(names, rows, cells), arrays.damaged
+
+    def _cohorts(self, facts: Mapping[str, Mapping[str, str]]) -> dict[str, frozenset[str]]:
+        members: dict[str, set[str]] = defaultdict(set)
+        for device, known in facts.items():
+            for key in self._cohort_keys:
+                if key in known:
+                    members[f"{key}={known[key]}"].add(device)
+        return {name: frozenset(devices) for name, devices in members.items()}
+
+    def _hear_acknowledgements(self) -> None:
+        """Take in what people have acknowledged, also while no windows come."""
+        with self._database.read() as session:
+            known = alerts.acknowledged_keys(session, kind=_KIND)
+            waiting = store.latched_alert_keys(session) & known
+        if waiting:
+            with self._database.write() as session:
+                lock_for_transaction(session, "drift")
+                store.acknowledge_alarms(session, waiting)
+
+    def _bump(self, topic: str) -> None:
+        if self._signals is not None:
+            self._signals.bump(topic)
+
+
+def grace_ms(bucket_ms: int) -> int:
+    """Return how long after its end a bucket waits for windows: half a bucket, and a bucket of at most 30 s.
+
+    >>> grace_ms(500), grace_ms(300_000)
+    (750, 180000)
+    """
+    return bucket_ms // 2 + min(max(bucket_ms, _MIN_GRACE_MS), _MAX_GRACE_MS)

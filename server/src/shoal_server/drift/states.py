@@ -1,0 +1,142 @@
+"""The present state of drift as pages and programs see it: one row a stream and scope. Read-only.
+
+Owns the words `drift`, `none`, `too_few` and `learning`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from sqlmodel import Session
+
+from shoal_server.drift import store
+from shoal_server.drift.alarms import AlarmState, effect_in
+from shoal_server.drift.monitor import Rules, threshold, whole_baseline
+from shoal_server.drift.monitor_state import Field, MonitorState, Scope
+from shoal_server.drift.scores import view_of
+from shoal_server.drift.tables import AlarmRow, MonitorRow
+from shoal_server.drift.views import View
+from shoal_server.drift.watch import Role
+
+STALE_BUCKETS = 5
+"""A bundle or scope that was not heard of for so many buckets has no present state."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriftState:
+    """One stream of one scope.
+
+    Attributes:
+        slot, digest: What runs.
+        scope: `fleet`, `cohort` or `device`.
+        name: Of the cohort or device; `fleet` for the fleet.
+        feature: The stream that is counted.
+        verdict: `drift`, `none`, `too_few` or `learning`.
+        view: What has changed, or would be the first to.
+        effect: Change from the scope's own baseline, in the view's unit (`alarms.effect_of`).
+        r: Evidence now.
+        evidence: log r over log threshold: 1 and more is an alarm.
+        since_at: Since when the evidence has grown, seconds since the epoch.
+        cause: In words, of a drift.
+        role: Of an open alarm among the others; None: no alarm.
+        acknowledged: Whether somebody knows of it.
+        windows: Of the baseline so far.
+        baseline_windows: Of a whole one.
+    """
+
+    slot: str
+    digest: str
+    scope: Scope
+    name: str
+    feature: str
+    verdict: str
+    view: View | None = None
+    effect: float = 0.0
+    r: float = 0.0
+    evidence: float = 0.0
+    since_at: float | None = None
+    cause: str = ""
+    role: Role | None = None
+    acknowledged: bool = False
+    windows: int = 0
+    baseline_windows: int = 0
+
+
+def current(session: Session, slot: str | None = None, *, scope: Scope | None = None) -> list[DriftState]:
+    """Return the present states, by slot, digest, scope, name and feature.
+
+    Args:
+        session: Of any transaction.
+        slot: Only of this; None: all.
+        scope: Only of this level; None: all.
+    """
+    found: list[DriftState] = []
+    for row in present(store.monitors(session, slot=slot)):
+        alarms = {(a.scope, a.scope_name, a.feature): a for a in store.alarm_rows(session, row.slot, row.digest)}
+        state = store.state_of(session, row)
+        for level in Scope if scope is None else (scope,):
+            found.extend(_states(row, state, level, alarms))
+    return found
+
+
+def present(rows: Iterable[MonitorRow]) -> list[MonitorRow]:
+    """Return the bundles that are in use: heard of in the last buckets of their slot."""
+    rows = list(rows)
+    newest: dict[str, float] = {}
+    for row in rows:
+        newest[row.slot] = max(newest.get(row.slot, 0.0), _end_ms(row))
+    return [row for row in rows if _end_ms(row) >= newest[row.slot] - STALE_BUCKETS * row.bucket_ms]
+
+
+def rules_of(row: MonitorRow) -> Rules:
+    """Return the rules by which a bundle is watched, as far as its states depend on them."""
+    return Rules(baseline_windows=row.baseline_windows, min_devices=row.min_devices)
+
+
+def _end_ms(row: MonitorRow) -> int:
+    return (row.watermark + 1) * row.bucket_ms
+
+
+def _states(
+    row: MonitorRow, state: MonitorState, scope: Scope, alarms: dict[tuple[str, str, str], AlarmRow]
+) -> Iterator[DriftState]:
+    rules = rules_of(row)
+    streams, limit, whole = state.level(scope), threshold(state, scope, rules), whole_baseline(scope, rules)
+    if scope is Scope.FLEET and not streams.names:
+        for feature in row.features:
+            yield DriftState(
+                slot=row.slot, digest=row.digest, scope=scope, name="fleet", feature=feature, verdict="too_few"
+            )
+    order = sorted(range(len(streams.names)), key=lambda at: streams.names[at])
+    for at in order:
+        name, windows = streams.names[at], int(streams.windows[at])
+        stale = streams.latest[at] < row.watermark - STALE_BUCKETS
+        quiet = "learning" if windows < whole else "too_few" if stale else "none"
+        r = streams.values[at, Field.R]
+        evidence = store.evidence(r, limit)
+        strongest = np.abs(streams.values[at, Field.Z]).argmax(axis=-1) if r.max() < 1 else r.argmax(axis=-1)
+        for place, feature in enumerate(row.features):
+            alarm = alarms.get((scope.value, name, feature))
+            component = int(strongest[place]) if alarm is None else alarm.component
+            view = view_of(component, categorical=row.categorical[place])
+            contrast = alarm is not None and alarm.role == Role.CONTRAST
+            yield DriftState(
+                slot=row.slot,
+                digest=row.digest,
+                scope=scope,
+                name=name,
+                feature=feature,
+                verdict=quiet if alarm is None or contrast else "drift",
+                view=view,
+                effect=effect_in(view, component, streams.values[at, Field.CHANGE, place]),
+                r=float(r[place].max()),
+                evidence=float(evidence[place]),
+                since_at=None if alarm is None else alarm.onset * row.bucket_ms / 1000,
+                cause="" if alarm is None else alarm.cause,
+                role=None if alarm is None else Role(alarm.role),
+                acknowledged=alarm is not None and alarm.state == AlarmState.ACKNOWLEDGED,
+                windows=windows,
+                baseline_windows=whole,
+            )

@@ -1,0 +1,182 @@
+"""One bundle in one slot under watch: everything that the scan knows of it, and one bucket's step over all of it.
+
+Owns the order of a step: observe, latch, localise, tell. Pure: what people shall be told comes back as `Notice`s.
+Leaves windows, transactions and alerts to `scan`, rows to `store`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from shoal_protocol.profile.reference import Reference
+from shoal_server.drift.alarms import Alarm, AlarmKey, AlarmState, change_of, latch
+from shoal_server.drift.effects import Gap, deployment_gap, design_effect
+from shoal_server.drift.layout import Floats, Layout
+from shoal_server.drift.localise import Finding, excluded_by, localise
+from shoal_server.drift.monitor import Bucket, Rules, observe, whole_baseline
+from shoal_server.drift.monitor_state import FLEET_NAME, MonitorState, Scope
+from shoal_server.drift.pooling import capped
+from shoal_server.drift.scores import Basis
+
+LIVE_FADES = 0.95
+"""Share of the fleet's recent counts that a bucket leaves: they are a mean over about 20 buckets."""
+
+
+class Role(StrEnum):
+    """What an alarm is among the others."""
+
+    CAUSE = "cause"  # its scope is where the change is
+    FOLLOWS = "follows"  # the change of a wider or stronger scope explains it
+    CONTRAST = "contrast"  # its scope has not changed, it stands out against those that have
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What devices counted in one bucket: names, rows (D,) and cells (D, size)."""
+
+    devices: Sequence[str]
+    rows: npt.NDArray[np.int64]
+    cells: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What a bundle's windows are measured with; made once from its reference."""
+
+    reference: Reference
+    layout: Layout
+    basis: Basis
+
+    @classmethod
+    def of(cls, reference: Reference) -> Yardstick:
+        """Make the yardstick of a reference."""
+        layout = Layout.of(reference.spec)
+        return cls(reference, layout, Basis.of(layout, reference.profile.cells))
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What people shall be told: a finding whose alarms are old enough, or a gap to the training data."""
+
+    finding: Finding | None = None
+    gap: Gap | None = None
+
+
+@dataclass(eq=False)
+class Watch:
+    """The memory of one bundle in one slot.
+
+    Attributes:
+        bucket_ms: Length of a bucket.
+        watermark: Last bucket that was closed, -1 before the first.
+        state: Of the sequential rule.
+        live: Recent counts of the fleet, fading, shape (size,).
+        alarms: Open ones.
+        findings: What explains them, as of the last bucket.
+        alert_keys: Alert of each alarm that was told of.
+        gap_told: Whether the gap to the training data was looked at after the baseline.
+        late: Windows that came too late.
+        damaged: Windows that were not what the bundle can give.
+    """
+
+    slot: str
+    digest: str
+    bucket_ms: int
+    state: MonitorState
+    live: Floats
+    watermark: int = -1
+    alarms: dict[AlarmKey, Alarm] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    alert_keys: dict[AlarmKey, str] = field(default_factory=dict)
+    gap_told: bool = False
+    late: int = 0
+    damaged: int = 0
+
+    def close(
+        self,
+        index: int,
+        counts: Counts,
+        *,
+        yardstick: Yardstick,
+        cohorts: Mapping[str, frozenset[str]],
+        rules: Rules,
+    ) -> list[Notice]:
+        """Carry one bucket through; returns what people shall be told."""
+        layout = yardstick.layout
+        excluded = excluded_by(self.findings, devices=counts.devices, features=layout.names, cohorts=cohorts)
+        bucket = Bucket(
+            index=index,
+            devices=counts.devices,
+            cells=counts.cells,
+            rows=counts.rows,
+            cohorts=cohorts,
+            excluded=excluded,
+        )
+        self.state = observe(self.state, bucket, basis=yardstick.basis, rules=rules)
+        self.alarms = latch(self.state, self.alarms, index=index, layout=layout, rules=rules)
+        self.alert_keys = {key: alert for key, alert in self.alert_keys.items() if key in self.alarms}
+        self.localise(layout, cohorts)
+        self.watermark = index
+        self._fade_in(counts, rules)
+        return [*self._ripe(index, rules), *self._gap(yardstick, rules)]
+
+    def localise(self, layout: Layout, cohorts: Mapping[str, frozenset[str]]) -> None:
+        """Find out what explains the open alarms."""
+
+        def change(alarm: Alarm, component: int) -> float:
+            return float(change_of(self.state, alarm, layout)[component])
+
+        self.findings = localise(self.alarms, cohorts=cohorts, change=change) if self.alarms else []
+
+    def told(self, finding: Finding, alert_key: str) -> None:
+        """Note that an alert tells of a finding."""
+        self.alert_keys.update((alarm.key, alert_key) for alarm in finding.alarms)
+
+    def roles(self) -> dict[AlarmKey, tuple[Role, str]]:
+        """Return what each open alarm is, and its cause in words."""
+        roles: dict[AlarmKey, tuple[Role, str]] = {}
+        for finding in self.findings:
+            roles.update((alarm.key, (Role.CAUSE, finding.cause)) for alarm in finding.alarms)
+            roles.update((alarm.key, (Role.FOLLOWS, finding.cause)) for alarm in finding.follows)
+            roles.update((alarm.key, (Role.CONTRAST, finding.cause)) for alarm in finding.contrast)
+        return roles
+
+    def since(self, bucket: int) -> float:
+        """Return when a bucket began, seconds since the epoch."""
+        return bucket * self.bucket_ms / 1000
+
+    def _ripe(self, index: int, rules: Rules) -> list[Notice]:
+        """Return the findings with news: alarms old enough that their cause is told right, and not told yet."""
+
+        def news(alarm: Alarm) -> bool:
+            ripe = index >= alarm.raised + rules.confirm
+            return ripe and alarm.state is AlarmState.LATCHED and alarm.key not in self.alert_keys
+
+        return [Notice(finding=finding) for finding in self.findings if any(news(alarm) for alarm in finding.alarms)]
+
+    def _fade_in(self, counts: Counts, rules: Rules) -> None:
+        judged = counts.rows >= rules.min_rows
+        if judged.any():
+            rows = counts.rows[judged]
+            share = capped(rows) / rows
+            self.live = LIVE_FADES * self.live + (counts.cells[judged] * share[:, None]).sum(axis=0)
+
+    def _gap(self, yardstick: Yardstick, rules: Rules) -> list[Notice]:
+        at = self.state.fleet.get(FLEET_NAME)
+        if self.gap_told or at is None or self.state.fleet.windows[at] < whole_baseline(Scope.FLEET, rules):
+            return []
+        self.gap_told = True
+        gap = gap_to_training(self.state, self.live, yardstick)
+        return [Notice(gap=gap)] if gap.beyond.any() else []
+
+
+def gap_to_training(state: MonitorState, live: Floats, yardstick: Yardstick) -> Gap:
+    """Compare a fleet's recent counts with the training reference, on effective rows."""
+    at = state.fleet.get(FLEET_NAME)
+    effect = 1.0 if at is None else design_effect(state.fleet, at, yardstick.basis)
+    return deployment_gap(yardstick.layout, yardstick.reference.profile.cells, live, live_effect=effect)
