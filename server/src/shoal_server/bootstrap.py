@@ -23,6 +23,7 @@ from shoal_server.access.guard import unguarded
 from shoal_server.access.secrets import Passwords
 from shoal_server.alerts import routes as alert_routes
 from shoal_server.device_notices import on_clone, on_event
+from shoal_server.drift.scan import DriftScan
 from shoal_server.fleet import device_routes, intake
 from shoal_server.fleet import routes as fleet_routes
 from shoal_server.fleet import store as fleet_store
@@ -231,10 +232,12 @@ def build_loops(program: Services) -> list[Loop]:
         signals=program.signals,
         clock=program.clock,
     )
+    scan = DriftScan(program.database, program.reference, program.clock, signals=program.signals)
     loop = partial(Loop, clock=program.clock, signals=program.signals)
     return [
         loop("publisher", publisher.tick, every_s=pace.publisher_s, topics=("desired",)),
         loop("controller", runner.tick, every_s=pace.controller_s, topics=("rollouts",)),
+        loop("drift", scan.tick, every_s=pace.scan_s),
         loop("housekeeping", lambda: forget_old(program), every_s=pace.housekeeping_s),
         loop("trust", program.trust.refresh, every_s=pace.trust_s),
     ]
