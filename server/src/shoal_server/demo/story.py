@@ -22,6 +22,9 @@ BASELINE_S = 60 * WINDOW_S
 """48 windows of the drift rule's baseline, and a few for its running means."""
 
 FOGGY_SITE = "bern"
+_EVERY_S = 4.0
+"""Between two lines about the same stage."""
+
 _ENDED = {"completed", "rolled_back", "cancelled", "paused"}
 
 
@@ -128,7 +131,7 @@ class Story:
         def progress() -> None:
             nonlocal joined
             joined += 1
-            if joined % 10 == 0:
+            if joined % 10 == 0 or joined == self._count:
                 self._tell.say(f"{joined} cameras made their own keys and joined")
 
         self._stage.hire(self._count, self._workshop.live_images, progress=progress)
@@ -233,15 +236,15 @@ class Story:
             "lost_after": "30s",
         }
         self._client.post("/api/v1/rollouts", plan)
-        told = ""
+        told: tuple[str, float] = ("", 0.0)
 
         def ended() -> bool:
             nonlocal told
             now = self._client.get(f"/api/v1/rollouts/{name}")
-            line = _progress(now)
-            if line != told:
-                self._tell.say(line)
-                told = line
+            where, count = _progress(now)
+            if where != told[0] or time.monotonic() - told[1] > _EVERY_S:
+                self._tell.say(f"rollout {name}: {where}{count}")
+                told = (where, time.monotonic())
             return now["state"] in _ENDED
 
         self._wait(ended, f"rollout {name} ends", within_s=within_s)
@@ -291,11 +294,10 @@ class Story:
             time.sleep(0.25)
 
 
-def _progress(rollout: dict[str, Any]) -> str:
+def _progress(rollout: dict[str, Any]) -> tuple[str, str]:
+    """Return where a rollout is, and how far."""
     at = next((stage for stage in rollout["stages"] if stage["state"] not in {"passed", "pending"}), None)
     if at is None or rollout["state"] != "running":
-        return f"rollout {rollout['name']}: {rollout['state']}"
-    return (
-        f"rollout {rollout['name']}: stage {at['stage']} of {len(rollout['stages'])} is {at['state']}, "
-        f"{at['healthy']} of {at['eligible']} healthy"
-    )
+        return rollout["state"], ""
+    where = f"stage {at['stage']} of {len(rollout['stages'])} is {at['state']}"
+    return where, f", {at['healthy']} of {at['eligible']} healthy"
