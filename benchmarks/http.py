@@ -90,7 +90,7 @@ def _serve_bare(pipe: Connection, model: bytes, setting: tuple[str, str, bytes])
     feeds = {"x": sample(1)}
     if place == "TCP":
         listener = socket.create_server(("127.0.0.1", 0))
-        pipe.send({place: "http://127.0.0.1:%d" % listener.getsockname()[1]})
+        pipe.send({place: f"http://127.0.0.1:{listener.getsockname()[1]}"})
     else:
         listener = socket.socket(socket.AF_UNIX)
         path = f"{folder}/bare-{time.monotonic_ns()}.sock"
