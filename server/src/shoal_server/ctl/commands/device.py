@@ -1,0 +1,168 @@
+"""`shoalctl device`: what every device should run and really runs; labels, pins, the end of a device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from shoal_server.ctl.arguments import parse_labels
+from shoal_server.ctl.client import segment
+from shoal_server.ctl.names import BundleNames
+from shoal_server.ctl.output import ago, print_facts, print_table
+from shoal_server.ctl.program import Call, connected
+
+
+@click.group()
+def device() -> None:
+    """See and manage devices."""
+
+
+@device.command("list")
+@click.option("-q", "--cohort", "query", metavar="QUERY", help="Such as: site in (bern, basel) and not label.frozen")
+@click.option("--limit", type=click.IntRange(1), help="Devices at most; all when left out.")
+@connected
+def list_devices(call: Call, *, query: str | None, limit: int | None) -> None:
+    """List devices: whether they are connected and what they run."""
+    found = list(call.client.items("/api/v1/devices", limit=limit, q=query))
+
+    def text() -> None:
+        names = BundleNames(call.client)
+        rows = [
+            (d["id"], presence(d), _running(d, names), d["labels"], d["agent_version"], ago(d["last_seen_at"]))
+            for d in found
+        ]
+        empty = "No device matches." if query else "No devices yet. Let one join: shoalctl token create"
+        print_table(("device", "state", "runs", "labels", "agent", "last seen"), rows, empty=empty)
+
+    call.show({"items": found}, text)
+
+
+@device.command()
+@click.argument("name")
+@connected
+def show(call: Call, *, name: str) -> None:
+    """Show one device: each slot with what should run and what really runs."""
+    found = call.client.get(f"/api/v1/devices/{segment(name)}")
+    call.show(found, lambda: _print_device(found, BundleNames(call.client)))
+
+
+@device.command()
+@click.argument("name")
+@click.argument("changes", nargs=-1, required=True, metavar="KEY=VALUE|KEY-...")
+@connected
+def label(call: Call, *, name: str, changes: tuple[str, ...]) -> None:
+    """Set labels (site=bern) and take labels away (site-)."""
+    gone: dict[str, str | None] = {word[:-1]: None for word in changes if word.endswith("-") and "=" not in word}
+    wanted = {**gone, **parse_labels(word for word in changes if word[:-1] not in gone or "=" in word)}
+    answer = call.client.request("PATCH", f"/api/v1/devices/{segment(name)}/labels", body={"labels": wanted})
+    call.show(answer, lambda: print_facts({"device": answer["id"], "labels": answer["labels"]}))
+
+
+@device.command()
+@click.argument("name")
+@click.option("--slot", help="Only this slot; every slot when left out.")
+@click.option("--reason", default="", help="Why; shown to everybody.")
+@connected
+def pin(call: Call, *, name: str, slot: str | None, reason: str) -> None:
+    """Keep rollouts from changing a device."""
+    body = {"reason": reason or "pinned by shoalctl"} | ({"slot": slot} if slot else {})
+    _change(call, name, "pin", body)
+
+
+@device.command()
+@click.argument("name")
+@click.option("--slot", help="Only this slot; every slot when left out.")
+@connected
+def unpin(call: Call, *, name: str, slot: str | None) -> None:
+    """Let rollouts change a device again."""
+    _change(call, name, "unpin", {"slot": slot} if slot else {})
+
+
+@device.command()
+@click.argument("name")
+@connected
+def accept(call: Call, *, name: str) -> None:
+    """Let a pending device in."""
+    _change(call, name, "accept", None)
+
+
+@device.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@connected
+def revoke(call: Call, *, name: str, yes: bool) -> None:
+    """Make a device's credentials void and end its connection; its model goes on running there."""
+    _confirm(f"Revoke {name}?", yes=yes)
+    _change(call, name, "revoke", None)
+
+
+@device.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@connected
+def decommission(call: Call, *, name: str, yes: bool) -> None:
+    """Forget a device; its name is free again, history and audit keep naming it."""
+    _confirm(f"Decommission {name}?", yes=yes)
+    _change(call, name, "decommission", None)
+
+
+def presence(found: Mapping[str, Any]) -> str:
+    """Return one word for whether a device takes part and is connected."""
+    if found["state"] != "accepted":
+        return str(found["state"])
+    return "online" if found["online"] else "offline"
+
+
+def _change(call: Call, name: str, verb: str, body: Any) -> None:
+    answer = call.client.post(f"/api/v1/devices/{segment(name)}/{verb}", body)
+    shown = {"device": answer["id"], "state": answer["state"]} | (
+        {"pins": answer["pins"]} if answer.get("pins") else {}
+    )
+    call.show(answer, lambda: print_facts(shown))
+
+
+def _confirm(question: str, *, yes: bool) -> None:
+    if not yes:
+        click.confirm(question, abort=True, err=True)
+
+
+def _running(found: Mapping[str, Any], names: BundleNames) -> str:
+    words = []
+    for slot, report in found["slots"].items():
+        text = (
+            names.of(report.get("active")) if report.get("active") else str(report.get("state") or "nothing reported")
+        )
+        if report.get("error"):
+            text += f" ({report['error']['code']})"
+        words.append(text if len(found["slots"]) == 1 else f"{slot}: {text}")
+    return ", ".join(words)
+
+
+def _print_device(found: Mapping[str, Any], names: BundleNames) -> None:
+    print_facts(
+        {
+            "device": found["id"],
+            "state": presence(found),
+            "last seen": ago(found["last_seen_at"]),
+            "labels": found["labels"],
+            "facts": found["facts"],
+            "pins": found["pins"],
+            "assignment": f"generation {found['generation']}, the device has seen {found['generation_reported']}",
+        }
+    )
+    for slot, report in found["slots"].items():
+        desired = report.get("desired") or {}
+        fault = report.get("error") or {}
+        click.echo(f"\nslot {slot}")
+        print_facts(
+            {
+                "  desired": names.of(desired.get("digest")),
+                "  runs": names.of(report.get("active")),
+                "  trial passed for": names.of(report.get("proven")),
+                "  can return to": names.of(report.get("previous")),
+                "  state": report.get("state"),
+                "  error": f"{fault['code']}: {fault['message']}" if fault else None,
+            }
+        )

@@ -1,0 +1,176 @@
+"""`shoalctl model`: what was pushed, which version an alias means, what must not be installed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from shoal_protocol.refs import parse_ref
+from shoal_server.ctl.client import Client, segment
+from shoal_server.ctl.output import ago, print_facts, print_table, short_digest
+from shoal_server.ctl.program import Call, connected
+
+
+@click.group()
+def model() -> None:
+    """See models and versions, move aliases, deny versions."""
+
+
+@model.command("list")
+@connected
+def list_models(call: Call) -> None:
+    """List models with their newest version and aliases."""
+    found = list(call.client.items("/api/v1/models"))
+    rows = [
+        (
+            m["name"],
+            m["newest"]["version"],
+            {a["alias"]: a["version"] for a in m["aliases"]},
+            m["newest"]["task"],
+            ago(m["newest"]["created_at"]),
+        )
+        for m in found
+    ]
+    empty = "No models yet. Push one: shoal-convert push BUNDLE"
+    headers = ("model", "newest", "aliases", "task", "pushed")
+    call.show({"items": found}, lambda: print_table(headers, rows, empty=empty))
+
+
+@model.command()
+@click.argument("ref", metavar="NAME[:VERSION]")
+@connected
+def show(call: Call, *, ref: str) -> None:
+    """Show a model with its versions, or what is inside one version (name:1.4.0 or name@champion)."""
+    if ":" not in ref and "@" not in ref:
+        found = call.client.get(f"/api/v1/models/{segment(ref)}")
+        call.show(found, lambda: _print_model(found))
+        return
+    version = version_of(call.client, ref)
+    call.show(version, lambda: _print_version(version))
+
+
+@model.command()
+@click.argument("name")
+@click.argument("alias", required=False)
+@click.argument("version", required=False)
+@click.option("--delete", is_flag=True, help="Take the alias away.")
+@connected
+def alias(call: Call, *, name: str, alias: str | None, version: str | None, delete: bool) -> None:
+    """List a model's aliases, show one with its history, or point ALIAS at VERSION.
+
+    Moving an alias never changes a device; a rollout does that.
+    """
+    path = f"/api/v1/models/{segment(name)}/aliases"
+    if alias is None:
+        found = list(call.client.items(path))
+        rows = [(a["alias"], a["version"], ago(a["set_at"]), a["set_by"]) for a in found]
+        empty = f"No alias yet. Set one: shoalctl model alias {name} champion VERSION"
+        call.show({"items": found}, lambda: print_table(("alias", "version", "since", "by"), rows, empty=empty))
+    elif delete:
+        call.client.delete(f"{path}/{segment(alias)}")
+        call.show({"deleted": alias}, lambda: print_facts({"deleted": alias}))
+    elif version is None:
+        one = call.client.get(f"{path}/{segment(alias)}")
+        moves = [(h["version"], ago(h["at"]), h["by"]) for h in one["history"]]
+        call.show(one, lambda: print_table(("version", "since", "by"), moves, empty="It has no history."))
+    else:
+        answer = call.client.put(f"{path}/{segment(alias)}", {"version": version})
+        call.show(answer, lambda: print_facts({"alias": f"{name}@{alias}", "version": answer["version"]}))
+
+
+@model.command()
+@click.argument("ref", metavar="NAME:VERSION")
+@connected
+def deny(call: Call, *, ref: str) -> None:
+    """Let no device install a version or return to it; where it runs, it runs on."""
+    _set_state(call, ref, "deny")
+
+
+@model.command()
+@click.argument("ref", metavar="NAME:VERSION")
+@connected
+def allow(call: Call, *, ref: str) -> None:
+    """Lift a version from the deny list."""
+    _set_state(call, ref, "allow")
+
+
+@model.command()
+@click.argument("old", metavar="NAME:OLD")
+@click.argument("new", metavar="NAME:NEW")
+@connected
+def diff(call: Call, *, old: str, new: str) -> None:
+    """Show what differs between two versions: runtime, inputs, outputs, files."""
+    before, after = version_of(call.client, old), version_of(call.client, new)
+    changes = list(_differences("", _comparable(before), _comparable(after)))
+    rows = [(change["where"], change["before"], change["after"]) for change in changes]
+    call.show(
+        {"before": before["ref"], "after": after["ref"], "changes": changes},
+        lambda: print_table(("where", before["ref"], after["ref"]), rows, empty="Nothing differs but the name."),
+    )
+
+
+def version_of(client: Client, ref: str) -> dict[str, Any]:
+    """Return one version with what is inside; raises `CallerError` for a text that is no reference."""
+    parsed = parse_ref(ref)
+    base = f"/api/v1/models/{segment(parsed.name)}"
+    name = parsed.version
+    if parsed.alias:
+        name = client.get(f"{base}/aliases/{segment(parsed.alias)}")["version"]
+    elif parsed.digest:
+        name = next((v["version"] for v in client.items(f"{base}/versions") if v["digest"] == parsed.digest), None)
+    found: dict[str, Any] = client.get(f"{base}/versions/{segment(name or str(parsed.digest))}")
+    return found
+
+
+def _set_state(call: Call, ref: str, verb: str) -> None:
+    parsed = parse_ref(ref)
+    path = f"/api/v1/models/{segment(parsed.name)}/versions/{segment(parsed.version or ref)}/{verb}"
+    answer = call.client.post(path)
+    call.show(answer, lambda: print_facts({"version": answer["ref"], "state": answer["state"]}))
+
+
+def _print_model(found: dict[str, Any]) -> None:
+    aliases: dict[str, list[str]] = {}
+    for one in found["aliases"]:
+        aliases.setdefault(one["version"], []).append(one["alias"])
+    rows = [
+        (
+            v["version"],
+            aliases.get(v["version"], []),
+            v["state"],
+            v["framework"],
+            f"{v['size'] / 1000:.0f} kB",
+            ago(v["created_at"]),
+            v["created_by"],
+            short_digest(v["digest"]),
+        )
+        for v in found["versions"]
+    ]
+    headers = ("version", "aliases", "state", "framework", "size", "pushed", "by", "digest")
+    print_table(headers, rows, empty="It has no versions.")
+
+
+def _print_version(found: dict[str, Any]) -> None:
+    print_facts({name: found[name] for name in ("ref", "digest", "state", "task", "framework", "size", "created_by")})
+    fields = [(f["name"], "input", f["dtype"], f.get("categories") or "") for f in found["schema"]["inputs"]]
+    fields += [
+        (f["name"], f"output, {f['role']}", f["dtype"], f.get("classes") or "") for f in found["schema"]["outputs"]
+    ]
+    click.echo()
+    print_table(("name", "kind", "type", "values"), fields, empty="It has no inputs.")
+
+
+def _comparable(found: dict[str, Any]) -> dict[str, Any]:
+    named = {kind: {field["name"]: field for field in found["schema"][kind]} for kind in ("inputs", "outputs")}
+    bundle = {name: value for name, value in found["bundle"].items() if name not in ("version", "parent")}
+    return {"bundle": bundle, **named, "files": {file["path"]: file["digest"] for file in found["files"]}}
+
+
+def _differences(where: str, before: Any, after: Any) -> Any:
+    """Yield what differs, leaf by leaf; lists are leaves."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in sorted({*before, *after}):
+            yield from _differences(f"{where}.{key}" if where else key, before.get(key), after.get(key))
+    elif before != after:
+        yield {"where": where, "before": before, "after": after}

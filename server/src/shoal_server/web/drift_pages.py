@@ -1,0 +1,233 @@
+"""Pages of drift: the map of features and scopes, and one feature with its reference and its live distribution."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse, Response
+from sqlmodel import Session
+
+from shoal_protocol.profile.reference import Reference
+from shoal_server.access.guard import Program, Viewer
+from shoal_server.drift import states, store
+from shoal_server.drift.monitor_state import Scope
+from shoal_server.drift.notices import effect_text
+from shoal_server.drift.states import DriftState
+from shoal_server.drift.tables import MonitorRow
+from shoal_server.errors import NotFoundError
+from shoal_server.fleet import store as fleet
+from shoal_server.fleet.devices import Device
+from shoal_server.telemetry import store as telemetry
+from shoal_server.telemetry.windows import stack
+from shoal_server.timestamps import rfc3339
+from shoal_server.web.bundle_names import names_of
+from shoal_server.web.charts import columns, distribution
+from shoal_server.web.site import PageRoute, address, page, segment
+
+router = APIRouter(prefix="/drift", route_class=PageRoute, include_in_schema=False)
+_MOST_SCOPES = 40
+_MOST_FEATURES = 400
+_RECENT_BUCKETS = 20
+_MOST_BUCKETS = 100
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One feature in one scope.
+
+    Attributes:
+        look: Its pattern and colour: the verdict, and of a drift how strong it is.
+        sign: The same as a sign or a number.
+        title: The same in words.
+    """
+
+    look: str
+    sign: str
+    title: str
+    url: str
+
+
+@dataclass(frozen=True)
+class Map:
+    """All features of one bundle in one slot, by scope.
+
+    Attributes:
+        rows: Each feature with its cells; what drifts comes first.
+        hidden: Devices without drift, which have no column.
+    """
+
+    slot: str
+    digest: str
+    scopes: list[tuple[str, str]]
+    rows: list[tuple[str, list[Cell | None]]]
+    drifting: int
+    learning: str
+    hidden: int
+    more_features: int
+
+
+@router.get("", response_class=HTMLResponse)
+def show_map(
+    request: Request, program: Program, _principal: Viewer, slot: Annotated[str, Query(max_length=64)] = ""
+) -> Response:
+    """Show which features drift where."""
+    with program.database.read() as session:
+        slots = sorted({row.slot for row in states.present(store.monitors(session))})
+        chosen = slot if slot in slots or not slots else slots[0]
+        found = states.current(session, chosen) if slots else []
+        names = names_of(session, {state.digest for state in found})
+    maps = [_map(list(group)) for group in _by_digest(found)]
+    tabs = [(name, address("/drift", slot=name)) for name in slots]
+    return page(request, "drift.html", maps=maps, slot=chosen, tabs=tabs, names=names)
+
+
+@router.get("/{slot}/{feature}", response_class=HTMLResponse)
+def show_feature(
+    slot: str,
+    feature: str,
+    request: Request,
+    program: Program,
+    *,
+    _principal: Viewer,
+    digest: Annotated[str, Query(max_length=80)],
+    scope: Scope = Scope.FLEET,
+    name: Annotated[str, Query(max_length=300)] = "fleet",
+) -> Response:
+    """Show one feature: reference and live distribution, since when it drifts, and the suspected cause."""
+    with program.database.read() as session:
+        row = next((row for row in store.monitors(session, slot=slot) if row.digest == digest), None)
+        found = [one for one in states.current(session, slot) if one.digest == digest and one.feature == feature]
+        chosen = next((one for one in found if one.scope == scope and one.name == name), None)
+        reference = program.reference(digest)
+        if row is None or chosen is None or reference is None or feature not in reference.spec.index:
+            raise NotFoundError(
+                f"nothing is known of {feature!r:.80} at {name!r:.80} in slot {slot!r:.64}",
+                hint="it may have fallen silent; the map of drift shows what is watched now",
+            )
+        live, span_s = _live_counts(session, row, reference, chosen, now=program.clock())
+        history = store.scores(session, slot, digest, scope=scope, name=name)[-_MOST_BUCKETS:]
+        names = names_of(session, [digest])
+    at = reference.spec.slice(feature)
+    stream = reference.spec.streams[reference.spec.index[feature]]
+    place = row.features.index(feature)
+    evidence = [(score.at, float(np.frombuffer(score.evidence, dtype="<f4")[place])) for score in history]
+    return page(
+        request,
+        "drift_feature.html",
+        state=chosen,
+        effect=effect_text(chosen.view, chosen.effect) if chosen.view else "",
+        chart=distribution(stream.grid, reference.profile.cells[at], live[at].round().astype(np.int64)),
+        live_span_s=span_s,
+        evidence=columns([(max(value, 0.0), f"{rfc3339(when)}: {value:.2f}") for when, value in evidence]),
+        others=sorted((one for one in found if one is not chosen and _is_wide(one)), key=_urgency)[:_MOST_SCOPES],
+        url_of=_feature_url,
+        importance=reference.importance.get(feature),
+        names=names,
+    )
+
+
+def _by_digest(found: Iterable[DriftState]) -> list[list[DriftState]]:
+    groups: dict[str, list[DriftState]] = defaultdict(list)
+    for state in found:
+        groups[state.digest].append(state)
+    return list(groups.values())
+
+
+def _map(found: Sequence[DriftState]) -> Map:
+    """Lay out the states of one bundle; devices without drift have no column, there may be thousands."""
+    drifting = {(state.scope, state.name) for state in found if state.verdict == "drift"}
+    scopes = [
+        key
+        for key in dict.fromkeys((state.scope, state.name) for state in found)
+        if key[0] is not Scope.DEVICE or key in drifting
+    ]
+    shown = sorted(scopes, key=lambda key: (list(Scope).index(key[0]), key not in drifting, key[1]))[:_MOST_SCOPES]
+    cells = {(state.feature, state.scope, state.name): state for state in found}
+    worst: dict[str, float] = {}
+    for state in found:
+        worst[state.feature] = max(worst.get(state.feature, 0.0), _strength(state))
+    features = sorted(worst, key=lambda feature: -worst[feature])  # the bundle's own order where nothing drifts
+    rows = []
+    for feature in features[:_MOST_FEATURES]:
+        states_here = [cells.get((feature, *key)) for key in shown]
+        rows.append((feature, [None if state is None else _cell(state) for state in states_here]))
+    devices = {state.name for state in found if state.scope is Scope.DEVICE}
+    learning = [state for state in found if state.verdict == "learning" and state.scope is Scope.FLEET]
+    return Map(
+        slot=found[0].slot,
+        digest=found[0].digest,
+        scopes=[(scope.value, name) for scope, name in shown],
+        rows=rows,
+        drifting=sum(state.verdict == "drift" for state in found),
+        learning=f"{learning[0].windows} of {learning[0].baseline_windows}" if learning else "",
+        hidden=len(devices) - sum(scope is Scope.DEVICE for scope, _name in shown),
+        more_features=max(0, len(features) - _MOST_FEATURES),
+    )
+
+
+def _strength(state: DriftState) -> float:
+    return abs(state.effect) + 1 if state.verdict == "drift" else 0.0
+
+
+def _cell(state: DriftState) -> Cell:
+    where = state.name if state.scope is not Scope.FLEET else "the fleet"
+    url = _feature_url(state)
+    if state.verdict == "drift":
+        size = abs(state.effect)
+        look = f"drift e{3 if size >= 2 else 2 if size >= 0.5 else 1}"
+        text = effect_text(state.view, state.effect) if state.view else ""
+        return Cell(look, f"✕ {size:.2g}", f"{state.feature} at {where} drifts: {text}", url)
+    sign, text = {
+        "none": ("✓", "no drift"),
+        "learning": ("…", f"learning its baseline, {state.windows} of {state.baseline_windows} windows"),
+    }.get(state.verdict, ("·", "too few devices or rows to say"))
+    return Cell(state.verdict, sign, f"{state.feature} at {where}: {text}", url)
+
+
+def _feature_url(state: DriftState) -> str:
+    path = f"/drift/{segment(state.slot)}/{segment(state.feature)}"
+    return address(path, digest=state.digest, scope=state.scope.value, name=state.name)
+
+
+def _is_wide(state: DriftState) -> bool:
+    return state.scope is not Scope.DEVICE or state.verdict == "drift"
+
+
+def _urgency(state: DriftState) -> tuple[bool, int, str]:
+    return (state.verdict != "drift", list(Scope).index(state.scope), state.name)
+
+
+def _live_counts(
+    session: Session, row: MonitorRow, reference: Reference, state: DriftState, *, now: float
+) -> tuple[npt.NDArray[np.float64], float | None]:
+    """Return what a scope counts now on the bundle's grids, and over how many seconds; None: over the last buckets."""
+    if state.scope is Scope.FLEET:
+        return store.live_counts(row), None
+    devices = [device.id for device in fleet.devices(session) if _belongs(device, state)]
+    bucket_s = row.bucket_ms / 1000
+    earliest = now - _MOST_BUCKETS * bucket_s
+    since = max(state.since_at or now - _RECENT_BUCKETS * bucket_s, earliest)
+    windows = telemetry.windows(
+        session,
+        slot=row.slot,
+        start_ms=int(since * 1000),
+        end_ms=int(now * 1000) + 1,
+        digests=[row.digest],
+        devices=devices,
+    )
+    arrays = stack(windows, reference.spec)
+    total = arrays.cells.sum(axis=0) if len(arrays) else np.zeros(reference.spec.size)
+    return total.astype(np.float64), now - since
+
+
+def _belongs(device: Device, state: DriftState) -> bool:
+    if state.scope is Scope.DEVICE:
+        return device.id == state.name
+    key, _, value = state.name.partition("=")
+    return device.cohort_facts().get(key) == value

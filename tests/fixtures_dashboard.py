@@ -1,0 +1,489 @@
+"""A fleet to look at: three versions of a model, thirty devices, four rollouts, drift; the same every time.
+
+Pages are tested on it, and it shows what a page looks like when there is something to show. One device has a name that
+would harm a page that doesn't escape.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from sqlmodel import Session
+
+from shoal_protocol.bundle.assembly import build_manifest
+from shoal_protocol.bundle.manifest import encode_manifest
+from shoal_protocol.bundle.schema import (
+    BundleInfo,
+    FieldSpec,
+    Golden,
+    ModelSchema,
+    OutputSpec,
+    TensorSpec,
+    encode_document,
+)
+from shoal_protocol.mqtt.messages import Fault, SlotReport
+from shoal_protocol.profile.codec import ProfileMessage, encode_counts, encode_profile
+from shoal_protocol.profile.grid import fit_categorical, fit_numeric, unit_interval_grid
+from shoal_protocol.profile.profile import Profile, ProfileSpec, Stream, summarise
+from shoal_protocol.profile.reference import Reference, encode_reference
+from shoal_protocol.trust.assignment import SlotTarget
+from shoal_server.access import Role, audit
+from shoal_server.access import store as access
+from shoal_server.access.secrets import Passwords
+from shoal_server.alerts import store as alerts
+from shoal_server.drift.monitor import Rules
+from shoal_server.drift.scan import DriftScan
+from shoal_server.fleet import assignments
+from shoal_server.fleet.tables import DeviceRow
+from shoal_server.registry import store as registry
+from shoal_server.registry.bundles import Bundles
+from shoal_server.registry.tables import ModelVersion
+from shoal_server.rollouts import store as rollouts
+from shoal_server.rollouts.gates import Counts, GateResult, Verdict
+from shoal_server.rollouts.machine import RolloutState, StageState
+from shoal_server.rollouts.plan import parse_plan
+from shoal_server.rollouts.rollout import Member, Rollout, Stage
+from shoal_server.services import Services
+from shoal_server.telemetry.tables import WindowRow
+
+HOSTILE = "<script>alert(1)</script>"
+PASSWORD = "correct horse battery"
+VERSIONS = ("1.0.0", "1.1.0", "1.2.0")
+_SITES = ("bern", "basel", "geneva")
+_BUCKETS = 24
+_FEATURES = ("brightness", "contrast", "blur", "temperature")
+
+
+def seed(program: Services) -> dict[str, str]:
+    """Fill an empty database; returns the digest of each version."""
+    now = program.clock()
+    program.bundles = Bundles(program.blobs)
+    program.reference = program.bundles.reference
+    digests = {version: _push(program, version, at) for at, version in enumerate(VERSIONS)}
+    with program.database.write() as session:
+        _people(session, now)
+        _versions(session, digests, now)
+        _devices(session, digests, now)
+        _rollouts(session, digests, now)
+        _alerts(session, now)
+        _windows(session, digests, now)
+    scan = DriftScan(program.database, program.reference, program.clock, rules=Rules(baseline_windows=14))
+    scan.tick()
+    return digests
+
+
+def profile_spec() -> ProfileSpec:
+    """The streams of the seeded model."""
+    random = np.random.default_rng(1)
+    inputs = [
+        Stream(name, "input", fit_numeric(random.normal(10, 2, 4000)), "input", at) for at, name in enumerate(_FEATURES)
+    ]
+    label = Stream("label", "output", fit_categorical([str(digit) for digit in range(10)]), "label")
+    confidence = Stream("confidence", "output", unit_interval_grid(), "probabilities", None, "row_max")
+    return ProfileSpec((*inputs, label, confidence))
+
+
+def profile_of(spec: ProfileSpec, *, rows: int, fog: float = 0.0, seed: int = 0) -> Profile:
+    """What a device counts in one window; `fog` moves brightness and contrast."""
+    random = np.random.default_rng(seed)
+    inputs = random.normal(10, 2, (rows, len(_FEATURES))).astype(np.float32)
+    inputs[:, 0] += 3 * fog
+    inputs[:, 1] -= 2 * fog
+    labels = np.array([str(digit) for digit in random.integers(0, 10, rows)])
+    probabilities = random.dirichlet([6 - 4 * min(fog, 1), *[0.3] * 9], rows).astype(np.float32)
+    return summarise(spec, {"input": inputs, "label": labels, "probabilities": probabilities})
+
+
+def _push(program: Services, version: str, at: int) -> str:
+    info = BundleInfo(
+        name="meter-reader",
+        version=version,
+        task="classification",
+        framework="scikit-learn 1.9.1",
+        onnx={"ir_version": 10, "opsets": {"ai.onnx": 21}},
+        golden=Golden(rows=32),
+    )
+    schema = ModelSchema(
+        tensors=(TensorSpec(name="input", dtype="float32", shape=(None, len(_FEATURES))),),
+        inputs=tuple(
+            FieldSpec(name=name, dtype="float32", tensor="input", column=at, low=2.0, high=18.0)
+            for at, name in enumerate(_FEATURES)
+        ),
+        outputs=(
+            OutputSpec(name="label", dtype="int64", shape=(None,), role="label", classes=tuple("0123456789")),
+            OutputSpec(name="probabilities", dtype="float32", shape=(None, 10), role="probabilities"),
+        ),
+    )
+    spec = profile_spec()
+    reference = Reference(spec, profile_of(spec, rows=3000, seed=99), metrics={"accuracy": 0.962})
+    files = {
+        "bundle.json": encode_document(info),
+        "schema.json": encode_document(schema),
+        "reference.json": encode_reference(reference),
+        "model/model.onnx": b"\x08" + bytes(40_000 + at),
+        "README.md": b"# Meter reader\n",
+    }
+    for content in (*files.values(), b"{}"):
+        program.blobs.put(content)
+    return program.blobs.put(encode_manifest(build_manifest(files, config=b"{}")))
+
+
+def _people(session: Session, now: float) -> None:
+    from argon2 import PasswordHasher
+
+    quick = Passwords(PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
+    for name, role in (("admin", Role.ADMIN), ("olga", Role.OPERATOR), ("victor", Role.VIEWER)):
+        access.add_person(session, name=name, role=role, password_hash=quick.hash(PASSWORD), now=now)
+
+
+def _versions(session: Session, digests: dict[str, str], now: float) -> None:
+    for at, (version, digest) in enumerate(digests.items()):
+        row = ModelVersion(
+            model="meter-reader",
+            version=version,
+            digest=digest,
+            counter=at + 1,
+            state="denied" if version == "1.2.0" else "released",
+            task="classification",
+            framework="scikit-learn 1.9.1",
+            size=48_211 + 900 * at,
+            variants=[],
+            created_at=now - 86_400 * (3 - at),
+            created_by="token:ci",
+        )
+        registry.add_version(session, row)
+        audit.record(
+            session, actor="token:ci", action="model.push", subject=f"model:meter-reader:{version}", now=row.created_at
+        )
+    for days, version in ((2.9, "1.0.0"), (1.5, "1.1.0")):
+        registry.set_alias(
+            session,
+            model="meter-reader",
+            name="champion",
+            version_name=version,
+            by="person:admin",
+            now=now - 86_400 * days,
+        )
+
+
+def _devices(session: Session, digests: dict[str, str], now: float) -> None:
+    for at in range(30):
+        site = _SITES[at % 3]
+        name = f"cam-{site}-{at // 3 + 1:02}"
+        _device(session, name=name, site=site, digests=digests, now=now, at=at)
+    session.add(
+        DeviceRow(
+            id="cam-new-01",
+            state="pending",
+            public_key="",
+            verifier="",
+            token_id="t1",
+            enrolled_at=now - 40,
+            facts={"arch": HOSTILE, "agent": "0.1.0"},
+            labels={"site": HOSTILE},
+        )
+    )
+    session.flush()
+
+
+def _device(session: Session, *, name: str, site: str, digests: dict[str, str], now: float, at: int) -> None:
+    new, old, bad = digests["1.1.0"], digests["1.0.0"], digests["1.2.0"]
+    fault = Fault(code="self_test", message="golden row 4: label is 3, expected 8 (tolerance 0)", digest=bad)
+    report = SlotReport(
+        state="idle",
+        active=new if at < 27 else old,
+        proven=new if at < 27 else old,
+        previous=old if at < 27 else None,
+        variant="model/model.onnx",
+        attempt=0,
+        error=fault if at in (1, 4) else None,
+    )
+    if at == 29:
+        report = SlotReport(state="downloading", active=old, proven=old, target=new, progress=0.42)
+    row = DeviceRow(
+        id=name,
+        state="accepted",
+        public_key="",
+        verifier="",
+        token_id="t1",
+        enrolled_at=now - 86_400 * 4,
+        labels={"site": site, "line": str(at % 4 + 1)},
+        facts={"agent": "0.1.0", "arch": "aarch64" if at % 2 else "x86_64", "os": "Linux", "onnxruntime": "1.31.1"},
+        pins={"*": "under repair until Monday"} if at == 7 else {},
+        online=at not in (5, 17),
+        last_seen_at=now - (3600 * 5 if at in (5, 17) else at % 9),
+        epoch="ab" * 8,
+        boot=3,
+        seq=120,
+        reported=_plain({"meter-reader": report}),
+        generation_reported=2,
+        clone_suspected_at=now - 600 if at == 11 else None,
+    )
+    session.add(row)
+    session.flush()
+    target = SlotTarget(digest=new, name="meter-reader:1.1.0")
+    assignments.assign(session, name, "meter-reader", target, now=now - 3600)
+
+
+def _plain(value: Any) -> Any:
+    import msgspec
+
+    return msgspec.to_builtins(value)
+
+
+def plan_of(name: str, version: str) -> dict[str, Any]:
+    """A plan of three stages with every gate that there is."""
+    return {
+        "name": name,
+        "bundle": f"meter-reader:{version}",
+        "cohort": "site in (bern, basel, geneva)",
+        "stages": [
+            {"devices": {"percent": 10, "min": 3}, "soak": "30m"},
+            {"devices": {"percent": 40}, "soak": "2h", "approval": "required"},
+            {"devices": {"percent": 100}},
+        ],
+        "gates": {
+            "install": {"failed": "<= 5%", "lost": "<= 2%"},
+            "errors": {"vs": "control", "increase": "<= 1pp"},
+            "output": {"drift_vs": "control"},
+        },
+    }
+
+
+def gate(
+    name: str, verdict: str, value: float | None, threshold: float, reason: str, *, n: int = 9, devices: int = 9
+) -> GateResult:
+    """One gate's answer."""
+    return GateResult(
+        gate=name,
+        verdict=Verdict(verdict),
+        value=value,
+        bound=None if value is None else value * 0.8,
+        threshold=threshold,
+        n=n,
+        devices=devices,
+        reason=reason,
+    )
+
+
+def _rollout(name: str, version: str, digest: str, now: float, **changes: Any) -> Rollout:
+    members = {}
+    for at in range(30):
+        device = f"cam-{_SITES[at % 3]}-{at // 3 + 1:02}"
+        stage = 0 if at < 3 else 1 if at < 12 else 2
+        offered = changes.get("offered", 30)
+        members[device] = Member(
+            device=device,
+            stage=stage,
+            previous_name="meter-reader:1.0.0",
+            offered_at=now - 1200 if at < offered else None,
+            proven_at=now - 1100 if at < offered else None,
+        )
+    changes.pop("offered", None)
+    rollout = Rollout(
+        plan=parse_plan(plan_of(name, version)),
+        digest=digest,
+        bundle_name=f"meter-reader:{version}",
+        salt=name,
+        created_at=now,
+        created_by="person:olga",
+        members=members,
+        stages=(Stage(), Stage(), Stage()),
+    )
+    return replace(rollout, **changes)
+
+
+def _rollouts(session: Session, digests: dict[str, str], now: float) -> None:
+    passed = [
+        gate("install", "pass", 0.0, 0.05, "0 of 9 devices: 0 (threshold 0.05): passed on few devices"),
+        gate("lost", "pass", 0.0, 0.02, "0 of 9 devices: 0 (threshold 0.02): passed on few devices"),
+        gate("errors", "pass", 0.001, 0.01, "0.001 (threshold 0.01); against 21 devices not yet updated", n=4310),
+        gate("output", "pass", 0.021, 0.1, "0.021 (threshold 0.1); against 21 devices not yet updated; label", n=4310),
+    ]
+    failed = [
+        gate("install", "pass", 0.0, 0.05, "0 of 3 devices: 0 (threshold 0.05): passed on few devices", n=3, devices=3),
+        gate("lost", "pass", 0.0, 0.02, "0 of 3 devices: 0 (threshold 0.02): passed on few devices", n=3, devices=3),
+        gate("errors", "inconclusive", None, 0.01, "no predictions of the bundle can be compared yet", n=0, devices=0),
+        gate(
+            "output",
+            "fail",
+            0.41,
+            0.1,
+            "0.41 (threshold 0.1), with 95 % confidence above 0.33; against 27 devices not yet updated; label: 3, not 8",
+            n=1211,
+            devices=3,
+        ),
+    ]
+    full = Counts(eligible=9, offered=9, reported=9, healthy=9)
+    done = Stage(state=StageState.PASSED, counts=full, gates=tuple(passed), opened_at=now - 4000)
+    first = replace(done, counts=Counts(eligible=3, offered=3, reported=3, healthy=3))
+    _insert(
+        session,
+        _rollout(
+            "meter-1.0",
+            "1.0.0",
+            digests["1.0.0"],
+            now - 86_400 * 2,
+            state=RolloutState.COMPLETED,
+            completed_at=now - 86_400,
+            stages=(first, done, replace(done, counts=Counts(eligible=18, offered=18, reported=18, healthy=18))),
+        ),
+    )
+    _insert(
+        session,
+        _rollout(
+            "meter-1.2",
+            "1.2.0",
+            digests["1.2.0"],
+            now - 7200,
+            offered=3,
+            state=RolloutState.ROLLED_BACK,
+            reason="stage 1: the gate output failed: 0.41 (threshold 0.1), with 95 % confidence above 0.33",
+            ended_at=now - 6000,
+            stages=(
+                Stage(
+                    state=StageState.FAILED,
+                    counts=Counts(eligible=3, offered=3, reported=3, healthy=3),
+                    gates=tuple(failed),
+                    reason="the gate output failed",
+                ),
+                Stage(),
+                Stage(),
+            ),
+        ),
+    )
+    _insert(
+        session,
+        _rollout(
+            "meter-1.1",
+            "1.1.0",
+            digests["1.1.0"],
+            now - 1500,
+            offered=12,
+            state=RolloutState.RUNNING,
+            started_at=now - 1490,
+            stages=(
+                first,
+                Stage(
+                    state=StageState.SOAKING,
+                    opened_at=now - 900,
+                    soak_until=now + 1730,
+                    deadline_at=now + 86_400,
+                    counts=Counts(
+                        eligible=9, offered=8, reported=7, healthy=5, failed=1, lost=1, working=1, out_of_reach=1
+                    ),
+                    gates=(
+                        replace(
+                            passed[0],
+                            verdict=Verdict.INCONCLUSIVE,
+                            value=1 / 6,
+                            reason="1 of 6 devices: 0.167 (threshold 0.05): beyond the threshold, not yet proven",
+                        ),
+                        *passed[1:],
+                    ),
+                    reason="soaking: 1 gate has not passed",
+                ),
+                Stage(),
+            ),
+        ),
+    )
+
+
+def _insert(session: Session, rollout: Rollout) -> None:
+    version = rollout.bundle_name.partition(":")[2]
+    rollouts.insert(session, rollout, plan_of(rollout.name, version))
+    rollouts.save(session, replace(rollout, stages=()), rollout)
+    for minutes, action, reason in (
+        (0, "rollout.create", "selected 30 devices in 3 stages"),
+        (1, "rollout.stage.open", "3 devices are offered the bundle"),
+        (20, "rollout.stage.passed", rollout.reason or "every gate passed"),
+    ):
+        rollouts.record(
+            session,
+            rollout=rollout.name,
+            at=rollout.created_at + 60 * minutes,
+            actor="person:olga" if not minutes else "server",
+            action=action,
+            reason=reason,
+            stage=1 if minutes else None,
+            before=None,
+            after={"state": rollout.state},
+        )
+    audit.record(
+        session,
+        actor="person:olga",
+        action="rollout.create",
+        subject=f"rollout:{rollout.name}",
+        after={"bundle": rollout.bundle_name},
+        now=rollout.created_at,
+    )
+
+
+def _alerts(session: Session, now: float) -> None:
+    alerts.raise_alert(
+        session,
+        kind="drift.input",
+        subject="cohort:site=bern",
+        title="Inputs of meter-reader changed at site=bern",
+        body="only site=bern changed: look at what its devices share, such as place, light or supply",
+        severity="warning",
+        key="drift:meter-reader:site=bern",
+        now=now - 840,
+    )
+    alerts.raise_alert(
+        session,
+        kind="rollout.rolled_back",
+        subject="rollout:meter-1.2",
+        title="Rollout meter-1.2 was rolled back",
+        body="stage 1: the gate output failed",
+        severity="critical",
+        key="rollout:meter-1.2:rolled_back",
+        now=now - 6000,
+    )
+
+
+def _windows(session: Session, digests: dict[str, str], now: float) -> None:
+    spec = profile_spec()
+    rows = []
+    for back in range(_BUCKETS):
+        for at in range(30):
+            site = _SITES[at % 3]
+            fog = 1.0 if site == "bern" and back < 6 else 0.0
+            profile = profile_of(spec, rows=120 + at, fog=fog, seed=back * 31 + at)
+            start_ms = int(now // 300 - back - 2) * 300_000
+            message = ProfileMessage(
+                epoch="ab" * 8,
+                boot=3,
+                seq=1000 - back,
+                sent_at=start_ms + 300_000,
+                slot="meter-reader",
+                digest=digests["1.1.0"],
+                spec_hash=spec.hash,
+                start_ms=start_ms,
+                length_ms=300_000,
+                n=profile.n,
+                errors=at % 2,
+                latency=b"",
+                resources={},
+                body=encode_counts(profile.cells, profile.moments),
+            )
+            rows.append(_window_row(message, f"cam-{site}-{at // 3 + 1:02}", start_ms / 1000 + 301))
+    session.add_all(rows[::-1])
+
+
+def _window_row(message: ProfileMessage, device: str, received_at: float) -> WindowRow:
+    return WindowRow(
+        device=device,
+        epoch=message.epoch,
+        seq=message.seq,
+        slot=message.slot,
+        digest=message.digest,
+        spec_hash=message.spec_hash,
+        start_ms=message.start_ms,
+        length_ms=message.length_ms,
+        n=message.n,
+        errors=message.errors,
+        content_hash=bytes(16),
+        received_at=received_at,
+        body=encode_profile(message),
+    )
