@@ -145,7 +145,7 @@ def assemble(state: Path, settings: Settings, overrides: Overrides) -> Assembly:
         inbox=base.inbox,
         spool=base.spool,
         messages=base.messages,
-        desk=Desk(state / "requests", show=partial(base.relay.call, "show")),
+        desk=Desk(state / "requests", show=partial(base.relay.call, "show"), monotonic=overrides.monotonic),
         tick_s=min(max(settings.trial_seconds / 20, 0.2), 5.0),
         monotonic=overrides.monotonic,
     )
@@ -305,7 +305,9 @@ def _link(base: _Base) -> Link:
     polling = _http(identity, base.ca_file)  # a pool of its own, so that a download never delays a poll
     poll_s = base.settings.poll_s or identity.poll_s
     if identity.mqtt_url is None:
-        return HttpLink(polling, poll_s=poll_s, wanted=lambda: True, backoff=backoff, chance=chance)
+        return HttpLink(
+            polling, poll_s=poll_s, first_s=min(poll_s, 1.0), wanted=lambda: True, backoff=backoff, chance=chance
+        )
     mqtt = MqttLink(
         identity.mqtt_url,
         device=identity.device,
@@ -314,5 +316,7 @@ def _link(base: _Base) -> Link:
         backoff=backoff,
         chance=chance,
     )
-    by_http = HttpLink(polling, poll_s=poll_s, wanted=lambda: not mqtt.connected, backoff=backoff, chance=chance)
+    by_http = HttpLink(
+        polling, poll_s=poll_s, first_s=10.0, wanted=lambda: not mqtt.connected, backoff=backoff, chance=chance
+    )
     return FallbackLink(mqtt, by_http)

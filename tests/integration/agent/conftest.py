@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from shoal_agent import Agent
 from shoal_agent.adapters.enrolment import join
 from shoal_agent.bootstrap import Overrides
 from shoal_agent.settings import Settings
-from shoal_agent.testing import SimulatedServer
+from shoal_agent.testing import FakePreflight, SimulatedServer
 from shoal_protocol.bundle.layout import golden_input, golden_output
 from shoal_protocol.bundle.schema import (
-    BundleInfo, FieldSpec, Golden, ModelSchema, OutputSpec, Runtime, TensorSpec, encode_document,
+    BundleInfo,
+    FieldSpec,
+    Golden,
+    ModelSchema,
+    OutputSpec,
+    Runtime,
+    TensorSpec,
+    encode_document,
 )  # fmt: skip
 from shoal_protocol.bundle.tensors import encode_tensor
 
@@ -66,54 +75,10 @@ def bundle_files(
     return files
 
 
-@pytest.fixture
-def server() -> Iterator[SimulatedServer]:
-    with SimulatedServer() as simulated:
-        yield simulated
-
-
-@pytest.fixture
-def pack(server: SimulatedServer) -> Callable[..., str]:
-    """Store and release a bundle at the server; returns its digest."""
-
-    def make(weight: float, version: str, *, released: bool = True, **options: Any) -> str:
-        digest = server.add_bundle(bundle_files(weight, version=version, **options))
-        return server.release(digest, "quality", version) if released else digest
-
-    return make
-
-
-@pytest.fixture
-def joined(server: SimulatedServer, tmp_path: Path) -> Path:
-    """A state folder that has joined the server."""
-    state = tmp_path / "state"
-    join(server.url, server.join_token, state, name="dev-1", labels={"site": "bern"}, facts={}, clock=lambda: 2e9)
-    return state
-
-
-@pytest.fixture
-def quick() -> Settings:
-    """Settings of a test: short trials and waits."""
-    return Settings(
-        window_s=0.5,
-        poll_s=0.2,
-        trial_predictions=10,
-        trial_seconds=0.5,
-        resend_s=1.0,
-        reconnect_max_s=0.3,
-        retry_max_s=0.2,
-    )
-
-
-@pytest.fixture
-def overrides() -> Overrides:
-    return Overrides(preflight_turns=threading.Semaphore(1))
-
-
-def wait_until(met: Callable[[], Any], *, timeout_s: float = 20.0, what: str = "") -> Any:
+def wait_until(met: Callable[[], Any], *, timeout_s: float = 30.0, what: str = "") -> Any:
     """Wait for something that other threads do; fails with what was waited for."""
-    waiter = threading.Event()
-    for _ in range(int(timeout_s / 0.02)):
+    waiter, deadline = threading.Event(), time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
         value = met()
         if value:
             return value
@@ -121,6 +86,74 @@ def wait_until(met: Callable[[], Any], *, timeout_s: float = 20.0, what: str = "
     pytest.fail(f"not within {timeout_s} s: {what or met}")
 
 
+@dataclass
+class World:
+    """A simulated server and a device that has joined it."""
+
+    server: SimulatedServer
+    state: Path
+    settings: Settings
+    overrides: Overrides
+
+    def agent(self, **settings: Any) -> Agent:
+        """An agent on the state folder, not started."""
+        return Agent(self.state, replace(self.settings, **settings), overrides=self.overrides)
+
+    def test_for_real(self) -> None:
+        """Let self-tests run in child processes; else they pass without one, which is faster."""
+        self.overrides = replace(self.overrides, preflight=None)
+
+    def pack(self, weight: float, version: str, *, released: bool = True, **options: Any) -> str:
+        """Store (and release) a bundle at the server; returns its digest."""
+        digest = self.server.add_bundle(bundle_files(weight, version=version, **options))
+        return self.server.release(digest, "quality", version) if released else digest
+
+    def assign(self, digest: str | None, *, attempt: int = 0) -> bytes:
+        """Want a bundle in the slot."""
+        return self.server.assign("quality", digest, attempt=attempt)
+
+    def report(self) -> Any:
+        """The newest report about the slot."""
+        return self.server.last_report("quality")
+
+    def committed(self, digest: str) -> None:
+        """Wait until the device reports a bundle healthy."""
+        self.reported(lambda r: r.active == r.proven == digest and r.state == "idle", f"{digest} is healthy")
+
+    def failed(self, digest: str) -> Any:
+        """Wait until the device reports that a bundle failed for good; returns the fault."""
+        self.reported(
+            lambda r: r.state in {"idle", "no_model"} and r.error and r.error.digest == digest, f"{digest} failed"
+        )
+        return self.report().error
+
+    def reported(self, met: Callable[[Any], Any], what: str) -> None:
+        """Wait for a report."""
+        wait_until(lambda: self.report() is not None and met(self.report()), what=what)
+
+    def until(self, met: Callable[[], Any], what: str = "") -> Any:
+        """Wait."""
+        return wait_until(met, what=what)
+
+
+def answer(agent: Agent) -> float:
+    """What the slot's model says to a row of ones: its weight."""
+    return float(agent.model("quality").predict({"x": np.ones((1, 2), np.float32)})["y"][0, 0])
+
+
 @pytest.fixture
-def until() -> Callable[..., Any]:
-    return wait_until
+def world(tmp_path: Path) -> Iterator[World]:
+    settings = Settings(
+        window_s=0.5,
+        poll_s=0.1,
+        trial_predictions=10,
+        trial_seconds=0.3,
+        resend_s=1.0,
+        reconnect_max_s=0.2,
+        retry_max_s=0.1,
+        listen="none",
+    )
+    with SimulatedServer() as server:
+        state = tmp_path / "state"
+        join(server.url, server.join_token, state, name="dev-1", labels={"site": "bern"}, facts={}, clock=time.time)
+        yield World(server, state, settings, Overrides(preflight=FakePreflight()))

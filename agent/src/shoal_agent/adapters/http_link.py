@@ -40,6 +40,7 @@ class HttpLink:
     Args:
         http: The server, with the device's credentials.
         poll_s: Seconds between two polls, on average.
+        first_s: Seconds before the first poll, at most.
         wanted: Tells whether polling is needed now.
         backoff: Bounds of the wait after failures.
         chance: Gives uniform draws from [0, 1).
@@ -50,12 +51,13 @@ class HttpLink:
         http: HttpClient,
         *,
         poll_s: float,
+        first_s: float,
         wanted: Callable[[], bool],
         backoff: Backoff,
         chance: Callable[[], float],
     ) -> None:
         self._http = http
-        self._poll_s = poll_s
+        self._poll_s, self._first_s = poll_s, first_s
         self._wanted = wanted
         self._backoff, self._chance = backoff, chance
         self._queue: deque[tuple[Up, bytes]] = deque(maxlen=_QUEUE)
@@ -90,7 +92,7 @@ class HttpLink:
             self._thread.join(timeout=10.0)
 
     def _run(self, handlers: LinkHandlers) -> None:
-        tries, pause_s = 0, self._chance()
+        tries, pause_s = 0, self._first_s * self._chance()
         while not self._sleep(pause_s):
             if not self._wanted():
                 self._reached, pause_s = False, min(self._poll_s, 5.0)
@@ -106,6 +108,16 @@ class HttpLink:
                 tries, self._reached = tries + 1, False
                 pause_s = self._backoff.delay_s(tries, self._chance())
                 _log.exception("http: a turn of polling failed")
+
+        self._send_rest(handlers)
+
+    def _send_rest(self, handlers: LinkHandlers) -> None:
+        """At the end: one try for what waits; the spool keeps it anyway."""
+        try:
+            while self._queue and self._reached:
+                self._send_batch(handlers)
+        except TransportError as error:
+            _log.info("http: %s", error)
 
     def _sleep(self, pause_s: float) -> bool:
         """Wait for the next turn, or until a message is there; return whether to stop."""

@@ -229,7 +229,7 @@ class Prepare:
 
 
 @dataclass(frozen=True)
-class Test:
+class SelfTest:
     """Run the golden rows in a child process."""
 
     digest: str
@@ -266,4 +266,4 @@ class Wait:
     tries: int
 
 
-SlotEffect: TypeAlias = Check | Fetch | Prepare | Test | Load | Install | Record | Wait
+SlotEffect: TypeAlias = Check | Fetch | Prepare | SelfTest | Load | Install | Record | Wait

@@ -38,6 +38,7 @@ from shoal_agent.domain.slot import (
     Record,
     Recorded,
     Refused,
+    SelfTest,
     Slot,
     SlotEffect,
     SlotEvent,
@@ -45,7 +46,6 @@ from shoal_agent.domain.slot import (
     SlotState,
     Stopped,
     Target,
-    Test,
     Wait,
     Wanted,
 )
@@ -98,7 +98,7 @@ def _fetched(slot: Slot, _event: Fetched) -> Outcome:
 
 
 def _begun(slot: Slot, _event: Begun) -> Outcome:
-    return replace(slot, state=SlotState.PREFLIGHT), (Test(_digest(slot)),)
+    return replace(slot, state=SlotState.PREFLIGHT), (SelfTest(_digest(slot)),)
 
 
 def _passed(slot: Slot, _event: Passed) -> Outcome:

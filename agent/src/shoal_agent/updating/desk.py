@@ -18,6 +18,7 @@ from shoal_agent.errors import NoModelError
 from shoal_agent.ports import Clock
 from shoal_agent.updating.updater import RollBackRequest
 
+_SHOW_S = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -36,11 +37,14 @@ class Desk:
     Args:
         folder: ``requests`` in the state folder.
         show: Leaves the status where others find it.
+        monotonic: Seconds for durations.
     """
 
-    def __init__(self, folder: Path, *, show: Callable[[], None]) -> None:
+    def __init__(self, folder: Path, *, show: Callable[[], None], monotonic: Clock) -> None:
         self._folder = folder
         self._show = show
+        self._monotonic = monotonic
+        self._shown_at = float("-inf")
         folder.mkdir(mode=0o700, exist_ok=True)
 
     def requests(self) -> Iterator[tuple[RollBackRequest, Path]]:
@@ -54,7 +58,10 @@ class Desk:
             yield RollBackRequest(wish.slot, wish.reason), path
 
     def show(self) -> None:
-        """Let others see how things stand; a full disk is no reason to fail."""
+        """Let others see how things stand, at most once a second; a full disk is no reason to fail."""
+        if self._monotonic() - self._shown_at < _SHOW_S:
+            return
+        self._shown_at = self._monotonic()
         try:
             self._show()
         except OSError as error:

@@ -27,6 +27,26 @@ class Seen:
     errors: int = 0
 
 
+def load_stored(store: BlobStore, digest: str, *, facts: DeviceFacts, threads: int | None) -> tuple[LoadedModel, str]:
+    """Load a stored bundle; return the model and the path of the variant that was chosen.
+
+    Raises:
+        ContentError: It is not stored, or can't be run here.
+        DigestMismatchError: A file is damaged.
+    """
+    from shoal_agent.runtime.bundle_files import BundleFiles  # noqa: PLC0415 - numpy comes with it
+    from shoal_agent.runtime.model import LoadedModel  # noqa: PLC0415 - onnxruntime comes with it
+
+    manifest = store.manifest(digest)
+    if manifest is None:
+        raise ContentError(f"bundle {digest} is not stored")
+    files = BundleFiles(digest, manifest, lambda blob, _most: store.read(blob))
+    variant = variant_for(parse_bundle_info(files.read(BUNDLE_JSON)), facts)
+    if variant is None:
+        raise ContentError(f"bundle {digest} has no variant for {facts.platform}")
+    return LoadedModel.load(files, variant=variant.path, threads=threads), variant.path
+
+
 class ModelHost:
     """Models of one device.
 
@@ -52,18 +72,8 @@ class ModelHost:
             ContentError: It is not stored, or can't be run here.
             DigestMismatchError: A file is damaged.
         """
-        from shoal_agent.runtime.bundle_files import BundleFiles  # noqa: PLC0415 - numpy comes with it
-        from shoal_agent.runtime.model import LoadedModel  # noqa: PLC0415 - onnxruntime comes with it
-
-        manifest = self._store.manifest(digest)
-        if manifest is None:
-            raise ContentError(f"bundle {digest} is not stored")
-        files = BundleFiles(digest, manifest, lambda blob, _most: self._store.read(blob))
-        variant = variant_for(parse_bundle_info(files.read(BUNDLE_JSON)), self._facts)
-        if variant is None:
-            raise ContentError(f"bundle {digest} has no variant for {self._facts.platform}")
-        model = LoadedModel.load(files, variant=variant.path, threads=self._threads)
-        self._paths[digest] = variant.path
+        model, variant = load_stored(self._store, digest, facts=self._facts, threads=self._threads)
+        self._paths[digest] = variant
         return model
 
     def install(self, slot: str, model: LoadedModel) -> None:

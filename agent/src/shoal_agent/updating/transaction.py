@@ -35,6 +35,7 @@ from shoal_agent.domain.slot import (
     Record,
     Recorded,
     Refused,
+    SelfTest,
     Slot,
     SlotEffect,
     SlotEvent,
@@ -42,7 +43,6 @@ from shoal_agent.domain.slot import (
     SlotState,
     Stopped,
     Target,
-    Test,
     Wait,
     Wanted,
 )  # fmt: skip
@@ -137,7 +137,7 @@ class Transactions:
         self._scratch: dict[str, _Scratch] = {}
         self._troubles: dict[str, SlotFault] = {}
         self._watch = TrialWatch(around.host, rules=rhythm.rules, monotonic=rhythm.monotonic)
-        self._swept: frozenset[str] | None = None
+        self._sweep_due = True
         self.state = DeviceState()
 
     @property
@@ -148,6 +148,10 @@ class Transactions:
     def progress(self) -> dict[str, float]:
         """Return the share of each slot's download that is there."""
         return {name: scratch.progress for name, scratch in list(self._scratch.items())}
+
+    def on_trial(self) -> bool:
+        """Tell whether some slot's model is on trial."""
+        return any(slot.state is SlotState.TRIAL for slot in self.state.slots.values())
 
     def variants(self) -> dict[str, str]:
         """Return the path of the variant that answers, by slot."""
@@ -224,12 +228,8 @@ class Transactions:
         else:
             self._collect_garbage()
 
-    def tick(self) -> float | None:
-        """Wake slots whose wait is over, and judge trials.
-
-        Returns:
-            Seconds until the next wait is over; none: there is none.
-        """
+    def tick(self) -> None:
+        """Wake slots whose wait is over, and judge trials."""
         now = self._rhythm.monotonic()
         for name, scratch in list(self._scratch.items()):
             if scratch.due_at is not None and scratch.due_at <= now:
@@ -241,6 +241,12 @@ class Transactions:
             verdict = self._watch.verdict(self.state.slots[name])
             if verdict is not None:
                 self.handle(name, verdict)
+
+    def idle_s(self) -> float | None:
+        """Return the seconds until a wait is over; none: nothing waits."""
+        if self._queue:
+            return 0.0
+        now = self._rhythm.monotonic()
         waits = [scratch.due_at - now for scratch in self._scratch.values() if scratch.due_at is not None]
         return max(min(waits), 0.0) if waits else None
 
@@ -253,6 +259,7 @@ class Transactions:
         slot, effects = step(self.state.slots.get(name, Slot()), event, self._rhythm.clock())
         self.state = self.state.with_slot(name, slot)
         self._queue.extend((name, effect) for effect in effects)
+        self._sweep_due = self._sweep_due or slot.state not in _RESTING
 
     def _save(self, state: DeviceState) -> None:
         """Save; with a full disk the agent goes on from memory, and the next save may succeed."""
@@ -272,7 +279,7 @@ class Transactions:
                 return slot.state is SlotState.DOWNLOADING and target == slot.target
             case Prepare():
                 return slot.state is SlotState.VERIFIED
-            case Test(wanted):
+            case SelfTest(wanted):
                 return slot.state is SlotState.PREFLIGHT and wanted == digest
             case Load(wanted):
                 return slot.state is SlotState.ACTIVATING and wanted == digest
@@ -285,7 +292,7 @@ class Transactions:
             self._dispatch(name, effect)
         except CancelledError as error:
             _log.info("slot %s: %s", name, error)
-            if isinstance(effect, Test):
+            if isinstance(effect, SelfTest):
                 self.handle(name, Postponed(error.code, error.message))
             self._at(name).due_at = self._rhythm.monotonic()
         except Exception as error:  # noqa: BLE001 - an error of ours must not leave a slot stuck for ever
@@ -303,7 +310,7 @@ class Transactions:
                 self.handle(name, work.fetch(target, progress=progress, cancelled=cancelled))
             case Prepare():
                 self.handle(name, Begun())
-            case Test(digest):
+            case SelfTest(digest):
                 self.handle(name, work.test(digest, cancelled=cancelled))
             case Load(digest):
                 self._load(name, digest)
@@ -391,12 +398,11 @@ class Transactions:
         """Delete what no slot needs, when nothing is under way."""
         if any(slot.state not in _RESTING for slot in self.state.slots.values()):
             return
-        keep = self.state.keeps()
-        if self._swept == keep:
+        if not self._sweep_due:
             return
         self._around.work.forget()
         try:
-            self._around.store.sweep(keep)
-            self._swept = keep
+            self._around.store.sweep(self.state.keeps())
+            self._sweep_due = False
         except OSError as error:
             _log.warning("old bundles could not be deleted: %s", error)

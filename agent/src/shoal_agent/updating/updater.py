@@ -22,6 +22,7 @@ from shoal_protocol.errors import PeerError, ShoalError
 from shoal_protocol.mqtt.topics import Up
 
 _RETRY_S = 15.0
+_IDLE_S = 2.0
 _log = logging.getLogger(__name__)
 
 
@@ -110,7 +111,7 @@ class Updater:
         spool: Takes refusals.
         messages: Makes refusals.
         desk: Where other processes leave requests, and see the status.
-        tick_s: Seconds between two looks at a trial.
+        tick_s: Seconds between two looks at a model on trial.
         monotonic: Seconds for durations.
     """
 
@@ -165,10 +166,12 @@ class Updater:
         for request, path in self._desk.requests():
             self._carry_out(request)
             self._desk.answer(request, path)
-        wait_s = self._transactions.tick()
+        self._transactions.tick()
         self._transactions.work()
         self._desk.show()
-        return self._tick_s if wait_s is None else min(wait_s, self._tick_s)
+        wait_s = self._transactions.idle_s()
+        pause_s = self._tick_s if self._transactions.on_trial() else _IDLE_S
+        return pause_s if wait_s is None else min(wait_s, pause_s)
 
     def _take_document(self, raw: bytes) -> None:
         if self._intake is None:

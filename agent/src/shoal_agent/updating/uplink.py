@@ -19,7 +19,7 @@ from shoal_agent.domain.outbox import Outbox, as_ranges
 from shoal_agent.ports import Clock, Link, LinkHandlers, Spool
 from shoal_agent.updating.messages import Messages
 from shoal_protocol.errors import ContentError, ShoalError
-from shoal_protocol.mqtt.messages import MAX_PAYLOAD, parse_ack
+from shoal_protocol.mqtt.messages import parse_ack
 from shoal_protocol.mqtt.topics import Down, Up
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class Uplink:
                 self._stopping.wait(_GATHER_S)
 
     def stop(self) -> None:
-        """Close the open windows, tell what can be told, and say good-bye; the caller has stopped the thread's work."""
+        """Ask the thread to end."""
         self._stopping.set()
         self._wake.set()
 
@@ -172,13 +172,13 @@ class Uplink:
                 self._report()
                 self._flush()
             self._link.stop()
+        self._take_acks()
 
     def turn(self) -> float:
         """Close windows, take acknowledgements, send what is due; return how many seconds may pass until the next."""
         self._wake.clear()
         self._windows.tick()
-        while self._acks:
-            self._acknowledge(self._acks.popleft())
+        self._take_acks()
         if self.connected:
             self._talk()
         return max(min(self._windows.due_in_s(), _IDLE_S), 0.001)
@@ -212,12 +212,13 @@ class Uplink:
         now, waiting = self._monotonic(), self._spool.waiting()
         self._outbox = self._outbox.forget(waiting)
         for message in self._spool.read(self._outbox.due(waiting, now)):
-            if len(message.body) > MAX_PAYLOAD or not self._link.publish(message.kind, message.body):
+            if not self._link.publish(message.kind, message.body):
                 break
             self._outbox = self._outbox.hand_over([message.seq], now)
 
-    def _acknowledge(self, raw: bytes) -> None:
-        try:
-            self._spool.acknowledge(parse_ack(raw))
-        except ContentError as error:
-            _log.warning("an acknowledgement does not parse: %s", error)
+    def _take_acks(self) -> None:
+        while self._acks:
+            try:
+                self._spool.acknowledge(parse_ack(self._acks.popleft()))
+            except ContentError as error:
+                _log.warning("an acknowledgement does not parse: %s", error)

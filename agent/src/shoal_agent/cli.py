@@ -1,0 +1,290 @@
+"""The command ``shoal-agent``: arguments, one place that turns errors into advice and exit codes, and nothing else.
+
+Imports are lazy, because ``--help`` must not pay for onnxruntime (93 ms) or cryptography (21 ms).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shoal_agent.errors import NoModelError, NotEnrolledError, SettingsError
+from shoal_agent.settings import join_token, load_settings, names, state_folder
+from shoal_protocol.errors import CallerError, ShoalError
+
+if TYPE_CHECKING:
+    from shoal_agent.runtime.slots import SlotTable
+    from shoal_agent.serving.http import LocalServer
+    from shoal_agent.settings import Settings
+
+OK, FAILED, USAGE, NO_MODEL, NOT_ENROLLED = 0, 1, 2, 3, 4
+
+_EPILOG = """\
+exit codes: 0 ok, 1 failed or degraded, 2 usage, 3 a slot has no model, 4 not enrolled
+settings: flag > environment (SHOAL_WINDOW_S, SHOAL_TRIAL_SECONDS, …) > STATE/config.toml > default
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before anything can import onnxruntime
+    given = _parser().parse_args(arguments)
+    logging.basicConfig(level=given.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    command: Callable[[argparse.Namespace], int] = given.command
+    try:
+        return command(given)
+    except ShoalError as error:
+        return _told(error, as_json=getattr(given, "json", False))
+    except BrokenPipeError:
+        return FAILED
+
+
+def _told(error: ShoalError, *, as_json: bool) -> int:
+    """Tell an error and what to do about it; return the exit code of its family."""
+    if as_json:
+        _print_json({"error": {"code": error.code, "message": error.message, "hint": error.hint}})
+    else:
+        sys.stderr.write(f"shoal-agent: {error.message}\n")
+        if error.hint:
+            sys.stderr.write(f"  {error.hint}\n")
+    if isinstance(error, NotEnrolledError):
+        return NOT_ENROLLED
+    if isinstance(error, NoModelError):
+        return NO_MODEL
+    return USAGE if isinstance(error, CallerError) else FAILED
+
+
+# Commands -------------------------------------------------------------------------------------------------------
+
+
+def _join(given: argparse.Namespace) -> int:
+    from shoal_agent.adapters.enrolment import join  # noqa: PLC0415 - urllib3 and cryptography come with it
+    from shoal_agent.bootstrap import device_facts  # noqa: PLC0415
+
+    facts = device_facts()
+    joined = join(
+        given.url,
+        join_token(given.token),
+        state_folder(given.state),
+        name=given.name,
+        labels=_labels(given.label),
+        facts={"platform": facts.platform, "onnxruntime": facts.onnxruntime},
+        clock=time.time,
+    )
+    if given.json:
+        _print_json({"device": joined.identity.device, "state": joined.state, "url": joined.identity.url})
+        return OK
+    print(f"This device is {joined.identity.device}, {joined.state} by {joined.identity.url}.")
+    print(f"Start it with: shoal-agent run --state {state_folder(given.state)}")
+    return OK
+
+
+def _run(given: argparse.Namespace) -> int:
+    if given.bundle is not None:
+        return _run_bundle(given)
+    from shoal_agent.agent import Agent  # noqa: PLC0415 - numpy and onnxruntime come with it
+
+    state = state_folder(given.state)
+    settings = _settings(given, state)
+    stop = _stop_on_signals()
+    with Agent(state, settings) as agent:
+        server = _local_server(agent.slots, settings.listen, insecure=given.insecure)
+        if server is not None:
+            print(f"answering at {server.start()}", flush=True)
+        try:
+            stop.wait()
+        finally:
+            if server is not None:
+                server.stop()
+    return OK
+
+
+def _run_bundle(given: argparse.Namespace) -> int:
+    from shoal_agent.serving.standalone import serve_bundle  # noqa: PLC0415 - onnxruntime comes with it
+
+    path = Path(given.bundle)
+    settings = _settings(given, path.parent)
+    serve_bundle(
+        path,
+        listen=settings.listen,
+        stop=_stop_on_signals(),
+        announce=lambda it: print(f"{it.bundle} answers as {it.slot} at {it.url}", flush=True),
+        threads=settings.threads,
+        insecure=given.insecure,
+    )
+    return OK
+
+
+def _local_server(slots: SlotTable, listen: str, *, insecure: bool) -> LocalServer | None:
+    """Return the local HTTP API, not started; none: it is switched off."""
+    if listen == "none":
+        return None
+    from shoal_agent.serving.api import Api  # noqa: PLC0415 - only `run` needs it
+    from shoal_agent.serving.http import LocalServer  # noqa: PLC0415
+    from shoal_agent.serving.listen import parse_listen  # noqa: PLC0415
+
+    where = parse_listen(listen, insecure=insecure)
+    return LocalServer(Api(slots, hosts=where.hosts).handle, where)
+
+
+def _status(given: argparse.Namespace) -> int:
+    from shoal_agent.status import health, stored_status  # noqa: PLC0415 - sqlite3 comes with it
+
+    status = stored_status(state_folder(given.state))
+    if given.json:
+        _print_json(status)
+    else:
+        _print_status(status)
+    return int(health(status))
+
+
+def _predict(given: argparse.Namespace) -> int:
+    from shoal_agent.serving.plain_rows import answer_rows  # noqa: PLC0415 - onnxruntime comes with these
+    from shoal_agent.serving.standalone import predict_bundle, predict_file  # noqa: PLC0415
+    from shoal_agent.stored_model import open_active  # noqa: PLC0415
+
+    if given.bundle is not None:
+        _print_json(predict_bundle(Path(given.bundle), given.input))
+        return OK
+    model = open_active(state_folder(given.state), given.slot)
+    answer = predict_file(model, given.input)
+    _print_json(
+        {
+            "bundle": answer.bundle,
+            "version": answer.version,
+            "digest": answer.digest,
+            "predictions": answer_rows(answer, model.schema),
+        }
+    )
+    return OK
+
+
+def _rollback(given: argparse.Namespace) -> int:
+    from shoal_agent.adapters.identity import FolderLock  # noqa: PLC0415
+    from shoal_agent.stored_model import chosen_slot, stored_state  # noqa: PLC0415
+    from shoal_agent.updating.desk import ask_roll_back  # noqa: PLC0415
+
+    folder = state_folder(given.state)
+    slot = chosen_slot(stored_state(folder), given.slot)
+    if FolderLock(folder).held_by_other():
+        ask_roll_back(folder, slot, reason=given.reason, timeout_s=60.0)
+    else:
+        from shoal_agent.agent import Agent  # noqa: PLC0415 - numpy and onnxruntime come with it
+        from shoal_agent.bootstrap import Overrides  # noqa: PLC0415
+
+        with Agent(folder, overrides=Overrides(link=lambda _identity: None)) as agent:
+            agent.roll_back(slot, reason=given.reason)
+    print(f"Slot {slot} is back at {stored_state(folder).slots[slot].active}.")
+    return OK
+
+
+# Output ---------------------------------------------------------------------------------------------------------
+
+
+def _print_json(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+
+
+def _print_status(status: dict[str, Any]) -> None:
+    how = "running" if status["running"] else "not running"
+    line = "connected" if status["connected"] else "no connection to the server"
+    print(f"{status['device']}: {how}{', ' + line if status['running'] else ''}, generation {status['generation']}")
+    for name, slot in status["slots"].items():
+        print(f"  {name}: {slot['state']}, active {slot['active'] or 'nothing'}")
+        for key in ("error", "waiting"):
+            if slot[key]:
+                print(f"    {key}: {slot[key]['code']}: {slot[key]['message']}")
+    spool = status["spool"]
+    print(f"  spool: {spool['windows']} windows, {spool['bytes']} bytes, {spool['dropped']} dropped")
+    if status["refused"]:
+        print(f"  refused: {status['refused']['code']}: {status['refused']['message']}")
+    if not status["clock"]["plausible"]:
+        print(f"  clock: implausible; using {status['clock']['reference']}, the newest time that the server signed")
+
+
+# Arguments ------------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        "shoal-agent",
+        description="Keeps the wanted models running on this device.",
+        epilog=_EPILOG,
+        formatter_class=plain,
+    )
+    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Callable[[argparse.Namespace], int], about: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=about, description=about)
+        added.set_defaults(command=command)
+        added.add_argument("--state", metavar="DIR", help="state folder (SHOAL_STATE)")
+        return added
+
+    join = add("join", _join, "Let this device join a server.")
+    join.add_argument("url", metavar="URL", help="of the server")
+    join.add_argument("--token", metavar="T", help="join token (SHOAL_TOKEN, SHOAL_TOKEN_FILE)")
+    join.add_argument("--name", metavar="ID", help="device id to ask for")
+    join.add_argument("--label", action="append", default=[], metavar="KEY=VALUE", help="told at every connect")
+    join.add_argument("--json", action="store_true")
+
+    run = add("run", _run, "Run the agent until it is told to stop.")
+    run.add_argument("--listen", metavar="WHERE", help="HOST:PORT, unix:PATH or none")
+    run.add_argument("--bundle", metavar="FILE", help="serve this bundle, without any server")
+    run.add_argument("--config", metavar="FILE", type=Path, help="configuration file (SHOAL_CONFIG)")
+    run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting, e.g. window_s=60")
+    run.add_argument("--insecure", action="store_true", help="let other machines use the local API, without a login")
+
+    status = add("status", _status, "Say what runs here; the exit code says whether all is well.")
+    status.add_argument("--json", action="store_true")
+
+    predict = add("predict", _predict, "Answer rows with the active model.")
+    predict.add_argument(
+        "--input", metavar="FILE", type=Path, help=".json, .csv or .npz; JSON rows from standard input when left out"
+    )
+    predict.add_argument("--bundle", metavar="FILE", help="ask this bundle instead of the active model")
+    predict.add_argument("--slot", metavar="NAME", help="which model, where there are several")
+
+    rollback = add("rollback", _rollback, "Go back to the previous model, and don't take this one again by itself.")
+    rollback.add_argument("--slot", metavar="NAME", help="which, where there are several")
+    rollback.add_argument("--reason", default="asked for at the device")
+    return parser
+
+
+def _settings(given: argparse.Namespace, state: Path) -> Settings:
+    flags: dict[str, Any] = {"listen": given.listen}
+    for entry in given.set:
+        name, equals, value = entry.partition("=")
+        if not equals:
+            raise SettingsError(f"--set {entry!r} is no NAME=VALUE", hint=f"names are: {', '.join(names())}")
+        flags[name] = value
+    return load_settings(flags, state=state, config=given.config)
+
+
+def _labels(entries: Sequence[str]) -> dict[str, str]:
+    labels = dict(entry.partition("=")[::2] for entry in entries)
+    if "" in labels or any("=" not in entry for entry in entries):
+        raise SettingsError(f"--label expects KEY=VALUE, got {', '.join(entries)}")
+    return labels
+
+
+def _stop_on_signals() -> threading.Event:
+    """Return an event that SIGTERM and SIGINT set."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    return stop
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,260 @@
+"""What every state file, blob store and spool promises: the real ones and the fakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from shoal_agent.adapters.blob_store import FolderBlobStore
+from shoal_agent.adapters.spool import SqliteSpool
+from shoal_agent.adapters.state_file import StateFile
+from shoal_agent.domain.device import DeviceState
+from shoal_agent.domain.slot import Slot, SlotFault, SlotState, Target
+from shoal_agent.domain.trial import Trial
+from shoal_agent.testing import MemoryBlobStore, MemorySpool, MemoryStateFile
+from shoal_protocol.bundle.assembly import build_manifest
+from shoal_protocol.bundle.manifest import Descriptor, encode_manifest
+from shoal_protocol.canonical import sha256_digest
+from shoal_protocol.errors import DigestMismatchError
+from shoal_protocol.mqtt.messages import Ack
+from shoal_protocol.mqtt.topics import Up
+
+A = "sha256:" + "a" * 64
+
+
+@pytest.fixture(params=["real", "fake"])
+def kind(request):
+    return request.param
+
+
+# State file -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def state_file(kind, tmp_path):
+    return StateFile(tmp_path) if kind == "real" else MemoryStateFile()
+
+
+def full_state() -> DeviceState:
+    slot = Slot(
+        state=SlotState.TRIAL,
+        since=12.5,
+        active=A,
+        trial=Trial(left=2, predictions=5, elapsed_s=0.25),
+        target=Target(A, "q:1", 3),
+        bad={A: SlotFault("code", "why", A, 2)},
+    )
+    return DeviceState(7, "hash", {"quality": slot})
+
+
+def test_a_new_state_file_holds_nothing(state_file):
+    assert state_file.load() is None
+
+
+def test_what_was_saved_is_loaded(state_file):
+    state_file.save(DeviceState(1))
+    state_file.save(full_state())
+    assert state_file.load() == full_state()
+
+
+# Blob store -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(kind, tmp_path):
+    return FolderBlobStore(tmp_path) if kind == "real" else MemoryBlobStore(tmp_path)
+
+
+def stored(store, files: dict[str, bytes]) -> str:
+    raw = encode_manifest(build_manifest(files, config=b"{}"))
+    for data in (*files.values(), b"{}"):
+        blob = Descriptor("x", sha256_digest(data), len(data))
+        if not store.has(blob):
+            store.part(blob.digest).write_bytes(data)
+            store.adopt(blob)
+    return store.add_bundle(raw)
+
+
+def test_a_part_is_taken_over_only_when_it_is_the_blob(store):
+    blob = Descriptor("x", sha256_digest(b"right"), 5)
+    for wrong in (b"wrong", b"righ", b"right!"):
+        store.part(blob.digest).write_bytes(wrong)
+        with pytest.raises(DigestMismatchError):
+            store.adopt(blob)
+        assert not store.part(blob.digest).exists()
+        assert not store.has(blob)
+    store.part(blob.digest).write_bytes(b"right")
+    store.adopt(blob)
+    assert store.has(blob)
+    assert store.read(blob.digest) == b"right"
+    assert not store.part(blob.digest).exists()
+
+
+def test_a_blob_that_is_not_there_is_not_found(store):
+    with pytest.raises(FileNotFoundError):
+        store.read(A)
+    with pytest.raises(FileNotFoundError):
+        store.manifest_bytes(A)
+    assert store.manifest(A) is None
+    assert not store.intact(A)
+
+
+def test_a_bundle_is_there_only_when_all_its_files_are(store):
+    raw = encode_manifest(build_manifest({"bundle.json": b"1"}, config=b"{}"))
+    with pytest.raises(DigestMismatchError):
+        store.add_bundle(raw)
+    assert store.bundles() == []
+    digest = stored(store, {"bundle.json": b"1"})
+    assert store.bundles() == [digest]
+    assert store.manifest_bytes(digest) == raw
+    assert list(store.manifest(digest).files()) == ["bundle.json"]
+    assert store.intact(digest)
+
+
+def test_sweeping_keeps_what_it_is_told_and_the_files_they_share(store):
+    old = stored(store, {"bundle.json": b"shared", "model/model.onnx": b"old"})
+    new = stored(store, {"bundle.json": b"shared", "model/model.onnx": b"new"})
+    store.part(A).write_bytes(b"under way")
+    assert store.sweep({new}, parts={A}) == 2
+    assert store.bundles() == [new]
+    assert store.intact(new)
+    assert not store.intact(old)
+    assert not store.has(Descriptor("x", sha256_digest(b"old"), 3))
+    assert store.part(A).exists()
+    assert store.sweep({new}) == 1
+    assert not store.part(A).exists()
+
+
+def test_there_is_room(store):
+    assert store.free_bytes() > 0
+
+
+# Spool ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def spool(kind, tmp_path):
+    made = (
+        SqliteSpool(tmp_path / "spool.db", budget_bytes=100, new_epoch=lambda: "0123456789abcdef")
+        if kind == "real"
+        else MemorySpool(budget_bytes=100, epoch="0123456789abcdef")
+    )
+    yield made
+    made.close()
+
+
+def put(spool, text: bytes = b"m", *, kind: Up = Up.PROFILE, key: str | None = None):
+    return spool.append(kind, lambda seq: b"%s%d" % (text, seq), key=key)
+
+
+def test_numbers_grow_and_messages_know_theirs(spool):
+    assert [put(spool), put(spool, kind=Up.EVENT), put(spool)] == [1, 2, 3]
+    assert spool.waiting() == [1, 2, 3]
+    assert spool.waiting(limit=2) == [1, 2]
+    assert [(m.seq, m.kind, m.body) for m in spool.read([3, 2, 9])] == [(2, Up.EVENT, b"m2"), (3, Up.PROFILE, b"m3")]
+
+
+def test_a_key_is_stored_once_even_after_its_acknowledgement(spool):
+    assert put(spool, key="k") == 1
+    assert put(spool, key="k") is None
+    spool.acknowledge(Ack(epoch=spool.epoch, through=1))
+    assert put(spool, key="k") is None
+    assert put(spool, key="other") == 2
+
+
+def test_a_message_that_can_not_be_built_takes_no_number(spool):
+    def fail(seq):
+        raise ValueError(seq)
+
+    with pytest.raises(ValueError, match="1"):
+        spool.append(Up.EVENT, fail)
+    assert put(spool) == 1
+
+
+def test_only_the_servers_acknowledgement_of_this_epoch_deletes(spool):
+    for _ in range(6):
+        put(spool)
+    assert spool.acknowledge(Ack(epoch="f" * 16, through=6)) == 0
+    assert spool.acknowledge(Ack(epoch=spool.epoch, through=2, ranges=((4, 5), (9, 9)))) == 4
+    assert spool.waiting() == [3, 6]
+    assert spool.acknowledge(Ack(epoch=spool.epoch, through=2, ranges=((4, 5),))) == 0
+
+
+def test_beyond_the_budget_the_oldest_are_dropped_counted_and_told(spool):
+    told = []
+
+    def tell(seq, dropped):
+        told.append((seq, dropped))
+        return b"lost"
+
+    for _ in range(4):
+        put(spool, b"x" * 30)
+    assert spool.make_room(tell) == [1]
+    assert told == [(5, [1])]
+    assert spool.waiting() == [2, 3, 4, 5]
+    usage = spool.usage()
+    assert (usage.windows, usage.dropped) == (3, 1)
+    assert usage.size_bytes == 3 * 31 + 4
+    assert spool.make_room(tell) == []
+
+
+def test_a_spool_that_keeps_its_budget_drops_nothing(spool):
+    put(spool)
+    assert spool.make_room(lambda seq, dropped: b"") == []
+
+
+def test_an_acknowledgement_beyond_all_bounds_harms_nothing(spool):
+    put(spool)
+    assert spool.acknowledge(Ack(epoch=spool.epoch, through=2**200, ranges=((2**99, 2**100),))) == 1
+
+
+# What only the real ones have -----------------------------------------------------------------------------------
+
+
+def test_numbers_and_epoch_outlive_the_process_and_boot_grows(tmp_path: Path):
+    epochs = iter(["a" * 16, "b" * 16])
+    first = SqliteSpool(tmp_path / "s", budget_bytes=100, new_epoch=lambda: next(epochs))
+    put(first)
+    first.acknowledge(Ack(epoch=first.epoch, through=1))
+    first.close()
+    second = SqliteSpool(tmp_path / "s", budget_bytes=100, new_epoch=lambda: next(epochs))
+    assert (second.epoch, first.boot, second.boot) == ("a" * 16, 1, 2)
+    assert put(second) == 2
+    second.close()
+
+
+def test_a_damaged_spool_is_put_aside_and_begins_a_new_epoch(tmp_path: Path):
+    path = tmp_path / "spool.db"
+    SqliteSpool(path, budget_bytes=100, new_epoch=lambda: "a" * 16).close()
+    path.write_bytes(b"not a database" * 100)
+    again = SqliteSpool(path, budget_bytes=100, new_epoch=lambda: "b" * 16)
+    assert (again.epoch, again.boot) == ("b" * 16, 1)
+    assert put(again) == 1
+    again.close()
+    assert (tmp_path / "spool.db.damaged").exists()
+
+
+def test_damage_to_a_stored_file_is_found_and_put_away(tmp_path: Path):
+    store = FolderBlobStore(tmp_path)
+    digest = stored(store, {"bundle.json": b"1", "model/model.onnx": b"weights"})
+    path = store.path(sha256_digest(b"weights"))
+    path.write_bytes(b"weightz")
+    assert not store.intact(digest)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["state.json", "state.prev"])
+def test_one_damaged_state_file_is_made_good_by_the_other(tmp_path: Path, name: str):
+    files = StateFile(tmp_path)
+    files.save(DeviceState(1))
+    files.save(DeviceState(2))
+    files.save(DeviceState(3))
+    raw = (tmp_path / name).read_bytes()
+    for at in range(len(raw)):
+        (tmp_path / name).write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
+        expected = 2 if name == "state.json" else 3
+        assert StateFile(tmp_path).load() == DeviceState(expected)
+    for length in (0, 1, len(raw) - 1):
+        (tmp_path / name).write_bytes(raw[:length])
+        assert StateFile(tmp_path).load() == DeviceState(expected)
