@@ -23,6 +23,7 @@ from shoal_server.access.guard import unguarded
 from shoal_server.access.secrets import Passwords
 from shoal_server.alerts import routes as alert_routes
 from shoal_server.device_notices import on_clone, on_event
+from shoal_server.drift import routes as drift_routes
 from shoal_server.drift.scan import DriftScan
 from shoal_server.fleet import device_routes, intake
 from shoal_server.fleet import routes as fleet_routes
@@ -50,7 +51,7 @@ from shoal_server.telemetry import routes as telemetry_routes
 from shoal_server.telemetry.batch import Handler
 from shoal_server.telemetry.ingest import Ingest
 from shoal_server.telemetry.store import prune
-from shoal_server.web import health, problems
+from shoal_server.web import health, pages, problems
 from shoal_server.web.http_server import HttpServer, bind, url_of
 from shoal_server.web.metrics import ProgramMetrics, RequestMetrics
 
@@ -58,6 +59,8 @@ _log = logging.getLogger(__name__)
 
 PUBLIC: tuple[tuple[str, str], ...] = (
     *health.PUBLIC,
+    *pages.PUBLIC,
+    ("*", "/static"),  # style sheets and scripts of the dashboard
     ("POST", "/api/v1/login"),  # how a person gets a session
     ("POST", "/api/v1/device/enrol"),  # carries a join token of its own
     ("GET", "/trust/{file}"),  # signed, and no secret
@@ -78,6 +81,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     model_routes.router,
     trust_routes.router,
     rollout_routes.router,
+    drift_routes.router,
     alert_routes.router,
 )
 
@@ -261,6 +265,7 @@ def build_app(program: Services, loops: Sequence[Loop], *, routers: Sequence[API
     app.add_middleware(RequestMetrics, registry=program.metrics)
     for router in routers:
         app.include_router(router)
+    pages.install(app)
     program.metrics.register(
         ProgramMetrics(
             loops=lambda: [loop.health for loop in loops],

@@ -5,7 +5,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "ee49d6d16095"
+revision = "b649ce08266d"
 down_revision = None
 branch_labels = None
 depends_on = None
