@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,12 +20,12 @@ _SHARED = "/var/lib/shoal/mosquitto"
 _LISTENER = "listener 1883 127.0.0.1"
 
 
-def eventually(true: Callable[[], Any], *, within_s: float = 10.0, what: str = "") -> Any:
+def eventually(true: Callable[[], Any], *, within_s: float = 10.0, what: str = "", every_s: float = 0.005) -> Any:
     """Wait until something is true and return it."""
     until = time.monotonic() + within_s
     while not (value := true()):
         assert time.monotonic() < until, f"not within {within_s:g} s: {what or true}"
-        time.sleep(0.005)
+        time.sleep(every_s)
     return value
 
 
@@ -103,11 +104,9 @@ class Mosquitto:
             self.process = None
 
 
-@pytest.fixture
-def mosquitto() -> Iterator[Mosquitto]:
-    """A running mosquitto."""
-    if shutil.which("mosquitto") is None:
-        pytest.skip("mosquitto is not installed (apt-get install mosquitto)")
+@contextmanager
+def mosquitto_of_our_own() -> Iterator[Mosquitto]:
+    """Run a mosquitto in a temporary folder, as an unprivileged user."""
     folder = Path(tempfile.mkdtemp(prefix="shoal-mosquitto-", dir="/tmp"))
     who: dict[str, Any] = {}
     if os.getuid() == 0:
@@ -115,12 +114,21 @@ def mosquitto() -> Iterator[Mosquitto]:
         who = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
         os.chown(folder, nobody.pw_uid, nobody.pw_gid)
     broker = Mosquitto(folder, who)
-    broker.start()
     try:
+        broker.start()
         yield broker
     finally:
         broker.kill()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def mosquitto() -> Iterator[Mosquitto]:
+    """A running mosquitto."""
+    if shutil.which("mosquitto") is None:
+        pytest.skip("mosquitto is not installed (apt-get install mosquitto)")
+    with mosquitto_of_our_own() as broker:
+        yield broker
 
 
 class PahoDevice:

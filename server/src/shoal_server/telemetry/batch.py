@@ -108,7 +108,8 @@ class _Batch:
         self._handlers = handlers
         self._now = now
         self._loaded: dict[LedgerKey, Ledger] = {}
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[tuple[Any, ...]] = []  # by `store.WINDOW_COLUMNS`
+        self._sums = rollup.Sums()
         self._contents: dict[tuple[LedgerKey, int], bytes] = {}
         self._again: list[tuple[LedgerKey, int, bytes]] = []
         self._malformed: list[dict[str, Any]] = []
@@ -120,7 +121,7 @@ class _Batch:
             for arrived in arrivals
             if isinstance(arrived.message, ProfileMessage | Event)
         }
-        self._loaded = store.ledgers(self._session, sorted(keys))
+        self._loaded = store.ledgers(self._session, keys)
         self.outcome.ledgers = dict(self._loaded)
 
     def take(self, arrived: Arrival) -> None:
@@ -146,23 +147,25 @@ class _Batch:
         self.outcome.kinds.add(Up.PROFILE)
         self._contents[key, message.seq] = content
         latest_ms = round(self._now * 1000) + _CLOCK_SLACK_MS - message.length_ms
+        start_ms = min(message.start_ms, latest_ms)
         self._rows.append(
-            {
-                "device": arrived.device,
-                "epoch": message.epoch,
-                "seq": message.seq,
-                "slot": message.slot,
-                "digest": message.digest,
-                "spec_hash": message.spec_hash,
-                "start_ms": min(message.start_ms, latest_ms),
-                "length_ms": message.length_ms,
-                "n": message.n,
-                "errors": message.errors,
-                "content_hash": content,
-                "received_at": self._now,
-                "body": arrived.payload,
-            }
+            (
+                arrived.device,
+                message.epoch,
+                message.seq,
+                message.slot,
+                message.digest,
+                message.spec_hash,
+                start_ms,
+                message.length_ms,
+                message.n,
+                message.errors,
+                content,
+                self._now,
+                arrived.payload,
+            )
         )
+        self._sums.add(slot=message.slot, digest=message.digest, start_ms=start_ms, n=message.n, errors=message.errors)
 
     def _take_event(self, arrived: Arrival, message: Event) -> None:
         key = LedgerKey(arrived.device, message.epoch)
@@ -193,7 +196,7 @@ class _Batch:
         """Write what was gathered."""
         clones = self._clones()
         store.insert_windows(self._session, self._rows)
-        rollup.add(self._session, self._rows)
+        self._sums.save(self._session)
         changed = {key: ledger for key, ledger in self.outcome.ledgers.items() if ledger != self._loaded[key]}
         store.save_ledgers(self._session, changed, self._now)
         if self._malformed:

@@ -5,35 +5,36 @@ A window is added in the transaction that stores it, so a late one is never miss
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import dataclass, field
 
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
+from shoal_server.telemetry import bulk
 from shoal_server.telemetry.tables import HourRow
 
 HOUR_MS = 3_600_000
 
 
-def add(session: Session, windows: Iterable[Mapping[str, Any]]) -> None:
-    """Add windows, given as the values of their rows."""
-    sums: dict[tuple[str, str, int], list[int]] = {}
-    for window in windows:
-        key = (window["slot"], window["digest"], window["start_ms"] // HOUR_MS * HOUR_MS)
-        entry = sums.setdefault(key, [0, 0, 0])
-        entry[0] += 1
-        entry[1] += window["n"]
-        entry[2] += window["errors"]
-    if not sums:
-        return
-    table = HourRow.__table__  # type: ignore[attr-defined]  # SQLModel sets it on table classes only
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    statement = insert(table)
-    added = {name: table.c[name] + statement.excluded[name] for name in ("windows", "n", "errors")}
-    statement = statement.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=added)
-    names = ("slot", "digest", "hour_ms", "windows", "n", "errors")
-    session.connection().execute(statement, [dict(zip(names, (*key, *sums[key]), strict=True)) for key in sorted(sums)])
+_KEY = ("slot", "digest", "hour_ms")
+_SUMS = ("windows", "n", "errors")
+
+
+@dataclass
+class Sums:
+    """Windows of one batch, summed by slot, bundle and hour."""
+
+    by_key: dict[tuple[str, str, int], tuple[int, int, int]] = field(default_factory=dict)
+
+    def add(self, *, slot: str, digest: str, start_ms: int, n: int, errors: int) -> None:
+        """Add one window."""
+        key = (slot, digest, start_ms // HOUR_MS * HOUR_MS)
+        windows, rows, failed = self.by_key.get(key, (0, 0, 0))
+        self.by_key[key] = (windows + 1, rows + n, failed + errors)
+
+    def save(self, session: Session) -> None:
+        """Add everything to what is stored."""
+        rows = [(*key, *self.by_key[key]) for key in sorted(self.by_key)]
+        bulk.insert(session, HourRow, (*_KEY, *_SUMS), rows, conflict=bulk.adding(HourRow, _KEY, _SUMS))
 
 
 def hours(session: Session, *, slot: str, start_ms: int, end_ms: int) -> list[HourRow]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, delete, func, select, tuple_
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlmodel import Session, SQLModel, col
+from sqlalchemy import bindparam, delete, func, select
+from sqlmodel import Session, col
 
 from shoal_protocol.profile.codec import ProfileMessage, decode_profile
+from shoal_server.telemetry import bulk
 from shoal_server.telemetry.ledger import Ledger
 from shoal_server.telemetry.tables import LedgerRow, MalformedRow, WindowRow
 
@@ -65,12 +66,26 @@ _WINDOW = (
     col(WindowRow.received_at),
     col(WindowRow.body),
 )
-_LEDGER = (
-    col(LedgerRow.device),
-    col(LedgerRow.epoch),
-    col(LedgerRow.through),
-    col(LedgerRow.ranges),
-    col(LedgerRow.lost),
+WINDOW_COLUMNS = (
+    "device",
+    "epoch",
+    "seq",
+    "slot",
+    "digest",
+    "spec_hash",
+    "start_ms",
+    "length_ms",
+    "n",
+    "errors",
+    "content_hash",
+    "received_at",
+    "body",
+)
+_LEDGERS_OF = select(
+    col(LedgerRow.device), col(LedgerRow.epoch), col(LedgerRow.through), col(LedgerRow.ranges), col(LedgerRow.lost)
+).where(
+    col(LedgerRow.device).in_(bindparam("devices", expanding=True)),
+    col(LedgerRow.epoch).in_(bindparam("epochs", expanding=True)),
 )
 
 
@@ -116,10 +131,9 @@ def last_window_id(session: Session) -> int:
     return session.execute(select(func.max(WindowRow.id))).scalar_one() or 0
 
 
-def insert_windows(session: Session, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Store windows; those whose key (device, epoch, seq) is there already are left alone."""
-    if rows:
-        session.connection().execute(_upserting(session, WindowRow).on_conflict_do_nothing(), list(rows))
+def insert_windows(session: Session, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Store windows, each given in the order of `WINDOW_COLUMNS`; one whose key is there already is left alone."""
+    bulk.insert(session, WindowRow, WINDOW_COLUMNS, rows, conflict="DO NOTHING")
 
 
 def content_hashes(session: Session, key: LedgerKey, seqs: Sequence[int]) -> dict[int, bytes]:
@@ -135,39 +149,28 @@ def content_hashes(session: Session, key: LedgerKey, seqs: Sequence[int]) -> dic
     return found
 
 
-def ledgers(session: Session, keys: Sequence[LedgerKey]) -> dict[LedgerKey, Ledger]:
+def ledgers(session: Session, keys: Collection[LedgerKey]) -> dict[LedgerKey, Ledger]:
     """Return the ledgers of these keys; an empty one for a key that is new."""
     found = dict.fromkeys(keys, Ledger())
-    for at in range(0, len(keys), _KEYS_A_QUERY):
-        wanted = select(*_LEDGER).where(
-            tuple_(col(LedgerRow.device), col(LedgerRow.epoch)).in_(keys[at : at + _KEYS_A_QUERY])
-        )
-        for device, epoch, through, ranges, lost in session.execute(wanted):
-            found[LedgerKey(device, epoch)] = Ledger(through, tuple((first, last) for first, last in ranges), lost)
+    devices = sorted({key.device for key in keys})
+    for at in range(0, len(devices), _KEYS_A_QUERY):
+        for device, epoch, through, ranges, lost in session.execute(
+            _LEDGERS_OF, {"devices": devices[at : at + _KEYS_A_QUERY], "epochs": sorted({key.epoch for key in keys})}
+        ):
+            key = LedgerKey(device, epoch)
+            if key in found:
+                found[key] = Ledger(through, tuple((first, last) for first, last in ranges), lost)
     return found
 
 
 def save_ledgers(session: Session, changed: Mapping[LedgerKey, Ledger], now: float) -> None:
     """Store ledgers over what was there."""
-    if not changed:
-        return
-    statement = _upserting(session, LedgerRow)
-    names = ("through", "ranges", "lost", "updated_at")
-    statement = statement.on_conflict_do_update(
-        index_elements=["device", "epoch"], set_={name: statement.excluded[name] for name in names}
-    )
+    columns = ("device", "epoch", "through", "ranges", "lost", "updated_at")
     rows = [
-        {
-            "device": key.device,
-            "epoch": key.epoch,
-            "through": ledger.through,
-            "ranges": [list(pair) for pair in ledger.ranges],
-            "lost": ledger.lost,
-            "updated_at": now,
-        }
+        (key.device, key.epoch, ledger.through, json.dumps(ledger.ranges), ledger.lost, now)
         for key, ledger in sorted(changed.items())
     ]
-    session.connection().execute(statement, rows)
+    bulk.insert(session, LedgerRow, columns, rows, conflict=bulk.replacing(("device", "epoch"), columns[2:]))
 
 
 def device_ledgers(session: Session, device: str) -> dict[str, Ledger]:
@@ -217,8 +220,3 @@ def prune(session: Session, *, received_before: float, limit: int = 10_000) -> i
     )
     deleted = session.execute(delete(WindowRow).where(col(WindowRow.id).in_(oldest)), {"before": received_before})
     return int(deleted.rowcount)  # type: ignore[attr-defined]  # a CursorResult, which SQLModel's typing hides
-
-
-def _upserting(session: Session, table: type[SQLModel]) -> Any:
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    return insert(table.__table__)  # type: ignore[attr-defined]  # SQLModel sets it on table classes only
