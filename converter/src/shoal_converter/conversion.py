@@ -19,7 +19,14 @@ import onnx
 from shoal_converter.domain.parity import ParityReport, Tolerance, compare
 from shoal_converter.errors import ParityError, UnsupportedModelError
 from shoal_converter.onnx_graph.canonical import canonical_onnx
-from shoal_converter.onnx_graph.interface import InnerInput, OuterInput, OuterOutput, Shaping, wrap
+from shoal_converter.onnx_graph.interface import (
+    InnerInput,
+    OuterInput,
+    OuterOutput,
+    Shaping,
+    with_true_output_types,
+    wrap,
+)
 from shoal_converter.onnx_graph.joining import join
 from shoal_converter.onnx_runtime import Runner, RuntimeRefusedError
 from shoal_converter.sample import Column, Sample, make_sample
@@ -163,6 +170,8 @@ def attempts(model: Any, sample: Sample) -> Iterator[Attempt]:
     order: tuple[Floats, ...] = ("float32", "float64")
     if len(_flat_steps(model)) > 1:
         order = ("mixed", "float64", "float32") if trees else ("float32", "mixed", "float64")
+        if any("HistGradientBoosting" in type(step).__name__ for _, step in steps(model)):
+            order = ("float64", "mixed", "float32")  # these compare in float64
     if any(column.dtype == "float64" for column in sample.columns):
         order = tuple(sorted(order, key=lambda floats: floats != "float64"))
     apart = _wants_columns(model, sample)
@@ -226,6 +235,7 @@ def _try(
     inputs = _inner_inputs(sample, attempt)
     widths = [(inner.name, inner.dtype, sum(part.width for part in inner.parts)) for inner in inputs]
     exported = _export_mixed(model, widths, options) if attempt.floats == "mixed" else export(model, widths, options)
+    exported = with_true_output_types(exported)
     try:
         probe = Runner(exported.SerializeToString())
         inputs = [replace(inner, name=name) for inner, name in zip(inputs, probe.inputs, strict=True)]

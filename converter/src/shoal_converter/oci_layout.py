@@ -10,7 +10,8 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ _INDEX_FILE = "index.json"
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _MOST_BYTES = 4 * 1024**3
 _MOST_INDEX_BYTES = 1024**2
+
+Read = Callable[[str, int], bytes]
+"""Returns a file of the layout, at most so many bytes of it."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,11 @@ def read_layout(path: Path) -> Layout:
     """
     if not path.exists():
         raise SourceError(f"there is nothing at {path}", hint="give a bundle's folder or .tar")
-    read = _folder_reader(path) if path.is_dir() else _tar_reader(path)
+    with _folder_reader(path) if path.is_dir() else _tar_reader(path) as read:
+        return _read(read)
+
+
+def _read(read: Read) -> Layout:
     index = _json(read(_INDEX_FILE, _MOST_INDEX_BYTES), "index.json")
     entries = index.get("manifests")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -156,9 +164,9 @@ def _json(raw: bytes, what: str) -> dict[str, Any]:
     return document
 
 
-def _blob(read: Any, digest: str, most: int) -> bytes:
+def _blob(read: Read, digest: str, most: int) -> bytes:
     name = parse_digest(digest).split(":")[1]
-    raw: bytes = read(f"blobs/sha256/{name}", most)
+    raw = read(f"blobs/sha256/{name}", most)
     found = sha256_digest(raw)
     if found != digest:
         raise SignatureError(
@@ -168,7 +176,8 @@ def _blob(read: Any, digest: str, most: int) -> bytes:
     return raw
 
 
-def _folder_reader(path: Path) -> Any:
+@contextmanager
+def _folder_reader(path: Path) -> Iterator[Read]:
     def read(name: str, most: int) -> bytes:
         target = path / name
         if target.is_symlink() or not target.is_file():
@@ -177,26 +186,30 @@ def _folder_reader(path: Path) -> Any:
             raise ContentError(f"{name} has more than {most} bytes")
         return target.read_bytes()
 
-    return read
+    yield read
 
 
-def _tar_reader(path: Path) -> Any:
-    try:
-        archive = tarfile.open(path, mode="r:")  # noqa: SIM115 - closed with the reader; reading is short
-        members = {member.name.removeprefix("./"): member for member in archive if member.isreg()}
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise SourceError(f"{path} is no tar of a bundle: {error}", hint="give a bundle's folder or .tar") from error
+@contextmanager
+def _tar_reader(path: Path) -> Iterator[Read]:
+    with ExitStack() as stack:
+        try:
+            archive = stack.enter_context(tarfile.open(path, mode="r:"))
+            members = {member.name.removeprefix("./"): member for member in archive if member.isreg()}
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise SourceError(
+                f"{path} is no tar of a bundle: {error}", hint="give a bundle's folder or .tar"
+            ) from error
 
-    def read(name: str, most: int) -> bytes:
-        member = members.get(name)
-        if member is None:
-            raise _absent(path, name)
-        if member.size > most:
-            raise ContentError(f"{name} has more than {most} bytes")
-        content = archive.extractfile(member)
-        return b"" if content is None else content.read()
+        def read(name: str, most: int) -> bytes:
+            member = members.get(name)
+            if member is None:
+                raise _absent(path, name)
+            if member.size > most:
+                raise ContentError(f"{name} has more than {most} bytes")
+            content = archive.extractfile(member)
+            return b"" if content is None else content.read()
 
-    return read
+        yield read
 
 
 def _absent(path: Path, name: str) -> ContentError:

@@ -98,6 +98,25 @@ def wrap(model: onnx.ModelProto, inputs: Sequence[InnerInput], outputs: Sequence
     return out
 
 
+def with_true_output_types(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with its outputs typed as its operators really give them.
+
+    Exporters state types that the operators don't have: double for a tree ensemble's float, int64 for labels of texts;
+    onnxruntime then refuses the model.
+    """
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    del bare.graph.value_info[:]
+    for info in bare.graph.output:
+        info.ClearField("type")
+    inferred = onnx.shape_inference.infer_shapes(bare)
+    for info, stated in zip(inferred.graph.output, model.graph.output, strict=True):
+        if not info.HasField("type"):
+            info.type.CopyFrom(stated.type)
+    del inferred.graph.value_info[:]
+    return inferred
+
+
 def _shape(output: OuterOutput) -> list[int | None]:
     if output.shaping == "flat":
         return [None]

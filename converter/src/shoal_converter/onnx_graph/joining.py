@@ -30,6 +30,8 @@ def join(first: onnx.ModelProto, second: onnx.ModelProto) -> onnx.ModelProto:
     source, target = out.graph.output[0].name, last.graph.input[0].name
     out.graph.node.append(helper.make_node("Cast", [source], [target], to=TensorProto.FLOAT))
     out.graph.node.extend(last.graph.node)
+    for node in out.graph.node:
+        node.name = ""  # both graphs may have used the same ones
     out.graph.initializer.extend(last.graph.initializer)
     del out.graph.output[:]
     out.graph.output.extend(last.graph.output)

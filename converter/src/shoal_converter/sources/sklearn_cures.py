@@ -27,7 +27,11 @@ def cured_converters() -> dict[type, Converter]:
         found: Converter = get_converter(get_model_alias(kind))
         return found
 
-    cures = {kind: _with_plain_attributes(original(kind)) for kind in _histogram_types()}
+    classifier, regressor = _histogram_types()
+    cures: dict[type, Converter] = {
+        classifier: _histogram(original(classifier), "TreeEnsembleClassifier"),
+        regressor: _histogram(original(regressor), "TreeEnsembleRegressor"),
+    }
     cures[VotingClassifier] = _without_flattening(original(VotingClassifier))
     cures[SimpleImputer] = _imputing_any_float(original(SimpleImputer))
     return cures
@@ -41,15 +45,23 @@ def cured_shapes() -> dict[type, Callable[[Any], None]]:
     return {kind: get_shape_calculator(get_model_alias(kind)) for kind in cured_converters()}
 
 
-def _histogram_types() -> tuple[type, ...]:
+def _histogram_types() -> tuple[type, type]:
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor  # noqa: PLC0415 - heavy
 
     return (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
 
 
-def _with_plain_attributes(original: Converter) -> Converter:
+def _histogram(original: Callable[..., None], operation: str) -> Converter:
+    """Histogram-based trees compare in float64: with double inputs their thresholds stay double (ai.onnx.ml 3)."""
+
     def convert(scope: Any, operator: Any, container: Any) -> None:
-        original(scope, operator, _PlainAttributes(container))
+        from skl2onnx.common.data_types import DoubleTensorType  # noqa: PLC0415 - heavy
+
+        plain = _PlainAttributes(container)
+        if isinstance(operator.inputs[0].type, DoubleTensorType):
+            original(scope, operator, plain, operation, "ai.onnx.ml", 3)
+        else:
+            original(scope, operator, plain)
 
     return convert
 
@@ -99,7 +111,7 @@ def _imputing_any_float(original: Converter) -> Converter:
 
 
 class _PlainAttributes:
-    """skl2onnx's container, except that attributes of numpy types become Python's own.
+    """skl2onnx's container, except that attributes of numpy types become Python's own, and arrays of doubles tensors.
 
     protobuf 7 refuses the booleans and numpy scalars that skl2onnx 1.20 puts among the integers of histogram-based
     gradient boosting.
@@ -112,8 +124,15 @@ class _PlainAttributes:
         return getattr(self._container, name)
 
     def add_node(self, *arguments: Any, **attributes: Any) -> Any:
-        plain = {name: _plain(value) for name, value in attributes.items()}
+        plain = dict(_attribute(name, value) for name, value in attributes.items())
         return self._container.add_node(*arguments, **plain)
+
+
+def _attribute(name: str, value: Any) -> tuple[str, Any]:
+    """ai.onnx.ml 3 has a tensor beside each list of floats of a tree ensemble, which alone keeps doubles."""
+    if isinstance(value, np.ndarray) and value.dtype == np.float64:
+        return f"{name}_as_tensor", onnx.numpy_helper.from_array(value)
+    return name, _plain(value)
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,155 @@
+"""Data frames of mixed types, texts, and numbers that float32 can't hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pandas as pd
+import pytest
+from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.naive_bayes import MultinomialNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeClassifier
+
+from shoal_converter import ParityError, to_onnx
+from shoal_converter.conversion import convert_rows
+
+RNG = np.random.default_rng(0)
+N = 300
+PEOPLE = pd.DataFrame(
+    {
+        "age": RNG.integers(18, 80, N),
+        "height (m)": RNG.normal(1.7, 0.1, N).round(2),
+        "income": np.where(RNG.random(N) < 0.1, np.nan, RNG.lognormal(10, 1, N)),
+        "city": RNG.choice(["bern", "basel", "zug"], N),
+        "label": RNG.choice(["a", "b"], N),
+        "member": RNG.random(N) > 0.5,
+    }
+)
+BUYS = ((PEOPLE["age"] > 45) ^ (PEOPLE["city"] == "bern")).astype(int)
+NUMBERS = ["age", "height (m)", "income"]
+
+
+def mixed() -> Any:
+    return make_column_transformer(
+        (make_pipeline(SimpleImputer(), StandardScaler()), NUMBERS),
+        (OneHotEncoder(handle_unknown="ignore"), ["city", "label"]),
+        ("passthrough", ["member"]),
+    )
+
+
+def ordinal() -> Any:
+    encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+    return make_column_transformer((encoder, ["city", "label"]), remainder="passthrough")
+
+
+PIPELINES = {
+    "logistic": make_pipeline(mixed(), LogisticRegression()),
+    "forest": make_pipeline(mixed(), RandomForestClassifier(20, random_state=0)),
+    "histogram": make_pipeline(mixed(), HistGradientBoostingClassifier(max_iter=10)),
+    "boosted": make_pipeline(mixed(), GradientBoostingRegressor(n_estimators=10, random_state=0)),
+    "ordinal": make_pipeline(ordinal(), HistGradientBoostingClassifier(max_iter=10)),
+    "searched": GridSearchCV(make_pipeline(mixed(), LogisticRegression()), {"logisticregression__C": [0.1, 1.0]}, cv=2),
+    "some columns": make_pipeline(make_column_transformer((StandardScaler(), ["age"])), LogisticRegression()),
+    "by type": make_pipeline(
+        make_column_transformer((OneHotEncoder(), make_column_selector(dtype_exclude=["number", "bool"]))),
+        LogisticRegression(),
+    ),
+}
+
+
+def feed(frame: pd.DataFrame, session: ort.InferenceSession) -> dict[str, np.ndarray]:
+    types = {
+        "tensor(float)": np.float32,
+        "tensor(double)": np.float64,
+        "tensor(int64)": np.int64,
+        "tensor(string)": object,
+    }
+    names = {given.name: given.name.removesuffix("_in") for given in session.get_inputs()}
+    return {
+        given.name: frame[names[given.name]].to_numpy().astype(types[given.type]).reshape(-1, 1)
+        for given in session.get_inputs()
+    }
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_mixed_frame_is_exact_and_has_one_input_a_column(name: str) -> None:
+    model = PIPELINES[name].fit(PEOPLE, BUYS)
+    session = ort.InferenceSession(to_onnx(model, PEOPLE))
+    assert len(session.get_inputs()) == PEOPLE.shape[1]
+    assert {given.name for given in session.get_inputs()} >= {"age", "height (m)", "city", "label_in"}
+    found = session.run(None, feed(PEOPLE, session))
+    if hasattr(model, "predict_proba"):
+        assert found[0].tolist() == model.predict(PEOPLE).tolist()
+        np.testing.assert_allclose(found[1], model.predict_proba(PEOPLE), rtol=1e-4, atol=1e-5)
+    else:
+        np.testing.assert_allclose(found[0][:, 0], model.predict(PEOPLE), rtol=1e-4, atol=1e-5)
+
+
+def test_an_unseen_category_goes_the_way_that_the_encoder_says() -> None:
+    model = PIPELINES["logistic"].fit(PEOPLE, BUYS)
+    session = ort.InferenceSession(to_onnx(model, PEOPLE))
+    abroad = PEOPLE.assign(city="paris")
+    found = session.run(None, feed(abroad, session))
+    np.testing.assert_allclose(found[1], model.predict_proba(abroad), rtol=1e-4, atol=1e-5)
+
+
+def test_columns_before_a_plain_scaler_are_joined() -> None:
+    frame = PEOPLE[["age", "height (m)"]]
+    model = make_pipeline(StandardScaler(), SVC()).fit(frame, BUYS)
+    session = ort.InferenceSession(to_onnx(model, frame))
+    label, scores = session.run(None, feed(frame, session))
+    assert label.tolist() == model.predict(frame).tolist()
+    np.testing.assert_allclose(scores[:, 0], model.decision_function(frame), rtol=1e-4, atol=1e-5)
+
+
+def test_splits_on_rounded_numbers_get_double_inputs_only_where_they_must() -> None:
+    x = RNG.integers(0, 50, (400, 3)) / 10.0
+    y = (x.sum(axis=1) > 7).astype(int)
+    deep = make_pipeline(StandardScaler(), RandomForestClassifier(30, random_state=0)).fit(x, y)
+    told: list[str] = []
+    sample, conversion = convert_rows(deep, x, progress=told.append)
+    assert sample.columns[0].dtype == "float64"
+    assert conversion.report.passed
+    assert "float32 inputs give other answers" in told[0]
+    plain = RandomForestClassifier(30, random_state=0).fit(x, y)
+    assert convert_rows(plain, x)[0].columns[0].dtype == "float32"
+
+
+def test_preprocessing_is_computed_in_double_and_rounded_once_before_a_tree() -> None:
+    x = (RNG.integers(0, 64, (500, 2)) + 2.0**22).astype(np.float64)  # exact in float32, not after scaling in it
+    y = ((x[:, 0] + x[:, 1]) % 7 > 3).astype(int)
+    model = make_pipeline(StandardScaler(), DecisionTreeClassifier(random_state=0)).fit(x, y)
+    sample, conversion = convert_rows(model, x)
+    assert sample.columns[0].dtype == "float32"
+    assert conversion.attempt.floats == "mixed"
+    assert conversion.found["label"].tolist() == model.predict(x).tolist()
+
+
+@pytest.mark.parametrize(
+    "model", [make_pipeline(TfidfVectorizer(), LogisticRegression()), make_pipeline(CountVectorizer(), MultinomialNB())]
+)
+def test_texts_are_exact(model: Any) -> None:
+    texts = [" ".join(RNG.choice(["red", "green", "fish", "cat's", "über", "A1"], 5)) for _ in range(60)]
+    model.fit(texts, ["fish" in text for text in texts])
+    session = ort.InferenceSession(to_onnx(model, texts))
+    label, probabilities = session.run(None, {"x": np.array(texts, dtype=object).reshape(-1, 1)})
+    assert label.astype(bool).tolist() == model.predict(texts).tolist()
+    np.testing.assert_allclose(probabilities, model.predict_proba(texts), rtol=1e-4, atol=1e-5)
+
+
+def test_capitals_beyond_ascii_are_refused_not_guessed() -> None:
+    texts = ["ÜBER fish", "über fish", "red fish", "ÜBER red"]
+    model = make_pipeline(CountVectorizer(), MultinomialNB()).fit(texts, [0, 1, 1, 0])
+    with pytest.raises(ParityError) as caught:
+        to_onnx(model, texts)
+    assert "countvectorizer" in caught.value.step
