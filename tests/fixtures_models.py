@@ -198,12 +198,14 @@ def make_bundle(
     spec: ProfileSpec | None = None,
     golden: Mapping[str, np.ndarray] | None = None,
     task: Any = "classification",
+    spoil: Mapping[str, bytes] | None = None,
     **info: Any,
 ) -> tuple[str, dict[str, bytes]]:
     """Put a bundle together.
 
     Args:
         golden: Inputs of golden rows by tensor; the outputs are computed here with onnxruntime.
+        spoil: Files that replace what belongs there, for bundles that are signed and wrong.
         info: More fields of ``bundle.json``.
 
     Returns:
@@ -222,6 +224,7 @@ def make_bundle(
         profile = summarise(spec, tensors) if tensors else summarise(spec, {s.tensor: _none(s) for s in spec.streams})
         files[REFERENCE_JSON] = encode_reference(Reference(spec, profile))
     files[BUNDLE_JSON] = encode_document(BundleInfo(name=name, version=version, task=task, framework="test", **info))
+    files |= spoil or {}
     manifest = encode_manifest(build_manifest(files, config=b"{}"))
     digest = str(sha256_digest(manifest))
     blobs = {str(sha256_digest(content)): content for content in (manifest, b"{}", *files.values())}

@@ -58,7 +58,7 @@ def test_rows_of_numbers_are_the_same_fast_and_slow() -> None:
         (LINEAR, {"y": 1}, [("x0", "float32", "none"), ("x1", "", "none"), ("y", "a feature", "unknown")]),
         (MIXED, {"age": [1], "visits": [1.5], "city": ["a"]}, [("visits", "whole numbers", "numbers")]),
         (MIXED, {"age": [1, 2], "visits": [1, 1], "city": ["a"]}, [("city", "2 rows as the others", "1 rows")]),
-        (MIXED, {"age": ["7"], "visits": [1], "city": [3]}, [("age", "numbers", "'7' (text)"), ("city", "text", "3 (")]),
+        (MIXED, {"age": ["7"], "visits": [1], "city": [3]}, [("age", "numbers", "'7' (text)"), ("city", "text", "3")]),
         (MIXED, {"age": [7], "visits": [True], "city": ["a"]}, [("visits", "whole numbers", "True")]),
         (MIXED, [ROWS[0], {"age": 1, "visits": 2}], [("city", "a value of string", "none")]),
         (MIXED, [{**ROWS[0], "zip": 1}], [("zip", "a feature of this bundle", "an unknown name")]),
