@@ -309,7 +309,7 @@ def _rollouts(session: Session, digests: dict[str, str], now: float) -> None:
             "fail",
             0.41,
             0.1,
-            "0.41 (threshold 0.1), with 95 % confidence above 0.33; against 27 devices not yet updated; label: 3, not 8",
+            "0.41 (threshold 0.1), with 95 % confidence above 0.33; against 27 devices not yet updated; label: 3",
             n=1211,
             devices=3,
         ),

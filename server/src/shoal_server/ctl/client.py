@@ -60,9 +60,10 @@ class Client:
         """
         return self.request("GET", path, parameters=parameters)
 
-    def post(self, path: str, body: Any = None) -> Any:
+    def post(self, path: str, body: Any = None, **parameters: Any) -> Any:
         """Make or do something; raises as `get`."""
-        return self.request("POST", path, body=body, headers={"idempotency-key": secrets.token_hex(16)})
+        headers = {"idempotency-key": secrets.token_hex(16)}
+        return self.request("POST", path, parameters=parameters, body=body, headers=headers)
 
     def put(self, path: str, body: Any, *, etag: str | None = None) -> Any:
         """Replace something; raises as `get`."""

@@ -39,7 +39,7 @@ def rollout() -> None:
 def create(call: Call, *, path: Path, dry_run: bool, watch: bool) -> None:
     """Begin a rollout from a plan."""
     plan = read_document(path)
-    made = call.client.post(_BASE + ("?dry_run=true" if dry_run else ""), _plain(plan))
+    made = call.client.post(_BASE, _plain(plan), dry_run="true" if dry_run else None)
     if dry_run:
         call.show(made, lambda: _echo(dry_run_lines(made)))
     elif watch:
