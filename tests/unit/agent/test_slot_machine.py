@@ -130,13 +130,13 @@ def test_a_trial_has_three_starts_and_the_fourth_goes_back():
 
 
 def test_an_orderly_stop_gives_the_start_back():
-    slot, _ = walk(on_trial(), Booted(), Stopped(), Booted(), Stopped())
+    slot, _ = walk(on_trial(), Stopped(), Booted(), Stopped(), Booted(), Stopped())
     assert slot.trial.left == 3
 
 
 def test_a_trial_keeps_its_counts():
     slot, _ = walk(on_trial(), Measured(Trial(left=3, predictions=7)), Booted())
-    assert slot.trial == Trial(left=2, predictions=7)
+    assert slot.trial == Trial(left=2, counted=True, predictions=7)
 
 
 def test_a_newer_assignment_replaces_a_trial_and_keeps_the_proven_previous():

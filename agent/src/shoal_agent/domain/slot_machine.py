@@ -185,7 +185,7 @@ def _booted(slot: Slot, _event: Booted) -> Outcome:
     if slot.trial is not None and slot.trial.left <= 0:
         return _failed(slot, Failed("crash_loop", "the agent did not survive the starts that a trial allows"))
     if slot.trial is not None:
-        slot = replace(slot, trial=replace(slot.trial, left=slot.trial.left - 1))
+        slot = replace(slot, trial=slot.trial.started())
     if slot.state in _TESTING:
         slot = replace(slot, interruptions=slot.interruptions + 1)
         if slot.interruptions >= MAX_INTERRUPTIONS:
@@ -199,7 +199,7 @@ def _booted(slot: Slot, _event: Booted) -> Outcome:
 def _stopped(slot: Slot, _event: Stopped) -> Outcome:
     """Give the start back, and let no orderly stop count as an interruption."""
     if slot.trial is not None:
-        slot = replace(slot, trial=replace(slot.trial, left=slot.trial.left + 1))
+        slot = replace(slot, trial=slot.trial.stopped())
     return replace(slot, state=SlotState.VERIFIED if slot.state in _TESTING else slot.state), ()
 
 

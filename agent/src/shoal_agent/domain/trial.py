@@ -16,15 +16,25 @@ class Trial:
 
     Attributes:
         left: Starts that remain; at zero the previous bundle starts instead.
+        counted: Whether `left` was counted down for the start that runs now, so that an orderly stop gives it back.
         predictions: Predictions answered, errors among them.
         errors: Predictions that failed inside the model (not requests that were refused).
         elapsed_s: Seconds that the model was active, summed over all starts.
     """
 
     left: int
+    counted: bool = False
     predictions: int = 0
     errors: int = 0
     elapsed_s: float = 0.0
+
+    def started(self) -> Trial:
+        """Return the trial after one more start."""
+        return replace(self, left=self.left - 1, counted=True)
+
+    def stopped(self) -> Trial:
+        """Return the trial after an orderly stop."""
+        return replace(self, left=self.left + 1, counted=False) if self.counted else self
 
     def plus(self, *, predictions: int, errors: int, elapsed_s: float) -> Trial:
         """Return the trial with more counts added."""

@@ -318,7 +318,9 @@ class FakeFetcher:
         """Write a part."""
         if self.faults:
             raise self.faults.pop(0)
-        if blob.digest not in self.blobs or cancelled():
+        if cancelled():
+            raise CancelledError("given up")
+        if blob.digest not in self.blobs:
             raise TransportError(f"{model}: 404")
         self.fetched.append(blob.digest)
         part.write_bytes(self.blobs[blob.digest][: blob.size])

@@ -1,0 +1,287 @@
+"""The shell around the slot machine, over fakes: what is saved, done, tried again and thrown away."""
+
+from __future__ import annotations
+
+import pytest
+
+from shoal_agent.domain.slot import SlotState
+from shoal_agent.errors import NoModelError, TransportError
+from shoal_agent.ports import PreflightOutcome
+from shoal_agent.runtime.errors import ModelLoadError
+from shoal_agent.updating.model_host import Seen
+from shoal_protocol.errors import DigestMismatchError, ExpiredError
+
+
+def install(device, version: str) -> str:
+    digest = device.bundle(version)
+    device.want(digest)
+    device.host.counts["s"] = Seen(predictions=10)
+    device.turn()
+    assert (device.slot.state, device.slot.proven) == (SlotState.IDLE, digest)
+    return digest
+
+
+def test_an_update_runs_through_and_is_recorded(device):
+    digest = device.bundle("1.0")
+    device.want(digest)
+    assert (device.slot.state, device.host.answering) == (SlotState.TRIAL, {"s": digest})
+    device.host.counts["s"] = Seen(predictions=4)
+    device.turn()
+    assert (device.slot.state, device.saved.trial.predictions) == (SlotState.TRIAL, 4)
+    device.host.counts["s"] = Seen(predictions=10)
+    device.turn()
+    assert (device.slot.state, device.slot.proven, device.saved) == (SlotState.IDLE, digest, device.slot)
+    assert device.events() == ["activated", "committed"]
+
+
+def test_a_trial_without_predictions_ends_by_time_that_is_summed_over_restarts(device):
+    device.want(device.bundle("1.0"))
+    device.turn(40.0)
+    device.restart()
+    device.turn(15.0)
+    assert device.slot.state is SlotState.TRIAL
+    device.turn(10.0)
+    assert device.slot.state is SlotState.IDLE
+
+
+def test_a_trial_of_failing_predictions_goes_back_at_once(device):
+    first = install(device, "1.0")
+    second = device.bundle("1.1")
+    device.want(second)
+    device.host.counts["s"] = Seen(predictions=7, errors=5)
+    device.turn()
+    assert (device.slot.active, device.host.answering["s"]) == (first, first)
+    assert device.slot.fault.code == "trial_errors"
+    assert device.events()[-1] == "rolled_back"
+
+
+def test_every_state_is_saved_before_anything_is_done(device):
+    seen = []
+    load, run, manifest = device.host.load, device.preflight.run, device.fetcher.manifest
+
+    def watch(call):
+        def watched(*arguments, **named):
+            seen.append(device.saved.state.value)
+            return call(*arguments, **named)
+
+        return watched
+
+    device.host.load, device.preflight.run, device.fetcher.manifest = watch(load), watch(run), watch(manifest)
+    device.want(device.bundle("1.0"))
+    assert seen == ["assigned", "preflight", "activating"]
+    assert device.saved.state is SlotState.TRIAL
+
+
+def test_transport_faults_wait_with_backoff_and_go_on(device):
+    digest = device.bundle("1.0")
+    device.fetcher.faults = [TransportError("cut")] * 3
+    device.want(digest)
+    for tries, wait_s in ((1, 1.0), (2, 2.0), (3, 4.0)):
+        assert (device.slot.tries, device.all.idle_s()) == (tries, wait_s)
+        assert device.all.troubles["s"].code == "transport"
+        device.turn(wait_s - 0.01)
+        assert device.slot.tries == tries
+        device.turn(0.02)
+    assert (device.slot.state, dict(device.all.troubles)) == (SlotState.TRIAL, {})
+
+
+def test_a_blob_that_is_wrong_once_is_fetched_again_and_wrong_twice_is_final(device):
+    device.fetcher.faults = [DigestMismatchError("more bytes than signed")]
+    first = device.bundle("1.0")
+    device.fetcher.faults.insert(0, TransportError("first the manifest"))
+    device.want(first)
+    device.turn(1.0)
+    device.fetcher.faults = []
+    assert device.slot.fault.code == "digest_mismatch"  # the manifest itself was wrong
+    second = device.bundle("1.1")
+    blobs = device.fetcher.blob
+    wrong = iter([True, False] + [False] * 20)
+
+    def once_wrong(model, blob, part, *, cancelled):
+        blobs(model, blob, part, cancelled=cancelled)
+        if next(wrong):
+            part.write_bytes(b"garbage")
+
+    device.fetcher.blob = once_wrong
+    device.want(second)
+    assert device.slot.active == second
+
+
+def test_a_bundle_without_signature_is_refused_before_anything_is_fetched(device):
+    digest = device.bundle("1.0", signed=False)
+    device.want(digest)
+    assert (device.slot.state, device.slot.fault.code, device.fetcher.fetched) == (SlotState.IDLE, "unsigned", [])
+
+
+def test_an_untrusted_list_postpones_and_blames_no_bundle(device):
+    digest = device.bundle("1.0")
+
+    def expired():
+        raise ExpiredError("timestamp.json is expired")
+
+    device.trust.refresh, refresh = expired, device.trust.refresh
+    device.want(digest)
+    assert (device.slot.state, device.slot.fault) == (SlotState.ASSIGNED, None)
+    assert device.all.troubles["s"].code == "signed_list"
+    device.trust.refresh = refresh
+    device.turn(1.0)
+    assert device.slot.active == digest
+
+
+def test_without_network_the_known_list_serves_for_what_is_stored(device):
+    first = install(device, "1.0")
+    second = install(device, "1.1")
+    device.trust.online = False
+    device.want(first)
+    assert (device.slot.active, device.slot.previous) == (first, second)
+
+
+def test_a_full_disk_postpones(device):
+    install(device, "1.0")
+    digest = device.bundle("1.1")
+    device.store.free = 1000
+    device.want(digest)
+    assert (device.slot.state, device.all.troubles["s"].code) == (SlotState.ASSIGNED, "disk_full")
+    device.store.free = 1 << 40
+    device.turn(1.0)
+    assert device.slot.active == digest
+
+
+def test_a_state_that_can_not_be_saved_stops_no_model(device):
+    first = install(device, "1.0")
+    device.state_file.error = OSError(28, "No space left on device")
+    digest = device.bundle("1.1")
+    device.want(digest)
+    assert device.host.answering["s"] == digest
+    assert device.saved.active == first
+    device.state_file.error = None
+    device.turn(1.0)
+    assert device.saved.active == digest
+
+
+@pytest.mark.parametrize("transient", [True, False])
+def test_a_self_test_that_could_not_run_is_repeated_one_that_failed_is_final(device, transient):
+    digest = device.bundle("1.0", memory_budget_bytes=123, latency_budget_ms=4.0)
+    outcome = PreflightOutcome(passed=False, code="preflight_x", message="why", transient=transient)
+    device.preflight.outcomes = [outcome]
+    device.want(digest)
+    assert device.preflight.runs[0][1].memory_bytes == 123
+    assert device.preflight.runs[0][1].latency_budget_ms == 4.0
+    if transient:
+        assert device.slot.state is SlotState.VERIFIED
+        device.turn(1.0)
+        assert device.slot.active == digest
+    else:
+        assert (device.slot.state, device.slot.fault.code) == (SlotState.IDLE, "preflight_x")
+
+
+def test_a_model_that_can_not_be_loaded_beside_the_active_one_is_refused(device):
+    first = install(device, "1.0")
+    second = device.bundle("1.1")
+    device.host.broken[second] = MemoryError()
+    device.want(second)
+    assert (device.slot.active, device.slot.fault.code) == (first, "over_budget")
+    assert device.host.answering == {"s": first}
+
+
+def test_news_interrupts_and_the_newer_wish_wins(device):
+    first, second = device.bundle("1.0"), device.bundle("1.1")
+    device.news = True
+    device.want(first)
+    assert device.slot.state is SlotState.ASSIGNED
+    device.news = False
+    device.want(second)
+    assert device.slot.active == second
+    assert first not in device.host.answering.values()
+
+
+def test_what_was_given_up_goes_on_when_nothing_newer_came(device):
+    digest = device.bundle("1.0")
+    device.news = True
+    device.want(digest)
+    device.news = False
+    device.turn()
+    assert device.slot.active == digest
+
+
+def test_boot_loads_the_active_model_without_network_and_counts_the_start(device):
+    first = install(device, "1.0")
+    second = device.bundle("1.1")
+    device.want(second)
+    device.trust.online = False
+    device.restart()
+    assert (device.host.answering, device.saved.trial.left) == ({"s": second}, 2)
+    device.restart()
+    device.restart()
+    device.restart()
+    assert (device.host.answering, device.saved.active) == ({"s": first}, first)
+    device.turn()
+    assert device.slot.fault.code == "crash_loop"
+
+
+def test_an_orderly_stop_gives_the_start_back(device):
+    install(device, "1.0")
+    device.want(device.bundle("1.1"))
+    for _ in range(5):
+        device.all.stop()
+        device.restart()
+    assert device.saved.trial.left == 2
+
+
+def test_boot_with_a_model_that_no_longer_loads_goes_back(device):
+    first = install(device, "1.0")
+    second = install(device, "1.1")
+    device.host.broken[second] = ModelLoadError("onnxruntime refuses the model")
+    device.restart()
+    assert (device.host.answering, device.slot.bad[second].code) == ({"s": first}, "model")
+    device.turn()
+    assert device.events()[-1] == "rolled_back"
+
+
+def test_boot_with_damaged_files_runs_the_previous_and_fetches_again(device):
+    first = install(device, "1.0")
+    second = install(device, "1.1")
+    damaged = next(digest for digest in device.store.blobs if device.store.blobs[digest] == b"1.1" * 10)
+    device.store.blobs[damaged] = b"0.0" * 10
+    device.restart()
+    assert device.host.answering == {"s": first}
+    device.turn()
+    assert device.host.answering == {"s": second}
+
+
+def test_boot_without_any_state_finds_models_by_their_names(device):
+    install(device, "1.0")
+    second = install(device, "1.1")
+    device.state_file.raw = b"sha256:0\ngarbage"
+    device.restart()
+    assert device.host.answering == {"q": second}
+    assert device.all.state.slots["q"].previous is not None
+
+
+def test_old_bundles_are_deleted_but_never_what_is_needed(device):
+    digests = [install(device, f"1.{n}") for n in range(4)]
+    assert set(device.store.bundles()) == {digests[0], digests[2], digests[3]}
+
+
+def test_going_back_needs_somewhere_to_go(device):
+    device.want(device.bundle("1.0"))
+    with pytest.raises(NoModelError, match="no previous"):
+        device.all.roll_back("s", "why")
+    with pytest.raises(NoModelError):
+        device.all.roll_back("other", "why")
+
+
+def test_progress_is_told(device):
+    shares = []
+    device.all._changed = lambda: shares.append(device.all.progress().get("s", 0.0))
+    device.want(device.bundle("1.0"))
+    assert max(shares) == 1.0
+    assert device.slot.state is SlotState.TRIAL
+
+
+def test_the_same_wish_again_changes_nothing(device):
+    digest = install(device, "1.0")
+    events, saves = device.events(), device.state_file.saves
+    device.want(digest)
+    assert device.events() == events
+    assert device.state_file.saves == saves + 1  # the generation
