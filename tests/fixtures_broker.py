@@ -78,7 +78,7 @@ class Mosquitto:
     def start(self) -> None:
         """Start and wait until it listens; the files must have been written once."""
         if not (self.folder / "passwords").exists():
-            self.credentials().write()
+            self.credentials().prepare()
         with (self.folder / "log").open("ab") as log:
             command = ["mosquitto", "-c", str(self.folder / "mosquitto.conf")]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, **self._who)

@@ -139,7 +139,12 @@ class BrokerLink:
         return self._address.port or (8883 if self._address.scheme == "mqtts" else 1883)
 
     def start(self, handler: InboundHandler) -> None:
-        """Connect, and connect again whenever the line is lost; returns at once."""
+        """Connect, and connect again whenever the line is lost; returns at once.
+
+        Raises:
+            LinkError: The broker's files can't be written, so that it would never let the server in.
+        """
+        self._credentials.prepare()
         self._handler = handler
         self._bell, self._clapper = socket.socketpair()
         self._ringing = False

@@ -14,6 +14,13 @@ log = logging.getLogger(__name__)
 class BrokerCredentials(Protocol):
     """The broker's list of devices."""
 
+    def prepare(self) -> None:
+        """See to it that the server itself is let in.
+
+        Raises:
+            LinkError: That can't be done from here.
+        """
+
     def sync(self, credentials: Sequence[Credential]) -> None:
         """Let exactly these devices in; who is gone or changed loses its session before this returns.
 
@@ -27,6 +34,9 @@ class BrokerCredentials(Protocol):
 
 class ManagedElsewhere:
     """The broker knows its devices by other means: client certificates, or a database of its own."""
+
+    def prepare(self) -> None:
+        """Leave it to the others."""
 
     def sync(self, credentials: Sequence[Credential]) -> None:
         """Leave it to the others."""

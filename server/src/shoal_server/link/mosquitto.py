@@ -26,9 +26,9 @@ from pathlib import Path
 from shoal_protocol.errors import ContentError
 from shoal_protocol.mqtt.packet_codec import PacketReader, encode_packet
 from shoal_protocol.mqtt.packets import ConnAck, Connect, ConnectCode
-from shoal_protocol.mqtt.topics import SERVER_STATUS
+from shoal_protocol.mqtt.topics import DEVICE_RE, SERVER_STATUS
 from shoal_server.link.port import Credential, LinkError
-from shoal_server.link.verifiers import verifier_line
+from shoal_server.link.verifiers import verifier_line, verify_secret
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ class MosquittoCredentials:
         self._address = address
         self._tls = ssl_context
         self._server_user = server[0]
+        self._server_secret = server[1].encode()
         self._server_line = _new_line(server[1])
         self._devices: dict[str, str] = {}
         self._is_written = False
@@ -95,10 +96,35 @@ class MosquittoCredentials:
                 self._apply((name, line) for name, line in self._devices.items() if name != device)
                 self._apply(self._devices.items())
 
-    def write(self) -> None:
-        """Write both files without telling mosquitto, before its first start."""
+    def prepare(self) -> None:
+        """See to it that the server itself is let in, before anything else; devices in the files stay as they are.
+
+        Raises:
+            LinkError: The folder can't be written, or mosquitto runs and does not take the files.
+        """
         with self._lock:
-            self._write(self._devices.items(), canary=_canary())
+            try:
+                users = self._written()
+                if verify_secret(self._server_secret, users.get(self._server_user, "")) and self._is_acl_right():
+                    return
+                self._devices = {name: line for name, line in users.items() if DEVICE_RE.fullmatch(name)}
+                self._devices.pop(self._server_user, None)
+                self._apply(self._devices.items())
+            except OSError as error:
+                raise LinkError(
+                    f"can't write mosquitto's files in {self._folder}: {error}",
+                    hint="make the folder, owned by the user that mosquitto runs as: see deploy/mosquitto",
+                ) from error
+
+    def _written(self) -> dict[str, str]:
+        """Return the verifier lines that stand in the password file by user."""
+        path = self._folder / PASSWORDS
+        lines = path.read_text().splitlines() if path.exists() else []
+        return {user: line for user, colon, line in (entry.partition(":") for entry in lines) if colon}
+
+    def _is_acl_right(self) -> bool:
+        path = self._folder / ACL
+        return path.exists() and path.read_text() == acl_text(self._server_user)
 
     def _apply(self, devices: Iterable[Credential]) -> None:
         canary = _canary()

@@ -11,7 +11,7 @@ from fixtures_broker import Mosquitto, PahoDevice, eventually
 from shoal_protocol.errors import CallerError
 from shoal_protocol.mqtt.topics import SERVER_STATUS, Down, Up, down, down_filter, up
 from shoal_server.link.broker import BrokerLink
-from shoal_server.link.mosquitto import acl_text
+from shoal_server.link.mosquitto import MosquittoCredentials, acl_text
 from shoal_server.link.port import Inbound, LinkError
 from shoal_server.link.verifiers import verifier_line
 
@@ -243,6 +243,37 @@ def test_the_files_can_be_read_by_the_broker_and_not_by_the_world(server, mosqui
         status = (mosquitto.folder / name).stat()
         assert status.st_mode & 0o777 == 0o640
         assert status.st_uid == mosquitto.folder.stat().st_uid
+
+
+def test_a_server_with_a_new_secret_lets_itself_in_and_keeps_the_devices(server, mosquitto):
+    mosquitto.server_secret = "another secret"
+    server.credentials = mosquitto.credentials()
+    link = server.up(lambda message: message.done(), url=mosquitto.url.replace(" ", "%20"))
+    kept = device(server)
+    assert kept.is_connected
+    link.kick("d1")
+    eventually(lambda: not kept.is_connected)
+    kept.close()
+
+
+def test_a_server_that_starts_again_changes_nothing(server, mosquitto):
+    link = server.up(lambda message: message.done())
+    kept = device(server)
+    before = (mosquitto.folder / "passwords").read_bytes()
+    link.stop()
+    server.credentials = mosquitto.credentials()
+    server.up(lambda message: message.done())
+    assert (mosquitto.folder / "passwords").read_bytes() == before
+    assert kept.is_connected
+    kept.close()
+
+
+def test_a_folder_that_can_not_be_written_is_an_error_with_advice(mosquitto, tmp_path):
+    lost = MosquittoCredentials(tmp_path / "none", address=("127.0.0.1", mosquitto.port), server=("server", "x"))
+    link = BrokerLink(mosquitto.url, clock=lambda: 0.0, credentials=lost)
+    with pytest.raises(LinkError, match="can't write") as error:
+        link.start(lambda message: message.done())
+    assert "deploy/mosquitto" in error.value.hint
 
 
 def test_a_process_that_is_no_mosquitto_is_not_signalled(server, mosquitto):

@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from shoal_protocol.mqtt.messages import Event, Presence, encode_message
 from shoal_protocol.mqtt.topics import Up
 from shoal_server.storage.database import Database
-from shoal_server.telemetry import retention, rollup, store
+from shoal_server.telemetry import rollup, store
 from shoal_server.telemetry.arrivals import Arrival, arrival
 from shoal_server.telemetry.batch import Outcome, give_up, store_batch
 from shoal_server.telemetry.ledger import Ledger
-from shoal_server.telemetry.retention import Retention
 from shoal_server.telemetry.store import LedgerKey
 from shoal_server.telemetry.windows import stack
 from shoal_server.testing.telemetry import DIGEST, EPOCH, SPEC, START_MS, profile_payload
@@ -259,15 +258,3 @@ def test_in_any_order_with_any_duplicates_the_store_holds_each_once(database, ba
         ledger = store.device_ledgers(session, name).get(EPOCH, Ledger())
     assert sorted(entry.seq for entry in found) == sorted(sent)
     assert {seq for seq in range(1, 20) if ledger.covers(seq)} == sent
-
-
-def test_retention_deletes_in_slices_and_keeps_sums_and_ledgers(database, monkeypatch):
-    monkeypatch.setattr(retention, "_SLICE", 4)
-    take(database, [window(seq) for seq in range(1, 11)])
-    take(database, [window(11)], now=NOW + 100)
-    worker = Retention(database=database, clock=lambda: NOW + 150, keep_s=100)
-    assert [worker.tick(), worker.tick()] == [10, 0]
-    assert [entry.seq for entry in stored(database)] == [11]
-    with database.read() as session:
-        assert [hour.windows for hour in rollup.hours(session, slot="quality", start_ms=0, end_ms=2**53)] == [11]
-        assert store.device_ledgers(session, "d1") == {EPOCH: Ledger(11)}
