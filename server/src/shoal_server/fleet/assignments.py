@@ -23,7 +23,8 @@ from shoal_server.fleet.desired import LIFETIME_S, compose, half_life, next_gene
 from shoal_server.fleet.devices import DeviceState
 from shoal_server.fleet.tables import DesiredRow, DeviceRow
 
-_MAX_GENERATION = 2**52
+MAX_GENERATION = 2**52
+"""Generations beyond are not believed: JSON and databases can't hold them."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ def assign(session: Session, device_id: str, slot: str, target: SlotTarget | Non
     if slots == row.slots and row.generation > 0:
         return row.generation
     device = session.get(DeviceRow, device_id)
-    reported = 0 if device is None else min(device.generation_reported, _MAX_GENERATION)
+    seen = 0 if device is None else device.generation_reported
+    reported = seen if seen < MAX_GENERATION else 0
     row.slots = slots
     row.generation = next_generation(own=row.generation, reported=reported)
     row.changed_at, row.resign_at = now, 0.0
@@ -91,7 +93,7 @@ def generations(session: Session) -> dict[str, int]:
 def on_generation(session: Session, device_id: str, *, reported: int, now: float) -> None:
     """Continue above what a device has seen, as happens when the server was restored from a backup."""
     row = session.get(DesiredRow, device_id, with_for_update=True)
-    if row is not None and row.generation < reported <= _MAX_GENERATION:
+    if row is not None and row.generation < reported < MAX_GENERATION:
         row.generation = next_generation(own=row.generation, reported=reported)
         row.changed_at, row.resign_at = now, 0.0
         session.add(row)

@@ -2,20 +2,30 @@
 
 Owns the order of presence, birth and reported messages: the newest (epoch, boot, seq) of each kind holds, so that
 duplicates, late wills and replays change nothing. Leaves windows and events to telemetry.
+
+What a device says is believed only in the form that it can have: digests are digests, numbers are bounded.
 """
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 from sqlmodel import Session
 
-from shoal_protocol.mqtt.messages import Birth, Message, Presence, Reported
+from shoal_protocol.canonical import DIGEST_RE
+from shoal_protocol.mqtt.messages import Birth, Fault, Message, Presence, Reported, SlotReport
+from shoal_protocol.trust.assignment import MAX_SLOTS
 from shoal_server.fleet import assignments
 from shoal_server.fleet.devices import DeviceState
 from shoal_server.fleet.tables import DeviceRow
 
+MAX_ATTEMPT = 2**31 - 2
+"""Of what is believed: an attempt that is offered is one more, and must fit a database's integer."""
+
 _KEPT_EPOCHS = 20
 _MAX_FACT_CHARACTERS = 128
+_MAX_FAULT = 1000
 
 
 def on_presence(session: Session, device_id: str, message: Presence, now: float) -> bool:
@@ -50,10 +60,11 @@ def on_reported(session: Session, device_id: str, message: Reported, now: float)
     row = _newer(session, device_id, "reported", message, now)
     if row is None:
         return False
-    row.reported = msgspec.to_builtins(message.slots)
-    row.generation_reported = message.generation
+    slots = dict(list(message.slots.items())[:MAX_SLOTS])
+    row.reported = {slot: msgspec.to_builtins(_believable(report)) for slot, report in slots.items()}
+    row.generation_reported = min(max(message.generation, 0), assignments.MAX_GENERATION)
     session.add(row)
-    assignments.on_generation(session, device_id, reported=message.generation, now=now)
+    assignments.on_generation(session, device_id, reported=row.generation_reported, now=now)
     return True
 
 
@@ -63,6 +74,31 @@ def touch(session: Session, device_id: str, now: float) -> None:
     if row is not None:
         row.last_seen_at = now
         session.add(row)
+
+
+def _believable(report: SlotReport) -> SlotReport:
+    """Return a report whose every field is of the form that decisions, signatures and databases can bear."""
+    error = report.error
+    if error is not None:
+        error = Fault(
+            code=error.code[:_MAX_FACT_CHARACTERS], message=error.message[:_MAX_FAULT], digest=_digest(error.digest)
+        )
+    return msgspec.structs.replace(
+        report,
+        state=report.state[:_MAX_FACT_CHARACTERS],
+        active=_digest(report.active),
+        variant=None if report.variant is None else report.variant[:_MAX_FAULT],
+        previous=_digest(report.previous),
+        proven=_digest(report.proven),
+        target=_digest(report.target),
+        attempt=min(max(report.attempt, 0), MAX_ATTEMPT),
+        progress=min(max(report.progress, 0.0), 1.0) if math.isfinite(report.progress) else 0.0,
+        error=error,
+    )
+
+
+def _digest(text: str | None) -> str | None:
+    return text if text is not None and DIGEST_RE.fullmatch(text) else None
 
 
 def _newer(session: Session, device_id: str, kind: str, message: Message, now: float) -> DeviceRow | None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import JSON, Column
+from sqlalchemy import JSON, BigInteger, Column
 from sqlmodel import Field, SQLModel
 
 
@@ -23,14 +23,14 @@ class DeviceRow(SQLModel, table=True):
     online: bool = False
     last_seen_at: float | None = None
     epoch: str = ""
-    boot: int = 0
-    seq: int = 0
+    boot: int = Field(default=0, sa_type=BigInteger)
+    seq: int = Field(default=0, sa_type=BigInteger)
     seen: dict[str, list[int]] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
     """Newest [boot, seq, sent_at] of each kind of message, within `epoch`."""
     past_epochs: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
     """Epochs that were replaced; their messages are late."""
     reported: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
-    generation_reported: int = 0
+    generation_reported: int = Field(default=0, sa_type=BigInteger)
     clone_suspected_at: float | None = None
 
 
@@ -53,13 +53,13 @@ class DesiredRow(SQLModel, table=True):
 
     __tablename__ = "desired"
     device: str = Field(primary_key=True)
-    generation: int
-    published_generation: int = 0
+    generation: int = Field(sa_type=BigInteger)
+    published_generation: int = Field(default=0, sa_type=BigInteger)
     slots: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
     changed_at: float
     document: str | None = None
     """The signed envelope of `document_generation`."""
-    document_generation: int = 0
+    document_generation: int = Field(default=0, sa_type=BigInteger)
     issued_at: float = 0.0
     expires_at: float = 0.0
     resign_at: float = Field(default=0.0, index=True)

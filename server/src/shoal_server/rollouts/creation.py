@@ -7,13 +7,12 @@ run, so that what was shown is what is done.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from sqlmodel import Session
 
-from shoal_protocol.profile.reference import Reference
 from shoal_server.errors import ConflictError
 from shoal_server.fleet import store as fleet
 from shoal_server.fleet.cohort import parse_cohort
@@ -27,11 +26,9 @@ from shoal_server.rollouts.facts import Bars
 from shoal_server.rollouts.gates import DEFAULT_MIN_DEVICES
 from shoal_server.rollouts.machine import Event
 from shoal_server.rollouts.plan import Plan, parse_plan
+from shoal_server.rollouts.references import References, known
 from shoal_server.rollouts.rollout import Member, Rollout, Stage
 from shoal_server.storage.database import lock_for_transaction
-
-References: TypeAlias = Callable[[str], Reference | None]
-"""Bundle digest -> the profile of its training data, None when it has none."""
 
 
 class CreationError(ConflictError):
@@ -197,7 +194,7 @@ def _check_outputs(
     """Refuse an output gate whose features can't be compared with those of the bundles that run now."""
     if plan.gates.output is None:
         return ()
-    new = references(bundle.digest)
+    new = known(references, bundle.digest)
     if new is None:
         raise CreationError(
             f"{bundle.name} holds no reference profile, so its outputs can't be judged",
@@ -208,7 +205,7 @@ def _check_outputs(
     running = Counter(report.proven for report in reports if report is not None and report.proven is not None)
     notes: list[str] = []
     for digest in sorted(running.keys() - {bundle.digest}):
-        parent = references(digest)
+        parent = known(references, digest)
         if parent is None:
             notes.append(f"{running[digest]} devices run {digest}, which holds no reference: no control for outputs")
             continue

@@ -10,17 +10,17 @@ Only windows of the right digest count, so a device's predictions by its old bun
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sqlmodel import Session
 
-from shoal_protocol.profile.reference import Reference
 from shoal_server.drift.compare import Sample, compare_outputs
 from shoal_server.rollouts.control import Question
 from shoal_server.rollouts.errors_rate import Group, Tally, errors_difference
 from shoal_server.rollouts.gates import Difference, Evidence
 from shoal_server.rollouts.plan import Gates
+from shoal_server.rollouts.references import References, known
 from shoal_server.rollouts.stages import position
 from shoal_server.telemetry.store import StoredWindow, windows
 from shoal_server.telemetry.windows import stack
@@ -48,7 +48,7 @@ class Measurements:
         references: Bundle digest -> the profile of its training data, None when it has none.
     """
 
-    def __init__(self, references: Callable[[str], Reference | None]) -> None:
+    def __init__(self, references: References) -> None:
         self._references = references
 
     def __call__(self, session: Session, asked: Question, gates: Gates, now: float) -> Evidence:
@@ -83,7 +83,7 @@ class Measurements:
         )
 
     def _sample(self, found: Sequence[StoredWindow], digest: str | None) -> Sample | None:
-        reference = None if digest is None else self._references(digest)
+        reference = known(self._references, digest)
         if reference is None:
             return None
         counted = stack((window for window in found if window.n), reference.spec)

@@ -13,7 +13,6 @@ from shoal_server.rollouts import creation, store, views, wishes
 from shoal_server.rollouts.carry_out import Circumstances
 from shoal_server.rollouts.commands import Verb, Wish
 from shoal_server.rollouts.plan import parse_plan
-from shoal_server.rollouts.runner import WISHES
 from shoal_server.services import Services
 
 router = APIRouter(prefix="/api/v1/rollouts", tags=["rollouts"])
@@ -48,7 +47,7 @@ def create_rollout(  # noqa: PLR0917 - FastAPI passes by name
         begun = creation.create(
             session, plan, references=program.reference, actor=who.actor, about=_about(request, program)
         )
-    _tell(program)
+    program.signals.bump("rollouts")
     return views.rollout_json(begun)
 
 
@@ -100,14 +99,9 @@ def act_on_rollout(  # noqa: PLR0917 - FastAPI passes by name
     wish = Wish(verb=verb, actor=who.actor, reason=why.reason, leave=why.leave)
     with program.database.write() as session:
         after = wishes.act(session, name, wish, _about(request, program))
-    _tell(program)
+    program.signals.bump("rollouts")
     return views.rollout_json(after)
 
 
 def _about(request: Request, program: Services) -> Circumstances:
     return Circumstances(now=program.clock(), request_id=request_id(request))
-
-
-def _tell(program: Services) -> None:
-    program.signals.bump("rollouts")
-    program.signals.bump(WISHES)

@@ -28,9 +28,6 @@ from shoal_server.rollouts.rollout import Rollout
 from shoal_server.signals import Signals
 from shoal_server.storage.database import Clock, Database
 
-WISHES = "wishes"
-"""The signal of a person's wish, by which the worker's loop is woken."""
-
 STANDING_S = 5.0
 """How often completed rollouts look for devices that entered their cohort."""
 
@@ -47,7 +44,8 @@ class Runner:
     Args:
         database: With the rollouts and the fleet.
         measure: Answers the gates' questions from the telemetry.
-        signals: Told `rollouts` when one has changed, `desired` when there is something to publish.
+        signals: Told `rollouts` when one has changed, `desired` when there is something to publish. A loop that is
+            woken by `rollouts` carries a rollout on until nothing changes before it rests.
         clock: Seconds since the epoch.
         standing_s: Seconds between two looks of completed rollouts.
     """

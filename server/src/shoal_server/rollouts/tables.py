@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import JSON, Column
+from sqlalchemy import JSON, BigInteger, Column
 from sqlmodel import Field, SQLModel
 
 
@@ -43,7 +43,7 @@ class MemberRow(SQLModel, table=True):
     previous_name: str | None = None
     attempt: int = 0
     offered_at: float | None = None
-    generation: int | None = None
+    generation: int | None = Field(default=None, sa_type=BigInteger)
     proven_at: float | None = None
     sent_back: bool = False
 

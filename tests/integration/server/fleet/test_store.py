@@ -6,7 +6,7 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 
 from shoal_protocol.errors import CallerError
-from shoal_protocol.mqtt.messages import Birth, Presence, Reported, SlotReport
+from shoal_protocol.mqtt.messages import Birth, Fault, Presence, Reported, SlotReport
 from shoal_protocol.trust.assignment import SlotTarget, verify_assignment
 from shoal_server.errors import ConflictError, NotFoundError
 from shoal_server.fleet import assignments, intake, store
@@ -223,3 +223,27 @@ def test_what_changes_between_signing_and_sending_stays_to_be_sent(database: Dat
         assignments.assign(session, "a", "quality", TWO, now=NOW)
         assignments.mark_published(session, {"a": (old.generation, old.issued_at)})
         assert assignments.due(session, now=NOW, limit=10) == ["a"]
+
+
+def test_nonsense_in_a_report_is_not_believed(database: Database) -> None:
+    _add(database, "a")
+    nonsense = SlotReport(
+        state="x" * 5000,
+        active="../../etc/passwd",
+        proven="a\0b",
+        target=ONE.digest,
+        attempt=2**60,
+        progress=float("inf"),
+        error=Fault(code="c", message="m" * 5000, digest="none"),
+    )
+    with database.write() as session:
+        reported = Reported(**_head(), generation=2**70, slots={"quality": nonsense})
+        assert intake.on_reported(session, "a", reported, NOW)
+    with database.read() as session:
+        report = store.device(session, "a").reported["quality"]
+    assert (report.active, report.proven, report.target) == (None, None, ONE.digest)
+    assert (report.attempt, report.progress, len(report.state)) == (intake.MAX_ATTEMPT, 0.0, 128)
+    assert report.error is not None
+    assert (report.error.digest, len(report.error.message)) == (None, 1000)
+    with database.write() as session:
+        assert assignments.assign(session, "a", "quality", ONE, now=NOW) == 1
