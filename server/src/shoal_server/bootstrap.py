@@ -8,6 +8,7 @@ server it belongs to, so several servers can run in one process.
 import logging
 import os
 import socket
+import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -66,6 +67,9 @@ PUBLIC: tuple[tuple[str, str], ...] = (
     ("GET", "/trust/{file}"),  # signed, and no secret
 )
 """Routes that need no credentials; every other one has a guard, or the server doesn't start."""
+
+UPLOAD_KEPT_S = 24 * 3600.0
+"""How long an upload may pause before its part is deleted."""
 
 MAX_BODY_BYTES = 8 * 1024**2
 """Of a request, where its route doesn't say otherwise as uploads do."""
@@ -217,7 +221,12 @@ def build_link(settings: Settings, clock: Clock) -> DeviceLink:
         parts = urlsplit(settings.broker)
         address = (parts.hostname or "", parts.port or (8883 if parts.scheme == "mqtts" else 1883))
         server = (unquote(parts.username or "server"), unquote(parts.password or ""))
-        credentials = MosquittoCredentials(settings.broker_credentials_dir, address=address, server=server)
+        credentials = MosquittoCredentials(
+            settings.broker_credentials_dir,
+            address=address,
+            server=server,
+            ssl_context=ssl.create_default_context() if parts.scheme == "mqtts" else None,
+        )
     return BrokerLink(settings.broker, clock=clock, credentials=credentials)
 
 
@@ -247,10 +256,12 @@ def build_loops(program: Services) -> list[Loop]:
     ]
 
 
-def forget_old(program: Services) -> int:
-    """Delete a bounded number of windows that are older than is kept; their hourly sums stay."""
+def forget_old(program: Services) -> None:
+    """Delete what is older than is kept: uploads that were given up, and windows, whose hourly sums stay."""
+    now = program.clock()
+    program.blobs.abandon_uploads(before=now - UPLOAD_KEPT_S)
     with program.database.write() as session:
-        return prune(session, received_before=program.clock() - program.settings.windows_kept_s)
+        prune(session, received_before=now - program.settings.windows_kept_s)
 
 
 def build_app(program: Services, loops: Sequence[Loop], *, routers: Sequence[APIRouter] = ROUTERS) -> FastAPI:

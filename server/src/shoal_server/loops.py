@@ -90,7 +90,9 @@ class Loop:
             seen = self._signals.counters()
             self._once()
             pause = self._every_s if not self._failing else min(_LONGEST_PAUSE_S, self._every_s * 2**self._failing)
-            if not self._stopping.is_set():
+            if self._signals.closed:  # the program is ending: signals no longer make anybody wait
+                self._stopping.wait(pause)
+            elif not self._stopping.is_set():
                 self._signals.wait(seen, topics=self._topics, timeout_s=pause)
 
     def _once(self) -> None:

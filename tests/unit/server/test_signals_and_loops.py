@@ -105,3 +105,15 @@ def test_a_signal_during_a_turn_is_not_lost() -> None:
     assert done.wait(10)
     loop.stop()
     assert len(turns) == 2
+
+
+def test_a_loop_does_not_race_when_the_program_is_ending() -> None:
+    work, signals = _Work(), Signals()
+    loop = _loop(work, signals)
+    loop.start()
+    assert work.done.acquire(timeout=10)
+    signals.close()
+    assert work.done.acquire(timeout=0.05) in {True, False}  # one turn more, for the wait that was ended
+    assert not work.done.acquire(timeout=0.05)
+    loop.stop()
+    assert loop.health.turns <= 2

@@ -33,6 +33,13 @@ _RANGE_RE = re.compile(r"(?:bytes[ =])?(\d{1,15})-(\d{1,15})(?:/.*)?")
 _TOKEN_LIFETIME_S = 12 * 3600
 
 
+class NotOfferedError(CallerError):
+    """The specification allows a registry not to offer this."""
+
+    code = "unsupported"
+    status = 405
+
+
 @router.get("/", operation_id="oci_check")
 def check(_reader: Reader, response: Response) -> dict[str, Any]:
     """Tell a client that this is an OCI registry and its credentials are good."""
@@ -75,14 +82,7 @@ def get_blob(name: RepositoryName, digest: str, request: Request, program: Progr
 @router.delete("/{name}/blobs/{digest}", operation_id="oci_blob_delete")
 def delete_blob(name: RepositoryName, digest: str, _principal: Releaser) -> None:
     """Refuse: what a version may refer to stays."""
-    raise RefusedMethodError(f"blobs are not deleted one by one ({name}, {digest:.80})", oci_code="UNSUPPORTED")
-
-
-class RefusedMethodError(CallerError):
-    """The specification allows a registry not to offer this."""
-
-    code = "unsupported"
-    status = 405
+    raise NotOfferedError(f"blobs are not deleted one by one ({name}, {digest:.80})", oci_code="UNSUPPORTED")
 
 
 @router.post("/{name}/blobs/uploads/", operation_id="oci_upload_begin")

@@ -62,6 +62,9 @@ class BlobStore(Protocol):
     def abort(self, upload: str) -> None:
         """Forget the upload and its bytes; raises `NotFoundError`."""
 
+    def abandon_uploads(self, *, before: float) -> int:
+        """Forget uploads that nobody has added to since `before`, seconds since the epoch; returns how many."""
+
     def check(self) -> None:
         """Raise OSError when nothing can be stored now."""
 
@@ -154,6 +157,14 @@ class FolderBlobs:
         """Forget the upload and its bytes; raises `NotFoundError`."""
         self._part(upload).unlink()
         self._forget(upload)
+
+    def abandon_uploads(self, *, before: float) -> int:
+        """Forget uploads that nobody has added to since `before`, seconds since the epoch; returns how many."""
+        old = [part for part in self._uploads.iterdir() if part.stat().st_mtime < before]
+        for part in old:
+            part.unlink(missing_ok=True)
+            self._forget(part.name)
+        return len(old)
 
     def check(self) -> None:
         """Raise OSError when nothing can be stored now."""

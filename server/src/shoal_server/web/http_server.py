@@ -3,7 +3,6 @@
 Owns starting, knowing when it is ready, and ending within seconds though browsers hold event streams open.
 """
 
-import asyncio
 import socket
 import threading
 
@@ -100,5 +99,4 @@ class _Announcing(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then tell."""
         await super().startup(sockets=sockets)
-        await asyncio.sleep(0)
         self.settled.set()

@@ -1,9 +1,11 @@
 """What a push makes, and which pushes are refused by which rule."""
 
 import json
+import threading
 from collections.abc import Callable
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from onnx import TensorProto, helper
 
@@ -60,6 +62,30 @@ def test_counters_grow_with_every_version(client: TestClient, shoal: Services, r
             ("2.0.0", 2),
             ("1.0.0", 1),
         ]
+
+
+def test_pushes_at_the_same_time_all_arrive_and_one_of_two_rivals_wins(
+    app: FastAPI, shoal: Services, releaser: Headers
+) -> None:
+    versions = ["1.0", "1.1", "1.2", "1.3"]
+    bundles = [tiny_bundle(version=version) for version in versions]
+    rivals = [tiny_bundle(version="2.0", weights=(1.0, float(number))) for number in (5, 6)]
+    answers: list[int] = []
+
+    def push(bundle: TinyBundle) -> None:
+        answers.append(push_bundle(TestClient(app), bundle, headers=releaser).status_code)
+
+    threads = [threading.Thread(target=push, args=(bundle,)) for bundle in (*bundles, *rivals)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == [201] * 5 + [409]
+    with shoal.database.read() as session:
+        rows = store.versions(session, "quality")
+        entries = shoal.trust.signed_list(session).entries
+    assert [row.counter for row in rows] == [5, 4, 3, 2, 1]
+    assert {row.digest: row.counter for row in rows} == {digest: entry.counter for digest, entry in entries.items()}
 
 
 def test_a_push_has_its_audit_row(client: TestClient, shoal: Services, releaser: Headers) -> None:

@@ -1,5 +1,6 @@
 """Content-addressed blobs in a folder."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,15 @@ def test_only_digests_name_blobs(blobs: FolderBlobs, digest: str) -> None:
 def test_only_begun_uploads_can_be_continued(blobs: FolderBlobs, upload: str) -> None:
     with pytest.raises(NotFoundError):
         blobs.append(upload, b"x", offset=0)
+
+
+def test_uploads_that_nobody_goes_on_with_are_forgotten(blobs: FolderBlobs, tmp_path: Path) -> None:
+    old, new = blobs.begin_upload(), blobs.begin_upload()
+    os.utime(tmp_path / "uploads" / old, (1000, 1000))
+    assert blobs.abandon_uploads(before=2000) == 1
+    assert blobs.offset(new) == 0
+    with pytest.raises(NotFoundError):
+        blobs.offset(old)
 
 
 def test_the_check_leaves_nothing(blobs: FolderBlobs, tmp_path: Path) -> None:
