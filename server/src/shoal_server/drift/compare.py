@@ -217,6 +217,8 @@ class _Measure:
 
     def group(self, now: Sample, before: Sample | None) -> _Group | None:
         """Return the changes of a sample's devices, None when none has enough rows."""
+        if not now.windows.devices:
+            return None
         names, rows, levels, spread = self._levels(now)
         kept = rows >= MIN_ROWS
         if not kept.any():

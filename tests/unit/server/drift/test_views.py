@@ -1,0 +1,149 @@
+"""Real level and power of the five views, against Kolmogorov-Smirnov on the raw rows."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy import stats
+
+from shoal_protocol.profile.grid import CategoricalGrid, fit_numeric
+from shoal_protocol.profile.profile import ProfileSpec, Stream
+from shoal_server.drift.layout import Layout
+from shoal_server.drift.views import VIEWS, View, Views, dispersion, five_views, rate_p, rate_z
+
+Rows = npt.NDArray[np.float64]
+REFERENCE, ROWS, REPEATS, ALPHA = 10_000, 1000, 200, 0.01
+GRID = fit_numeric(np.random.default_rng(7).normal(size=REFERENCE))
+LAYOUT = Layout.of(ProfileSpec((Stream("x", "input", GRID, "x"),)))
+
+
+def count(rows: Rows) -> npt.NDArray[np.int64]:
+    """Count samples, shape (repeats, rows), on the coarse grid."""
+    coarse = np.searchsorted(np.array(GRID.coarse), GRID.cells_of(rows), side="right") - 1
+    flat = coarse + np.arange(len(rows))[:, None] * GRID.size
+    return np.bincount(flat.ravel(), minlength=len(rows) * GRID.size).reshape(len(rows), GRID.size)
+
+
+def experiment(change: Callable[[np.random.Generator, Rows], Rows]) -> tuple[Views, float]:
+    """Return the views of many repeats, and the share in which KS on the raw rows rejects."""
+    random = np.random.default_rng(11)
+    before = random.normal(size=(1, REFERENCE))
+    after = change(random, random.normal(size=(REPEATS, ROWS)))
+    truth = count(random.normal(size=(1, 400_000)))[0] / 400_000
+    views = five_views(LAYOUT, random.multinomial(REFERENCE, truth, size=REPEATS), count(after))
+    p = [stats.ks_2samp(before[0], rows[~np.isnan(rows)], method="asymp").pvalue for rows in after[:80]]
+    return views, float((np.array(p) < ALPHA).mean())
+
+
+def outliers(random: np.random.Generator, rows: Rows) -> Rows:
+    return np.where(random.random(rows.shape) < 0.05, 8 * rows, rows)
+
+
+def stuck(random: np.random.Generator, rows: Rows) -> Rows:
+    return np.where(random.random(rows.shape) < 0.03, 0.3, rows)
+
+
+def missing(random: np.random.Generator, rows: Rows) -> Rows:
+    return np.where(random.random(rows.shape) < 0.02, np.nan, rows)
+
+
+def test_real_level_of_every_view_and_of_all_together() -> None:
+    random = np.random.default_rng(3)
+    repeats = 2000
+    before = np.tile(count(random.normal(size=(1, REFERENCE))), (repeats, 1))
+    probabilities = before[0] / before[0].sum()
+    after = random.multinomial(ROWS, probabilities, size=repeats)
+    before = random.multinomial(REFERENCE, probabilities, size=repeats)
+    views = five_views(LAYOUT, before, after)
+    rejected = (views.p[:, 0] < ALPHA).mean(axis=0)
+    assert (rejected <= 0.018).all(), dict(zip(VIEWS, rejected, strict=True))
+    assert 0.003 <= (views.p_value < ALPHA).mean() <= 0.0115
+    assert np.abs(views.z.mean(axis=0)).max() < 0.08
+    assert views.z.std(axis=0) == pytest.approx(1.0, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("change", "at_least", "fires"),
+    [
+        (lambda _random, rows: rows * 1.1, 0.40, View.SHAPE),
+        (outliers, 0.98, View.RANGE),
+        (stuck, 0.30, View.CELLS),
+        (missing, 0.98, View.MISSING),
+    ],
+    ids=["scale x 1.1", "5 % outliers", "3 % stuck", "2 % missing"],
+)
+def test_power_above_kolmogorov_smirnov_on_raw_rows(
+    change: Callable[[np.random.Generator, Rows], Rows], at_least: float, fires: View
+) -> None:
+    views, raw = experiment(change)
+    power = float((views.p_value[:, 0] < ALPHA).mean())
+    assert power >= max(at_least, raw + 0.2)
+    rejected = views.p_value[:, 0] < ALPHA
+    which = np.bincount(views.firing[rejected, 0], minlength=len(VIEWS))
+    assert VIEWS[int(which.argmax())] is fires
+
+
+def test_power_for_a_shift_of_a_tenth_of_a_standard_deviation() -> None:
+    views, _raw = experiment(lambda _random, rows: rows + 0.1)
+    assert (views.p[:, 0, 0] < ALPHA).mean() >= 0.45
+    assert 0.30 <= (views.p_value[:, 0] < ALPHA).mean() <= 0.60
+    assert views.effect[:, 0, 0].mean() == pytest.approx(0.098, abs=0.01)
+
+
+def test_categories_have_no_location_and_no_shape() -> None:
+    layout = Layout.of(ProfileSpec((Stream("label", "output", CategoricalGrid(("a", "b", "c")), "y"),)))
+    views = five_views(layout, np.array([0, 0, 500, 300, 200]), np.array([0, 0, 400, 300, 300]))
+    assert views.applies.tolist() == [3]
+    assert VIEWS[int(views.firing[0])] is View.CELLS
+    table = np.array([[500, 300, 200], [400, 300, 300]])
+    assert views.p[0, 2] == pytest.approx(stats.chi2_contingency(table, correction=False).pvalue)
+    assert views.p_value[0] == pytest.approx(3 * views.p[0, 2])
+
+
+def test_fewer_than_200_effective_rows_are_too_few() -> None:
+    random = np.random.default_rng(5)
+    before, after = count(random.normal(size=(1, 1000)))[0], count(random.normal(size=(1, 1000)))[0]
+    assert five_views(LAYOUT, before, after, current_effect=5.0).enough.tolist() == [True]
+    assert five_views(LAYOUT, before, after, current_effect=5.1).enough.tolist() == [False]
+
+
+def test_a_design_effect_weakens_the_evidence_as_fewer_rows_would() -> None:
+    before = 10 * np.ones(GRID.size, np.int64)
+    after = before + np.arange(GRID.size)
+    fewer = five_views(LAYOUT, before, after / 4)
+    assert five_views(LAYOUT, before, after, current_effect=4.0).p == pytest.approx(fewer.p)
+
+
+def test_empty_samples_say_nothing() -> None:
+    nothing = np.zeros(GRID.size, np.int64)
+    for a, b in ((nothing, nothing), (nothing, nothing + 5), (nothing + 5, nothing)):
+        views = five_views(LAYOUT, a, b)
+        assert views.p_value.tolist() == [1.0]
+        assert not views.enough.any()
+
+
+def test_a_feature_with_one_value_gives_no_evidence() -> None:
+    before = np.zeros(GRID.size, np.int64)
+    before[9] = 1000
+    assert five_views(LAYOUT, before, 2 * before).p_value.tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("hits_a", "rows_a", "hits_b", "rows_b"), [(0, 100, 0, 100), (3, 1000, 9, 800), (40, 50, 2, 60)]
+)
+def test_rates_are_compared_by_the_exact_conditional_mid_p(hits_a: int, rows_a: int, hits_b: int, rows_b: int) -> None:
+    binomial = stats.binom(hits_a + hits_b, rows_b / (rows_a + rows_b))
+    upper = binomial.sf(hits_b) + binomial.pmf(hits_b) / 2
+    arguments = [np.array([float(x)]) for x in (hits_a, rows_a, hits_b, rows_b)]
+    assert rate_p(*arguments)[0] == pytest.approx(min(1.0, 2 * min(upper, 1 - upper)))
+    assert rate_z(*arguments)[0] == pytest.approx(stats.norm.isf(upper), abs=1e-9)
+
+
+def test_devices_that_differ_are_seen_in_the_dispersion_and_not_in_the_mean() -> None:
+    random = np.random.default_rng(9)
+    z = random.normal(size=(40, 1))
+    assert dispersion(z)[0] > 0.01
+    z[:3] += 6
+    z[3:6] -= 6
+    assert dispersion(z)[0] < 1e-6
