@@ -150,11 +150,12 @@ def _status(given: argparse.Namespace) -> int:
 def _predict(given: argparse.Namespace) -> int:
     from shoal_agent.serving.plain_rows import answer_rows  # noqa: PLC0415 - onnxruntime comes with these
     from shoal_agent.serving.standalone import predict_bundle, predict_file  # noqa: PLC0415
-    from shoal_agent.stored_model import open_active  # noqa: PLC0415
 
     if given.bundle is not None:
         _print_json(predict_bundle(Path(given.bundle), given.input))
         return OK
+    from shoal_agent.stored_model import open_active  # noqa: PLC0415 - cryptography comes with it
+
     model = open_active(state_folder(given.state), given.slot)
     answer = predict_file(model, given.input)
     _print_json(
