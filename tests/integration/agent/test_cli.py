@@ -1,0 +1,133 @@
+"""The command line as a user types it: names, output, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from shoal_agent.testing import SimulatedServer
+
+
+def shoal_agent(*arguments: str, check: int | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "shoal_agent.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **environment},
+        check=False,
+        input=environment.get("STDIN"),
+    )
+    if check is not None:
+        assert done.returncode == check, done.stdout + done.stderr
+    return done
+
+
+def test_help_imports_nothing_heavy():
+    source = (
+        "import sys; from shoal_agent import cli\n"
+        "try: cli.main(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'numpy', 'onnxruntime', 'cryptography', 'tuf', 'urllib3', 'paho', 'sqlite3'}\n"
+        "print(sorted(heavy.intersection(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
+    assert "rollback" in done.stdout
+
+
+def test_a_folder_that_never_joined_is_told_how_to(tmp_path):
+    done = shoal_agent("status", "--state", str(tmp_path), check=4)
+    assert "shoal-agent join" in done.stderr
+    assert (
+        json.loads(shoal_agent("status", "--json", "--state", str(tmp_path), check=4).stdout)["error"]["code"]
+        == "not_enrolled"
+    )
+    shoal_agent("run", "--state", str(tmp_path), check=4)
+
+
+def test_a_damaged_token_and_an_unknown_setting_are_usage_errors(tmp_path):
+    done = shoal_agent("join", "http://127.0.0.1:9", "--token", "sjt_x", "--state", str(tmp_path), check=2)
+    assert "whole token" in done.stderr
+    done = shoal_agent("run", "--state", str(tmp_path), "--set", "window=3", check=2)
+    assert "'window'" in done.stderr
+
+
+def test_join_by_environment_and_status_before_any_assignment(tmp_path):
+    with SimulatedServer() as server:
+        done = shoal_agent(
+            "join", server.url, "--name", "cam-7", "--label", "site=bern", "--json",
+            SHOAL_TOKEN=server.join_token, SHOAL_STATE=str(tmp_path), check=0,
+        )  # fmt: skip
+    assert json.loads(done.stdout) == {"device": "cam-7", "state": "accepted", "url": server.url}
+    status = json.loads(shoal_agent("status", "--json", SHOAL_STATE=str(tmp_path), check=3).stdout)
+    assert (status["device"], status["generation"], status["slots"]) == ("cam-7", 0, {})
+    assert status["spool"] == {"windows": 0, "bytes": 0, "dropped": 0}
+    assert status["clock"]["plausible"] is True
+
+
+@pytest.fixture
+def running(world):
+    """`shoal-agent run` as a process, once its first model is committed."""
+    digest = world.pack(3.0, "1.0")
+    world.assign(digest)
+    command = [
+        sys.executable, "-m", "shoal_agent.cli", "--log-level", "warning", "run", "--state", str(world.state),
+        "--listen", "127.0.0.1:0", "--set", "poll_s=0.1", "--set", "trial.seconds=0.2", "--set", "window_s=0.5",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    url = process.stdout.readline().split()[-1]
+    world.committed(digest)
+    yield world, digest, url, process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_run_status_predict_and_roll_back(running):
+    world, first, url, process = running
+    state = str(world.state)
+    with urllib.request.urlopen(f"{url}/v2/models/quality", timeout=10) as answer:
+        assert json.load(answer)["name"] == "quality"
+    status = json.loads(shoal_agent("status", "--json", "--state", state, check=0).stdout)
+    assert (status["running"], status["slots"]["quality"]["active"]) == (True, first)
+    assert set(status["slots"]["quality"]) >= {"state", "active", "variant", "previous", "trial", "error"}
+
+    second = world.pack(5.0, "1.1")
+    world.assign(second)
+    world.committed(second)
+    rows = world.state / "rows.json"
+    rows.write_text('[{"x": [1.0, 2.0]}]')
+    done = shoal_agent("rollback", "--state", state, check=0)
+    assert first in done.stdout
+    status = json.loads(shoal_agent("status", "--json", "--state", state, check=1).stdout)
+    assert status["slots"]["quality"]["error"]["code"] == "local_rollback"
+    shoal_agent("rollback", "--state", state, check=3)
+
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 0
+    assert time.monotonic() - began < 10.0
+    status = json.loads(shoal_agent("status", "--json", "--state", state, check=1).stdout)
+    assert status["running"] is False
+
+
+def test_predict_answers_from_the_state_folder(world):
+    digest = world.pack(3.0, "1.0")
+    world.assign(digest)
+    with world.agent():
+        world.committed(digest)
+    rows = world.state / "x.npz"
+    import numpy as np
+
+    np.savez(rows, x=np.ones((2, 2), np.float32))
+    done = shoal_agent("predict", "--state", str(world.state), "--input", str(rows), check=0)
+    answer = json.loads(done.stdout)
+    assert (answer["digest"], answer["version"], len(answer["predictions"])) == (digest, "1.0", 2)
+    shoal_agent("predict", "--state", str(world.state), "--slot", "other", check=2)

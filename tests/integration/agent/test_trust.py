@@ -1,0 +1,183 @@
+"""What the device believes: pinned, verified, never older than what it saw."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+
+import pytest
+
+from shoal_agent.adapters.enrolment import join
+from shoal_agent.adapters.http_client import HttpClient
+from shoal_agent.adapters.identity import IdentityFolder
+from shoal_agent.adapters.trust_store import TrustStore
+from shoal_agent.errors import NotEnrolledError, TransportError
+from shoal_agent.testing import FakeClock, SimulatedServer
+from shoal_protocol.canonical import sha256_digest
+from shoal_protocol.errors import (
+    CallerError,
+    DigestMismatchError,
+    ExpiredError,
+    RollbackError,
+    TrustError,
+    UnsignedError,
+)
+from shoal_protocol.trust.join_token import parse_join_token
+
+
+class Place:
+    def __init__(self, server, folder) -> None:
+        self.server, self.folder = server, folder
+        self.clock = FakeClock(time.time())
+        self.root = server.trust_files["1.root.json"]
+        self.store().pin_root(self.root)
+
+    def store(self, *, url: str | None = None) -> TrustStore:
+        http = HttpClient(url or self.server.url, timeout_s=2.0)
+        return TrustStore(self.folder, http=http, root_digest=sha256_digest(self.root), clock=self.clock)
+
+    def release(self, version: str) -> str:
+        digest = self.server.add_bundle({"README.md": version.encode()})
+        return self.server.release(digest, "m", version)
+
+
+@pytest.fixture
+def place(tmp_path):
+    with SimulatedServer() as server:
+        yield Place(server, tmp_path / "trust")
+
+
+def test_a_refresh_gives_the_signed_releases_and_raises_the_floor(place):
+    digest = place.release("1.0")
+    found = place.store().refresh()
+    assert (found.find(digest).path, found.version) == ("m/1.0", 2)
+    assert place.store().targets_version() == 2
+    assert place.store().known() == found
+
+
+def test_the_known_list_and_the_keys_need_no_network(place):
+    digest = place.release("1.0")
+    place.store().refresh()
+    offline = place.store(url="http://127.0.0.1:9")
+    with pytest.raises(TransportError):
+        offline.refresh()
+    assert offline.known().find(digest) is not None
+    assert len(offline.assignment_keys()) == 1
+
+
+def test_without_any_refresh_nothing_is_known_but_the_keys(place):
+    assert place.store().known() is None
+    assert len(place.store().assignment_keys()) == 1
+
+
+def test_older_metadata_is_refused(place):
+    old = dict(place.server.trust_files)
+    place.release("1.0")
+    place.store().refresh()
+    place.server.trust_files = old
+    with pytest.raises(RollbackError):
+        place.store().refresh()
+
+
+def test_older_metadata_is_refused_although_the_cache_was_lost(place):
+    old = dict(place.server.trust_files)
+    place.release("1.0")
+    place.store().refresh()
+    for path in place.folder.rglob("*.json"):
+        if path.name in {"targets.json", "snapshot.json", "timestamp.json"}:
+            path.write_bytes(b"")  # what a power cut leaves of an unsynced file
+    place.server.trust_files = old
+    with pytest.raises(RollbackError, match="already seen 2"):
+        place.store().refresh()
+
+
+def test_a_list_older_than_the_join_token_told_is_refused(place):
+    place.store().raise_floors(targets_version=7)
+    with pytest.raises(RollbackError, match="already seen 7"):
+        place.store().refresh()
+
+
+def test_a_list_that_nobody_signed_is_refused_and_the_known_one_stays(place):
+    digest = place.release("1.0")
+    place.store().refresh()
+    place.server._signers["targets"] = place.server._signers["root"]
+    place.release("1.1")
+    with pytest.raises(UnsignedError):
+        place.store().refresh()
+    assert list(place.store().known().entries) == [digest]
+
+
+def test_an_expired_list_blocks_and_the_devices_clock_is_asked_only_when_plausible(place):
+    place.server.publish(expires=dt.datetime.now(tz=dt.UTC).replace(microsecond=0) - dt.timedelta(days=1))
+    with pytest.raises(ExpiredError):
+        place.store().refresh()
+    place.clock.now -= 40 * 365 * 86_400  # a device that woke in the past believes no signed time yet
+    place.store().refresh()
+    place.store().raise_floors(time_ms=int(time.time() * 1000))
+    with pytest.raises(ExpiredError):
+        place.store().known()
+
+
+def test_another_root_than_the_pinned_is_refused(place):
+    (place.folder / "root.pinned.json").write_bytes(place.root + b" ")
+    with pytest.raises(DigestMismatchError, match="join token named"):
+        place.store().refresh()
+
+
+def test_a_damaged_floor_is_no_floor_at_zero(place):
+    (place.folder / "floor.json").write_bytes(b"{")
+    with pytest.raises(TrustError, match="damaged"):
+        place.store().refresh()
+
+
+# Joining --------------------------------------------------------------------------------------------------------
+
+
+def joined(server, state, **options):
+    named = {"name": "cam-1", "labels": {}, "facts": {}, "clock": time.time, **options}
+    return join(server.url, server.join_token, state, **named)
+
+
+def test_joining_pins_the_root_keeps_the_key_and_stores_the_identity_last(tmp_path):
+    with SimulatedServer() as server:
+        outcome = joined(server, tmp_path, labels={"site": "bern"})
+    identity = IdentityFolder(tmp_path / "identity").load()
+    assert (identity.device, outcome.state, identity.labels) == ("cam-1", "accepted", {"site": "bern"})
+    for secret in ("device.json", "key.pem"):
+        assert (tmp_path / "identity" / secret).stat().st_mode & 0o077 == 0
+    assert parse_join_token(server.join_token).root_digest == identity.root_digest
+
+
+def test_a_folder_joins_once(tmp_path):
+    with SimulatedServer() as server:
+        joined(server, tmp_path)
+        with pytest.raises(CallerError, match="belongs to the device 'cam-1' already"):
+            joined(server, tmp_path)
+
+
+def test_another_server_than_the_tokens_is_not_joined(tmp_path):
+    with SimulatedServer() as right, SimulatedServer() as wrong:
+        with pytest.raises(DigestMismatchError):
+            join(wrong.url, right.join_token, tmp_path, name=None, labels={}, facts={}, clock=time.time)
+        assert not any("enrol" in path for _, path, _ in wrong.requests)
+    with pytest.raises(NotEnrolledError):
+        IdentityFolder(tmp_path / "identity").load()
+
+
+def test_a_join_that_broke_off_can_be_repeated_with_the_same_key(tmp_path):
+    with SimulatedServer() as server:
+        server.faults.status = 503
+        with pytest.raises(TransportError):
+            joined(server, tmp_path)
+        server.faults.status = None
+        IdentityFolder(tmp_path / "identity")
+        joined(server, tmp_path)
+    assert IdentityFolder(tmp_path / "identity").key() is not None
+
+
+def test_no_network_is_told_with_advice(tmp_path):
+    with SimulatedServer() as server:
+        token = server.join_token
+    with pytest.raises(TransportError) as caught:
+        join("http://127.0.0.1:9", token, tmp_path, name=None, labels={}, facts={}, clock=time.time)
+    assert caught.value.hint
