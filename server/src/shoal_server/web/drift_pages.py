@@ -104,7 +104,7 @@ def show_feature(
         row = next((row for row in store.monitors(session, slot=slot) if row.digest == digest), None)
         found = [one for one in states.current(session, slot) if one.digest == digest and one.feature == feature]
         chosen = next((one for one in found if one.scope == scope and one.name == name), None)
-        reference = program.reference(digest)
+        reference = None if row is None else program.reference(digest)
         if row is None or chosen is None or reference is None or feature not in reference.spec.index:
             raise NotFoundError(
                 f"nothing is known of {feature!r:.80} at {name!r:.80} in slot {slot!r:.64}",

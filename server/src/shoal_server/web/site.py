@@ -173,13 +173,10 @@ class PageRoute(APIRoute):
         async def handle(request: Request) -> Response:
             try:
                 return await handler(request)
-            except UnauthorizedError:
-                return _to_log_in(request)
-            except ShoalError as error:
-                return _error_page(request, status=status_of(error), title=error.message, hint=error.hint)
-            except RequestValidationError as error:
-                faults = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors())
-                return _error_page(request, status=400, title=f"This address is not right: {faults}", hint="")
+            except (ShoalError, RequestValidationError) as error:
+                if not _wants_page(request):
+                    raise
+                return _told(request, error)
 
         return handle
 
@@ -226,6 +223,19 @@ def _open_alerts(program: Services) -> int:
 
 def _below(path: str, place: str) -> bool:
     return path == place or (place != "/" and path.startswith(f"{place}/"))
+
+
+def _wants_page(request: Request) -> bool:
+    return "text/html" in request.headers.get("accept", "") or "hx-request" in request.headers
+
+
+def _told(request: Request, error: ShoalError | RequestValidationError) -> Response:
+    if isinstance(error, UnauthorizedError):
+        return _to_log_in(request)
+    if isinstance(error, ShoalError):
+        return _error_page(request, status=status_of(error), title=error.message, hint=error.hint)
+    faults = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors())
+    return _error_page(request, status=400, title=f"This request is not right: {faults}", hint="")
 
 
 def _to_log_in(request: Request) -> Response:
