@@ -27,6 +27,13 @@ def _positive(text: str) -> float:
     return value
 
 
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError(text)
+    return value
+
+
 def _count(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -64,7 +71,7 @@ class Settings:
         600.0, "trial.seconds", _positive, "seconds above 0", "So many seconds end a trial, whatever was predicted."
     )
     trial_max_error_rate: float = _setting(
-        0.02, "trial.max_error_rate", float, "a share, 0 to 1", "Largest share of predictions on trial that may fail."
+        0.02, "trial.max_error_rate", _share, "a share, 0 to 1", "Largest share of predictions on trial that may fail."
     )
     preflight_seconds: float = _setting(
         120.0, "preflight.seconds", _positive, "seconds above 0", "Wall clock that a new model's self-test may take."
