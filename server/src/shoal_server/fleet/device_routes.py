@@ -13,17 +13,14 @@ from shoal_protocol.trust.enrolment import EnrolReply, EnrolRequest
 from shoal_server.access import audit
 from shoal_server.access.guard import Program, request_id, require_device
 from shoal_server.access.roles import Principal
-from shoal_server.fleet import assignments, enrolment
-from shoal_server.fleet.devices import DeviceState
+from shoal_server.fleet import assignments, enrolment, intake, store
+from shoal_server.fleet.devices import POLL_S, DeviceState
 from shoal_server.fleet.routes import sync_credentials
 
 router = APIRouter(prefix="/api/v1/device", tags=["device"])
 
 PUBLIC = (("POST", "/api/v1/device/enrol"),)
 """Routes that ask for no credentials: the join token in the body is the credential."""
-
-POLL_S = 60.0
-"""How often a device asks over HTTP while MQTT is down."""
 
 MAX_ENROLMENT_BYTES = 16 * 1024
 _SALT_BYTES = 12
@@ -86,10 +83,11 @@ def desired(program: Program, who: Device, if_none_match: Annotated[str | None, 
     device_id, now = str(who.device), program.clock()
     with program.database.read() as session:
         document = assignments.stored_document(session, device_id, now=now)
-    if document is None:
+        lately = intake.polled_lately(store.device(session, device_id).polled_at, now)
+    if document is None or not lately:
         with program.database.write() as session:
-            signer = program.trust.assignment_signer
-            document = assignments.document(session, device_id, signer=signer, now=now)
+            intake.on_poll(session, device_id, now)
+            document = assignments.document(session, device_id, signer=program.trust.assignment_signer, now=now)
     headers = {"ETag": document.etag, "Cache-Control": "no-cache"}
     if if_none_match is not None and document.etag in [one.strip() for one in if_none_match.split(",")]:
         return Response(status_code=304, headers=headers)

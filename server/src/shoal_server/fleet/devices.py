@@ -18,6 +18,9 @@ from shoal_protocol.mqtt.messages import SlotReport
 ALL_SLOTS = "*"
 """The key of a pin that holds every slot."""
 
+POLL_S = 60.0
+"""How often a device asks over HTTP, on average, while MQTT is down or not wanted."""
+
 FACT_NAMES = ("id", "arch", "os", "python", "onnxruntime", "agent")
 """Facts that every device reports and a cohort may ask for, besides labels."""
 
@@ -36,8 +39,9 @@ class Device:
 
     Attributes:
         facts: What the device says it is, by the names in `FACT_NAMES` without `id`.
-        online: Connected now, as far as its presence tells.
-        last_seen_at: When its last message of any kind was stored.
+        online: Connected by MQTT now, as far as its presence tells.
+        last_seen_at: When its last message about itself was stored.
+        polled_at: When it last asked over HTTP what it should run.
         epoch, boot, seq: Of the newest message about its state.
         reported: What really runs, by slot.
         generation: Of the newest assignment that the server made for it; 0 before the first.
@@ -52,6 +56,7 @@ class Device:
     facts: Mapping[str, str] = field(default_factory=dict)
     online: bool = False
     last_seen_at: float | None = None
+    polled_at: float | None = None
     enrolled_at: float = 0.0
     epoch: str = ""
     boot: int = 0
@@ -71,6 +76,10 @@ class Device:
     def agent_version(self) -> str:
         """Version of the agent that it runs; empty before its first birth message."""
         return self.facts.get("agent", "")
+
+    def reachable(self, now: float) -> bool:
+        """Tell whether it would hear of a new assignment within a minute or two: by MQTT, or by its polling."""
+        return self.online or (self.polled_at is not None and now - self.polled_at < 2.5 * POLL_S)
 
     def cohort_facts(self) -> dict[str, str]:
         """Return what a cohort query is matched with: facts, labels, and labels by their full name."""

@@ -17,7 +17,7 @@ from shoal_protocol.canonical import DIGEST_RE
 from shoal_protocol.mqtt.messages import Birth, Fault, Message, Presence, Reported, SlotReport
 from shoal_protocol.trust.assignment import MAX_SLOTS
 from shoal_server.fleet import assignments
-from shoal_server.fleet.devices import DeviceState
+from shoal_server.fleet.devices import POLL_S, DeviceState
 from shoal_server.fleet.tables import DeviceRow
 
 MAX_ATTEMPT = 2**31 - 2
@@ -68,12 +68,17 @@ def on_reported(session: Session, device_id: str, message: Reported, now: float)
     return True
 
 
-def touch(session: Session, device_id: str, now: float) -> None:
-    """Note that something came from the device."""
-    row = session.get(DeviceRow, device_id)
-    if row is not None:
-        row.last_seen_at = now
+def on_poll(session: Session, device_id: str, now: float) -> None:
+    """Note that a device asks over HTTP what it should run; polls shortly after another are not written."""
+    row = session.get(DeviceRow, device_id, with_for_update=True)
+    if row is not None and not polled_lately(row.polled_at, now):
+        row.polled_at = row.last_seen_at = now
         session.add(row)
+
+
+def polled_lately(polled_at: float | None, now: float) -> bool:
+    """Tell whether a poll is not worth writing down, so soon after another."""
+    return polled_at is not None and 0 <= now - polled_at < POLL_S / 3
 
 
 def _believable(report: SlotReport) -> SlotReport:

@@ -142,7 +142,9 @@ def decommission(session: Session, device_id: str) -> Device:
 
 
 def forget_presence(session: Session) -> int:
-    """Count every device as offline until it speaks again, as a server does that has just started.
+    """Count every device as offline until it speaks again; call it before the line to the devices is opened.
+
+    A presence that was heard before is believed again: a broker's stored copy is the newest word there is.
 
     Returns:
         How many were counted as online.
@@ -150,6 +152,7 @@ def forget_presence(session: Session) -> int:
     rows = list(session.exec(select(DeviceRow).where(col(DeviceRow.online).is_(True))))
     for row in rows:
         row.online = False
+        row.seen = {kind: place for kind, place in row.seen.items() if kind != "presence"}
         session.add(row)
     return len(rows)
 
@@ -194,6 +197,7 @@ def _device(row: DeviceRow, generation: int | None) -> Device:
         facts=row.facts,
         online=row.online,
         last_seen_at=row.last_seen_at,
+        polled_at=row.polled_at,
         enrolled_at=row.enrolled_at,
         epoch=row.epoch,
         boot=row.boot,

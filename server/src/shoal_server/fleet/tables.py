@@ -22,6 +22,8 @@ class DeviceRow(SQLModel, table=True):
     enrolled_at: float
     online: bool = False
     last_seen_at: float | None = None
+    polled_at: float | None = None
+    """When it last asked over HTTP what it should run, to within a few seconds."""
     epoch: str = ""
     boot: int = Field(default=0, sa_type=BigInteger)
     seq: int = Field(default=0, sa_type=BigInteger)

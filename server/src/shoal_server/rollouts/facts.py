@@ -20,7 +20,6 @@ from shoal_server.rollouts import store
 from shoal_server.rollouts.gates import Evidence
 from shoal_server.rollouts.machine import RolloutState
 from shoal_server.rollouts.outcomes import DeviceFact, Facts
-from shoal_server.rollouts.plan import Plan
 from shoal_server.rollouts.rollout import Rollout
 from shoal_server.rollouts.stages import stratum
 from shoal_server.rollouts.tables import DenialRow
@@ -28,12 +27,13 @@ from shoal_server.rollouts.tables import DenialRow
 _OFFERS = frozenset({RolloutState.RUNNING, RolloutState.COMPLETED})
 
 
-def gather(session: Session, rollout: Rollout, evidence: Evidence | None = None) -> Facts:
+def gather(session: Session, rollout: Rollout, *, now: float, evidence: Evidence | None = None) -> Facts:
     """Return the facts of one rollout.
 
     Args:
         session: Of an open transaction.
         rollout: As stored.
+        now: Seconds since the epoch.
         evidence: Of its present stage, where it was measured.
     """
     cohort = parse_cohort(rollout.plan.cohort)
@@ -45,7 +45,12 @@ def gather(session: Session, rollout: Rollout, evidence: Evidence | None = None)
     bars = Bars(store.denials(session, rollout.slot))
     facts = {
         device.id: device_fact(
-            device, plan=rollout.plan, digest=rollout.digest, cohort=cohort, bars=bars, target=desired.get(device.id)
+            device,
+            rollout,
+            cohort=cohort,
+            bars=bars,
+            target=desired.get(device.id),
+            now=now,
         )
         for device in known.values()
     }
@@ -89,19 +94,20 @@ class Bars:
 
 
 def device_fact(
-    device: Device, *, plan: Plan, digest: str, cohort: Cohort, bars: Bars, target: SlotTarget | None
+    device: Device, rollout: Rollout, *, cohort: Cohort, bars: Bars, target: SlotTarget | None, now: float
 ) -> DeviceFact:
-    """Return what matters of one device for a plan's slot."""
+    """Return what matters of one device for a rollout's slot."""
+    slot = rollout.slot
     known = device.cohort_facts()
     accepted = device.state is DeviceState.ACCEPTED
     denied = bars.of(device)
     return DeviceFact(
         accepted=accepted,
-        eligible=accepted and device.pin(plan.slot) is None and digest not in denied and cohort.matches(known),
-        online=device.online,
-        last_seen_at=device.last_seen_at,
+        eligible=accepted and device.pin(slot) is None and rollout.digest not in denied and cohort.matches(known),
+        online=device.reachable(now),
+        last_seen_at=max((at for at in (device.last_seen_at, device.polled_at) if at is not None), default=None),
         generation_reported=device.generation_reported,
-        report=device.reported.get(plan.slot),
+        report=device.reported.get(slot),
         desired=target,
         stratum=stratum(known),
         denied=denied,

@@ -92,7 +92,7 @@ class Runner:
         with self._database.read() as session:
             seen = store.load(session, name)
             assert seen is not None
-            facts = gather(session, seen.rollout)
+            facts = gather(session, seen.rollout, now=now)
             evidence = self._evidence(session, seen.rollout, facts, now)
         after, effects = step(seen.rollout, replace(facts, evidence=evidence), now)
         if after == seen.rollout and not effects:
@@ -109,7 +109,7 @@ class Runner:
             if found is None or found.revision != revision:
                 return False
             before = found.rollout
-            after, effects = step(before, gather(session, before, evidence), now)
+            after, effects = step(before, gather(session, before, now=now, evidence=evidence), now)
             about = Circumstances(now=now)
             after = carry_out(session, after, effects, about)
             store.save(session, before, after)

@@ -227,7 +227,7 @@ def actions(rollout: Rollout) -> list[Action]:
 
 def device_outcomes(session: Session, rollout: Rollout, now: float) -> list[tuple[Member, Outcome]]:
     """Return what became of each member; those that need a look come first."""
-    known = facts.gather(session, rollout).devices
+    known = facts.gather(session, rollout, now=now).devices
     found = [
         (
             member,

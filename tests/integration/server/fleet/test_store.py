@@ -161,11 +161,28 @@ def test_two_live_boots_are_a_suspected_clone(database: Database) -> None:
 
 
 def test_a_started_server_knows_nobody_as_online(database: Database) -> None:
-    _add(database, "a", "b", online=True)
+    _add(database, "a", "b")
+    stored_at_the_broker = Presence(**_head(), online=True)
+    with database.write() as session:
+        for name in ("a", "b"):
+            intake.on_presence(session, name, stored_at_the_broker, NOW)
     with database.write() as session:
         assert store.forget_presence(session) == 2
-    with database.read() as session:
         assert not any(device.online for device in store.devices(session))
+        assert intake.on_presence(session, "a", stored_at_the_broker, NOW)
+        assert [device.id for device in store.devices(session) if device.online] == ["a"]
+
+
+def test_a_device_that_polls_is_reachable_without_mqtt(database: Database) -> None:
+    _add(database, "a")
+    with database.write() as session:
+        assert not store.device(session, "a").reachable(NOW)
+        intake.on_poll(session, "a", NOW)
+        intake.on_poll(session, "a", NOW + 5)
+        device = store.device(session, "a")
+    assert (device.polled_at, device.last_seen_at, device.online) == (NOW, NOW, False)
+    assert device.reachable(NOW + 100)
+    assert not device.reachable(NOW + 200)
 
 
 def test_a_generation_grows_with_every_change_and_only_then(database: Database) -> None:

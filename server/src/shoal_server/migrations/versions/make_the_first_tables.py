@@ -137,6 +137,7 @@ def upgrade() -> None:
         sa.Column("enrolled_at", sa.Float(), nullable=False),
         sa.Column("online", sa.Boolean(), nullable=False),
         sa.Column("last_seen_at", sa.Float(), nullable=True),
+        sa.Column("polled_at", sa.Float(), nullable=True),
         sa.Column("epoch", sa.String(), nullable=False),
         sa.Column("boot", sa.BigInteger(), nullable=False),
         sa.Column("seq", sa.BigInteger(), nullable=False),
