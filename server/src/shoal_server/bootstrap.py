@@ -172,6 +172,8 @@ class Server:
         loops = build_loops(program)
         app = build_app(program, loops)
         app.state.passwords = passwords
+        with database.write() as session:
+            fleet_store.forget_presence(session)
         program.ingest.start()  # with the link, which hands it what devices send
         self._undo.append(program.ingest.stop)
         for loop in loops:
