@@ -16,7 +16,7 @@ import numpy as np
 from shoal_server.drift.layout import Floats, Layout
 from shoal_server.drift.monitor import Rules, threshold
 from shoal_server.drift.monitor_state import Field, MonitorState, Scope, Streams
-from shoal_server.drift.scores import COMPONENTS, CONTRASTS, view_of
+from shoal_server.drift.scores import COMPONENTS, CONTRASTS, MISSING, OUTSIDE, view_of
 from shoal_server.drift.views import View
 
 
@@ -56,6 +56,8 @@ class Alarm:
         """What is unique among the open alarms of a bundle in a slot."""
         return (self.scope, self.name, self.feature)
 
+
+_PLAINEST = (0, MISSING, OUTSIDE, 1, 2, 3)
 
 AlarmKey: TypeAlias = tuple[Scope, str, str]
 Alarms: TypeAlias = Mapping[AlarmKey, Alarm]
@@ -121,7 +123,7 @@ def change_of(state: MonitorState, alarm: Alarm, layout: Layout) -> Floats:
 
 
 def _alarm(streams: Streams, scope: Scope, at: int, feature: int, *, raised: int, layout: Layout) -> Alarm:
-    component = int(streams.values[at, Field.R, feature].argmax())
+    component = _telling(streams.values[at, Field.R, feature])
     return Alarm(
         scope=scope,
         name=streams.names[at],
@@ -131,6 +133,15 @@ def _alarm(streams: Streams, scope: Scope, at: int, feature: int, *, raised: int
         onset=int(streams.values[at, Field.ONSET, feature, component]),
         raised=raised,
     )
+
+
+def _telling(r: Floats) -> int:
+    """Return the component to name: the plainest of those with at least half of the strongest's evidence (in logs).
+
+    A large change shows in all of them, up to the clip; which one is ahead by chance says nothing.
+    """
+    evidence = np.log(np.maximum(r, 1.0))
+    return next(component for component in _PLAINEST if evidence[component] >= evidence.max() / 2)
 
 
 def _lasts(state: MonitorState, alarm: Alarm, layout: Layout) -> bool:
