@@ -122,8 +122,8 @@ def segment(text: object) -> str:
 def cohort_query(name: str) -> str:
     r"""Write a cohort's name as the query that chooses its devices.
 
-    >>> cohort_query('site=the "old" mill')
-    'site = "the \"old\" mill"'
+    >>> print(cohort_query('site=the "old" mill'))
+    site = "the \"old\" mill"
     """
     key, _, value = name.partition("=")
     return f"{key} = {json.dumps(value, ensure_ascii=False)}"
