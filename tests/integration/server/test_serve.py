@@ -130,7 +130,10 @@ def test_metrics_are_for_this_machine_and_for_viewers(server: Server) -> None:
     assert "shoal_link_connected 1.0" in text
     with httpx2.Client(trust_env=False) as client:
         assert client.get(url, headers={"x-forwarded-for": "203.0.113.7"}).status_code == 401
-    assert 'route="/metrics",status="401"' in _get(url).text
+        client.request("PROPFIND", f"{server.runtime.url}/nowhere/{'z' * 50}")
+    text = _get(url).text
+    assert 'route="/metrics",status="401"' in text
+    assert 'method="other",route="unknown",status="404"' in text  # what callers choose never becomes a label
 
 
 def test_the_whole_server_works_on_both_databases(database_url: str, tmp_path: Path, make_token: Callable) -> None:
@@ -192,11 +195,8 @@ def test_doctor_names_what_is_wrong(server: Server) -> None:
 
 def test_help_is_quick_and_names_the_commands() -> None:
     done = _run("--help")
-    assert {"serve", "admin", "doctor", "demo"} <= {
-        line.split()[0] for line in done.stdout.splitlines() if line.strip()
-    }
-    loaded = subprocess.run(
-        [sys.executable, "-c", "import sys, shoal_server.cli; print([m for m in ('fastapi', 'sqlmodel') if m in sys.modules])"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    listed = {line.split()[0] for line in done.stdout.splitlines() if line.strip()}
+    assert {"serve", "admin", "doctor", "demo"} <= listed
+    question = "import sys, shoal_server.cli; print([m for m in ('fastapi', 'sqlmodel') if m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from shoal_server.access import Role, people
+from shoal_server.access import Role, people, store
 from shoal_server.access.routes import router
 from shoal_server.access.secrets import Passwords
 from shoal_server.storage.database import Database
@@ -145,6 +145,18 @@ def test_a_persons_tokens_end_with_the_person(client: TestClient, admin_password
     assert client.delete("/api/v1/people/eve", headers=admin).status_code == 204
     assert client.get("/api/v1/whoami", headers=hers).status_code == 401
     assert client.get("/api/v1/whoami").status_code == 401
+
+
+def test_a_persons_tokens_reach_no_further_than_the_person_does_now(client: TestClient, admin_password: str) -> None:
+    _log_in(client, admin_password)
+    ours = {"origin": "http://testserver"}
+    made = client.post("/api/v1/tokens", json={"name": "mine", "role": "admin"}, headers=ours).json()
+    mine = {"authorization": f"Bearer {made['token']}"}
+    assert client.get("/api/v1/people", headers=mine).status_code == 200
+    with client.app.state.shoal.database.write() as session:
+        store.person(session, "admin").role = Role.VIEWER.value
+    assert client.get("/api/v1/people", headers=mine).status_code == 403
+    assert client.get("/api/v1/whoami", headers=mine).json()["role"] == "viewer"
 
 
 def test_the_last_admin_stays(client: TestClient, admin_password: str) -> None:
