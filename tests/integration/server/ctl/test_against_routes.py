@@ -1,0 +1,213 @@
+"""shoalctl against the server's real routes, with nothing but the socket left out."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from argon2 import PasswordHasher
+from fastapi.testclient import TestClient
+
+from fixtures_dashboard import PASSWORD, plan_of, seed
+from shoal_server.access import Role
+from shoal_server.access import routes as access_routes
+from shoal_server.access.secrets import Passwords
+from shoal_server.alerts import routes as alert_routes
+from shoal_server.ctl.cli import run
+from shoal_server.ctl.program import Program
+from shoal_server.drift import routes as drift_routes
+from shoal_server.fleet import routes as fleet_routes
+from shoal_server.registry import routes as model_routes
+from shoal_server.rollouts import routes as rollout_routes
+from shoal_server.storage.database import Database
+from shoal_server.testing import api_token, fake_services, program_of
+from shoal_server.testing.link import FakeLink
+
+ROOMS = [access_routes, fleet_routes, model_routes, rollout_routes, drift_routes, alert_routes]
+Ctl = Callable[..., tuple[int, str, str]]
+
+
+class FakeTrust:
+    """What join tokens ask of the trust service."""
+
+    root_digest = "sha256:" + "ab" * 32
+    targets_version = 3
+
+    def set_denied(self, *_args: Any, **_options: Any) -> None:
+        """Take note of nothing."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    folder = tmp_path_factory.mktemp("server")
+    database = Database(f"sqlite:///{folder}/shoal.db")
+    database.create_all()
+    program = fake_services(database, folder, link=FakeLink(), trust=FakeTrust())
+    seed(program)
+    app = program_of(program, [room.router for room in ROOMS])
+    app.state.passwords = Passwords(PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
+    yield TestClient(app)
+    database.close()
+
+
+@pytest.fixture
+def ctl(server: TestClient, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Ctl:
+    """Runs one command as an admin; returns exit code, output and what was told on stderr."""
+    program = server.app.state.shoal
+    token = api_token(program, Role.ADMIN, name=f"admin-{tmp_path.name[:40]}-{tmp_path.stat().st_ino}")
+
+    def invoke(*words: str, **environment: str) -> tuple[int, str, str]:
+        given = {
+            "XDG_CONFIG_HOME": str(tmp_path),
+            "SHOAL_URL": "http://testserver",
+            "SHOAL_TOKEN": token,
+            **environment,
+        }
+        code = run(words, Program(given, transport=server._transport, sleep=lambda _seconds: None))
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return invoke
+
+
+def _json(ctl: Ctl, *words: str) -> Any:
+    code, out, told = ctl(*words, "--json")
+    assert code == 0, told
+    return json.loads(out)
+
+
+def test_devices(ctl: Ctl) -> None:
+    code, out, _ = ctl("device", "list", "--cohort", "site = bern")
+    assert code == 0
+    assert len(out.splitlines()) == 11
+    assert "meter-reader:1.1.0" in out
+    assert len(_json(ctl, "device", "list")["items"]) == 31
+    shown = _json(ctl, "device", "show", "cam-geneva-10")["slots"]["meter-reader"]
+    assert (shown["state"], shown["progress"]) == ("downloading", 0.42)
+    assert "self_test: golden row 4" in ctl("device", "show", "cam-basel-01")[1]
+    assert ctl("device", "label", "cam-basel-05", "line=9", "site-")[0] == 0
+    assert _json(ctl, "device", "show", "cam-basel-05")["labels"] == {"line": "9"}
+    assert "pins" in ctl("device", "pin", "cam-basel-05", "--reason", "repair")[1]
+    assert _json(ctl, "device", "unpin", "cam-basel-05")["pins"] == {}
+    assert ctl("device", "accept", "cam-new-01")[0] == 0
+    assert ctl("device", "revoke", "cam-new-01", "--yes")[1].split() == ["device", "cam-new-01", "state", "revoked"]
+    assert ctl("device", "decommission", "cam-new-01", "--yes")[0] == 0
+    assert ctl("device", "show", "cam-new-01")[0] == 1
+
+
+def test_a_wrong_query_names_the_position(ctl: Ctl) -> None:
+    code, _, told = ctl("device", "list", "-q", "site in bern")
+    assert code == 1
+    assert "position 9" in told
+    assert "hint: for example" in told
+
+
+def test_models(ctl: Ctl) -> None:
+    assert "champion=1.1.0" in ctl("model", "list")[1]
+    assert [v["version"] for v in _json(ctl, "model", "show", "meter-reader")["versions"]] == [
+        "1.2.0",
+        "1.1.0",
+        "1.0.0",
+    ]
+    assert _json(ctl, "model", "show", "meter-reader@champion")["version"] == "1.1.0"
+    assert "brightness" in ctl("model", "show", "meter-reader:1.1.0")[1]
+    assert ctl("model", "alias", "meter-reader", "candidate", "1.0.0")[0] == 0
+    assert "candidate" in ctl("model", "alias", "meter-reader")[1]
+    assert _json(ctl, "model", "alias", "meter-reader", "candidate")["history"][0]["version"] == "1.0.0"
+    assert ctl("model", "alias", "meter-reader", "candidate", "--delete")[0] == 0
+    changes = _json(ctl, "model", "diff", "meter-reader:1.0.0", "meter-reader:1.1.0")["changes"]
+    assert "files.model/model.onnx" in {change["where"] for change in changes}
+    assert _json(ctl, "model", "deny", "meter-reader:1.0.0")["state"] == "denied"
+    assert _json(ctl, "model", "allow", "meter-reader:1.0.0")["state"] == "released"
+    assert ctl("model", "show", "meter-reader:9.9.9")[0] == 1
+
+
+def test_rollouts(ctl: Ctl, tmp_path: Path) -> None:
+    assert "meter-1.1" in ctl("rollout", "list")[1]
+    found = _json(ctl, "rollout", "status", "meter-1.1")
+    assert (found["state"], found["stages"][1]["healthy"]) == ("running", 5)
+    assert {gate["gate"] for gate in found["stages"][1]["gates"]} == {"install", "lost", "errors", "output"}
+    assert "5 healthy, 1 failed, 1 lost" in ctl("rollout", "status", "meter-1.1", "--devices")[1]
+    assert "selected 30 devices" in ctl("rollout", "history", "meter-1.1")[1]
+    assert ctl("rollout", "status", "meter-1.2", "--watch")[0] == 3
+    assert ctl("rollout", "status", "meter-1.0", "--watch")[0] == 0
+    assert "pause by token:" in ctl("rollout", "pause", "meter-1.1", "--reason", "lunch")[1]
+    code, _, told = ctl("rollout", "approve", "meter-1.1")
+    assert code == 1
+    assert "possible is" in told
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps({**plan_of("meter-again", "1.0.0"), "cohort": "id = cam-bern-01", "gates": {}}))
+    code, _, told = ctl("rollout", "create", "-f", str(plan), "--dry-run")
+    assert (code, "meter-1.1" in told) == (1, True)  # another one holds the device
+    assert ctl("rollout", "abort", "meter-1.1", "--leave")[0] == 0
+    code, out, told = ctl("rollout", "create", "-f", str(plan), "--dry-run")
+    assert code == 0, told
+    assert "cam-bern-01" in out
+    plan.write_text(json.dumps({"name": "UPPER", "stages": []}))
+    code, _, told = ctl("rollout", "create", "-f", str(plan))
+    assert code == 1
+    assert "faults" in told
+
+
+def test_drift(ctl: Ctl) -> None:
+    code, out, _ = ctl("drift", "show")
+    assert code == 0
+    assert {line.split()[0] for line in out.splitlines()[1:]} == {"brightness", "contrast", "confidence"}
+    assert "only site=bern changed" in out
+    everything = _json(ctl, "drift", "show", "meter-reader", "--all", "--scope", "cohort")["items"]
+    assert {one["verdict"] for one in everything} == {"drift", "none"}
+
+
+def test_alerts(ctl: Ctl) -> None:
+    listed = _json(ctl, "alert", "list")["items"]
+    number = next(one["id"] for one in listed if one["kind"] == "rollout.rolled_back")
+    assert "Rollout meter-1.2 was rolled back" in ctl("alert", "list")[1]
+    assert "the gate output failed" in ctl("alert", "show", str(number))[1]
+    assert "acknowledged" in ctl("alert", "ack", str(number))[1]
+    assert number not in {one["id"] for one in _json(ctl, "alert", "list")["items"]}
+    assert ctl("alert", "silence", str(number), "--for", "2h")[0] == 0
+
+
+def test_tokens(ctl: Ctl, server: TestClient) -> None:
+    made = _json(ctl, "token", "create", "--uses", "1", "--label", "site=bern")
+    assert {"token", "join", "expires_at"} <= set(made)
+    assert made["join"] == f"shoal-agent join http://testserver --token {made['token']}"
+    assert ctl("token", "create", "--pending")[1].startswith("shoal-agent join ")
+    secret = ctl("token", "create", "--role", "viewer", "--name", "board")[1].strip()
+    assert ctl("device", "list", SHOAL_TOKEN=secret)[0] == 0
+    assert ctl("device", "accept", "cam-bern-01", SHOAL_TOKEN=secret)[0] == 4
+    assert "board" in ctl("token", "list")[1]
+    assert ctl("token", "delete", "board")[0] == 0
+    assert ctl("device", "list", SHOAL_TOKEN=secret)[0] == 4
+
+
+def test_the_audit_holds_what_was_done(ctl: Ctl) -> None:
+    ctl("device", "pin", "cam-bern-09", "--reason", "for the audit")
+    assert "device.pin" in ctl("audit", "list", "--subject", "device:cam-bern-09")[1]
+    assert _json(ctl, "audit", "verify")["intact"] is True
+
+
+def test_log_in_with_a_password_keeps_a_token(ctl: Ctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+
+    monkeypatch.setattr("sys.stdin", io.StringIO(PASSWORD + "\n"))
+    code, out, told = ctl("login", "http://testserver", "--password-stdin", SHOAL_TOKEN="", SHOAL_URL="")
+    assert code == 0, told
+    assert "(admin)" in out
+    assert PASSWORD not in (tmp_path / "shoal" / "shoalctl.toml").read_text()
+    assert ctl("device", "list", SHOAL_TOKEN="", SHOAL_URL="")[0] == 0
+
+
+def test_every_command_has_help_and_json(ctl: Ctl) -> None:
+    import click
+
+    from shoal_server.ctl.cli import cli
+
+    context = click.Context(cli)
+    groups = {name: cli.get_command(context, name) for name in cli.list_commands(context)}
+    leaves = [group for group in groups.values() if not isinstance(group, click.Group)]
+    leaves += [leaf for group in groups.values() if isinstance(group, click.Group) for leaf in group.commands.values()]
+    assert len(leaves) > 35
+    assert [leaf.name for leaf in leaves if "--json" not in {o for p in leaf.params for o in p.opts}] == []
+    assert [leaf.name for leaf in leaves if not leaf.get_short_help_str()] == []
