@@ -44,7 +44,7 @@ def test_a_long_function_says_why_above_itself() -> None:
 
 @pytest.mark.parametrize("word", ["utils", "helpers", "common", "misc", "manager"])
 def test_no_module_is_named_by_nothing(word: str) -> None:
-    assert [p for p in SOURCES if p.stem == word or p.parent.name == word] == []
+    assert [p for p in SOURCES if word in {p.stem, p.parent.name}] == []
 
 
 def test_every_module_says_what_it_owns() -> None:
@@ -56,7 +56,7 @@ def test_every_module_says_what_it_owns() -> None:
 
 def test_every_test_asserts_something() -> None:
     hollow = []
-    for path in TESTS:
+    for path in (path for path in TESTS if path.name.startswith("test_")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 words = {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
@@ -74,12 +74,9 @@ def test_nothing_is_left_for_later() -> None:
 
 
 def test_links_between_documents_lead_somewhere() -> None:
-    broken = []
-    for path in MARKDOWN:
-        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", path.read_text()):
-            if not re.match(r"[a-z]+:", target) and not (path.parent / target).exists():
-                broken.append(f"{path.relative_to(ROOT)} -> {target}")
-    assert broken == []
+    links = [(p, target) for p in MARKDOWN for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", p.read_text())]
+    local = [(p, target) for p, target in links if not re.match(r"[a-z]+:", target)]
+    assert [f"{p.relative_to(ROOT)} -> {target}" for p, target in local if not (p.parent / target).exists()] == []
 
 
 def test_paths_that_architecture_names_exist() -> None:
