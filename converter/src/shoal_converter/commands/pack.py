@@ -10,6 +10,7 @@ from shoal_converter.domain.parity import Tolerance
 from shoal_converter.errors import OutputExistsError, SampleError
 from shoal_converter.packing import parse_tag
 from shoal_converter.sources.pickled import check_trusted, pack_pickled
+from shoal_converter.sources.sample_file import check_sample_file
 from shoal_converter.terminal import Terminal
 from shoal_protocol.errors import CallerError
 
@@ -44,6 +45,10 @@ def run(
             "a sample is required: rows like those that the model was trained on",
             hint="--sample train.csv --target y; 1,000 typical rows are plenty",
         )
+    check_sample_file(sample)
+    if parent is not None:
+        Bundle.open(parent)
+    about_text, licence_text, lineage = _text(about, "--about"), _text(licence, "--licence"), _pairs(meta)
     bundle = pack_pickled(
         source,
         sample=sample,
@@ -52,9 +57,9 @@ def run(
         tolerance=Tolerance(rtol, atol, max_label_flips),
         float64_inputs=float64_inputs,
         parent=parent,
-        about=_text(about, "--about"),
-        licence=_text(licence, "--licence"),
-        lineage=_pairs(meta),
+        about=about_text,
+        licence=licence_text,
+        lineage=lineage,
         progress=terminal.progress,
     )
     bundle = replace(bundle, path=bundle.write(path, force=force))

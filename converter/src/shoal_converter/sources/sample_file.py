@@ -6,9 +6,12 @@ Owns reading and the split into features and target. Nothing here unpickles: arr
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -63,44 +66,52 @@ def read_table(path: Path, *, target: str | None = None) -> Table:
         SampleError: It isn't there, isn't of a known kind, doesn't parse, or has no such target.
         LibraryMissingError: .parquet without pyarrow.
     """
-    if not path.is_file():
-        raise SampleError(f"there is no sample file {path}", hint="--sample takes a .npz, .npy, .csv or .parquet file")
+    check_sample_file(path)
     suffix = path.suffix.lower()
     if suffix == ".npz":
         return _npz(path, target)
     if suffix == ".npy":
-        return _no_target(Table(matrix=_load_array(path)), path, target)
+        return _no_target(Table(matrix=_npy(path)), path, target)
     if suffix in {".csv", ".tsv"}:
         return _split(_csv(path, "\t" if suffix == ".tsv" else ","), path, target)
-    if suffix == ".parquet":
-        return _split(_parquet(path), path, target)
-    raise SampleError(f"{path.name} is of no known kind", hint=f"--sample takes {', '.join(SUFFIXES)}")
+    return _split(_parquet(path), path, target)
 
 
-def _load_array(path: Path) -> Any:
+def check_sample_file(path: Path) -> None:
+    """Refuse what can be refused without reading.
+
+    Raises:
+        SampleError: It isn't there, or isn't of a known kind.
+    """
+    if not path.is_file():
+        raise SampleError(f"there is no sample file {path}", hint=f"--sample takes {', '.join(SUFFIXES)}")
+    if path.suffix.lower() not in SUFFIXES:
+        raise SampleError(f"{path.name} is of no known kind", hint=f"--sample takes {', '.join(SUFFIXES)}")
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what numpy says about a file that it can't read into what its author can do."""
     try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        objects = "allow_pickle" in str(error)
-        raise SampleError(
-            f"{path.name} holds Python objects, which are pickles and never loaded from a sample"
-            if objects
-            else f"{path.name} can't be read: {error}",
-            hint="save numbers, or texts by .astype(str); or give a .csv" if objects else "was it written completely?",
-        ) from error
+        yield
+    except (ValueError, OSError, EOFError, BadZipFile) as error:
+        if "allow_pickle" in str(error) or "pickled" in str(error):
+            raise SampleError(
+                f"{path.name} holds Python objects, which are pickles and never loaded from a sample",
+                hint="save numbers, or texts by .astype(str); or give a .csv",
+            ) from error
+        raise SampleError(f"{path.name} can't be read: {error}", hint="was it written completely?") from error
+
+
+def _npy(path: Path) -> Array:
+    with _explained(path), path.open("rb") as file:
+        found: Array = np.load(file, allow_pickle=False)
+    return found
 
 
 def _npz(path: Path, target: str | None) -> Table:
-    import zipfile  # noqa: PLC0415 - only for its error
-
-    try:
-        archive = _load_array(path)
+    with _explained(path), path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise SampleError(
-            f"{path.name} can't be read without unpickling, or is damaged: {error}",
-            hint="save texts by .astype(str), numbers as numbers",
-        ) from error
     if target is not None and target not in arrays:
         raise SampleError(
             f"{path.name} has no array {target!r}; it has {', '.join(arrays)}", hint="name another --target"
