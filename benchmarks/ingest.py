@@ -36,7 +36,7 @@ from frame import Row, compared, run
 from shoal_protocol.mqtt.packet_codec import PacketReader, encode_packet
 from shoal_protocol.mqtt.packets import Connect, Publish
 from shoal_protocol.mqtt.topics import UP_FILTER, Up, up
-from shoal_protocol.profile.codec import LATENCY_EDGES_US, ProfileMessage, encode_counts, encode_profile
+from shoal_protocol.profile.codec import ProfileMessage, encode_counts, encode_profile
 from shoal_protocol.profile.grid import fit_numeric, unit_interval_grid
 from shoal_protocol.profile.profile import ProfileSpec, Stream, summarise
 from shoal_server.link.broker import BrokerLink
@@ -59,8 +59,6 @@ def payloads(count: int, epoch: str) -> Iterator[bytes]:
     streams = [Stream(f"f{at}", "input", fit_numeric(values[:, at]), "x", at) for at in range(FEATURES)]
     streams.append(Stream("confidence", "output", unit_interval_grid(), "scores", None, "row_max"))
     spec = ProfileSpec(tuple(streams))
-    latency = np.zeros(len(LATENCY_EDGES_US) + 1, "<i8")
-    latency[4:8] = (20, 300, 170, 10)
     profile = summarise(spec, {"x": values[:500], "scores": scores[:500]})
     body = encode_counts(profile.cells, profile.moments)
     for seq in range(1, count + 1):
@@ -77,7 +75,7 @@ def payloads(count: int, epoch: str) -> Iterator[bytes]:
                 length_ms=300_000,
                 n=500,
                 errors=0,
-                latency=latency.tobytes(),
+                latency=(0, 0, 0, 0, 20, 300, 170, 10),
                 resources={"cpu_s": 1.5, "rss_bytes": 1e8},
                 body=body,
             )

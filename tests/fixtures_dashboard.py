@@ -465,7 +465,7 @@ def _windows(session: Session, digests: dict[str, str], now: float) -> None:
                 length_ms=300_000,
                 n=profile.n,
                 errors=at % 2,
-                latency=b"",
+                latency=(),
                 resources={},
                 body=encode_counts(profile.cells, profile.moments),
             )

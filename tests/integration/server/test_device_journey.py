@@ -83,7 +83,7 @@ def _window(server: Server, digest: str, seq: int, now_ms: int) -> bytes:
     return encode_profile(
         ProfileMessage(
             epoch=EPOCH, boot=1, seq=seq, sent_at=now_ms, slot="quality", digest=digest, spec_hash=reference.spec.hash,
-            start_ms=now_ms - 1000, length_ms=1000, n=5, errors=0, latency=b"", resources={},
+            start_ms=now_ms - 1000, length_ms=1000, n=5, errors=0, latency=(), resources={},
             body=encode_counts(profile.cells, profile.moments),
         )
     )  # fmt: skip

@@ -14,7 +14,6 @@ from shoal_agent.updating.messages import Messages, slot_report
 from shoal_agent.updating.uplink import Situation, Uplink, WindowSpool
 from shoal_protocol.mqtt.messages import Ack, encode_message, parse_message
 from shoal_protocol.mqtt.topics import Down, Up
-from shoal_protocol.profile.codec import LATENCY_EDGES_US
 from shoal_protocol.profile.profile import Profile
 
 A = "sha256:" + "a" * 64
@@ -52,7 +51,6 @@ class Told:
         return [(kind, parse_message(kind, raw)) for kind, raw in self.link.sent]
 
     def window(self) -> None:
-        latency = np.zeros(len(LATENCY_EDGES_US) + 1, "<i8").tobytes()
         profile = Profile("0" * 16, 4, np.zeros(0, np.int64), np.zeros((0, 2), np.int64))
         self.sink.append(
             SimpleNamespace(
@@ -63,7 +61,7 @@ class Told:
                 length_ms=2,
                 n=4,
                 errors=0,
-                latency=latency,
+                latency=(),
                 resources={"cpu_s": 0.5},
                 profile=profile,
             )

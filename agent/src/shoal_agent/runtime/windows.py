@@ -36,7 +36,7 @@ class ClosedWindow:
         length_ms: At least 1.
         n: Rows counted.
         errors: Predictions that failed inside the model.
-        latency: Counts of predictions by ``LATENCY_EDGES_US``, int64 little-endian.
+        latency: Counts of predictions by ``LATENCY_EDGES_US``.
         resources: ``cpu_s`` and ``rss_bytes`` of the agent, ``rows`` answered, ``refused`` requests.
         profile: The counts.
     """
@@ -48,7 +48,7 @@ class ClosedWindow:
     length_ms: int
     n: int
     errors: int
-    latency: bytes
+    latency: tuple[int, ...]
     resources: dict[str, float]
     profile: Profile
 
@@ -177,7 +177,7 @@ class WindowClock:
             length_ms=bounds[1],
             n=summary.n,
             errors=summary.errors,
-            latency=summary.latency.astype("<i8").tobytes(),
+            latency=tuple(summary.latency.tolist()),
             resources={
                 "cpu_s": round(max(0.0, cpu_s), 6),
                 "rss_bytes": float(self._resident()),

@@ -7,6 +7,7 @@ where that helps. All of it is vectorised both ways: a list of integers would de
 
 from __future__ import annotations
 
+import math
 import sys
 
 import msgspec
@@ -25,6 +26,7 @@ else:
 LATENCY_EDGES_US = (*(m * 10**e for e in range(1, 7) for m in (1, 2, 5)), 10_000_000)
 """Upper edges of the latency counts in microseconds, 10 us to 10 s; one more count is for all beyond."""
 
+LATENCIES = len(LATENCY_EDGES_US) + 1
 MAX_CELLS = 1 << 18
 _FORMAT = 1
 _WIDE = 255
@@ -44,7 +46,7 @@ class ProfileMessage(msgspec.Struct, frozen=True, kw_only=True):
         length_ms: Its length.
         n: Rows predicted.
         errors: Predictions that failed.
-        latency: Counts of predictions by `LATENCY_EDGES_US`, int64 little-endian.
+        latency: Counts of predictions by `LATENCY_EDGES_US`; those that are left out at the end are zero.
         resources: ``cpu_s``, ``rss_bytes`` and the like.
         body: Coded counts; `profile` decodes it.
     """
@@ -60,7 +62,7 @@ class ProfileMessage(msgspec.Struct, frozen=True, kw_only=True):
     length_ms: int
     n: int
     errors: int
-    latency: bytes
+    latency: tuple[int, ...]
     resources: dict[str, float]
     body: bytes
 
@@ -76,7 +78,9 @@ class ProfileMessage(msgspec.Struct, frozen=True, kw_only=True):
 
     def latency_counts(self) -> Counts:
         """Return the counts by `LATENCY_EDGES_US`, int64 of its length + 1."""
-        return np.frombuffer(self.latency, dtype="<i8").astype(np.int64)
+        counts = np.zeros(LATENCIES, np.int64)
+        counts[: len(self.latency)] = self.latency
+        return counts
 
     def profile(self, spec: ProfileSpec) -> Profile:
         """Decode the counts.
@@ -101,7 +105,7 @@ class _Wire(msgspec.Struct, array_like=True, frozen=True):
     length_ms: int
     n: int
     errors: int
-    latency: bytes
+    latency: tuple[int, ...]
     resources: dict[str, float]
     body: bytes
 
@@ -112,7 +116,6 @@ _encoder = msgspec.msgpack.Encoder()
 
 def encode_profile(message: ProfileMessage) -> bytes:
     """Return the message's wire form."""
-    latency = np.frombuffer(message.latency, dtype="<i8")
     return _encoder.encode(
         _Wire(
             _FORMAT,
@@ -127,7 +130,7 @@ def encode_profile(message: ProfileMessage) -> bytes:
             message.length_ms,
             message.n,
             message.errors,
-            encode_counts(latency.astype(np.int64), np.zeros((0, 2), np.int64)) if latency.any() else b"",
+            message.latency,
             message.resources,
             message.body,
         )
@@ -146,12 +149,13 @@ def decode_profile(raw: bytes) -> ProfileMessage:
         raise ContentError(f"profile: {error}") from error
     if len(wire.epoch) != 8 or len(wire.digest) != 32 or len(wire.spec_hash) != 8 or not 0 < len(wire.slot) <= 64:
         raise ContentError("profile: epoch, digest, spec hash or slot has a wrong length")
-    numbers = (wire.boot, wire.seq, wire.sent_at, wire.start_ms, wire.length_ms, wire.n, wire.errors)
-    if not all(0 <= number < 2**53 for number in numbers) or wire.length_ms == 0:
+    numbers = (wire.boot, wire.seq, wire.sent_at, wire.start_ms, wire.length_ms, wire.n, wire.errors, *wire.latency)
+    if len(wire.latency) > LATENCIES:
+        raise ContentError(f"profile: {len(wire.latency)} latency counts, at most {LATENCIES} are known")
+    if min(numbers) < 0 or max(numbers) >= 2**53 or wire.length_ms == 0:
         raise ContentError("profile: a number is negative, too large, or the window has no length")
-    if len(wire.resources) > 32 or not np.isfinite(list(wire.resources.values()) or [0.0]).all():
+    if len(wire.resources) > 32 or not all(map(math.isfinite, wire.resources.values())):
         raise ContentError("profile: resources are too many or not finite")
-    latency = decode_counts(wire.latency)[0] if wire.latency else np.zeros(len(LATENCY_EDGES_US) + 1, np.int64)
     return ProfileMessage(
         epoch=wire.epoch.hex(),
         boot=wire.boot,
@@ -164,7 +168,7 @@ def decode_profile(raw: bytes) -> ProfileMessage:
         length_ms=wire.length_ms,
         n=wire.n,
         errors=wire.errors,
-        latency=latency.astype("<i8").tobytes(),
+        latency=wire.latency,
         resources=wire.resources,
         body=wire.body,
     )

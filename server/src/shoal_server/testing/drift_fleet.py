@@ -157,7 +157,7 @@ class SimulatedFleet:
                     length_ms=window_ms,
                     n=self.rows,
                     errors=0,
-                    latency=b"",
+                    latency=(),
                     resources={},
                     body=encode_counts(cells[at], moments),
                 ),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from shoal_protocol.profile.codec import LATENCY_EDGES_US, ProfileMessage, encode_counts, encode_profile
+from shoal_protocol.profile.codec import ProfileMessage, encode_counts, encode_profile
 from shoal_protocol.profile.grid import CategoricalGrid, unit_interval_grid
 from shoal_protocol.profile.profile import ProfileSpec, Stream, summarise
 
@@ -29,8 +29,6 @@ def profile_message(**changes: Any) -> ProfileMessage:
     rows = min(n, 1000)
     scores = np.linspace(0.0, 1.0, rows, dtype=np.float32).reshape(rows, 1)
     profile = summarise(SPEC, {"scores": scores, "label": np.arange(rows) % 2})
-    latency = np.zeros(len(LATENCY_EDGES_US) + 1, "<i8")
-    latency[3] = rows
     fields: dict[str, Any] = {
         "epoch": EPOCH,
         "boot": 1,
@@ -43,7 +41,7 @@ def profile_message(**changes: Any) -> ProfileMessage:
         "length_ms": 300_000,
         "n": n,
         "errors": 0,
-        "latency": latency.tobytes(),
+        "latency": (0, 0, 0, rows),
         "resources": {"cpu_s": 0.5},
         "body": encode_counts(profile.cells, profile.moments),
     }
