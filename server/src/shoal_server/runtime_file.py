@@ -1,6 +1,6 @@
 """`runtime.json`: how other programs on this machine find a server that runs, and that only one runs per folder.
 
-Owns the file and the lock beside it.
+Owns the file, the lock beside it, and the MQTT port that is kept over restarts.
 """
 
 import fcntl
@@ -13,6 +13,7 @@ from shoal_server.errors import StartError
 
 _FILE = "runtime.json"
 _LOCK = "lock"
+_MQTT_PORT = "mqtt_port"
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,17 @@ class DataFolder:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(runtime.as_json() + "\n")
         partial.replace(self.path / _FILE)
+
+    def kept_mqtt_port(self) -> int | None:
+        """Return the port that the embedded MQTT endpoint had last; joined devices know it."""
+        try:
+            return int((self.path / _MQTT_PORT).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def keep_mqtt_port(self, port: int) -> None:
+        """Remember the port of the embedded MQTT endpoint for the next start."""
+        (self.path / _MQTT_PORT).write_text(f"{port}\n", encoding="utf-8")
 
     def release(self) -> None:
         """Take the file away and let another server in."""
