@@ -99,7 +99,7 @@ class World:
         """An agent on the state folder, not started."""
         return Agent(self.state, replace(self.settings, **settings), overrides=self.overrides)
 
-    def test_for_real(self) -> None:
+    def run_real_self_tests(self) -> None:
         """Let self-tests run in child processes; else they pass without one, which is faster."""
         self.overrides = replace(self.overrides, preflight=None)
 

@@ -35,7 +35,7 @@ def settled(world):
 
 
 def test_a_wanted_bundle_is_installed_proven_and_reported(world):
-    world.test_for_real()
+    world.run_real_self_tests()
     digest = world.pack(3.0, "1.0")
     world.server.assign("quality", digest, name="quality:1.0")
     with world.agent() as agent:
@@ -160,7 +160,7 @@ def test_a_document_of_another_key_device_or_time_is_refused(settled, forged, co
 def test_a_model_that_fails_its_golden_rows_never_answers(settled):
     world, agent, first = settled
     agent.stop()
-    world.test_for_real()
+    world.run_real_self_tests()
     wrong = world.pack(7.0, "1.1", golden_weight=7.5)
     world.assign(wrong)
     with world.agent() as again:
