@@ -11,6 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from urllib.parse import unquote, urlsplit
 
@@ -26,6 +27,7 @@ from shoal_server.alerts import routes as alert_routes
 from shoal_server.device_notices import on_clone, on_event
 from shoal_server.drift import routes as drift_routes
 from shoal_server.drift.scan import DriftScan
+from shoal_server.errors import StartError
 from shoal_server.fleet import device_routes, intake
 from shoal_server.fleet import routes as fleet_routes
 from shoal_server.fleet import store as fleet_store
@@ -168,7 +170,7 @@ class Server:
         database.upgrade()
         passwords = Passwords()
         self.first_password = people.ensure_admin(database, passwords, now=self._clock())
-        program = self._services = build_services(self.settings, database, self._clock, url=url_of(listener))
+        program = self._services = build_services(self._settled(), database, self._clock, url=url_of(listener))
         loops = build_loops(program)
         app = build_app(program, loops)
         app.state.passwords = passwords
@@ -188,6 +190,21 @@ class Server:
         self._http.start()
         self._runtime = Runtime(program.url, program.link.url, os.getpid())
         self._folder.write_runtime(self._runtime)
+        if self.settings.broker == EMBEDDED:
+            self._folder.keep_mqtt_port(urlsplit(program.link.url).port or 0)
+
+    def _settled(self) -> Settings:
+        """Return the settings with the MQTT port of the last start, since joined devices know that one."""
+        host, port = split_address(self.settings.mqtt_listen)
+        kept = self._folder.kept_mqtt_port()
+        if port != 0 or not kept:
+            return self.settings
+        try:
+            bind(host, kept).close()
+        except StartError:
+            _log.warning("MQTT port %d is taken now: devices that joined before reach this server by HTTP only", kept)
+            return self.settings
+        return replace(self.settings, mqtt_listen=f"{host}:{kept}")
 
 
 def build_services(settings: Settings, database: Database, clock: Clock, *, url: str) -> Services:

@@ -1,7 +1,7 @@
 """What devices say once and people should hear: refusals, roll-backs, losses, clones, as alerts.
 
-Owns which event becomes which alert. The events themselves stand in the store of telemetry; an alert is raised in the
-transaction that takes its event in.
+Owns which event becomes which alert. Telemetry counts each event once; what is kept of it is its alert, raised in the
+transaction that takes the event in.
 """
 
 from typing import NamedTuple

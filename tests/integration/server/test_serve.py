@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -113,6 +114,28 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server.start()
     yield server
     server.stop()
+
+
+def test_joined_devices_find_the_broker_again_after_a_restart(tmp_path: Path) -> None:
+    addresses = []
+    for _ in range(2):
+        server = Server(settings_in(tmp_path))
+        server.start()
+        addresses.append(server.runtime.broker_url)
+        server.stop()
+    assert addresses[0] == addresses[1]
+
+
+def test_a_broker_port_that_was_taken_meanwhile_does_not_keep_the_server_from_starting(tmp_path: Path) -> None:
+    server = Server(settings_in(tmp_path))
+    server.start()
+    port = int(server.runtime.broker_url.rpartition(":")[2])
+    server.stop()
+    with socket.create_server(("127.0.0.1", port)):
+        server = Server(settings_in(tmp_path))
+        server.start()
+        assert not server.runtime.broker_url.endswith(f":{port}")
+        server.stop()
 
 
 def test_readiness_names_what_fails(server: Server) -> None:

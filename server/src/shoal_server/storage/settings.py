@@ -39,7 +39,7 @@ class Settings:
     broker: str = EMBEDDED
     """`embedded`, or `mqtt(s)://user:password@host:port` of an external broker."""
     mqtt_listen: str = "127.0.0.1:0"
-    """HOST:PORT of the embedded MQTT endpoint; port 0 takes a free one."""
+    """HOST:PORT of the embedded MQTT endpoint; port 0 takes a free one, and the same again at later starts."""
     broker_credentials_dir: Path | None = None
     """Where the password and ACL files of an external mosquitto are written."""
     database: str = ""
