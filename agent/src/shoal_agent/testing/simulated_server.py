@@ -82,7 +82,7 @@ class SimulatedServer:
             self._root.add_key(self._signers[role].public_key, role)
         self._sign("1.root.json", self._root, "root")
         self.publish()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._http = _QuietServer(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     def __enter__(self) -> Self:
@@ -224,6 +224,11 @@ class SimulatedServer:
 
     def _expiry(self) -> dt.datetime:
         return dt.datetime.fromtimestamp(int(self._clock()), tz=dt.UTC) + _LIFETIME
+
+
+class _QuietServer(ThreadingHTTPServer):
+    def handle_error(self, *_: Any) -> None:
+        """Say nothing: devices that are killed in the middle of a request are what these tests are about."""
 
 
 def _handler(server: SimulatedServer) -> type[BaseHTTPRequestHandler]:
