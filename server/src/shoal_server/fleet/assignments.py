@@ -23,6 +23,8 @@ from shoal_server.fleet.desired import LIFETIME_S, compose, half_life, next_gene
 from shoal_server.fleet.devices import DeviceState
 from shoal_server.fleet.tables import DesiredRow, DeviceRow
 
+_SQL_VARIABLES = 500
+
 MAX_GENERATION = 2**52
 """Generations beyond are not believed: JSON and databases can't hold them."""
 
@@ -45,32 +47,48 @@ class SignedDocument:
 
 
 def assign(session: Session, device_id: str, slot: str, target: SlotTarget | None, *, now: float) -> int:
-    """Set what a slot should run.
+    """Set what one device's slot should run; see `assign_all`."""
+    return assign_all(session, slot, {device_id: target}, now=now)[device_id]
+
+
+def assign_all(session: Session, slot: str, wanted: Mapping[str, SlotTarget | None], *, now: float) -> dict[str, int]:
+    """Set what a slot should run on many devices.
 
     Args:
         session: Of an open write transaction.
-        device_id: Whose.
         slot: Which.
-        target: What; None takes the slot out of the assignment.
+        wanted: By device; None takes the slot out of the assignment.
         now: Seconds since the epoch.
 
     Returns:
-        The generation that says so; the present one when nothing changes.
+        By device the generation that says so; the present one where nothing changes.
     """
-    row = _row(session, device_id, now)
+    names = sorted(wanted)
+    rows: dict[str, DesiredRow] = {}
+    seen: dict[str, int] = {}
+    for begin in range(0, len(names), _SQL_VARIABLES):
+        some = names[begin : begin + _SQL_VARIABLES]
+        locked = select(DesiredRow).where(col(DesiredRow.device).in_(some)).order_by(DesiredRow.device)
+        rows.update((row.device, row) for row in session.exec(locked.with_for_update()))
+        reported = select(DeviceRow.id, DeviceRow.generation_reported).where(col(DeviceRow.id).in_(some))
+        seen.update(session.exec(reported).all())
+    for name in names:
+        row = rows.setdefault(name, DesiredRow(device=name, generation=0, changed_at=now))
+        _assign(row, slot, wanted[name], seen=seen.get(name, 0), now=now)
+        session.add(row)
+    session.flush()
+    return {name: rows[name].generation for name in names}
+
+
+def _assign(row: DesiredRow, slot: str, target: SlotTarget | None, *, seen: int, now: float) -> None:
     slots = {name: stored for name, stored in row.slots.items() if name != slot}
     if target is not None:
         slots[slot] = msgspec.to_builtins(target)
     if slots == row.slots and row.generation > 0:
-        return row.generation
-    device = session.get(DeviceRow, device_id)
-    seen = 0 if device is None else device.generation_reported
-    reported = seen if seen < MAX_GENERATION else 0
+        return
     row.slots = slots
-    row.generation = next_generation(own=row.generation, reported=reported)
+    row.generation = next_generation(own=row.generation, reported=seen if seen < MAX_GENERATION else 0)
     row.changed_at, row.resign_at = now, 0.0
-    session.add(row)
-    return row.generation
 
 
 def targets(session: Session, device_id: str) -> dict[str, SlotTarget]:

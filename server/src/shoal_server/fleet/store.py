@@ -8,7 +8,7 @@ Every change takes the session of an open write transaction; the caller writes t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -26,6 +26,26 @@ MAX_LABELS = 64
 MAX_LABEL_CHARACTERS = 128
 _SQL_VARIABLES = 500
 
+_COLUMNS = (
+    col(DeviceRow.id),
+    col(DeviceRow.state),
+    col(DeviceRow.labels),
+    col(DeviceRow.facts),
+    col(DeviceRow.pins),
+    col(DeviceRow.online),
+    col(DeviceRow.last_seen_at),
+    col(DeviceRow.polled_at),
+    col(DeviceRow.enrolled_at),
+    col(DeviceRow.epoch),
+    col(DeviceRow.boot),
+    col(DeviceRow.seq),
+    col(DeviceRow.reported),
+    col(DeviceRow.generation_reported),
+    col(DeviceRow.clone_suspected_at),
+    col(DesiredRow.generation),
+)
+"""What `_device` reads, in its order."""
+
 
 def devices(session: Session, *, ids: Collection[str] | None = None, cohort: Cohort | None = None) -> list[Device]:
     """Return devices in the order of their ids.
@@ -35,8 +55,7 @@ def devices(session: Session, *, ids: Collection[str] | None = None, cohort: Coh
         ids: Only these; None: all.
         cohort: Only those that it matches; None: all.
     """
-    rows = _rows(session, None if ids is None else sorted(set(ids)))
-    found = [_device(row, generation) for row, generation in rows]
+    found = [_device(row) for row in _rows(session, None if ids is None else sorted(set(ids)))]
     return found if cohort is None else [device for device in found if cohort.matches(device.cohort_facts())]
 
 
@@ -169,17 +188,16 @@ def row_of(session: Session, device_id: str) -> DeviceRow:
     return row
 
 
-def _rows(session: Session, ids: list[str] | None) -> Iterable[tuple[DeviceRow, int | None]]:
-    query = (
-        select(DeviceRow, DesiredRow.generation)
-        .join(DesiredRow, col(DesiredRow.device) == DeviceRow.id, isouter=True)
-        .order_by(DeviceRow.id)
-    )
+def _rows(session: Session, ids: list[str] | None) -> list[tuple[Any, ...]]:
+    # Columns, not entities: a fleet of 10,000 is read twice a second, and entities cost ten times as much.
+    query = select(*_COLUMNS).join(DesiredRow, col(DesiredRow.device) == DeviceRow.id, isouter=True)  # type: ignore[call-overload]  # more columns than SQLModel has overloads for
+    query = query.order_by(DeviceRow.id)
     if ids is None:
-        return list(session.exec(query))
-    found: list[tuple[DeviceRow, int | None]] = []
+        return [tuple(row) for row in session.execute(query)]
+    found: list[tuple[Any, ...]] = []
     for begin in range(0, len(ids), _SQL_VARIABLES):
-        found.extend(session.exec(query.where(col(DeviceRow.id).in_(ids[begin : begin + _SQL_VARIABLES]))))
+        some = ids[begin : begin + _SQL_VARIABLES]
+        found.extend(tuple(row) for row in session.execute(query.where(col(DeviceRow.id).in_(some))))
     return found
 
 
@@ -189,24 +207,42 @@ def _saved(session: Session, row: DeviceRow) -> Device:
     return device(session, row.id)
 
 
-def _device(row: DeviceRow, generation: int | None) -> Device:
+def _device(row: tuple[Any, ...]) -> Device:
+    (
+        device_id,
+        state,
+        labels,
+        facts,
+        pins,
+        online,
+        last_seen_at,
+        polled_at,
+        enrolled_at,
+        epoch,
+        boot,
+        seq,
+        reported,
+        generation_reported,
+        clone_suspected_at,
+        generation,
+    ) = row
     return Device(
-        id=row.id,
-        state=DeviceState(row.state),
-        labels=row.labels,
-        facts=row.facts,
-        online=row.online,
-        last_seen_at=row.last_seen_at,
-        polled_at=row.polled_at,
-        enrolled_at=row.enrolled_at,
-        epoch=row.epoch,
-        boot=row.boot,
-        seq=row.seq,
-        reported=_reports(row.reported),
+        id=device_id,
+        state=DeviceState(state),
+        labels=labels,
+        facts=facts,
+        online=online,
+        last_seen_at=last_seen_at,
+        polled_at=polled_at,
+        enrolled_at=enrolled_at,
+        epoch=epoch,
+        boot=boot,
+        seq=seq,
+        reported=_reports(reported),
         generation=generation or 0,
-        generation_reported=row.generation_reported,
-        pins=row.pins,
-        clone_suspected_at=row.clone_suspected_at,
+        generation_reported=generation_reported,
+        pins=pins,
+        clone_suspected_at=clone_suspected_at,
     )
 
 

@@ -46,13 +46,12 @@ def carry_out(session: Session, rollout: Rollout, effects: Sequence[Effect], abo
     Returns:
         The rollout with the generations of its new assignments, to be saved.
     """
-    generations: dict[str, int] = {}
+    wanted = {effect.device: effect.target for effect in effects if isinstance(effect, Assign)}
+    generations = assignments.assign_all(session, rollout.slot, wanted, now=about.now) if wanted else {}
     for effect in effects:
         match effect:
             case Assign():
-                generations[effect.device] = assignments.assign(
-                    session, effect.device, rollout.slot, effect.target, now=about.now
-                )
+                pass  # done above, all at once
             case Record():
                 _record(session, rollout, effect, about)
             case Notify():

@@ -34,13 +34,13 @@ def gather(session: Session, rollout: Rollout, *, now: float, evidence: Evidence
         session: Of an open transaction.
         rollout: As stored.
         now: Seconds since the epoch.
-        evidence: Of its present stage, where it was measured.
+        evidence: Of its present stage; None: not yet measured, so that devices that could be its control count too.
     """
     cohort = parse_cohort(rollout.plan.cohort)
     if needs_whole_cohort(rollout):
         known = {device.id: device for device in fleet.devices(session) if _concerns(device, rollout, cohort)}
     else:
-        known = {device.id: device for device in fleet.devices(session, ids=rollout.members.keys())}
+        known = {device.id: device for device in fleet.devices(session, ids=_concerned(rollout, evidence))}
     desired = assignments.slot_targets(session, rollout.slot)
     bars = Bars(store.denials(session, rollout.slot))
     facts = {
@@ -112,6 +112,19 @@ def device_fact(
         stratum=stratum(known),
         denied=denied,
     )
+
+
+def _concerned(rollout: Rollout, evidence: Evidence | None) -> list[str]:
+    """Return the members that this step can be about: those of later stages only as control."""
+    if rollout.state is RolloutState.SCHEDULED:
+        return []
+    gates, current = rollout.plan.gates, rollout.current
+    compares = evidence is None and (gates.errors is not None or gates.output is not None)
+    if rollout.state is not RolloutState.RUNNING or compares or current is None:
+        return list(rollout.members)
+    return [
+        member.device for member in rollout.members.values() if member.stage <= current or member.offered_at is not None
+    ]
 
 
 def _concerns(device: Device, rollout: Rollout, cohort: Cohort) -> bool:

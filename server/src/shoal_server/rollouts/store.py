@@ -7,9 +7,10 @@ changed, and makes the revision grow, by which a decision on an older state is n
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from sqlalchemy import bindparam, update
 from sqlmodel import Session, col, select
 
 from shoal_server.errors import NotFoundError
@@ -18,6 +19,15 @@ from shoal_server.rollouts.machine import ACTIVE, RolloutState, StageState
 from shoal_server.rollouts.plan import parse_plan
 from shoal_server.rollouts.rollout import Member, Rollout, Stage
 from shoal_server.rollouts.tables import DenialRow, MemberRow, RolloutEventRow, RolloutRow
+
+# Columns, not entities: the members of a large rollout are read at every tick.
+_MEMBER_FIELDS = tuple(field.name for field in fields(Member))
+_MEMBER = tuple(getattr(MemberRow, name) for name in _MEMBER_FIELDS)
+_UPDATE_MEMBER = (
+    update(MemberRow)
+    .where(col(MemberRow.rollout) == bindparam("of_rollout"), col(MemberRow.device) == bindparam("of_device"))
+    .values({name: bindparam(name) for name in _MEMBER_FIELDS if name != "device"})
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,8 @@ def load(session: Session, name: str, *, lock: Literal["none", "wait", "skip"] =
         if lock == "skip" and exists(session, name):
             return None
         raise NotFoundError(f"there is no rollout {name!r:.80}", hint="shoalctl rollout list")
-    members = session.exec(select(MemberRow).where(MemberRow.rollout == name).order_by(MemberRow.device))
+    found = session.execute(select(*_MEMBER).where(MemberRow.rollout == name).order_by(MemberRow.device))
+    members = (Member(**dict(zip(_MEMBER_FIELDS, member, strict=True))) for member in found)
     return Loaded(_rollout(row, members), row.revision)
 
 
@@ -98,9 +109,13 @@ def save(session: Session, before: Rollout, after: Rollout) -> None:
         row.stages = [_stage_json(stage) for stage in after.stages]
     row.revision += 1
     session.add(row)
-    for device, member in after.members.items():
-        if before.members.get(device) != member:
-            session.merge(_member_row(after.name, member))
+    session.flush()
+    changed = [member for device, member in after.members.items() if device in before.members]
+    changed = [member for member in changed if before.members[member.device] is not member]
+    joined = [member for device, member in after.members.items() if device not in before.members]
+    if changed:
+        session.connection().execute(_UPDATE_MEMBER, [_member_values(after.name, member) for member in changed])
+    session.add_all(_member_row(after.name, member) for member in joined)
     session.flush()
 
 
@@ -217,7 +232,7 @@ def lift_denials(session: Session, *, slot: str, digest: str, reason: str, now: 
             session.add(row)
 
 
-def _rollout(row: RolloutRow, members: Iterable[MemberRow]) -> Rollout:
+def _rollout(row: RolloutRow, members: Iterable[Member]) -> Rollout:
     return Rollout(
         plan=parse_plan(row.plan),
         digest=row.digest,
@@ -232,16 +247,19 @@ def _rollout(row: RolloutRow, members: Iterable[MemberRow]) -> Rollout:
         ended_at=row.ended_at,
         retry_wanted=row.retry_wanted,
         stages=tuple(stage_from_json(stage) for stage in row.stages),
-        members={member.device: _member(member) for member in members},
+        members={member.device: member for member in members},
     )
 
 
-def _member(row: MemberRow) -> Member:
-    return Member(**row.model_dump(exclude={"rollout"}))
-
-
 def _member_row(rollout: str, member: Member) -> MemberRow:
-    return MemberRow(rollout=rollout, **asdict(member))
+    return MemberRow(rollout=rollout, **{name: getattr(member, name) for name in _MEMBER_FIELDS})
+
+
+def _member_values(rollout: str, member: Member) -> dict[str, Any]:
+    """Return the parameters of `_UPDATE_MEMBER`."""
+    return {"of_rollout": rollout, "of_device": member.device} | {
+        name: getattr(member, name) for name in _MEMBER_FIELDS if name != "device"
+    }
 
 
 def _stage_json(stage: Stage) -> dict[str, Any]:
