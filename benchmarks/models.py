@@ -36,6 +36,13 @@ def sample(rows: int) -> np.ndarray:
     return np.ascontiguousarray(data()[0][:rows])
 
 
+def batches(rows: int) -> list[dict[str, np.ndarray]]:
+    """Return many different feeds: of repeated rows the branch predictor would learn a tree's every turn."""
+    rng = np.random.default_rng(0)
+    x, _ = data()
+    return [{"x": np.ascontiguousarray(x[rng.permutation(ROWS)[:rows]])} for _ in range(64)]
+
+
 @cache
 def trained(name: str) -> bytes:
     """Train a model and convert it, ``x`` -> ``label``, ``probabilities``."""

@@ -6,17 +6,19 @@ a key, never a path of this machine. Signatures are not this module's business.
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from shoal_protocol.bundle.manifest import MAX_MANIFEST_BYTES, Descriptor, Manifest, parse_manifest
+from shoal_protocol.bundle.manifest import ARTIFACT_TYPE, MAX_MANIFEST_BYTES, Descriptor, Manifest, parse_manifest
 from shoal_protocol.canonical import parse_digest, sha256_digest
 from shoal_protocol.errors import CallerError, ContentError, DigestMismatchError
+
+if TYPE_CHECKING:
+    import tarfile
 
 _INDEX = "index.json"
 _MAX_INDEX_BYTES = 1024 * 1024
@@ -112,6 +114,8 @@ def open_bundle(path: Path, *, digest: str | None = None) -> BundleFiles:
 class _Entry(msgspec.Struct):
     digest: str
     size: int
+    artifact_type: str = msgspec.field(default="", name="artifactType")
+    """Empty in layouts that other tools wrote; statements about a bundle stand beside it with a type of their own."""
 
 
 class _Index(msgspec.Struct):
@@ -120,9 +124,10 @@ class _Index(msgspec.Struct):
 
 def _chosen(index: bytes, digest: str | None, path: Path) -> str:
     try:
-        found = [entry.digest for entry in msgspec.json.decode(index, type=_Index).manifests]
+        entries = msgspec.json.decode(index, type=_Index).manifests
     except (msgspec.DecodeError, RecursionError) as error:
         raise ContentError(f"{path}: {_INDEX} does not parse: {error}", hint=_HINT) from error
+    found = [entry.digest for entry in entries if entry.artifact_type in {"", ARTIFACT_TYPE}]
     if digest is not None and digest in found:
         return digest
     if digest is not None or len(found) != 1:
@@ -172,6 +177,8 @@ def _folder_blobs(folder: Path) -> ReadBlob:
 
 
 def _tar_members(path: Path) -> dict[str, tarfile.TarInfo]:
+    import tarfile  # noqa: PLC0415  (with three compressors; a device reads its store, not archives)
+
     try:
         with tarfile.open(path, "r:") as tar:
             return {member.name.removeprefix("./"): member for member in tar if member.isreg()}
@@ -179,7 +186,9 @@ def _tar_members(path: Path) -> dict[str, tarfile.TarInfo]:
         raise ContentError(f"{path} is no .tar: {error}", hint=_HINT) from error
 
 
-def _tar_file(path: Path, member: Any, most: int) -> bytes | None:
+def _tar_file(path: Path, member: tarfile.TarInfo | None, most: int) -> bytes | None:
+    import tarfile  # noqa: PLC0415
+
     if member is None:
         return None
     with tarfile.open(path, "r:") as tar:

@@ -19,7 +19,15 @@ from shoal_protocol.profile.grid import category_text
 Array = npt.NDArray[Any]
 
 _NUMBERS = frozenset({float, int, type(None)})
-_KINDS = {"f": "numbers", "i": "whole numbers", "u": "whole numbers", "b": "true or false", "O": "text", "U": "text", "S": "text"}
+_KINDS = {
+    "f": "numbers",
+    "i": "whole numbers",
+    "u": "whole numbers",
+    "b": "true or false",
+    "O": "text",
+    "U": "text",
+    "S": "text",
+}
 
 
 class InputPlan:

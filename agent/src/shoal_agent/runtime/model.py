@@ -7,7 +7,7 @@ object, so that whoever holds it answers from one version only; what `predict` r
 from __future__ import annotations
 
 import itertools
-import secrets
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from time import perf_counter_ns
@@ -73,7 +73,7 @@ class LoadedModel:
         self.golden = golden
         self.observer = Observer(spec)
         self.plan = InputPlan(schema)
-        self._identity = Identity(info.name, info.version, digest, secrets.token_hex(6))
+        self._identity = Identity(info.name, info.version, digest, os.urandom(6).hex())
         self._serials = itertools.count()
         self._names = engine.output_names
         self._exact = [(t.name, np.dtype(t.dtype)) for t in engine.inputs if t.dtype != "string"]

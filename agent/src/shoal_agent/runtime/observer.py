@@ -27,7 +27,7 @@ from shoal_protocol.profile.profile import Counts, Profile, ProfileSpec
 Array = npt.NDArray[Any]
 
 BLOCK_ROWS = 1024
-COUNTING_SHARE = 0.015
+COUNTING_SHARE = 0.006
 """Share of a call's own time that counting its rows may cost; of a larger batch an unbiased sample is counted."""
 
 MIN_CALL_ROWS = 64
@@ -35,7 +35,7 @@ MIN_CALL_ROWS = 64
 
 MAX_CALL_ROWS = 8 * BLOCK_ROWS
 _COUNT_NS = 7.0
-"""What counting one number costs, measured with what it evicts from the cache; only chooses the size of samples."""
+"""What counting one number costs with warm caches (cold ones triple it); only chooses the size of samples."""
 
 _ALIGNMENT = 16
 _NUMBERS = "fiub"

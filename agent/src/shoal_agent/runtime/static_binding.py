@@ -9,7 +9,6 @@ Invariant: one binding is used by one thread only; what it returns are copies.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -105,4 +104,4 @@ def is_worthwhile(engine: Engine, binding: StaticBinding, example: Mapping[str, 
         bound.append(time.perf_counter_ns() - middle)
         if plain[0] > _WORTHWHILE_NS:
             return False
-    return statistics.median(bound) < statistics.median(plain)
+    return float(np.median(bound)) < float(np.median(plain))

@@ -12,7 +12,6 @@ answer of a model names the bundle's version and digest.
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
@@ -72,8 +71,7 @@ class Api:
             case ["v1", "predict"]:
                 return _only(head, "POST", lambda: self._predict(head, body))
             case ["v2"]:
-                version = importlib.metadata.version("shoal-agent")
-                return _only(head, "GET", lambda: _json(protocol.server_metadata(version)))
+                return _only(head, "GET", lambda: _json(protocol.server_metadata(_own_version())))
             case ["v2", "health", "live"]:
                 return _only(head, "GET", lambda: _json({"live": True}))
             case ["v2", "health", "ready"]:
@@ -197,6 +195,12 @@ def _only(head: Head, method: str, answer: Callable[[], Response]) -> Response:
         return answer()
     allow = "GET, HEAD" if method == "GET" else method
     raise HttpError(405, f"{head.path!r:.120} takes {allow}, not {head.method}", allow=allow)
+
+
+def _own_version() -> str:
+    import importlib.metadata  # noqa: PLC0415  (1 MB with the email package, for one seldom asked number)
+
+    return importlib.metadata.version("shoal-agent")
 
 
 def _json(document: Mapping[str, Any]) -> Response:

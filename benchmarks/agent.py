@@ -1,0 +1,172 @@
+"""What the agent costs: predictions against the raw ``session.run``, memory, start and installation against the floor.
+
+Floor of a prediction: onnxruntime's own session with the same model, options and rows, same process, interleaved,
+both on the thread's CPU clock (one thread does all of it), since the machine is shared.
+Floor of memory and start: a process that imports onnxruntime and numpy, opens the same model and runs it once.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, distribution
+from itertools import cycle
+from pathlib import Path
+
+from frame import Row, compared, paired, run
+from models import NAMES, batches, bundle, load, trained
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from fixtures_models import write_layout
+from shoal_agent.runtime.model import LoadedModel
+
+AT_ONE = {"linear": 1.25}
+AT_1024 = {"gbdt": 1.05, "forest": 1.05, "mlp": 1.25}
+STARTS = 7
+
+BARE = """
+import sys, time, os
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import numpy, onnxruntime
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = options.inter_op_num_threads = 1
+session = onnxruntime.InferenceSession(open(sys.argv[1], "rb").read(), options, providers=["CPUExecutionProvider"])
+session.run(None, {"x": numpy.zeros((1, 20), numpy.float32)})
+"""
+
+OURS = """
+import sys, pathlib
+import numpy
+from shoal_agent.runtime.bundle_files import open_bundle
+from shoal_agent.runtime.model import LoadedModel
+from shoal_agent.runtime.slots import SlotTable
+slots = SlotTable()
+slots.install("quality", LoadedModel.load(open_bundle(pathlib.Path(sys.argv[1]))))
+slots.model("quality").predict({"x": numpy.zeros((1, 20), numpy.float32)})
+"""
+
+WHOLE = """
+import paho.mqtt.client
+from shoal_agent.serving.api import Api
+from shoal_agent.serving.http import LocalServer
+from shoal_agent.serving.listen import Listen
+server = LocalServer(Api(slots).handle, Listen("127.0.0.1", 0))
+server.start()
+"""
+
+TOLD = """
+print(open("/proc/self/statm").read().split()[1])
+"""
+
+
+def rows() -> Iterator[Row]:
+    yield from _predictions()
+    yield from _processes()
+    yield from _installation()
+
+
+def _predictions() -> Iterator[Row]:
+    for name in NAMES:
+        model = load(trained(name), spec=True)
+        for batch, loops in ((1, 1500), (32, 200), (1024, 5 if name in {"gbdt", "forest"} else 50)):
+            target = {1: AT_ONE.get(name, 1.10), 1024: AT_1024.get(name)}.get(batch)
+            yield _prediction(f"predict with statistics, {name}, batch {batch}", model, (batch, loops), target)
+
+
+def _prediction(title: str, model: LoadedModel, scale: tuple[int, int], target: float | None) -> Row:
+    batch, loops = scale
+    ours, bare = (cycle(batches(batch)).__next__ for _ in range(2))
+    session = model.engine.session
+    for _ in range(3):
+        model.predict(ours())
+    pair = paired(
+        lambda: model.predict(ours()), lambda: session.run(None, bare()), 41, loops=loops, clock=time.thread_time
+    )
+    return compared(title, pair.a_s * 1e6, "us", floor=pair.b_s * 1e6, ratio=pair.ratio, at_most=target)
+
+
+def _processes() -> Iterator[Row]:
+    with tempfile.TemporaryDirectory() as text:
+        folder = Path(text)
+        for name in ("gbdt", "forest"):
+            raw = trained(name)
+            (folder / "model.onnx").write_bytes(raw)
+            layout = write_layout(folder / name, *bundle(raw))
+            bare, ours = _Script(BARE, folder / "model.onnx"), _Script(OURS, layout)
+            if name == "gbdt":
+                starts = [(ours.seconds(), bare.seconds()) for _ in range(STARTS)]
+                mine, floor = (statistics.median(times) * 1e3 for times in zip(*starts, strict=True))
+                ratio = statistics.median(a / b for a, b in starts)
+                yield compared("cold start to the first prediction", mine, "ms", floor=floor, ratio=ratio, at_most=1.6)
+            floor_mb, ours_mb = bare.resident_mb(), _Script(OURS + WHOLE, layout).resident_mb()
+            title = f"resident with paho and HTTP, {name}, over bare onnxruntime"
+            over = ours_mb - floor_mb
+            yield Row(title, ours_mb, "MB", floor_mb, ours_mb / floor_mb, "<= floor + 12 MB", over <= 12)
+
+
+class _Script:
+    def __init__(self, code: str, argument: Path) -> None:
+        self._code, self._argument = code, str(argument)
+
+    def seconds(self) -> float:
+        """Return the wall time of one run from exec to exit."""
+        began = time.perf_counter()
+        self._run(self._code)
+        return time.perf_counter() - began
+
+    def resident_mb(self) -> float:
+        pages = [int(self._run(self._code + TOLD).split()[-1]) for _ in range(3)]
+        return statistics.median(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def _run(self, code: str) -> str:
+        command = [sys.executable, "-c", code, self._argument]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def _installation() -> Iterator[Row]:
+    floor = _installed_mb({"onnxruntime", "numpy"})
+    ours = _installed_mb({"shoal-agent"})
+    title = "installed files, over onnxruntime and numpy"
+    yield Row(title, ours, "MB", floor, ours / floor, "<= floor + 22 MB", ours - floor <= 22)
+
+
+def _installed_mb(roots: set[str]) -> float:
+    """Return the size of packages and all they require, by the files that this environment has of them."""
+    from packaging.requirements import Requirement  # noqa: PLC0415
+
+    done: dict[str, int] = {}
+    pending = set(roots)
+    while pending:
+        name = pending.pop().lower().replace("_", "-")
+        if name in done:
+            continue
+        try:
+            package = distribution(name)
+        except PackageNotFoundError:
+            continue
+        done[name] = _size(name, package.files or [])
+        for text in package.requires or []:
+            required = Requirement(text)
+            if required.marker is None or required.marker.evaluate({"extra": ""}):
+                pending.add(required.name)
+    return sum(done.values()) / 1e6
+
+
+def _size(name: str, files: list) -> int:
+    """Count sources of an editable package where they are; byte code is made anew anywhere, so it is left out."""
+    if name.startswith("shoal-"):
+        part = name.removeprefix("shoal-")
+        folder = Path(__file__).parent.parent / part / "src"
+        return sum(path.stat().st_size for path in folder.rglob("*.py"))
+    paths = [Path(file.locate()) for file in files if file.suffix != ".pyc"]
+    return sum(path.stat().st_size for path in paths if path.is_file())
+
+
+if __name__ == "__main__":
+    run("agent", rows())
