@@ -92,7 +92,7 @@ class Story:
                 f"    export SHOAL_URL={login.url} SHOAL_TOKEN={self._stage.token}",
                 "    shoalctl device list",
                 "    shoalctl rollout status reader-1.2",
-                f"    shoalctl drift show --slot {SLOT}",
+                f"    shoalctl drift show {SLOT}",
                 "    shoalctl alert list",
                 "    shoalctl audit list",
             ]
