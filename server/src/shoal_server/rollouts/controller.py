@@ -230,20 +230,32 @@ def _offer(turn: Turn, number: int) -> None:
 
 
 def _offered(member: Member, fact: DeviceFact, digest: str, now: float) -> Member:
-    """Return the member with its way back recorded, from its last proven report."""
+    """Return the member with its attempt, and with its way back recorded from its last proven report."""
     report, desired = fact.report, fact.desired
-    previous, name, attempt = member.previous, member.previous_name, member.attempt
+    previous, name = member.previous, member.previous_name
     if report is not None:
         proven = next(
             (one for one in (report.proven, report.previous, report.active) if one not in (None, digest)), None
         )
         previous = proven if proven is not None else previous
-        known_bad = report.error is not None and report.error.digest == digest
-        attempt = max(attempt, report.attempt + (1 if known_bad else 0))
     if desired is not None:
         name = desired.name if desired.digest == previous else name
-        attempt = max(attempt, desired.attempt)
+    attempt = max(member.attempt, _next_attempt(fact, digest))
     return replace(member, previous=previous, previous_name=name, attempt=attempt, offered_at=now, generation=None)
+
+
+def _next_attempt(fact: DeviceFact, digest: str) -> int:
+    """Return the attempt of a new offer.
+
+    It grows over all that the slot was assigned before, since an agent remembers for ever that a bundle failed at some
+    attempt, and does not report it once something else is wanted. It stays where the bundle is assigned already.
+    """
+    report, desired = fact.report, fact.desired
+    seen = max(0 if report is None else report.attempt, 0 if desired is None else desired.attempt)
+    if report is not None and report.error is not None and report.error.digest == digest:
+        return seen + 1
+    assigned_before = desired is not None and desired.digest != digest
+    return seen + 1 if assigned_before else seen
 
 
 def _allowance(turn: Turn) -> int:

@@ -114,9 +114,13 @@ def test_a_bad_bundle_is_taken_back_denied_and_told(database: Database) -> None:
     with pytest.raises(creation.CreationError, match="denied for 'all' by the rollout quality-1.1") as refused:
         scene.create(name="again")
     assert "override" in refused.value.hint
+    for device in scene.fleet.devices.values():
+        device.behaviours = {}
     scene.create(name="again", override={"denied": "the golden rows were wrong"})
     with database.read() as session:
         assert store.denials(session, "quality") == []
+    assert scene.run("again", until=RolloutState.COMPLETED) is RolloutState.COMPLETED
+    assert scene.fleet.running(NEW) == set(scene.fleet.devices), "also those that remember that it failed"
 
 
 def test_a_gate_asks_about_canaries_and_concurrent_control(database: Database) -> None:

@@ -303,7 +303,8 @@ def test_retry_lets_failed_devices_try_again_with_a_larger_attempt() -> None:
         devices[name].behaviours = {}
     world.wish(Verb.RETRY)
     assert world.run(until=RolloutState.COMPLETED) is RolloutState.COMPLETED
-    assert {world.desired[name].attempt for name in first} == {1}
+    assert {world.desired[name].attempt for name in first} == {2}
+    assert {world.desired[name].attempt for name in set(devices) - set(first)} == {1}
 
 
 def test_a_new_rollout_of_a_bundle_that_failed_before_grows_the_attempt() -> None:
