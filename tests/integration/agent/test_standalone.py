@@ -85,7 +85,7 @@ def test_every_kind_of_file_gives_the_same_answer(write: object, tmp_path: Path)
     assert (document["bundle"], document["digest"]) == ("visitors:1.0.0", MIXED[0])
     assert [row["label"] for row in document["predictions"]] == ["south", "elsewhere"]
     assert document["predictions"][0]["value"] == 32.0
-    assert np.isnan(document["predictions"][1]["value"])
+    assert document["predictions"][1]["value"] is None
 
 
 def test_rows_come_from_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+import numpy as np
 import numpy.typing as npt
 
 from shoal_agent.runtime.prediction import Prediction
@@ -42,6 +43,9 @@ def answer_rows(prediction: Prediction, schema: ModelSchema) -> list[dict[str, A
     Args:
         prediction: Each output, rows first.
         schema: Gives the texts of the classes.
+
+    Returns:
+        Plain values; None stands for NaN and infinities, which JSON lacks.
     """
     classes = {output.name: output.classes for output in schema.outputs}
     columns = {name: _column(array, classes.get(name)) for name, array in prediction.items()}
@@ -57,6 +61,8 @@ def _from_object(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _column(array: npt.NDArray[Any], classes: tuple[str, ...] | None) -> list[Any]:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        array = np.where(np.isfinite(array), array.astype(object), None)  # as in JSON, which has no NaN
     if array.ndim == 0:
         return [array.item()]
     flat = array.reshape(len(array), -1)
