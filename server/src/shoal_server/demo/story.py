@@ -175,7 +175,7 @@ class Story:
         self._wait(lambda: bool(self._site_alerts()), f"an alert that names {FOGGY_SITE}", within_s=30)
         alert = self._site_alerts()[0]
         self._tell.say(f"after {time.monotonic() - began:.0f} s: {alert['title']}")
-        self._tell.say(f"         {alert['body']}")
+        self._tell.block([f"            {line}" for line in alert["body"].splitlines()[:5]])
         blamed = {item["name"] for item in self._drifting() if item["scope"] == "cohort"}
         self._expect(blamed == {f"site={FOGGY_SITE}"}, f"alarmed cohorts are {sorted(blamed)}")
         inputs = {item["feature"] for item in self._drifting() if item["scope"] == "cohort"} - {"label", "confidence"}
