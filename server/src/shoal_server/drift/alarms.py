@@ -1,7 +1,7 @@
 """Alarms: which streams are in drift, since when, and how that ends.
 
-Owns the life of an alarm. Pure. An alarm latches when R reaches its level's threshold and ends when R falls below 1;
-when a person acknowledges it before, it stays silent until then, and can come again only after.
+Owns the life of an alarm. Pure. An alarm latches when R reaches its level's threshold and ends when the R of its
+component is below 1; when a person acknowledges it before, it stays silent until then, and can come again only after.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from shoal_server.drift.layout import Floats, Layout
+from shoal_server.drift.layout import Flags, Floats, Layout
 from shoal_server.drift.monitor import Rules, threshold
 from shoal_server.drift.monitor_state import Field, MonitorState, Scope, Streams
 from shoal_server.drift.scores import COMPONENTS, CONTRASTS, MISSING, OUTSIDE, view_of
@@ -76,17 +76,19 @@ def latch(state: MonitorState, alarms: Alarms, *, index: int, layout: Layout, ru
     open_now = {key: alarm for key, alarm in alarms.items() if _lasts(state, alarm, layout)}
     for scope in Scope:
         streams = state.level(scope)
-        limit = threshold(state, scope, rules)
-        r = streams.values[:, Field.R]
-        if scope is Scope.FLEET:
-            crossed = (r >= rules.mean_time_to_false_alarm) & (r.sum(axis=(1, 2), keepdims=True) >= limit)
-        else:
-            crossed = r >= limit
-        crossed &= (streams.latest == index)[:, None, None]
+        crossed = _crossed(state, scope, rules) & (streams.latest == index)[:, None, None]
         for at, feature in np.argwhere(crossed.any(axis=-1)):
             alarm = _alarm(streams, scope, int(at), int(feature), raised=index, layout=layout)
             open_now.setdefault(alarm.key, alarm)
     return open_now
+
+
+def still_crossed(state: MonitorState, alarm: Alarm, layout: Layout, rules: Rules) -> bool:
+    """Tell whether an alarm's evidence is still at its threshold, so that it does not only latch."""
+    at = state.level(alarm.scope).get(alarm.name)
+    if at is None or alarm.feature not in layout.names:
+        return False
+    return bool(_crossed(state, alarm.scope, rules)[at, layout.names.index(alarm.feature)].any())
 
 
 def effect_of(state: MonitorState, alarm: Alarm, layout: Layout) -> float:
@@ -122,6 +124,15 @@ def change_of(state: MonitorState, alarm: Alarm, layout: Layout) -> Floats:
     return np.asarray(streams.values[at, Field.CHANGE, layout.names.index(alarm.feature)])
 
 
+def _crossed(state: MonitorState, scope: Scope, rules: Rules) -> Flags:
+    """Tell which scores have reached their threshold, shape (S, F, 6)."""
+    r = state.level(scope).values[:, Field.R]
+    limit = threshold(state, scope, rules)
+    if scope is Scope.FLEET:
+        return np.asarray((r >= rules.mean_time_to_false_alarm) & (r.sum(axis=(1, 2), keepdims=True) >= limit))
+    return np.asarray(r >= limit)
+
+
 def _alarm(streams: Streams, scope: Scope, at: int, feature: int, *, raised: int, layout: Layout) -> Alarm:
     component = _telling(streams.values[at, Field.R, feature])
     return Alarm(
@@ -148,4 +159,5 @@ def _lasts(state: MonitorState, alarm: Alarm, layout: Layout) -> bool:
     at = state.level(alarm.scope).get(alarm.name)
     if at is None or alarm.feature not in layout.names:
         return False
-    return bool((state.level(alarm.scope).values[at, Field.R, layout.names.index(alarm.feature)] >= 1).any())
+    r = state.level(alarm.scope).values[at, Field.R, layout.names.index(alarm.feature), alarm.component]
+    return bool(r >= 1)

@@ -3,9 +3,9 @@
 Owns the attribution of concurrent alarms. Pure. Drift of everybody reaches cohorts and devices too, and drift of a site
 moves the fleet's mean; one finding explains them all:
 
-    the fleet changed and no cohort far more         -> the world changed
-    a cohort changed, more than those it overlaps    -> its site, hardware or version
-    a device changed, and nothing above explains it  -> a bad sensor
+    the fleet changed, and nearly all cohorts with it -> the world changed
+    a cohort changed, more than those it overlaps     -> its site, hardware or version
+    a device changed, and nothing above explains it   -> a bad sensor
 """
 
 from __future__ import annotations
@@ -21,7 +21,29 @@ from shoal_server.drift.layout import Flags
 from shoal_server.drift.monitor_state import Scope
 
 SHARE_OF_CHANGE = 0.5
-"""A scope whose own change is less than this share of a wider or a stronger scope's change is no cause of it."""
+"""A scope whose own change is less than this share of another's does not share its cause."""
+
+_FEW = 0.25
+
+
+def changed_alike(fleet: float, cohorts: Sequence[float]) -> bool:
+    """Tell whether nearly all cohorts have changed with the fleet, and none more than twice as far.
+
+    The mean of a fleet also moves when one of its sites does; then that one has changed far more, and most of the
+    others not at all.
+
+    Args:
+        fleet: Change of the fleet.
+        cohorts: Changes of the cohorts; a quarter of them may be exceptions.
+
+    >>> changed_alike(0.3, [0.3, 0.2, 0.4]), changed_alike(0.3, [0.5, 0.1, 0.0]), changed_alike(0.1, [0.5, 0.1, 0.1])
+    (True, False, False)
+    """
+    along = sorted(change if fleet >= 0 else -change for change in cohorts)
+    if not along:
+        return True
+    none_far_more = abs(fleet) >= SHARE_OF_CHANGE * max(-along[0], along[-1])
+    return none_far_more and along[int(_FEW * (len(along) - 1))] >= SHARE_OF_CHANGE * abs(fleet)
 
 
 @dataclass(frozen=True)
@@ -57,6 +79,7 @@ def localise(
     *,
     cohorts: Mapping[str, frozenset[str]],
     change: Callable[[Alarm, int], float],
+    alike: Callable[[Alarm], bool],
 ) -> list[Finding]:
     """Attribute the open alarms.
 
@@ -64,6 +87,7 @@ def localise(
         alarms: All that are open.
         cohorts: Devices of each cohort.
         change: Own change of an alarm's scope and feature in one of its six components, signed or not.
+        alike: Whether nearly all cohorts have changed as the fleet has, in the component of a fleet's alarm.
 
     Returns:
         One finding per scope that is a cause, the widest scope first.
@@ -73,7 +97,7 @@ def localise(
         by_feature.setdefault(alarm.feature, []).append(alarm)
     causes: dict[tuple[Scope, str], _Parts] = {}
     for together in by_feature.values():
-        for cause, follows, contrast in _attribute(together, cohorts, change):
+        for cause, follows, contrast in _attribute(together, cohorts, change, alike):
             parts = causes.setdefault((cause.scope, cause.name), _Parts([], [], []))
             parts.own.append(cause)
             parts.follows.extend(follows)
@@ -136,7 +160,10 @@ def suspected_cause(scope: Scope, name: str) -> str:
 
 
 def _attribute(
-    alarms: list[Alarm], cohorts: Mapping[str, frozenset[str]], change: Callable[[Alarm, int], float]
+    alarms: list[Alarm],
+    cohorts: Mapping[str, frozenset[str]],
+    change: Callable[[Alarm, int], float],
+    alike: Callable[[Alarm], bool],
 ) -> Iterable[tuple[Alarm, list[Alarm], list[Alarm]]]:
     """Yield the causes among one feature's alarms, each with what follows from it and what stands out against it."""
     component = Counter(alarm.component for alarm in alarms).most_common(1)[0][0]
@@ -148,7 +175,7 @@ def _attribute(
     if not groups:
         yield from ([(fleet[0], devices, [])] if fleet else [(device, [], []) for device in devices])
         return
-    if fleet and size[fleet[0].key] >= SHARE_OF_CHANGE * size[groups[0].key]:
+    if fleet and alike(fleet[0]):
         yield fleet[0], groups + devices, []
         return
     weak = [alarm for alarm in groups if size[alarm.key] < SHARE_OF_CHANGE * size[groups[0].key]]

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from shoal_server.drift.layout import Flags, Floats, Numbers
 from shoal_server.drift.monitor_state import FLEET_NAME, Field, MonitorState, Scope, Streams
-from shoal_server.drift.pooling import bulk, capped, weighted_mean
+from shoal_server.drift.pooling import bulk, capped, residual_widening, weighted_mean
 from shoal_server.drift.scores import COMPONENTS, CONTRASTS, Basis
 from shoal_server.drift.sequential import (
     BASELINE_WINDOWS,
@@ -52,7 +52,7 @@ WARM_UP = 12
 _CONTRASTS = slice(0, CONTRASTS)
 _RATES = slice(CONTRASTS, COMPONENTS)
 _LEVELS: Mapping[Scope, Level] = {Scope.FLEET: FLEET, Scope.COHORT: COHORT, Scope.DEVICE: DEVICE}
-_MOST = 1e4
+_MOST = 100.0
 """R is bounded at so many times its threshold, so that an alarm ends some windows after its cause."""
 
 
@@ -172,8 +172,9 @@ class _Step:
         if len(known) >= self.rules.min_devices:
             inside = bulk(devices.own[known], devices.excluded[known])
             fleet = weighted_mean(devices.change[known], devices.weights[known], inside)
-            self._pooled(Scope.FLEET, FLEET_NAME, known, inside, np.zeros_like(fleet))
-            self._cohorts(known, fleet)
+            whole = np.ones_like(fleet)
+            self._pooled(Scope.FLEET, FLEET_NAME, known, inside, fleet=0 * whole, widened=whole)
+            self._cohorts(known, inside, fleet)
         residual = devices.change if fleet is None else devices.change - fleet
         if len(ready):
             at, rows = devices.at[ready], devices.rows[ready]
@@ -201,16 +202,37 @@ class _Step:
         excluded = np.broadcast_to(self.bucket.excluded[judged][..., None], change.shape)
         return _Scored(names, at, x, rows, capped(rows), change, own, excluded, streams.windows[at].copy())
 
-    def _cohorts(self, known: npt.NDArray[np.int64], fleet: Floats) -> None:
-        names = self.devices.names
+    def _cohorts(self, known: npt.NDArray[np.int64], bulk_of_fleet: Flags, fleet: Floats) -> None:
+        names, weights = self.devices.names, self.devices.weights
+        in_bulk = np.zeros(self.devices.own.shape, dtype=np.bool_)
+        in_bulk[known] = bulk_of_fleet
         for name, devices in sorted(self.bucket.cohorts.items()):
             members = np.array([place for place in known.tolist() if names[place] in devices], dtype=np.int64)
             if min(len(members), len(known) - len(members)) >= self.rules.min_cohort:
                 inside = bulk(self.devices.own[members], self.devices.excluded[members])
-                self._pooled(Scope.COHORT, name, members, inside, fleet)
+                widened = residual_widening(weights, members=members, inside=inside, fleet=in_bulk)
+                self._pooled(Scope.COHORT, name, members, inside, fleet=fleet, widened=widened)
 
-    def _pooled(self, scope: Scope, name: str, members: npt.NDArray[np.int64], inside: Flags, fleet: Floats) -> None:
-        """Learn or judge the fleet or a cohort: the devices `members`, of whom those `inside` are its bulk."""
+    def _pooled(
+        self,
+        scope: Scope,
+        name: str,
+        members: npt.NDArray[np.int64],
+        inside: Flags,
+        *,
+        fleet: Floats,
+        widened: Floats,
+    ) -> None:
+        """Learn or judge the fleet or a cohort.
+
+        Args:
+            scope: Fleet or cohort.
+            name: Of the scope.
+            members: Places of its devices.
+            inside: Which of them are its bulk, shape (members, F, 6).
+            fleet: Change that is taken off, shape (F, 6).
+            widened: Standard deviation of the residual over that of the baseline's, shape (F, 6).
+        """
         streams, devices = self.state.level(scope), self.devices
         at = streams.positions([name])
         place = int(at[0])
@@ -233,7 +255,8 @@ class _Step:
             means = self.state.devices.values[devices.at[members], Field.MEAN]
             before = weighted_mean(means[..., _RATES], weights, inside[..., _RATES])
             z = np.empty_like(residual)
-            z[..., _CONTRASTS] = self._contrasts(streams, at, residual, rows, windows=streams.windows[at])
+            narrowed = residual / widened
+            z[..., _CONTRASTS] = self._contrasts(streams, at, narrowed, rows, windows=streams.windows[at])
             z[..., _RATES] = self._rates(streams, at, x[None][..., _RATES], rows, before=before[None])
             self._update(scope, at, z, change[None])
 

@@ -7,6 +7,7 @@ at most twice the median device's, and of five or more devices the most extreme 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from shoal_server.drift.layout import Flags, Floats, Numbers
 
@@ -76,6 +77,32 @@ def weighted_mean(values: Floats, weights: Floats, chosen: Flags) -> Floats:
     shape = (-1,) + (1,) * (values.ndim - 1)
     counted = np.where(chosen, weights.reshape(shape), 0.0)
     return np.asarray((values * counted).sum(axis=0) / np.maximum(counted.sum(axis=0), 1e-300))
+
+
+def residual_widening(weights: Floats, *, members: npt.NDArray[np.int64], inside: Flags, fleet: Flags) -> Floats:
+    """Return how much wider a cohort's residual varies than in a baseline in which all devices were in the bulk.
+
+    A residual is the cohort's mean less the fleet's. While the cohort is part of the fleet, part of it cancels; once
+    its devices are left out of the bulk, nothing does. For devices of equal variance per weight::
+
+        variance ~ 1/W_cohort + 1/W_fleet - 2 W_both / (W_cohort W_fleet)
+
+    Args:
+        weights: Of all devices, shape (D,).
+        members: Places of the cohort's devices, M of them.
+        inside: Which of those are the cohort's bulk, shape (M, ...).
+        fleet: Which of all devices are the fleet's bulk, shape (D, ...).
+
+    Returns:
+        Ratio of standard deviations, at least 1, shape (...).
+    """
+    mine = weights[members].reshape((-1,) + (1,) * (inside.ndim - 1))
+    cohort = np.maximum((mine * inside).sum(axis=0), 1e-300)
+    whole = np.maximum((weights.reshape((-1,) + (1,) * (fleet.ndim - 1)) * fleet).sum(axis=0), 1e-300)
+    both = (mine * (inside & fleet[members])).sum(axis=0)
+    now = 1 / cohort + 1 / whole - 2 * both / (cohort * whole)
+    usual = 1 / weights[members].sum() - 1 / max(float(weights.sum()), 1e-300)
+    return np.asarray(np.sqrt(np.maximum(now / max(usual, 1e-300), 1.0)))
 
 
 def _median(values: Floats, counted: Flags) -> Floats:

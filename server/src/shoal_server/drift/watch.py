@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal_protocol.profile.reference import Reference
-from shoal_server.drift.alarms import Alarm, AlarmKey, AlarmState, change_of, latch
+from shoal_server.drift.alarms import Alarm, AlarmKey, AlarmState, change_of, latch, still_crossed
 from shoal_server.drift.effects import Gap, deployment_gap, design_effect
 from shoal_server.drift.layout import Floats, Layout
-from shoal_server.drift.localise import Finding, excluded_by, localise
+from shoal_server.drift.localise import Finding, changed_alike, excluded_by, localise
 from shoal_server.drift.monitor import Bucket, Rules, observe, whole_baseline
-from shoal_server.drift.monitor_state import FLEET_NAME, MonitorState, Scope
+from shoal_server.drift.monitor_state import FLEET_NAME, Field, MonitorState, Scope
 from shoal_server.drift.pooling import capped
 from shoal_server.drift.scores import Basis
 
@@ -123,7 +123,7 @@ class Watch:
         self.localise(layout, cohorts)
         self.watermark = index
         self._fade_in(counts, rules)
-        return [*self._ripe(index, rules), *self._gap(yardstick, rules)]
+        return [*self._ripe(index, layout, rules), *self._gap(yardstick, rules)]
 
     def localise(self, layout: Layout, cohorts: Mapping[str, frozenset[str]]) -> None:
         """Find out what explains the open alarms."""
@@ -131,7 +131,10 @@ class Watch:
         def change(alarm: Alarm, component: int) -> float:
             return float(change_of(self.state, alarm, layout)[component])
 
-        self.findings = localise(self.alarms, cohorts=cohorts, change=change) if self.alarms else []
+        def alike(alarm: Alarm) -> bool:
+            return self._alike(alarm, layout)
+
+        self.findings = localise(self.alarms, cohorts=cohorts, change=change, alike=alike) if self.alarms else []
 
     def told(self, finding: Finding, alert_key: str) -> None:
         """Note that an alert tells of a finding."""
@@ -150,14 +153,28 @@ class Watch:
         """Return when a bucket began, seconds since the epoch."""
         return bucket * self.bucket_ms / 1000
 
-    def _ripe(self, index: int, rules: Rules) -> list[Notice]:
-        """Return the findings with news: alarms old enough that their cause is told right, and not told yet."""
+    def _ripe(self, index: int, layout: Layout, rules: Rules) -> list[Notice]:
+        """Return the findings with news: alarms old enough that their cause is told right, and not told yet.
+
+        Alarms that only latch don't make news, or else those that followed from a cause would be told when it ends.
+        Nor do those of a fleet while some cohorts have not changed: then one that is not alarmed yet has.
+        """
 
         def news(alarm: Alarm) -> bool:
-            ripe = index >= alarm.raised + rules.confirm
-            return ripe and alarm.state is AlarmState.LATCHED and alarm.key not in self.alert_keys
+            if alarm.key in self.alert_keys or alarm.state is not AlarmState.LATCHED:
+                return False
+            if index < alarm.raised + rules.confirm or not still_crossed(self.state, alarm, layout, rules):
+                return False
+            return alarm.scope is not Scope.FLEET or self._alike(alarm, layout)
 
         return [Notice(finding=finding) for finding in self.findings if any(news(alarm) for alarm in finding.alarms)]
+
+    def _alike(self, alarm: Alarm, layout: Layout) -> bool:
+        at = layout.names.index(alarm.feature)
+        cohorts = self.state.cohorts
+        heard = cohorts.latest >= self.state.fleet.latest.max(initial=0)
+        changes = cohorts.values[heard, Field.CHANGE, at, alarm.component]
+        return changed_alike(float(change_of(self.state, alarm, layout)[alarm.component]), changes.tolist())
 
     def _fade_in(self, counts: Counts, rules: Rules) -> None:
         judged = counts.rows >= rules.min_rows

@@ -148,6 +148,12 @@ def test_an_alarm_latches_and_ends_some_windows_after_its_cause(watched: Watched
     assert len(watched.told) == 1
 
 
+def test_when_a_site_recovers_its_devices_are_not_told_of_one_by_one(watched: Watched) -> None:
+    watched.run(20, alike(watched.fleet.members("site=s1"), {"normal": 3.0, "gaps": 3.0})).run(40)
+    assert {(finding.scope, finding.name) for finding in watched.told} == {(Scope.COHORT, "site=s1")}
+    assert watched.watch.alarms == {}
+
+
 def test_a_forger_with_a_huge_count_moves_nothing(watched: Watched) -> None:
     def forge(cells: np.ndarray, rows: np.ndarray) -> None:
         cells[0] = 0
