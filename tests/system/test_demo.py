@@ -44,7 +44,8 @@ def test_the_whole_story_comes_true_and_leaves_nothing_behind(tmp_path: Path) ->
     assert left_behind(tmp_path) == []
 
 
-def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
     with subprocess.Popen(
         [*DEMO, "--devices", "9"],
         stdout=subprocess.PIPE,
@@ -59,7 +60,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
                 break
         assert left_behind(tmp_path) != [], "the show had not begun"
         time.sleep(0.5)
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, number)
         rest = process.stdout.read()
         assert process.wait(timeout=60) == 0, rest
     assert "Traceback" not in rest

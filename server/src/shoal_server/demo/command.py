@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 
@@ -28,6 +29,8 @@ def demo(*, headless: bool, asserting: bool, devices: int, listen: str) -> None:
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before onnxruntime is imported by an agent or the converter
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # also when started in the background by a script
+        signal.signal(number, signal.default_int_handler)
     _check_parts()
     from shoal_server.demo.narrator import Narrator  # noqa: PLC0415 - heavy
     from shoal_server.demo.stage import Stage  # noqa: PLC0415 - as above
