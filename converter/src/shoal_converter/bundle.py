@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shoal_converter.oci_layout import Layout, read_layout, write_layout
 from shoal_protocol.bundle.assembly import build_manifest
@@ -21,6 +21,9 @@ from shoal_protocol.canonical import canonical_bytes, sha256_digest
 from shoal_protocol.errors import ContentError
 from shoal_protocol.profile.reference import Reference, parse_reference
 from shoal_protocol.refs import Ref
+
+if TYPE_CHECKING:
+    from shoal_converter.pushing import Pushed
 
 STATEMENT_MEDIA_TYPE = "application/vnd.in-toto+json"
 _EMPTY = b"{}"
@@ -173,16 +176,24 @@ class Bundle:
         write_layout(self.layout(), path, force=force)
         return path
 
-    def push(self, url: str, *, token: str | None = None, progress: Callable[[str], None] | None = None) -> Any:
+    def push(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        ca: str | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> Pushed:
         """Upload it to a registry.
 
         Args:
             url: Of the Shoal server, or of any OCI registry.
             token: Of a releaser; for another registry ``user:password``.
+            ca: File of the certificate authority to trust.
             progress: Called with one line for each thing done.
 
         Returns:
-            A `shoal_converter.pushing.Pushed`: what was sent, and what signed it.
+            What was sent, and what signed it.
 
         Raises:
             RegistryError: The registry can't be reached.
@@ -190,7 +201,7 @@ class Bundle:
         """
         from shoal_converter.pushing import push  # noqa: PLC0415 - needs an HTTP client only here
 
-        return push(self, url, token=token, progress=progress)
+        return push(self, url, token=token, ca=ca, progress=progress)
 
     def summary(self) -> list[tuple[str, str]]:
         """Return what a person wants to know, as rows of a table."""

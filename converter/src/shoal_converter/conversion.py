@@ -1,21 +1,21 @@
 """One conversion: a fitted estimator and a sample in, canonical ONNX that provably answers alike out.
 
-Owns the order of attempts. A graph is exported in float32, in double, or in double up to its last step (see
-`onnx_graph.joining`), its columns apart or joined; the first attempt that passes parity on the sample is the result.
+Owns the judgement. `attempts` says in which ways to export; the first that passes parity on the sample is the result.
 When none does and the sample holds numbers that float32 can't, inputs in double are tried. None passes: the best one's
 report goes into the error, with the first step at which it parts from the source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
+from shoal_converter.attempts import Attempt, attempts, flat_steps
 from shoal_converter.domain.parity import ParityReport, Tolerance, compare
 from shoal_converter.errors import ParityError, UnsupportedModelError
 from shoal_converter.onnx_graph.canonical import canonical_onnx
@@ -30,7 +30,7 @@ from shoal_converter.onnx_graph.interface import (
 from shoal_converter.onnx_graph.joining import join
 from shoal_converter.onnx_runtime import Runner, RuntimeRefusedError
 from shoal_converter.sample import Column, Sample, make_sample
-from shoal_converter.sources.estimator import Answer, answers, first_step, last_step, steps
+from shoal_converter.sources.estimator import Answer, answers, last_step
 from shoal_converter.sources.sklearn_export import export
 from shoal_protocol.bundle.schema import OutputSpec
 
@@ -38,33 +38,7 @@ Array = npt.NDArray[Any]
 Options = Mapping[int, Mapping[str, Any]]
 
 _PROBE_ROWS = 32
-Floats = Literal["float32", "float64", "mixed"]
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One way to export.
-
-    Attributes:
-        floats: How floats are computed; ``mixed``: in double up to the last step, that one in float32.
-        integers: Inner type of integer columns.
-        joined: Whether a data frame's columns become one inner tensor.
-    """
-
-    floats: Floats = "float32"
-    integers: Literal["int64", "float"] = "int64"
-    joined: bool = False
-
-    def inner_dtype(self, dtype: str) -> str:
-        """Return the inner type of a column."""
-        if dtype in {"float32", "float64"} or (dtype == "int64" and self.integers == "float"):
-            return "float32" if self.floats == "float32" else "float64"
-        return dtype
-
-    @property
-    def name(self) -> str:
-        """Short text for reports."""
-        return self.floats + ("" if self.integers == "int64" else "-numbers") + ("-joined" if self.joined else "")
+_FEW_ATTEMPTS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,25 +86,29 @@ def convert_rows(
         ParityError: Every graph answers otherwise than the source.
         SampleError: The sample doesn't fit the model.
     """
-    if not float64_inputs:
-        sample = make_sample(data, model=model)
-        try:
-            return sample, convert(model, sample, options=options, tolerance=tolerance)
-        except ParityError:
-            feature = lost_precision(sample)
-            if feature is None:
-                raise
-            if progress is not None:
-                progress(f"float32 inputs give other answers ({feature!r} loses most precision); trying float64 inputs")
-            failed = sample
-        double = make_sample(failed.source, model=model, float_dtype="float64")
+    if float64_inputs:
+        double = make_sample(data, model=model, float_dtype="float64")
         return double, convert(model, double, options=options, tolerance=tolerance)
-    sample = make_sample(data, model=model, float_dtype="float64")
-    return sample, convert(model, sample, options=options, tolerance=tolerance)
+    sample = make_sample(data, model=model)
+    feature = lost_precision(sample)
+    if feature is None:
+        return sample, convert(model, sample, options=options, tolerance=tolerance)
+    try:  # what float32 can't hold is rarely cured by the later attempts, which cost as much as the first
+        return sample, convert(model, sample, options=options, tolerance=tolerance, most=_FEW_ATTEMPTS)
+    except ParityError:
+        if progress is not None:
+            progress(f"float32 inputs give other answers ({feature!r} loses most precision); trying float64 inputs")
+    double = make_sample(data, model=model, float_dtype="float64")
+    return double, convert(model, double, options=options, tolerance=tolerance)
 
 
 def convert(
-    model: Any, sample: Sample, *, options: Options | None = None, tolerance: Tolerance | None = None
+    model: Any,
+    sample: Sample,
+    *,
+    options: Options | None = None,
+    tolerance: Tolerance | None = None,
+    most: int | None = None,
 ) -> Conversion:
     """Convert a fitted estimator and prove it on the sample.
 
@@ -139,6 +117,7 @@ def convert(
         sample: Rows in both forms.
         options: skl2onnx's, ``{id(estimator): {...}}``.
         tolerance: What counts as equal.
+        most: Stop when so many graphs ran and none was equal.
 
     Raises:
         UnsupportedModelError: No attempt gives a graph that runs.
@@ -149,6 +128,7 @@ def convert(
     truth = answers(model, sample.source)
     best: Conversion | None = None
     refusal: UnsupportedModelError | None = None
+    ran = 0
     for attempt in attempts(model, sample):
         try:
             conversion = _try(model, sample, truth, attempt, options=options, tolerance=tolerance)
@@ -157,48 +137,14 @@ def convert(
             continue
         if conversion.report.passed:
             return conversion
+        ran += 1
         if best is None or conversion.report.rows_off < best.report.rows_off:
             best = conversion
+        if ran == most:
+            break
     if best is None:
         raise refusal or UnsupportedModelError(type(model).__name__, "no way to export it", "report it with the model")
     raise _parity_error(model, sample, best, options)
-
-
-def attempts(model: Any, sample: Sample) -> Iterator[Attempt]:
-    """Yield the ways to export, the likeliest to be exact first."""
-    trees = any(_is_tree(step) for _, step in steps(model))
-    order: tuple[Floats, ...] = ("float32", "float64")
-    if len(_flat_steps(model)) > 1:
-        order = ("mixed", "float64", "float32") if trees else ("float32", "mixed", "float64")
-        if any("HistGradientBoosting" in type(step).__name__ for _, step in steps(model)):
-            order = ("float64", "mixed", "float32")  # these compare in float64
-    if any(column.dtype == "float64" for column in sample.columns):
-        order = tuple(sorted(order, key=lambda floats: floats != "float64"))
-    apart = _wants_columns(model, sample)
-    integers = any(column.dtype == "int64" for column in sample.columns)
-    if sample.form == "frame" and not apart:
-        for floats in order:
-            yield Attempt(floats, "float", joined=True)
-        return
-    for floats in order:
-        yield Attempt(floats)
-    if integers:
-        for floats in order:
-            yield Attempt(floats, "float")
-
-
-def _is_tree(step: Any) -> bool:
-    return any(word in type(step).__name__ for word in ("Tree", "Forest", "Boosting"))
-
-
-def _wants_columns(model: Any, sample: Sample) -> bool:
-    """Tell whether the first step tells columns apart, or their types can't be joined into one tensor."""
-    kinds = {column.dtype == "string" for column in sample.columns}
-    return hasattr(first_step(model), "transformers_") or _has_column_transformer(model) or len(kinds) > 1
-
-
-def _has_column_transformer(model: Any) -> bool:
-    return any(hasattr(step, "transformers_") for _, step in steps(model))
 
 
 def _inner_inputs(sample: Sample, attempt: Attempt) -> list[InnerInput]:
@@ -260,26 +206,11 @@ def _try(
     return Conversion(raw, attempt, report, specs, source, found)
 
 
-def _flat_steps(model: Any) -> list[tuple[str, Any]]:
-    """Return a pipeline's steps, those of a pipeline at its end included; one step for any other estimator."""
-    model = getattr(model, "best_estimator_", model)
-    if not hasattr(model, "steps"):
-        return [("model", model)]
-    named = [(name, step) for name, step in model.steps if step is not None and step != "passthrough"]
-    if not named:
-        return [("model", model)]
-    *before, (name, last) = named
-    after = (
-        [(f"{name}.{inner}", step) for inner, step in _flat_steps(last)] if hasattr(last, "steps") else [(name, last)]
-    )
-    return [*before, *after]
-
-
 def _export_mixed(model: Any, widths: list[tuple[str, str, int]], options: Options | None) -> onnx.ModelProto:
     """Export the steps before the last in double, the last in float32, and join them."""
     from sklearn.pipeline import Pipeline  # noqa: PLC0415 - heavy
 
-    *before, (_, last) = _flat_steps(model)
+    *before, (_, last) = flat_steps(model)
     first = export(Pipeline(before), widths, options)
     second = export(last, [("rows", "float32", _width(first))], options)
     return join(first, second)

@@ -131,7 +131,8 @@ def _read(read: Read) -> Layout:
     entries = index.get("manifests")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ContentError("index.json names no manifests")
-    bundles = [entry for entry in entries if entry.get("artifactType") == ARTIFACT_TYPE]
+    untyped = [entry for entry in entries if not entry.get("artifactType")]  # as other tools write them
+    bundles = [entry for entry in entries if entry.get("artifactType") == ARTIFACT_TYPE] or untyped
     if len(bundles) != 1:
         raise ContentError(f"the layout holds {len(bundles)} bundles, expected exactly one")
     manifest = _blob(read, str(bundles[0].get("digest")), _MOST_INDEX_BYTES)

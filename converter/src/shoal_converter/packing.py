@@ -50,6 +50,7 @@ Array = npt.NDArray[Any]
 Progress = Callable[[str], None]
 
 _MOST_REFERENCE_ROWS = 100_000
+_FEW_ROWS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +154,8 @@ def pack(
         progress=tell,
     )
     tell(f"parity: {conversion.report.sentence()}")
+    if rows.rows < _FEW_ROWS:
+        tell(f"{rows.rows} rows prove little, and are a weak reference for drift: give {_FEW_ROWS} or more")
     tell("measuring the reference and the importance of features")
     older = Bundle.open(parent) if isinstance(parent, (str, Path)) else parent
     work = _Work(model, rows, truth, conversion, older, options)

@@ -130,14 +130,16 @@ class Fake:
             return httpx2.Response(202, headers={"Location": "/v2/iris/blobs/uploads/1?state=a"})
         if method == "PATCH":
             self.patches += 1
-            if self.patches == self.break_after:
-                raise httpx2.ReadError("cut", request=request)
             start = int(request.headers["Content-Range"].partition("-")[0])
             if start != len(self.part):
                 return httpx2.Response(
                     416, headers={"Location": "/v2/iris/blobs/uploads/1", "Range": f"0-{len(self.part) - 1}"}
                 )
-            self.part += request.read()
+            content = request.read()
+            if self.patches == self.break_after:
+                self.part += content[: len(content) // 2]
+                raise httpx2.ReadError("cut", request=request)
+            self.part += content
             return httpx2.Response(202, headers={"Location": "/v2/iris/blobs/uploads/1"})
         if "/blobs/uploads/" in path:
             digest = request.url.params["digest"]

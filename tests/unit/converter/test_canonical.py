@@ -107,3 +107,18 @@ def test_graphs_inside_nodes_see_the_outer_names(names: tuple[str, str]) -> None
     found = ort.InferenceSession(raw).run(None, {"x": np.array([-3.0], np.float32), "flag": np.array(True)})[0]
     assert found.tolist() == [-3.0]
     assert raw == canonical_onnx(onnx.load_model_from_string(raw))
+
+
+def test_the_order_of_attributes_does_not_count() -> None:
+    def gemm(*, backwards: bool) -> onnx.ModelProto:
+        node = helper.make_node("Gemm", ["x", "x"], ["value"], alpha=0.5, beta=2.0, transB=1)
+        if backwards:
+            attributes = list(node.attribute)[::-1]
+            del node.attribute[:]
+            node.attribute.extend(attributes)
+        info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, None]) for name in ("x", "value")]
+        graph = helper.make_graph([node], "g", info[:1], info[1:])
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+    assert gemm(backwards=True).SerializeToString() != gemm(backwards=False).SerializeToString()
+    assert canonical_onnx(gemm(backwards=True)) == canonical_onnx(gemm(backwards=False))

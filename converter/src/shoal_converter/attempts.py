@@ -1,0 +1,95 @@
+"""In which ways to export a model, the likeliest to be exact first.
+
+A graph is exported in float32, in double, or in double up to its last step (see `onnx_graph.joining`); a data frame's
+columns stay apart or are joined into one tensor. Pure: looks at the estimator and at the sample's types, runs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from shoal_converter.sample import Sample
+from shoal_converter.sources.estimator import first_step, steps
+
+Floats = Literal["float32", "float64", "mixed"]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One way to export.
+
+    Attributes:
+        floats: How floats are computed; ``mixed``: in double up to the last step, that one in float32.
+        integers: Inner type of integer columns.
+        joined: Whether a data frame's columns become one inner tensor.
+    """
+
+    floats: Floats = "float32"
+    integers: Literal["int64", "float"] = "int64"
+    joined: bool = False
+
+    def inner_dtype(self, dtype: str) -> str:
+        """Return the inner type of a column."""
+        if dtype in {"float32", "float64"} or (dtype == "int64" and self.integers == "float"):
+            return "float32" if self.floats == "float32" else "float64"
+        return dtype
+
+    @property
+    def name(self) -> str:
+        """Short text for reports."""
+        return self.floats + ("" if self.integers == "int64" else "-numbers") + ("-joined" if self.joined else "")
+
+
+def attempts(model: Any, sample: Sample) -> Iterator[Attempt]:
+    """Yield the ways to export, the likeliest to be exact first."""
+    trees = any(_is_tree(step) for _, step in steps(model))
+    histogram = any("HistGradientBoosting" in type(step).__name__ for _, step in steps(model))
+    double = any(column.dtype == "float64" for column in sample.columns)
+    order: tuple[Floats, ...] = ("float64", "float32") if double else ("float32", "float64")
+    if len(flat_steps(model)) > 1:
+        if histogram or (double and not trees):  # histogram-based trees compare in float64, the others in float32
+            order = ("float64", "mixed", "float32")
+        else:
+            order = ("mixed", "float64", "float32") if trees else ("float32", "mixed", "float64")
+    apart = _wants_columns(model, sample)
+    integers = any(column.dtype == "int64" for column in sample.columns)
+    if sample.form == "frame" and not apart:
+        for floats in order:
+            yield Attempt(floats, "float", joined=True)
+        return
+    for floats in order:
+        yield Attempt(floats)
+    if integers:
+        for floats in order:
+            yield Attempt(floats, "float")
+
+
+def _is_tree(step: Any) -> bool:
+    return any(word in type(step).__name__ for word in ("Tree", "Forest", "Boosting"))
+
+
+def _wants_columns(model: Any, sample: Sample) -> bool:
+    """Tell whether the first step tells columns apart, or their types can't be joined into one tensor."""
+    kinds = {column.dtype == "string" for column in sample.columns}
+    return hasattr(first_step(model), "transformers_") or _has_column_transformer(model) or len(kinds) > 1
+
+
+def _has_column_transformer(model: Any) -> bool:
+    return any(hasattr(step, "transformers_") for _, step in steps(model))
+
+
+def flat_steps(model: Any) -> list[tuple[str, Any]]:
+    """Return a pipeline's steps, those of a pipeline at its end included; one step for any other estimator."""
+    model = getattr(model, "best_estimator_", model)
+    if not hasattr(model, "steps"):
+        return [("model", model)]
+    named = [(name, step) for name, step in model.steps if step is not None and step != "passthrough"]
+    if not named:
+        return [("model", model)]
+    *before, (name, last) = named
+    after = (
+        [(f"{name}.{inner}", step) for inner, step in flat_steps(last)] if hasattr(last, "steps") else [(name, last)]
+    )
+    return [*before, *after]
