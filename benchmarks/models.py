@@ -79,9 +79,9 @@ def spec() -> ProfileSpec:
     )
 
 
-def bundle(model: bytes, *, with_spec: bool = True) -> tuple[str, dict[str, bytes]]:
-    """Return a bundle of a model as digest and blobs."""
-    schema = linear_schema(FEATURES, CLASSES)
+def bundle(model: bytes, *, with_spec: bool = True, missing: str = "refused") -> tuple[str, dict[str, bytes]]:
+    """Return a bundle of a model as digest and blobs; like most models it refuses missing values."""
+    schema = linear_schema(FEATURES, CLASSES, missing=missing)
     return make_bundle(model, schema, spec=spec() if with_spec else None, golden={"x": sample(8)})
 
 

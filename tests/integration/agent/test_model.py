@@ -150,6 +150,22 @@ def test_an_input_that_does_not_fit_is_refused_in_words(inputs: dict[str, Any], 
     assert (summary.refused, summary.errors, summary.calls) == (1, 0, 1)
 
 
+@pytest.mark.parametrize("features", [4, 5000])
+def test_missing_values_are_refused_where_the_bundle_says_so_on_every_path(features: int) -> None:
+    model = load(make_bundle(linear_model(features), linear_schema(features, missing="refused")))
+    x = np.zeros((3, features), np.float32)
+    x[1, 2] = np.nan
+    x[2, 1:3] = np.inf, -np.inf  # not missing
+    model.predict({"x": x[:1]})
+    assert model.predict({"x": x[2:]}).bundle == "quality:1.0.0"
+    for rows, row in ((x[1:2], 0), (x, 1)):
+        with pytest.raises(InputError, match=f"'x2' in row {row}: expected a value"):
+            model.predict({"x": rows})
+    with pytest.raises(InputError, match="'x2' in row 0"):
+        model.predict_rows([{f"x{at}": None if at == 2 else 0.5 for at in range(features)}])
+    assert model.observer.close_window().refused == 3
+
+
 def test_a_model_that_fails_is_told_from_an_input_that_does() -> None:
     from onnx import TensorProto, helper
 

@@ -40,11 +40,15 @@ class InputPlan:
     def __init__(self, schema: ModelSchema) -> None:
         self._tensors = {tensor.name: tensor for tensor in schema.tensors}
         self._fields = {field.name: field for field in schema.inputs}
-        self._no_missing = [field for field in schema.inputs if field.missing == "refused"]
+        self._no_missing = _no_missing(schema)
         self._closed = [field for field in schema.inputs if field.categories is not None]
         self._matrices = _matrices(schema)
         self.has_rules = bool(self._no_missing or self._closed)
         """Whether values must be looked at, beyond dtype and shape."""
+        self.has_closed_categories = bool(self._closed)
+        """Whether a feature must be one of a list."""
+        self.no_nan = frozenset(self._no_missing)
+        """Names of the tensors in which a NaN must be looked at."""
 
     def feeds(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         """Make the graph's feeds.
@@ -113,12 +117,10 @@ class InputPlan:
             InputError: There is one; it names feature and row.
         """
         faults: list[Fault] = []
-        for field in self._no_missing:
-            values = _field_values(field, feeds)
-            absent = np.flatnonzero(_is_missing(values))
-            if absent.size:
-                wanted = "a value (this bundle refuses missing ones)"
-                faults.append(Fault(field.name, wanted, "a missing one", _row(absent, values)))
+        for tensor, fields in self._no_missing.items():
+            missing = np.isnan(feeds[tensor])
+            if missing.any():
+                faults.extend(_missing_faults(fields, missing))
         for field in self._closed:
             faults.extend(_category_faults(field, _field_values(field, feeds)))
         if faults:
@@ -267,7 +269,7 @@ def _category_faults(field: FieldSpec, values: Array) -> list[Fault]:
     flat = values.reshape(-1)
     for at, value in enumerate(flat.tolist()):
         text = category_text(value)
-        if text not in known and text != (field.missing_sentinel or "") and text:
+        if text not in known and text != field.missing_sentinel:
             shown = ", ".join(repr(c) for c in sorted(known)[:8]) + (", …" if len(known) > 8 else "")
             return [Fault(field.name, f"one of {shown}", _shown(value), at // max(1, flat.size // max(1, len(values))))]
     return []
@@ -278,16 +280,18 @@ def _field_values(field: FieldSpec, feeds: Mapping[str, Array]) -> Array:
     return array if field.column is None else array.reshape(len(array), -1)[:, field.column]
 
 
-def _is_missing(values: Array) -> npt.NDArray[np.bool_]:
-    if values.dtype.kind == "f":
-        return np.isnan(values)
-    if values.dtype.kind == "O":
-        return np.asarray(values == "", dtype=bool)
-    return np.zeros(values.shape, dtype=bool)
+def _no_missing(schema: ModelSchema) -> dict[str, list[FieldSpec]]:
+    """Return the features that refuse missing values, by tensor; in a tensor only floats can be missing."""
+    floats = {tensor.name for tensor in schema.tensors if tensor.dtype.startswith("float")}
+    refusing = [field for field in schema.inputs if field.missing == "refused" and field.tensor in floats]
+    return {name: [f for f in refusing if f.tensor == name] for name in dict.fromkeys(f.tensor for f in refusing)}
 
 
-def _row(flat_indices: npt.NDArray[np.intp], values: Array) -> int:
-    return int(flat_indices[0]) // max(1, values[:1].size)
+def _missing_faults(fields: Sequence[FieldSpec], missing: npt.NDArray[np.bool_]) -> list[Fault]:
+    rows = missing.reshape(len(missing), -1)
+    wanted = "a value (this bundle refuses missing ones)"
+    absent = [(field, rows if field.column is None else rows[:, field.column : field.column + 1]) for field in fields]
+    return [Fault(f.name, wanted, "a missing one", int(at.any(axis=1).argmax())) for f, at in absent if at.any()]
 
 
 def _shaped(array: Array, tensor: TensorSpec) -> Array:

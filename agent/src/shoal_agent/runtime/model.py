@@ -77,11 +77,11 @@ class LoadedModel:
         self._serials = itertools.count()
         self._names = engine.output_names
         self._exact = [(t.name, np.dtype(t.dtype)) for t in engine.inputs if t.dtype != "string"]
-        self._checks_values = self.plan.has_rules or len(self._exact) < len(engine.inputs)
+        self._has_text = len(self._exact) < len(engine.inputs)
         places = {name: at for at, name in enumerate(self._names)}
         self._taps = [(name, places.get(name)) for name in self.observer.tensors]
         self._thread = _PerThread()
-        self._binds = not self._checks_values and is_eligible(engine) and self._binding_pays()
+        self._binds = not self.plan.has_closed_categories and is_eligible(engine) and self._binding_pays()
 
     @classmethod
     def load(cls, files: BundleFiles, *, variant: str = MODEL_ONNX, threads: int | None = None) -> LoadedModel:
@@ -145,7 +145,7 @@ class LoadedModel:
                 outputs = None
             if outputs is not None:
                 self.observer.answered_row(binding.observed_row(), perf_counter_ns() - start)
-                return Prediction(dict(zip(self._names, outputs, strict=True)), self._identity, next(self._serials))
+                return Prediction(outputs, self._identity, next(self._serials))
         return self._predict_plain(inputs, start)
 
     def predict_rows(self, rows: Sequence[Mapping[str, Any]]) -> Prediction:
@@ -194,12 +194,14 @@ class LoadedModel:
     def _feeds(self, inputs: Mapping[str, Any]) -> Mapping[str, Array]:
         """Return the inputs themselves when they look exact: onnxruntime checks them faster than we could."""
         try:
-            if not self._checks_values and len(inputs) == len(self._exact):
+            if not self._has_text and len(inputs) == len(self._exact):
                 for name, dtype in self._exact:
                     array = inputs.get(name)
                     if type(array) is not np.ndarray or array.dtype is not dtype or not array.size:
                         break
                 else:
+                    if self.plan.has_rules:
+                        self.plan.check_rules(inputs)
                     return inputs
             feeds = self.plan.feeds(inputs)
             empty = [name for name, array in feeds.items() if not array.size]
@@ -235,7 +237,7 @@ class LoadedModel:
     def _bind(self) -> StaticBinding:
         tensors = {tensor.name: zeros(tensor) for tensor in (*self.engine.inputs, *self.engine.outputs)}
         layout = self.observer.layout_for([tensors[name] for name, _ in self._taps])
-        return StaticBinding(self.engine, self.observer.tensors, layout)
+        return StaticBinding(self.engine, self.observer.tensors, layout, no_nan=self.plan.no_nan)
 
     def _binding_pays(self) -> bool:
         try:

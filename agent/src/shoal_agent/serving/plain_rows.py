@@ -62,7 +62,9 @@ def _from_object(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _column(array: npt.NDArray[Any], classes: tuple[str, ...] | None) -> list[Any]:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        array = np.where(np.isfinite(array), array.astype(object), None)  # as in JSON, which has no NaN
+        lost = ~np.isfinite(array)
+        array = array.astype(object)
+        array[lost] = None  # as in JSON, which has no NaN
     if array.ndim == 0:
         return [array.item()]
     flat = array.reshape(len(array), -1)
