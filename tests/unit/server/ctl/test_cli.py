@@ -336,3 +336,18 @@ def test_drift_is_shown_with_place_and_cause(shoalctl: Run, server: FakeServer) 
         (200, {"items": [learning], "next_cursor": None}),
     ]
     assert shoalctl("drift", "show")[1] == "No drift; learning the baseline, window 7 of 48.\n"
+
+
+def test_the_reference_names_every_command() -> None:
+    import click
+
+    from shoal_server.ctl.cli import cli
+
+    text = (Path(__file__).parents[4] / "docs" / "reference" / "shoalctl.md").read_text()
+    context = click.Context(cli)
+    named = []
+    for name in cli.list_commands(context):
+        group = cli.get_command(context, name)
+        named += [f"{name} {leaf}" for leaf in group.commands] if isinstance(group, click.Group) else [name]
+    assert len(named) > 35
+    assert [command for command in named if f"`{command}" not in text] == []
