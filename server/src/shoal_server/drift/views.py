@@ -145,7 +145,8 @@ def contrasts(layout: Layout, a: Floats, b: Floats) -> tuple[Floats, Floats, Num
         effects.append(layout.sums((share_b - share_a) * q))
     effect = np.stack(effects, axis=-1)
     comparable = (rows_a > 1) & (rows_b > 1)
-    variance = (1 / np.maximum(rows_a, 1e-300) + 1 / np.maximum(rows_b, 1e-300)) * rows / np.maximum(rows - 1, 1)
+    n, m = np.where(comparable, rows_a, 2.0), np.where(comparable, rows_b, 2.0)
+    variance = (1 / n + 1 / m) * (n + m) / (n + m - 1)
     z = np.where(comparable[..., None], effect / np.sqrt(variance)[..., None], 0.0)
     return z, effect, np.asarray(np.where(comparable, degrees, 0))
 
