@@ -54,6 +54,9 @@ def test_rows_of_numbers_are_the_same_fast_and_slow() -> None:
     [
         (LINEAR, {"x": np.zeros((2, 3), np.float32)}, [("x", "float32[N, 4]", "float32[2, 3]")]),
         (LINEAR, {"x": np.zeros((2, 4), "<U3")}, [("x", "numbers", "<U3")]),
+        (LINEAR, {"x": np.array([[1, 2, 3, "a"]], object)}, [("x", "numbers", "")]),
+        (LINEAR, {"x": object()}, [("x", "numbers", "object")]),
+        (LINEAR, {"x": [[1, 2], [3]]}, [("x", "numbers", "")]),
         (LINEAR, {"x": np.zeros((2, 4), complex)}, [("x", "numbers", "complex")]),
         (LINEAR, {"y": 1}, [("x0", "float32", "none"), ("x1", "", "none"), ("y", "a feature", "unknown")]),
         (MIXED, {"age": [1], "visits": [1.5], "city": ["a"]}, [("visits", "whole numbers", "numbers")]),

@@ -81,6 +81,17 @@ def test_an_output_without_an_entry_a_row_is_left_out_and_fails_nothing() -> Non
     assert (summary.n, summary.rows, summary.calls) == (0, 3, 1)
 
 
+def test_rows_that_can_not_be_counted_cost_no_answer(caplog: pytest.LogCaptureFixture) -> None:
+    observer = Observer(SPEC)
+    observer.answered(arrays(3), 3, FAST)
+    counter = observer._counter
+    assert counter is not None
+    counter._categorical = [(9, 0, 4, lambda array: array)]  # a tap that is not there
+    summary = observer.close_window()
+    assert (summary.n, summary.rows, summary.profile.cells.sum()) == (0, 3, 0)
+    assert "3 rows could not be counted" in caplog.text
+
+
 def test_pending_rows_are_bounded() -> None:
     observer = Observer(SPEC)
     for _ in range(BLOCK_ROWS * 2):

@@ -12,22 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shoal_agent.runtime.conversion import Array, converted, dtype_name, numpy_dtype, shown
 from shoal_agent.runtime.errors import Fault, InputError
 from shoal_protocol.bundle.schema import FieldSpec, ModelSchema, TensorSpec
 from shoal_protocol.profile.grid import category_text
 
-Array = npt.NDArray[Any]
-
 _NUMBERS = frozenset({float, int, type(None)})
-_KINDS = {
-    "f": "numbers",
-    "i": "whole numbers",
-    "u": "whole numbers",
-    "b": "true or false",
-    "O": "text",
-    "U": "text",
-    "S": "text",
-}
 
 
 class InputPlan:
@@ -102,7 +92,7 @@ class InputPlan:
             InputError: The inputs do not fit; if they do, nothing happens.
         """
         faults = [
-            Fault(name, _wanted(self._tensors[name]), f"{_dtype_name(array)}{list(array.shape)}")
+            Fault(name, _wanted(self._tensors[name]), f"{dtype_name(array)}{list(array.shape)}")
             for name, array in inputs.items()
             if name in self._tensors and not _fits(array, self._tensors[name])
         ]
@@ -131,7 +121,7 @@ class InputPlan:
         feeds: dict[str, Array] = {}
         for name, tensor in self._tensors.items():
             sentinel = next((f.missing_sentinel for f in self._fields.values() if f.tensor == name), None)
-            array = _converted(name, inputs[name], tensor.dtype, sentinel, faults)
+            array = converted(name, inputs[name], tensor.dtype, sentinel, faults)
             if array is not None:
                 feeds[name] = _shaped(array, tensor)
         self._finish(feeds, faults)
@@ -143,7 +133,7 @@ class InputPlan:
             raise InputError(faults, hint=self._names_hint())
         arrays: dict[str, Array] = {}
         for name, field in self._fields.items():
-            array = _converted(name, inputs[name], self._tensors[field.tensor].dtype, field.missing_sentinel, faults)
+            array = converted(name, inputs[name], self._tensors[field.tensor].dtype, field.missing_sentinel, faults)
             if array is not None:
                 arrays[name] = array
         counts = {len(array) if array.ndim else 0 for array in arrays.values()}
@@ -161,7 +151,7 @@ class InputPlan:
             return _shaped(arrays[parts[0].name], tensor)
         rows = len(arrays[parts[0].name]) if parts else 1
         width = 1 + max((field.column or 0 for field in parts), default=0)
-        whole = np.zeros((rows, width), dtype=_numpy_dtype(tensor.dtype))
+        whole = np.zeros((rows, width), dtype=numpy_dtype(tensor.dtype))
         for field in parts:
             whole[:, field.column or 0] = arrays[field.name].reshape(rows)
         return whole
@@ -184,8 +174,8 @@ class InputPlan:
 
     def _names_hint(self) -> str:
         names = list(self._fields)
-        shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-        return f"the features are: {shown}; the tensors: {', '.join(self._tensors)}"
+        some = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+        return f"the features are: {some}; the tensors: {', '.join(self._tensors)}"
 
 
 def _matrices(schema: ModelSchema) -> list[tuple[str, list[str], np.dtype[Any]]] | None:
@@ -195,73 +185,10 @@ def _matrices(schema: ModelSchema) -> list[tuple[str, list[str], np.dtype[Any]]]
         parts = {field.column: field.name for field in schema.inputs if field.tensor == tensor.name}
         order = list(range(len(parts)))
         is_table = len(tensor.shape) == 2 and tensor.shape[1] == len(parts) and set(parts) == set(order)
-        if not is_table or _numpy_dtype(tensor.dtype).kind != "f":
+        if not is_table or numpy_dtype(tensor.dtype).kind != "f":
             return None
-        found.append((tensor.name, [parts[at] for at in order], _numpy_dtype(tensor.dtype)))
+        found.append((tensor.name, [parts[at] for at in order], numpy_dtype(tensor.dtype)))
     return found
-
-
-def _converted(name: str, values: Any, dtype: str, sentinel: str | None, faults: list[Fault]) -> Array | None:
-    """Return an array of the wanted dtype; or none, with what is wrong added to the faults."""
-    wanted = _numpy_dtype(dtype)
-    if isinstance(values, np.ndarray) and values.dtype == wanted and dtype != "string":
-        return values
-    try:
-        array = values if isinstance(values, np.ndarray) else _from_list(values, wanted)
-    except (TypeError, ValueError, OverflowError):
-        faults.append(_element_fault(name, values, wanted))
-        return None
-    if dtype == "string":
-        return _texts(name, array, sentinel, faults)
-    if array.dtype.kind == "O":  # numbers with None among them
-        return _converted(name, _from_list(array.tolist(), wanted), dtype, sentinel, faults) if array.size else None
-    if not np.can_cast(array.dtype, wanted, "same_kind"):
-        faults.append(Fault(name, _kind_name(wanted), f"{_kind_name(array.dtype)} ({array.dtype})"))
-        return None
-    if wanted.kind in "iu" and array.size and array.dtype != wanted:
-        limits = np.iinfo(wanted)
-        if int(array.min()) < limits.min or int(array.max()) > limits.max:
-            faults.append(Fault(name, f"{limits.min} to {limits.max} ({wanted})", f"{array.min()} to {array.max()}"))
-            return None
-    with np.errstate(over="ignore"):  # beyond float32 is infinite, which grids and models know
-        return array.astype(wanted)
-
-
-def _from_list(values: Any, wanted: np.dtype[Any]) -> Array:
-    if wanted.kind == "O":
-        return np.asarray(values, dtype=object)
-    plain = np.asarray(values)
-    if plain.dtype.kind == "O":
-        if wanted.kind != "f":
-            raise TypeError("a missing value among whole numbers")
-        plain = np.asarray(values, dtype=wanted)  # None becomes NaN
-    if plain.dtype.kind in "USO" or (plain.size and (plain.dtype.kind == "b") != (wanted.kind == "b")):
-        raise TypeError(f"expected {wanted}")
-    return plain if plain.size else plain.astype(wanted)
-
-
-def _element_fault(name: str, values: Any, wanted: np.dtype[Any]) -> Fault:
-    """Name the first value that is of a wrong type."""
-    allowed: tuple[type, ...] = {"f": (int, float), "i": (int,), "u": (int,), "b": (bool,)}.get(wanted.kind, (str,))
-    for at, value in enumerate(values if isinstance(values, (list, tuple)) else ()):
-        if value is None and wanted.kind == "f":
-            continue
-        if isinstance(value, bool) != (wanted.kind == "b") or not isinstance(value, (*allowed, list, tuple)):
-            return Fault(name, _kind_name(wanted), _shown(value), at)
-    return Fault(name, f"an array of {_kind_name(wanted)}", _shown(values))
-
-
-def _texts(name: str, array: Array, sentinel: str | None, faults: list[Fault]) -> Array | None:
-    out = np.empty(array.shape, dtype=object)
-    flat = out.reshape(-1)
-    for at, value in enumerate(array.reshape(-1).tolist()):
-        text = sentinel if value is None or value != value else value  # noqa: PLR0124  (NaN is what differs from itself)
-        if not isinstance(text, str):
-            expected = "text" if text is not None else "text (this bundle has no rule for a missing one)"
-            faults.append(Fault(name, expected, _shown(value), at // max(1, array[:1].size)))
-            return None
-        flat[at] = text
-    return out
 
 
 def _category_faults(field: FieldSpec, values: Array) -> list[Fault]:
@@ -270,8 +197,8 @@ def _category_faults(field: FieldSpec, values: Array) -> list[Fault]:
     for at, value in enumerate(flat.tolist()):
         text = category_text(value)
         if text not in known and text != field.missing_sentinel:
-            shown = ", ".join(repr(c) for c in sorted(known)[:8]) + (", …" if len(known) > 8 else "")
-            return [Fault(field.name, f"one of {shown}", _shown(value), at // max(1, flat.size // max(1, len(values))))]
+            some = ", ".join(repr(c) for c in sorted(known)[:8]) + (", …" if len(known) > 8 else "")
+            return [Fault(field.name, f"one of {some}", shown(value), at // max(1, values[:1].size))]
     return []
 
 
@@ -302,9 +229,9 @@ def _shaped(array: Array, tensor: TensorSpec) -> Array:
 
 
 def _fits(array: Array, tensor: TensorSpec) -> bool:
-    if _numpy_dtype(tensor.dtype).kind != ("O" if array.dtype.kind in "OUS" else array.dtype.kind):
+    if numpy_dtype(tensor.dtype).kind != ("O" if array.dtype.kind in "OUS" else array.dtype.kind):
         return False
-    if tensor.dtype != "string" and array.dtype != _numpy_dtype(tensor.dtype):
+    if tensor.dtype != "string" and array.dtype != numpy_dtype(tensor.dtype):
         return False
     if array.ndim != len(tensor.shape):
         return False
@@ -314,21 +241,3 @@ def _fits(array: Array, tensor: TensorSpec) -> bool:
 def _wanted(tensor: TensorSpec) -> str:
     sizes = ", ".join("N" if size is None else str(size) for size in tensor.shape)
     return f"{tensor.dtype}[{sizes}]"
-
-
-def _numpy_dtype(dtype: str) -> np.dtype[Any]:
-    return np.dtype(object) if dtype == "string" else np.dtype(dtype)
-
-
-def _dtype_name(array: Array) -> str:
-    return "string" if array.dtype.kind in "OUS" else str(array.dtype)
-
-
-def _kind_name(dtype: np.dtype[Any]) -> str:
-    return _KINDS.get(dtype.kind, str(dtype))
-
-
-def _shown(value: Any) -> str:
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
-    kind = kinds.get(type(value), type(value).__name__)
-    return kind if value is None else f"{value!r:.60} ({kind})"

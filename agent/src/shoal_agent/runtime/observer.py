@@ -10,6 +10,7 @@ Invariants: every captured row is counted in exactly one window; the profile equ
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 from collections.abc import Sequence
@@ -20,9 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal_agent.runtime.block_counter import BlockCounter, Tap, TextCoder
-from shoal_protocol.profile.codec import LATENCY_EDGES_US
-from shoal_protocol.profile.grid import NumericGrid
-from shoal_protocol.profile.profile import Counts, Profile, ProfileSpec
+from shoal_agent.runtime.window_sums import Sums, Totals, WindowSummary
+from shoal_protocol.profile.profile import ProfileSpec
 
 Array = npt.NDArray[Any]
 
@@ -39,50 +39,7 @@ _COUNT_NS = 7.0
 
 _ALIGNMENT = 16
 _NUMBERS = "fiub"
-_EDGES_NS = np.array(LATENCY_EDGES_US, dtype=np.int64) * 1000
-
-
-@dataclass(frozen=True)
-class WindowSummary:
-    """One window of one model.
-
-    Attributes:
-        n: Rows counted; fewer than answered where large batches were sampled.
-        rows: Rows answered.
-        errors: Predictions that failed inside the model.
-        refused: Requests whose input did not fit the schema.
-        latency: Counts of predictions by `LATENCY_EDGES_US`, int64 of its length + 1.
-        profile: Counts on the bundle's grids; of no stream where the bundle has no reference.
-    """
-
-    n: int
-    rows: int
-    errors: int
-    refused: int
-    latency: Counts
-    profile: Profile
-
-    @property
-    def calls(self) -> int:
-        """Predictions answered."""
-        return int(self.latency.sum())
-
-    @property
-    def is_silent(self) -> bool:
-        """Whether nothing at all happened."""
-        return not (self.calls or self.errors or self.refused)
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Since the model was loaded; never decreasing. Latency as in `WindowSummary`."""
-
-    calls: int
-    rows: int
-    errors: int
-    refused: int
-    latency: Counts
-    latency_sum_s: float
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -126,8 +83,8 @@ class Observer:
         self._batches: list[list[bytes]] = []
         self._batch_rows = 0
         self._latencies: list[int] = []
-        self._state = _Sums.empty(self.spec)
-        self._totals = _Sums.empty(ProfileSpec(()))
+        self._state = Sums.empty(self.spec)
+        self._totals = Sums.empty(ProfileSpec(()))
 
     # What answering threads call: a few hundred nanoseconds.
 
@@ -183,7 +140,7 @@ class Observer:
         """Return what happened since the last call, and begin anew."""
         with self._lock:
             self._drain()
-            state, self._state = self._state, _Sums.empty(self.spec)
+            state, self._state = self._state, Sums.empty(self.spec)
             self._totals.add(state)
         return state.summary(self.spec)
 
@@ -191,7 +148,7 @@ class Observer:
         """Return what happened since the model was loaded."""
         with self._lock:
             self._drain()
-            both = _Sums.empty(ProfileSpec(()))
+            both = Sums.empty(ProfileSpec(()))
             both.add(self._totals)
             both.add(self._state)
         return Totals(
@@ -272,63 +229,15 @@ class Observer:
 
     def _count(self, arrays: Sequence[Array]) -> None:
         assert self._counter is not None
-        self._counter.count(arrays, self._state.fine)
-        self._state.n += len(arrays[0])
         self._state.rows += len(arrays[0])
-
-
-@dataclass
-class _Sums:
-    """Running sums of one window, or of all."""
-
-    n: int
-    rows: int
-    errors: int
-    refused: int
-    latency: Counts
-    latency_ns: int
-    fine: Counts
-
-    @classmethod
-    def empty(cls, spec: ProfileSpec) -> _Sums:
-        fine = sum(stream.grid.cells for stream in spec.streams)
-        return cls(0, 0, 0, 0, np.zeros(len(_EDGES_NS) + 1, np.int64), 0, np.zeros(fine, np.int64))
-
-    def add_latencies(self, elapsed_ns: npt.NDArray[np.int64]) -> None:
-        self.latency_ns += int(elapsed_ns.sum())
-        self.latency += np.bincount(np.searchsorted(_EDGES_NS, elapsed_ns), minlength=len(self.latency))
-
-    def add(self, other: _Sums) -> None:
-        """Add all but the cells."""
-        self.n += other.n
-        self.rows += other.rows
-        self.errors += other.errors
-        self.refused += other.refused
-        self.latency += other.latency
-        self.latency_ns += other.latency_ns
-
-    def summary(self, spec: ProfileSpec) -> WindowSummary:
-        profile = coarse_profile(spec, self.fine, self.n)
-        return WindowSummary(self.n, self.rows, self.errors, self.refused, self.latency, profile)
-
-
-def coarse_profile(spec: ProfileSpec, fine: Counts, n: int) -> Profile:
-    """Return the profile of fine counts.
-
-    Args:
-        spec: The streams.
-        fine: Counts of all streams' fine cells, one stream after the other.
-        n: Rows counted.
-    """
-    if not spec.streams:
-        return Profile(spec.hash, n, np.zeros(0, np.int64), np.zeros((0, 2), np.int64))
-    sizes = np.array([stream.grid.cells for stream in spec.streams])
-    starts = np.cumsum(sizes) - sizes
-    coarse = np.concatenate([start + np.array(s.grid.coarse) for start, s in zip(starts, spec.streams, strict=True)])
-    numeric = np.repeat([isinstance(stream.grid, NumericGrid) for stream in spec.streams], sizes)
-    index = (np.arange(len(fine)) - np.repeat(starts, sizes)) * numeric
-    moments = [np.add.reduceat(fine * index**power, starts) for power in (1, 2)]
-    return Profile(spec.hash, n, np.add.reduceat(fine, coarse), np.stack(moments, axis=1))
+        fine = np.zeros_like(self._state.fine)  # all streams or none: a window whose streams differ is refused
+        try:
+            self._counter.count(arrays, fine)
+        except Exception:  # noqa: BLE001  (statistics must not cost an answer)
+            _log.exception("%d rows could not be counted", len(arrays[0]))
+            return
+        self._state.fine += fine
+        self._state.n += len(arrays[0])
 
 
 def _tap(spec: ProfileSpec, name: str, tensor: Array) -> Tap:

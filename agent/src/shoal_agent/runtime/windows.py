@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from shoal_agent.runtime.memory import resident_bytes
-from shoal_agent.runtime.observer import WindowSummary
 from shoal_agent.runtime.slots import Observed
+from shoal_agent.runtime.window_sums import WindowSummary
 from shoal_protocol.profile.profile import Profile
 
 _CLOCK_TOLERANCE_MS = 1000

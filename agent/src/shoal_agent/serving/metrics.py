@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from shoal_agent.runtime.memory import resident_bytes
-from shoal_agent.runtime.observer import Totals
 from shoal_agent.runtime.slots import Observed
+from shoal_agent.runtime.window_sums import Totals
 from shoal_protocol.profile.codec import LATENCY_EDGES_US
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
