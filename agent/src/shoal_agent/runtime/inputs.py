@@ -56,7 +56,7 @@ class InputPlan:
         return feeds
 
     def row_feeds(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
-        """Make the graph's feeds of rows of plain values.
+        """Make the graph's feeds of rows of plain values; whether values may be missing is left to the prediction.
 
         Raises:
             InputError: As `feeds`, and where a row lacks a feature or has one that the bundle doesn't know.
@@ -73,7 +73,6 @@ class InputPlan:
                 feeds[name] = np.array(values, dtype=dtype).reshape(len(rows), len(names))
         if len(feeds) < len(self._tensors) or any(len(row) != len(self._fields) for row in rows):
             return self.feeds(self._columns(rows))
-        self.check_rules(feeds)
         return feeds
 
     def _columns(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
