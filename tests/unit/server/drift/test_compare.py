@@ -83,6 +83,9 @@ def test_a_good_new_version_passes(seed: int) -> None:
     answer = judged(world, world.windows(CANARY, BETTER), new, old)
     assert answer.verdict is Answer.PASS, answer.sentence
     assert (answer.n, answer.devices, answer.control_devices) == (480, 3, 27)
+    assert answer.bound_low == 0.0  # nothing has changed, and the bounds know it
+    assert answer.bound_high is not None
+    assert answer.value < answer.bound_high < 0.3
 
 
 @pytest.mark.parametrize(

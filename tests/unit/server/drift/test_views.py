@@ -63,6 +63,18 @@ def test_real_level_of_every_view_and_of_all_together() -> None:
     assert views.z.std(axis=0) == pytest.approx(1.0, abs=0.06)
 
 
+def test_real_level_where_most_rows_have_one_value() -> None:
+    random = np.random.default_rng(4)
+    probabilities = np.full(GRID.size, 0.08 / (GRID.size - 5))
+    probabilities[[0, 1, -1]] = 0
+    probabilities[[5, 20]] = 0.7, 0.22
+    before = random.multinomial(REFERENCE, probabilities / probabilities.sum(), size=2000)
+    after = random.multinomial(ROWS, probabilities / probabilities.sum(), size=2000)
+    views = five_views(LAYOUT, before, after)
+    assert 0.003 <= (views.p[:, 0, VIEWS.index(View.SHAPE)] < ALPHA).mean() <= 0.018
+    assert np.abs(np.corrcoef(views.z[:, 0].T) - np.eye(4)).max() < 0.1
+
+
 @pytest.mark.parametrize(
     ("change", "at_least", "fires"),
     [

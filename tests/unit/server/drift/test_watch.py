@@ -129,6 +129,9 @@ def test_when_all_devices_change_alike_the_world_has_changed(watched: Watched) -
     assert {(finding.scope, finding.name) for finding in watched.told} == {(Scope.FLEET, "fleet")}
     assert watched.told[0].alarms[0].feature == "normal"
     assert "world" in watched.told[0].cause
+    assert not watched.alarms(
+        Scope.DEVICE
+    )  # each of them moved by three standard deviations, and none against the fleet
 
 
 def test_missing_values_of_a_site_are_found_as_missing(watched: Watched) -> None:
