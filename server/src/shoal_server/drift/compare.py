@@ -111,11 +111,6 @@ class Comparison:
     compared: tuple[str, ...]
     left_out: tuple[str, ...]
 
-    @property
-    def feature(self) -> str:
-        """The stream, by the word that the states of drift use."""
-        return self.stream
-
 
 @dataclass(frozen=True, eq=False)
 class _Group:
