@@ -19,7 +19,7 @@ from shoal_server.rollouts import store as rollouts
 from shoal_server.rollouts.machine import ACTIVE, RolloutState
 from shoal_server.web.bundle_names import names_of
 from shoal_server.web.fleet_pages import has_trouble
-from shoal_server.web.rollout_pages import summary
+from shoal_server.web.rollout_views import summary
 from shoal_server.web.site import PageRoute, page
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request
@@ -17,76 +14,13 @@ from shoal_server.access.guard import Operator, Program, Viewer
 from shoal_server.paging import decode_cursor, encode_cursor
 from shoal_server.rollouts import facts, routes, store, views
 from shoal_server.rollouts.commands import Verb
-from shoal_server.rollouts.gates import GateResult
-from shoal_server.rollouts.machine import ROLLOUT_TABLE, Event, RolloutState, StageState
-from shoal_server.rollouts.outcomes import Outcome, outcome
-from shoal_server.rollouts.rollout import Member, Rollout, Stage
-from shoal_server.rollouts.tables import RolloutRow
-from shoal_server.web import words
 from shoal_server.web.bundle_names import names_of
-from shoal_server.web.charts import Segment, segments
+from shoal_server.web.rollout_views import KINDS, action_of, actions, by_urgency, fate, stage_views, summary
 from shoal_server.web.site import PageRoute, address, page, redirect, segment
 
 router = APIRouter(prefix="/rollouts", route_class=PageRoute, include_in_schema=False)
 _PAGE = 30
 _MOST_DEVICES = 200
-KINDS = ("healthy", "failed", "lost", "working", "queued", "out_of_reach")
-"""Parts of a stage's bar, in the order in which they are drawn; together they are all eligible devices."""
-
-
-@dataclass(frozen=True)
-class GateView:
-    """One gate's answer in words."""
-
-    name: str
-    question: str
-    measured: str
-    bound: str
-    threshold: str
-    evidence: str
-    result: GateResult
-
-
-@dataclass(frozen=True)
-class StageView:
-    """One stage as the page shows it; `number` counts from 1."""
-
-    number: int
-    stage: Stage
-    share: float
-    soak_s: float
-    members: int
-    segments: list[Segment]
-    gates: list[GateView]
-
-
-@dataclass(frozen=True)
-class Action:
-    """One thing that can be asked of a rollout now."""
-
-    verb: Verb
-    button: str
-    title: str
-    text: str
-    kind: str = ""
-
-
-_TAKE_BACK = (
-    "Every device that got the bundle goes back to its own last good one, and the bundle is denied to this cohort."
-)
-_ACTIONS: Mapping[Verb, tuple[str, str, str]] = MappingProxyType(
-    {
-        Verb.APPROVE: ("Approve", "It goes on with the next step at once.", "primary"),
-        Verb.RESUME: ("Resume", "The present stage settles and soaks anew, and its gates are judged anew.", "primary"),
-        Verb.PAUSE: ("Pause", "No further device is offered the bundle. Devices keep what they have.", ""),
-        Verb.PROMOTE: ("End the soak", "The soak ends now. The gates are still judged; none is skipped.", ""),
-        Verb.RETRY: ("Try failed devices again", "Devices that failed are offered the bundle once more.", ""),
-        Verb.CANCEL: ("Cancel", "It ends before it ran; nothing was changed.", "danger"),
-        Verb.ABORT: ("Abort and roll back", _TAKE_BACK, "danger"),
-        Verb.UNDO: ("Undo", _TAKE_BACK, "danger"),
-    }
-)
-"""Of each verb: its button, what it does, its look."""
 
 
 @router.get("", response_class=HTMLResponse)
@@ -110,9 +44,11 @@ def show_rollout(name: str, request: Request, program: Program, principal: Viewe
     now = program.clock()
     with program.database.read() as session:
         rollout = store.read(session, name)
-        devices = device_outcomes(session, rollout, now)
+        known = facts.gather(session, rollout, now=now).devices
         history = _newest_history(session, name)
         names = names_of(session, [rollout.digest, *(member.previous for member in rollout.members.values())])
+    fates = [(member, fate(member, known.get(member.device), rollout, now)) for member in rollout.members.values()]
+    devices = by_urgency(fates)
     return page(
         request,
         "rollout.html",
@@ -125,7 +61,7 @@ def show_rollout(name: str, request: Request, program: Program, principal: Viewe
         history=history,
         names=names,
         actions=actions(rollout) if principal.may(Role.OPERATOR) else [],
-        all_actions=[_action(verb, rollout) for verb in _ACTIONS] if principal.may(Role.OPERATOR) else [],
+        all_actions=[action_of(verb, rollout) for verb in Verb] if principal.may(Role.OPERATOR) else [],
     )
 
 
@@ -144,110 +80,6 @@ def act(
         raise CallerError(f"a rollout can't be asked to {verb!r:.40}")
     routes.act_on_rollout(request, program, principal, name, Verb(verb), routes.Why(reason=reason.strip()))
     return redirect(f"/rollouts/{segment(name)}")
-
-
-def summary(row: RolloutRow) -> dict[str, Any]:
-    """Return what a list shows of a rollout."""
-    stages = [store.stage_from_json(stage) for stage in row.stages]
-    passed = sum(stage.state is StageState.PASSED for stage in stages)
-    totals = {kind: sum(getattr(stage.counts, kind) for stage in stages) for kind in (*KINDS, "eligible", "offered")}
-    eligible = max(totals["eligible"], 1)
-    return {
-        "row": row,
-        "passed": passed,
-        "stages": len(stages),
-        "totals": totals,
-        "segments": segments(totals, KINDS, total=eligible),
-    }
-
-
-def stage_views(rollout: Rollout) -> list[StageView]:
-    """Return the stages of a rollout in words and parts of bars."""
-    shown = []
-    for number, (stage, plan) in enumerate(zip(rollout.stages, rollout.plan.stages, strict=True)):
-        counts = stage.counts.as_json()
-        shown.append(
-            StageView(
-                number=number + 1,
-                stage=stage,
-                share=plan.share,
-                soak_s=plan.soak_s,
-                members=len(rollout.members_of(number)),
-                segments=segments(counts, KINDS, total=stage.counts.eligible),
-                gates=[gate_view(gate) for gate in stage.gates],
-            )
-        )
-    return shown
-
-
-def gate_view(gate: GateResult) -> GateView:
-    """Put one gate's answer into words."""
-    question, unit = _QUESTIONS.get(gate.gate, (gate.gate, words.amount))
-    evidence = words.plural(gate.devices, "device")
-    if gate.gate not in _COUNTS_DEVICES:
-        evidence = f"{words.plural(gate.n, 'prediction')} on {evidence}"
-    return GateView(
-        name=gate.gate,
-        question=question,
-        measured=unit(gate.value),
-        bound=unit(gate.bound),
-        threshold=unit(gate.threshold),
-        evidence=evidence,
-        result=gate,
-    )
-
-
-def _points(share: float | None) -> str:
-    return "–" if share is None else f"{share * 100:+.3g} pp"
-
-
-_COUNTS_DEVICES = frozenset({"install", "lost"})
-_QUESTIONS = MappingProxyType(
-    {
-        "install": ("Share of devices that refused the bundle or took it back", words.percent),
-        "lost": ("Share of devices that fell silent after taking it", words.percent),
-        "errors": ("Rise of failed predictions against the control", _points),
-        "output": ("Shift of the predictions against the control, beyond what was expected", words.amount),
-    }
-)
-
-
-def actions(rollout: Rollout) -> list[Action]:
-    """Return what can be asked of a rollout now, as its table says."""
-    possible = {event for state, event in ROLLOUT_TABLE if state is rollout.state}
-    number = rollout.current
-    stage = None if number is None else rollout.stages[number].state
-    useful = {
-        Verb.APPROVE: rollout.state is RolloutState.AWAITING_APPROVAL or stage is StageState.AWAITING_APPROVAL,
-        Verb.PROMOTE: stage is StageState.SOAKING,
-        Verb.RETRY: any(stage.counts.failed for stage in rollout.stages),
-    }
-    return [_action(verb, rollout) for verb in _ACTIONS if Event(verb.value) in possible and useful.get(verb, True)]
-
-
-def device_outcomes(session: Session, rollout: Rollout, now: float) -> list[tuple[Member, Outcome]]:
-    """Return what became of each member; those that need a look come first."""
-    known = facts.gather(session, rollout, now=now).devices
-    found = [
-        (
-            member,
-            outcome(
-                member,
-                known.get(member.device),
-                digest=rollout.digest,
-                lost_after_s=rollout.plan.lost_after_s,
-                now=now,
-            ),
-        )
-        for member in rollout.members.values()
-    ]
-    urgency = {Outcome.FAILED: 0, Outcome.LOST: 1, Outcome.WORKING: 2}
-    return sorted(found, key=lambda pair: (urgency.get(pair[1], 3), pair[0].stage, pair[0].device))
-
-
-def _action(verb: Verb, rollout: Rollout) -> Action:
-    button, text, kind = _ACTIONS[verb]
-    return Action(verb, button, f"{button}: {rollout.name}?", text, kind)
 
 
 def _newest_history(session: Session, name: str) -> list[Any]:

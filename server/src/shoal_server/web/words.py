@@ -45,6 +45,8 @@ _LOOKS: Mapping[str, Look] = MappingProxyType(
         "online": Look("good", "●"),
         "paused": Look("warn", "‖"),
         "rolling_back": Look("warn", "↶"),
+        "on_its_way_back": Look("warn", "↶"),
+        "returned": Look("", "↶"),
         "rolled_back": Look("bad", "↶"),
         "info": Look("info", "i"),
         "acknowledged": Look("", "✓"),
