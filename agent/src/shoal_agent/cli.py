@@ -148,7 +148,7 @@ def _status(given: argparse.Namespace) -> int:
 
 
 def _predict(given: argparse.Namespace) -> int:
-    from shoal_agent.serving.plain_rows import answer_rows  # noqa: PLC0415 - onnxruntime comes with these
+    from shoal_agent.serving.plain_rows import answer_document  # noqa: PLC0415 - onnxruntime comes with these
     from shoal_agent.serving.standalone import predict_bundle, predict_file  # noqa: PLC0415
 
     if given.bundle is not None:
@@ -157,15 +157,7 @@ def _predict(given: argparse.Namespace) -> int:
     from shoal_agent.stored_model import open_active  # noqa: PLC0415 - cryptography comes with it
 
     model = open_active(state_folder(given.state), given.slot)
-    answer = predict_file(model, given.input)
-    _print_json(
-        {
-            "bundle": answer.bundle,
-            "version": answer.version,
-            "digest": answer.digest,
-            "predictions": answer_rows(answer, model.schema),
-        }
-    )
+    _print_json(answer_document(predict_file(model, given.input), model.schema))
     return OK
 
 

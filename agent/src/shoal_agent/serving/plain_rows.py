@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-import numpy as np
 import numpy.typing as npt
 
 from shoal_agent.runtime.prediction import Prediction
@@ -43,14 +42,26 @@ def answer_rows(prediction: Prediction, schema: ModelSchema) -> list[dict[str, A
     Args:
         prediction: Each output, rows first.
         schema: Gives the texts of the classes.
-
-    Returns:
-        Plain values; None stands for NaN and infinities, which JSON lacks.
     """
     classes = {output.name: output.classes for output in schema.outputs}
     columns = {name: _column(array, classes.get(name)) for name, array in prediction.items()}
     count = max((len(values) for values in columns.values()), default=0)
     return [{name: values[at] for name, values in columns.items() if at < len(values)} for at in range(count)]
+
+
+def answer_document(prediction: Prediction, schema: ModelSchema) -> dict[str, Any]:
+    """Return a whole answer as plain JSON values: ``bundle``, ``version``, ``digest``, ``predictions``.
+
+    NaN and infinities, which JSON lacks, are None.
+    """
+    document = {
+        "bundle": prediction.bundle,
+        "version": prediction.version,
+        "digest": prediction.digest,
+        "predictions": answer_rows(prediction, schema),
+    }
+    plain: dict[str, Any] = msgspec.json.decode(as_json(document))
+    return plain
 
 
 def _from_object(document: dict[str, Any]) -> list[dict[str, Any]]:
@@ -61,10 +72,6 @@ def _from_object(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _column(array: npt.NDArray[Any], classes: tuple[str, ...] | None) -> list[Any]:
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        lost = ~np.isfinite(array)
-        array = array.astype(object)
-        array[lost] = None  # as in JSON, which has no NaN
     if array.ndim == 0:
         return [array.item()]
     flat = array.reshape(len(array), -1)

@@ -22,7 +22,7 @@ from shoal_agent.runtime.slots import SlotTable
 from shoal_agent.serving.api import Api
 from shoal_agent.serving.http import LocalServer
 from shoal_agent.serving.listen import parse_listen
-from shoal_agent.serving.plain_rows import answer_rows, parse_rows
+from shoal_agent.serving.plain_rows import answer_document, parse_rows
 from shoal_protocol.bundle.schema import FieldSpec
 from shoal_protocol.errors import CallerError, ContentError
 
@@ -117,13 +117,7 @@ def predict_bundle(path: Path, source: Path | None, *, threads: int | None = Non
         ShoalError: The bundle can't be loaded, or the input does not fit.
     """
     model = load_bundle(path, threads=threads)
-    prediction = predict_file(model, source)
-    return {
-        "bundle": prediction.bundle,
-        "version": prediction.version,
-        "digest": prediction.digest,
-        "predictions": answer_rows(prediction, model.schema),
-    }
+    return answer_document(predict_file(model, source), model.schema)
 
 
 def predict_file(model: LoadedModel, source: Path | None) -> Prediction:
