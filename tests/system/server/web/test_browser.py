@@ -71,6 +71,7 @@ def test_pages_in_a_real_browser(program: FastAPI, browser: Any) -> None:
             _open_every_page(browser, url)
             _watch_a_rollout(browser, url, program.state.shoal)
             _resume_by_button(browser, program.state.shoal)
+            assert _console(browser) == []
         finally:
             program.state.shoal.signals.close()  # ends the event streams; the server would wait for the browser
 
@@ -131,7 +132,6 @@ def _resume_by_button(browser: Any, shoal: Services) -> None:
     _until(lambda: "go on" in _find(browser, ".timeline").text)
     with shoal.database.read() as session:
         assert store.read(session, "meter-1.1").reason == "resume by person:olga: go on"
-    assert _console(browser) == []
 
 
 def _find(browser: Any, selector: str) -> Any:
