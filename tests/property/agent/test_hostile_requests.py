@@ -3,7 +3,7 @@
 import json
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -31,6 +31,7 @@ TENSOR = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300) | st.text(max_size=200).map(lambda t: f"GET /{t} HTTP/1.1\r\nHost: a".encode()))
 def test_any_bytes_are_a_head_or_an_http_error(raw: bytes) -> None:
     try:
@@ -40,6 +41,7 @@ def test_any_bytes_are_a_head_or_an_http_error(raw: bytes) -> None:
     assert isinstance(parsed, Head) or 400 <= parsed.status < 500
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.none() | st.integers(0, 220))
 def test_any_bytes_are_a_request_or_a_request_error(body: bytes, length: int | None) -> None:
     outcome = "refused"
@@ -51,6 +53,7 @@ def test_any_bytes_are_a_request_or_a_request_error(body: bytes, length: int | N
     assert outcome in {"refused", "InferRequest"}
 
 
+@settings(deadline=None)
 @given(st.lists(TENSOR, max_size=3), st.binary(max_size=64))
 def test_requests_of_nearly_the_right_form_never_break_the_parser(tensors: list[object], tail: bytes) -> None:
     head = json.dumps({"inputs": tensors}).encode()
@@ -65,6 +68,7 @@ def test_requests_of_nearly_the_right_form_never_break_the_parser(tensors: list[
 NUMERIC = hnp.scalar_dtypes().filter(lambda d: d.kind in "fiub" and d.itemsize <= 8)
 
 
+@settings(deadline=None)
 @given(
     array=hnp.arrays(NUMERIC, hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=4)), binary=st.booleans()
 )
