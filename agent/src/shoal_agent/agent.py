@@ -11,6 +11,7 @@ global; a process may run as many agents as it likes, each on its own state fold
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from shoal_agent.runtime.slots import SlotHandle, SlotTable
 
 _STOP_S = 30.0
+_log = logging.getLogger(__name__)
 
 
 class Agent:
@@ -100,7 +102,14 @@ class Agent:
             parts.transactions.stop()
             parts.uplink.finish()
         finally:
+            self._let_go(parts)
+
+    def _let_go(self, parts: Assembly) -> None:
+        try:
             save_snapshot(self.folder, live_status(parts, self.settings))
+        except OSError as error:  # a full disk is no reason to keep the lock
+            _log.warning("the last status could not be left in %s: %s", self.folder, error)
+        finally:
             parts.spool.close()
             parts.http.close()
             self._lock.release()

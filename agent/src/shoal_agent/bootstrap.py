@@ -26,7 +26,7 @@ from shoal_agent.adapters.http_link import FallbackLink, HttpLink
 from shoal_agent.adapters.identity import Identity, IdentityFolder
 from shoal_agent.adapters.mqtt_link import MqttLink
 from shoal_agent.adapters.preflight import ChildPreflight
-from shoal_agent.adapters.spool import SqliteSpool
+from shoal_agent.adapters.spare_spool import open_spool
 from shoal_agent.adapters.state_file import StateFile as FolderStateFile
 from shoal_agent.adapters.trust_store import TrustStore
 from shoal_agent.domain.backoff import Backoff
@@ -82,6 +82,7 @@ class Assembly:
     identity: Identity
     slots: SlotTable
     spool: Spool
+    windows: WindowSpool
     trust: TrustStore
     http: HttpClient
     inbox: Inbox
@@ -138,7 +139,8 @@ def assemble(state: Path, settings: Settings, overrides: Overrides) -> Assembly:
     """
     base = _base(state, settings, overrides)
     transactions = _transactions(base)
-    uplink = _uplink(base, transactions)
+    windows = WindowSpool(base.spool, base.messages, stored=partial(base.relay.call, "stored"))
+    uplink = _uplink(base, transactions, windows)
     updater = Updater(
         transactions,
         intake=lambda: AssignmentIntake(base.identity.device, base.trust),
@@ -153,6 +155,7 @@ def assemble(state: Path, settings: Settings, overrides: Overrides) -> Assembly:
         identity=base.identity,
         slots=base.slots,
         spool=base.spool,
+        windows=windows,
         trust=base.trust,
         http=base.http,
         inbox=base.inbox,
@@ -173,7 +176,13 @@ def _base(state: Path, settings: Settings, overrides: Overrides) -> _Base:
 
     folder = IdentityFolder(state / "identity")
     identity = folder.load()
-    spool = SqliteSpool(state / "spool.db", budget_bytes=settings.spool_bytes, new_epoch=lambda: secrets.token_hex(8))
+    spool = open_spool(
+        state / "spool.db",
+        budget_bytes=settings.spool_bytes,
+        new_epoch=lambda: secrets.token_hex(8),
+        clock=overrides.clock,
+        chance=overrides.chance,
+    )
     http = _http(identity, folder.ca_file)
     return _Base(
         state=state,
@@ -182,7 +191,7 @@ def _base(state: Path, settings: Settings, overrides: Overrides) -> _Base:
         identity=identity,
         ca_file=folder.ca_file,
         spool=spool,
-        messages=Messages(epoch=spool.epoch, boot=spool.boot, clock=overrides.clock),
+        messages=Messages(epoch=spool.epoch, boot=spool.boot, clock=overrides.clock, first=spool.first),
         trust=TrustStore(state / "trust", http=http, root_digest=identity.root_digest, clock=overrides.clock),
         http=http,
         slots=SlotTable(),
@@ -227,11 +236,10 @@ def _transactions(base: _Base) -> Transactions:
     return Transactions(around, rhythm=rhythm, cancelled=base.inbox.has_news, changed=changed)
 
 
-def _uplink(base: _Base, transactions: Transactions) -> Uplink:
+def _uplink(base: _Base, transactions: Transactions, sink: WindowSpool) -> Uplink:
     from shoal_agent.runtime.windows import Clocks, WindowClock  # noqa: PLC0415 - numpy comes with it
 
     overrides = base.overrides
-    sink = WindowSpool(base.spool, base.messages, stored=partial(base.relay.call, "stored"))
     clocks = Clocks(wall=overrides.clock, monotonic=overrides.monotonic)
     situation = Situation(
         facts=lambda: birth_facts(

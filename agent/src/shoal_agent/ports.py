@@ -109,11 +109,19 @@ class Spooled:
 
 @dataclass(frozen=True)
 class SpoolUsage:
-    """What waits in the spool, and how many messages were ever dropped for want of room."""
+    """What waits in the spool.
+
+    Attributes:
+        windows: Closed windows that wait.
+        size_bytes: Of all messages that wait.
+        dropped: Messages ever dropped: for want of room, or because the server can't take them.
+        fault: Why the spool does not keep what it should; empty: it does.
+    """
 
     windows: int
     size_bytes: int
     dropped: int
+    fault: str = ""
 
 
 class Spool(Protocol):
@@ -121,12 +129,17 @@ class Spool(Protocol):
 
     epoch: str
     boot: int
+    first: int
+    """Number from which this start counts its messages about the device's state."""
 
     def append(self, kind: Up, build: Callable[[int], bytes], *, key: str | None = None) -> int | None:
         """Store the message that `build` makes for its number; once per key. Return the number, if stored."""
 
     def make_room(self, tell: Callable[[int, list[int]], bytes]) -> list[int]:
         """Drop the oldest beyond the budget, store the event that `tell` makes of it; return the numbers dropped."""
+
+    def give_up(self, seqs: Iterable[int], tell: Callable[[int, list[int]], bytes] | None) -> list[int]:
+        """Drop these, store the event that `tell` makes of it, if any; return the numbers dropped."""
 
     def waiting(self, limit: int = 1024) -> list[int]:
         """Return the oldest numbers that wait, ascending."""

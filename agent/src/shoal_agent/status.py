@@ -7,6 +7,7 @@ the state folder, so that `status` also tells the truth about an agent that is n
 from __future__ import annotations
 
 import datetime as dt
+import os
 import sqlite3
 import time
 from collections.abc import Mapping
@@ -22,7 +23,8 @@ from shoal_agent.adapters.trust_store import TrustStore
 from shoal_agent.domain.device import DeviceState
 from shoal_agent.domain.reference_time import plausible, reference_ms
 from shoal_agent.domain.slot import Slot, SlotFault
-from shoal_agent.errors import DamagedFileError
+from shoal_agent.errors import DamagedFileError, SpoolError
+from shoal_agent.ports import SpoolUsage
 from shoal_agent.updating.messages import state_word
 from shoal_protocol.errors import TrustError
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from shoal_agent.settings import Settings
 
 SNAPSHOT = "status.json"
+_WINDOWS = "SELECT count(*) FROM items WHERE kind = 'profile'"
 
 
 class Health(IntEnum):
@@ -44,7 +47,6 @@ class Health(IntEnum):
 
 def live_status(parts: Assembly, settings: Settings) -> dict[str, Any]:
     """Return the status of a running agent."""
-    usage = parts.spool.usage()
     intake = parts.updater.intake
     refusal = intake.refusal if intake is not None else None
     slots = _slots(parts.transactions.state, parts.transactions.progress(), parts.transactions.troubles)
@@ -54,7 +56,7 @@ def live_status(parts: Assembly, settings: Settings) -> dict[str, Any]:
         "device": parts.identity.device,
         "generation": parts.transactions.state.generation,
         "slots": slots,
-        "spool": {"windows": usage.windows, "bytes": usage.size_bytes, "dropped": usage.dropped},
+        "spool": _usage(parts),
         "clock": _clock(parts.trust, time.time()),
         "running": True,
         "connected": parts.uplink.connected,
@@ -85,7 +87,7 @@ def stored_status(folder: Path) -> dict[str, Any]:
         "device": identity.device,
         "generation": state.generation,
         "slots": slots,
-        "spool": _spool(folder / "spool.db"),
+        "spool": _spool(folder, snapshot.get("spool") or {}),
         "clock": _clock(trust, time.time()),
         "running": running,
         "connected": bool(snapshot.get("connected")),
@@ -99,7 +101,9 @@ def health(status: Mapping[str, Any]) -> Health:
     slots = status["slots"].values()
     if not slots or any(slot["active"] is None for slot in slots):
         return Health.NO_MODEL
-    if any(slot["error"] or slot["waiting"] for slot in slots) or not status["clock"]["plausible"] or status["refused"]:
+    if any(slot["error"] or slot["waiting"] for slot in slots) or status["spool"]["fault"]:
+        return Health.DEGRADED
+    if not status["clock"]["plausible"] or status["refused"]:
         return Health.DEGRADED
     return Health.OK
 
@@ -163,23 +167,49 @@ def _date(at_ms: int) -> str:
     return dt.datetime.fromtimestamp(at_ms / 1000, tz=dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _spool(path: Path) -> dict[str, int]:
-    usage = {"windows": 0, "bytes": 0, "dropped": 0}
+def _usage(parts: Assembly) -> dict[str, Any]:
+    """Return the spool of a running agent; windows that it could not take at all count as dropped."""
+    try:
+        usage = parts.spool.usage()
+    except SpoolError as error:
+        usage = SpoolUsage(0, 0, 0, error.message)
+    return {
+        "windows": usage.windows,
+        "bytes": usage.size_bytes,
+        "dropped": usage.dropped + parts.windows.failed,
+        "fault": usage.fault or None,
+    }
+
+
+def _spool(folder: Path, told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the spool as the file has it, unless the running agent told that the file is not what it uses."""
+    if told.get("fault"):
+        return {key: told.get(key) for key in ("windows", "bytes", "dropped", "fault")}
+    usage: dict[str, Any] = {"windows": 0, "bytes": 0, "dropped": 0, "fault": _disk_fault(folder)}
+    path = folder / "spool.db"
     if not path.exists():
         return usage
     try:
         connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
-    except sqlite3.Error:
-        return usage
-    try:
-        usage["windows"] = int(connection.execute("SELECT count(*) FROM items WHERE kind = 'profile'").fetchone()[0])
-        usage["bytes"] = int(connection.execute("SELECT coalesce(sum(size), 0) FROM items").fetchone()[0])
-        usage["dropped"] = int(connection.execute("SELECT value FROM facts WHERE name = 'dropped'").fetchone()[0])
-    except (sqlite3.Error, TypeError):
-        pass  # a spool that can't be read now is told as empty; the agent itself says when it is damaged
-    finally:
-        connection.close()
+        try:
+            usage["windows"] = int(connection.execute(_WINDOWS).fetchone()[0])
+            usage["bytes"] = int(connection.execute("SELECT coalesce(sum(size), 0) FROM items").fetchone()[0])
+            usage["dropped"] = int(connection.execute("SELECT value FROM facts WHERE name = 'dropped'").fetchone()[0])
+        finally:
+            connection.close()
+    except (sqlite3.Error, TypeError) as error:
+        usage["fault"] = usage["fault"] or f"spool.db can't be read: {error}"
     return usage
+
+
+def _disk_fault(folder: Path) -> str | None:
+    """Tell a disk that takes nothing: then the agent can't even leave word of it in ``status.json``."""
+    disk = os.statvfs(folder)
+    if disk.f_flag & os.ST_RDONLY:
+        return f"the disk of {folder} is read-only"
+    if disk.f_bavail == 0 or (disk.f_files > 0 and disk.f_ffree == 0):
+        return f"the disk of {folder} is full"
+    return None
 
 
 def _snapshot(folder: Path) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def test_join_by_environment_and_status_before_any_assignment(tmp_path):
     assert json.loads(done.stdout) == {"device": "cam-7", "state": "accepted", "url": server.url}
     status = json.loads(shoal_agent("status", "--json", SHOAL_STATE=str(tmp_path), check=3).stdout)
     assert (status["device"], status["generation"], status["slots"]) == ("cam-7", 0, {})
-    assert status["spool"] == {"windows": 0, "bytes": 0, "dropped": 0}
+    assert status["spool"] == {"windows": 0, "bytes": 0, "dropped": 0, "fault": None}
     assert status["clock"]["plausible"] is True
 
 

@@ -188,6 +188,8 @@ class FolderBlobStore:
             path.replace(self._trash / path.name)
         except FileNotFoundError:
             return
+        except OSError as error:  # what is damaged is not believed wherever it lies
+            _log.warning("%s could not be put away: %s", path, error)
 
 
 def _blobs_of(path: Path) -> tuple[Descriptor, ...]:

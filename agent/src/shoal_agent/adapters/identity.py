@@ -8,8 +8,10 @@ lock                   held while an agent runs
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -111,7 +113,7 @@ class FolderLock:
         Raises:
             StateInUseError: Another agent holds it.
         """
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = self._open()
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -121,9 +123,10 @@ class FolderLock:
                 f"{self._path.parent} is in use by the agent with process id {holder or 'unknown'}",
                 hint="one agent per state folder: stop the other, or give this one another --state",
             ) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         self._descriptor = descriptor
+        with suppress(OSError):  # the number is for people; a disk that takes nothing must not stop a start
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         """Give the lock back."""
@@ -141,3 +144,16 @@ class FolderLock:
             return False
         self.release()
         return False
+
+    def _open(self) -> int:
+        """Open the file; one that can't be written still locks.
+
+        Raises:
+            OSError: There is no lock, and none can be made.
+        """
+        try:
+            return os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            if error.errno not in {errno.EROFS, errno.ENOSPC, errno.EDQUOT}:
+                raise
+            return os.open(self._path, os.O_RDONLY)

@@ -5,7 +5,7 @@ The file also owns `epoch` and `boot`, because they say which sequence its numbe
 damaged begins a new epoch.
 
 Invariants: a number is given once; a message never changes after it was stored, so that sending it twice is the same as
-once; what is dropped for want of room is counted, and told to the server in an event of its own.
+once; what is dropped is counted, and told to the server in an event of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,6 +33,8 @@ CREATE TABLE IF NOT EXISTS recorded (key TEXT PRIMARY KEY, seq INTEGER NOT NULL)
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 _MAX_KEYS = 1000
+_DAMAGED = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_MISMATCH})
+"""What SQLite says of a file that is no spool; SQLITE_ERROR: its tables are others than expected."""
 
 
 class SqliteSpool:
@@ -42,25 +44,45 @@ class SqliteSpool:
         path: Of the file; created when missing, put aside when damaged.
         budget_bytes: Sum of the messages' sizes that is kept at most.
         new_epoch: Gives 16 random hexadecimal digits.
+
+    Raises:
+        SpoolError: The disk is full, read-only or failing.
+        OSError: A damaged file can't be put aside.
     """
 
     def __init__(self, path: Path, *, budget_bytes: int, new_epoch: Callable[[], str]) -> None:
         self._budget = budget_bytes
         self._lock = threading.Lock()
+        self._fault = ""
+        self.first = 1
         try:
-            self._connection = _open(path)
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
+            self._begin(path, new_epoch)
+        except SpoolError as error:
+            if not _is_damage(error.__cause__):
                 raise
             _log.error("the spool is damaged (%s): a new one begins, with a new epoch", error)
-            _put_aside(path)
-            self._connection = _open(path)
-        with self._transaction() as db:
-            db.execute("INSERT OR IGNORE INTO facts VALUES ('epoch', ?)", (new_epoch(),))
-            for name in ("boot", "seq", "dropped"):
-                db.execute("INSERT OR IGNORE INTO facts VALUES (?, '0')", (name,))
-            self.epoch = str(db.execute("SELECT value FROM facts WHERE name = 'epoch'").fetchone()[0])
-            self.boot = _add(db, "boot", 1)
+            put_aside(path)
+            self._begin(path, new_epoch)
+
+    def _begin(self, path: Path, new_epoch: Callable[[], str]) -> None:
+        """Open the file and count the start.
+
+        Raises:
+            SpoolError: The file is damaged, or the disk does not take it.
+        """
+        self._connection = _open(path)
+        try:
+            with self._transaction() as db:
+                db.execute("INSERT OR IGNORE INTO facts VALUES ('epoch', ?)", (new_epoch(),))
+                for name in ("boot", "seq", "dropped"):
+                    db.execute("INSERT OR IGNORE INTO facts VALUES (?, '0')", (name,))
+                self.epoch = str(db.execute("SELECT value FROM facts WHERE name = 'epoch'").fetchone()[0])
+                self.boot = _add(db, "boot", 1)
+                db.execute("SELECT seq, kind, key, size, body FROM items LIMIT 0")
+                db.execute("SELECT key, seq FROM recorded LIMIT 0")
+        except SpoolError:
+            self._connection.close()
+            raise
 
     def append(self, kind: Up, build: Callable[[int], bytes], *, key: str | None = None) -> int | None:
         """Store a message under the next number.
@@ -102,27 +124,37 @@ class SqliteSpool:
                 return []
             sizes = db.execute("SELECT seq, size FROM items ORDER BY seq").fetchall()
             dropped = surplus(sizes, total_bytes=total, budget_bytes=self._budget)
-            if not dropped:
-                return []
-            db.executemany("DELETE FROM items WHERE seq = ?", [(seq,) for seq in dropped])
-            _add(db, "dropped", len(dropped))
-            seq = _add(db, "seq", 1)
-            body = tell(seq, dropped)
-            db.execute("INSERT INTO items VALUES (?, ?, NULL, ?, ?)", (seq, Up.EVENT.value, len(body), body))
-            return dropped
+            return _drop(db, dropped, tell)
+
+    def give_up(self, seqs: Iterable[int], tell: Callable[[int, list[int]], bytes] | None) -> list[int]:
+        """Drop messages that the server can't take, and store an event that says which.
+
+        Args:
+            seqs: Their numbers; those that are gone are left out.
+            tell: Gives the event's bytes for its number and the numbers dropped; none: no event.
+
+        Returns:
+            The numbers dropped.
+
+        Raises:
+            SpoolError: The disk is full or failing; nothing was dropped.
+        """
+        with self._transaction() as db:
+            there = [seq for seq in sorted(seqs) if db.execute("SELECT 1 FROM items WHERE seq = ?", (seq,)).fetchone()]
+            return _drop(db, there, tell)
 
     def waiting(self, limit: int = 1024) -> list[int]:
         """Return the numbers of the oldest unacknowledged messages, ascending."""
-        with self._lock:
-            rows = self._connection.execute("SELECT seq FROM items ORDER BY seq LIMIT ?", (limit,)).fetchall()
+        with self._reading() as db:
+            rows = db.execute("SELECT seq FROM items ORDER BY seq LIMIT ?", (limit,)).fetchall()
         return [int(seq) for (seq,) in rows]
 
     def read(self, seqs: Sequence[int]) -> list[Spooled]:
         """Return messages by number, ascending; those that are gone are left out."""
         found = []
-        with self._lock:
+        with self._reading() as db:
             for seq in sorted(seqs):
-                row = self._connection.execute("SELECT kind, body FROM items WHERE seq = ?", (seq,)).fetchone()
+                row = db.execute("SELECT kind, body FROM items WHERE seq = ?", (seq,)).fetchone()
                 if row is not None:
                     found.append(Spooled(seq, Up(row[0]), bytes(row[1])))
         return found
@@ -139,14 +171,19 @@ class SqliteSpool:
             return int(gone)
 
     def usage(self) -> SpoolUsage:
-        """Return what waits, and what was ever dropped."""
-        with self._lock:
-            windows = self._connection.execute("SELECT count(*) FROM items WHERE kind = ?", (Up.PROFILE.value,))
-            dropped = self._connection.execute("SELECT value FROM facts WHERE name = 'dropped'")
+        """Return what waits, and what was ever dropped; `fault` says why the last message was not stored.
+
+        Raises:
+            SpoolError: The file can't be read any more.
+        """
+        with self._reading() as db:
+            windows = db.execute("SELECT count(*) FROM items WHERE kind = ?", (Up.PROFILE.value,))
+            dropped = db.execute("SELECT value FROM facts WHERE name = 'dropped'")
             return SpoolUsage(
                 windows=int(windows.fetchone()[0]),
-                size_bytes=_total(self._connection),
+                size_bytes=_total(db),
                 dropped=int(dropped.fetchone()[0]),
+                fault=self._fault,
             )
 
     def close(self) -> None:
@@ -166,34 +203,83 @@ class SqliteSpool:
                 self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection
                 self._connection.execute("COMMIT")
+                self._fault = ""
             except BaseException as error:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 if isinstance(error, sqlite3.Error):
+                    self._fault = f"it can't be written: {error}"
                     raise SpoolError(f"the spool can't be written: {error}", hint="is the disk full?") from error
                 raise
 
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """Read.
+
+        Raises:
+            SpoolError: The file is damaged or the disk is failing.
+        """
+        with self._lock:
+            try:
+                yield self._connection
+            except sqlite3.Error as error:
+                raise SpoolError(f"the spool can't be read: {error}", hint="is the disk failing?") from error
+
 
 def _open(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
+    """Open or make the file.
+
+    Raises:
+        SpoolError: It is damaged, or the disk does not take it.
+    """
     try:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.executescript(_SCHEMA)
-        fault = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if fault != "ok":
-            raise sqlite3.DatabaseError(str(fault))
-    except BaseException:
-        connection.close()
-        raise
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.executescript(_SCHEMA)
+            fault = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if fault != "ok":
+                raise sqlite3.DatabaseError(str(fault))
+        except BaseException:
+            connection.close()
+            raise
+    except sqlite3.Error as error:
+        raise SpoolError(f"the spool can't be opened: {error}", hint="is the disk full or read-only?") from error
     return connection
 
 
-def _put_aside(path: Path) -> None:
+def _is_damage(error: BaseException | None) -> bool:
+    """Tell a file that is no spool from a disk that does not take one; the check's own finding has no code."""
+    if not isinstance(error, sqlite3.DatabaseError):
+        return False
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is None or (code & 0xFF) in _DAMAGED
+
+
+def put_aside(path: Path) -> None:
+    """Rename a file that can't be used, so that the next start makes a new one.
+
+    Raises:
+        OSError: The disk is read-only or failing.
+    """
     for suffix in ("", "-wal", "-shm"):
         damaged = path.with_name(path.name + suffix)
         if damaged.exists():
             damaged.replace(path.with_name(f"{path.name}.damaged{suffix}"))
+
+
+def _drop(db: sqlite3.Connection, dropped: list[int], tell: Callable[[int, list[int]], bytes] | None) -> list[int]:
+    """Delete messages, count them, and store the event that says which."""
+    if not dropped:
+        return []
+    db.executemany("DELETE FROM items WHERE seq = ?", [(seq,) for seq in dropped])
+    _add(db, "dropped", len(dropped))
+    if tell is not None:
+        seq = _add(db, "seq", 1)
+        body = tell(seq, dropped)
+        db.execute("INSERT INTO items VALUES (?, ?, NULL, ?, ?)", (seq, Up.EVENT.value, len(body), body))
+    return dropped
 
 
 def _add(db: sqlite3.Connection, name: str, amount: int) -> int:

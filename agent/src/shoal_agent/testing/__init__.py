@@ -1,5 +1,6 @@
 """For tests: in-memory fakes of the agent's ports, and a whole simulated server on the loopback interface."""
 
+from shoal_agent.adapters.memory_spool import MemorySpool
 from shoal_agent.testing.fakes import (
     FakeClock,
     FakeFetcher,
@@ -8,7 +9,6 @@ from shoal_agent.testing.fakes import (
     FakePreflight,
     FakeTrust,
     MemoryBlobStore,
-    MemorySpool,
     MemoryStateFile,
 )
 from shoal_agent.testing.simulated_server import SimulatedServer

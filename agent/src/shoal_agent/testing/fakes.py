@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from shoal_agent.adapters.state_file import decode_state, encode_state
 from shoal_agent.domain.device import DeviceState
-from shoal_agent.domain.outbox import surplus
 from shoal_agent.errors import CancelledError, TransportError
-from shoal_agent.ports import Cancelled, LinkHandlers, PreflightLimits, PreflightOutcome, Spooled, SpoolUsage
+from shoal_agent.ports import Cancelled, LinkHandlers, PreflightLimits, PreflightOutcome
 from shoal_agent.updating.model_host import Seen
 from shoal_protocol.bundle.manifest import Descriptor, Manifest, parse_manifest
 from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.errors import ContentError, DigestMismatchError
-from shoal_protocol.mqtt.messages import Ack
 from shoal_protocol.mqtt.topics import Up
 from shoal_protocol.trust.targets import SignedList, TargetEntry
 
@@ -150,66 +148,6 @@ class MemoryBlobStore:
         for path in stale:
             path.unlink()
         return len(gone) + len(loose) + len(stale)
-
-
-class MemorySpool:
-    """A spool in a dictionary."""
-
-    def __init__(self, *, budget_bytes: int = 1 << 20, epoch: str = "00" * 8, boot: int = 1) -> None:
-        self.epoch = epoch
-        self.boot = boot
-        self.items: dict[int, Spooled] = {}
-        self._budget = budget_bytes
-        self._seq = self._dropped = 0
-        self._keys: set[str] = set()
-
-    def append(self, kind: Up, build: Callable[[int], bytes], *, key: str | None = None) -> int | None:
-        """Store a message."""
-        if key is not None and key in self._keys:
-            return None
-        body = build(self._seq + 1)
-        self._seq += 1
-        self.items[self._seq] = Spooled(self._seq, kind, body)
-        if key is not None:
-            self._keys.add(key)
-        return self._seq
-
-    def make_room(self, tell: Callable[[int, list[int]], bytes]) -> list[int]:
-        """Drop the oldest."""
-        sizes = [(seq, len(item.body)) for seq, item in self.items.items()]
-        total = sum(size for _, size in sizes)
-        dropped = surplus(sizes, total_bytes=total, budget_bytes=self._budget)
-        for seq in dropped:
-            del self.items[seq]
-        if dropped:
-            self._dropped += len(dropped)
-            self.append(Up.EVENT, lambda seq: tell(seq, dropped))
-        return dropped
-
-    def waiting(self, limit: int = 1024) -> list[int]:
-        """Return the oldest numbers."""
-        return sorted(self.items)[:limit]
-
-    def read(self, seqs: Sequence[int]) -> list[Spooled]:
-        """Return messages."""
-        return [self.items[seq] for seq in sorted(seqs) if seq in self.items]
-
-    def acknowledge(self, ack: Ack) -> int:
-        """Delete what is acknowledged."""
-        gone = [seq for seq in self.items if ack.epoch == self.epoch and ack.covers(seq)]
-        for seq in gone:
-            del self.items[seq]
-        return len(gone)
-
-    def usage(self) -> SpoolUsage:
-        """Return what waits."""
-        windows = sum(item.kind is Up.PROFILE for item in self.items.values())
-        return SpoolUsage(
-            windows=windows, size_bytes=sum(len(item.body) for item in self.items.values()), dropped=self._dropped
-        )
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 class FakeLink:

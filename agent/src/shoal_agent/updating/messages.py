@@ -40,11 +40,12 @@ class Messages:
         epoch: Of the spool.
         boot: Number of this start.
         clock: Seconds UTC.
+        first: Number of the first message that is not spooled.
     """
 
-    def __init__(self, *, epoch: str, boot: int, clock: Clock) -> None:
+    def __init__(self, *, epoch: str, boot: int, clock: Clock, first: int = 1) -> None:
         self._epoch, self._boot, self._clock = epoch, boot, clock
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(first)
 
     def greeting(self) -> tuple[bytes, bytes]:
         """Return the presence of a new connection and its will, which is numbered after it and before the next one."""

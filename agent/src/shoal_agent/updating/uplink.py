@@ -45,16 +45,31 @@ class WindowSpool:
         self._stored = stored
         self.failed = 0
         """Windows that could not be stored since the start."""
+        self._told = 0
 
     def append(self, window: ClosedWindow) -> None:
-        """Store one window; what can't be stored is counted and logged, never raised into the clock of windows."""
+        """Store one window; what can't be stored is counted, logged and told as soon as that is possible.
+
+        Nothing is raised into the clock of windows.
+        """
         try:
             self._spool.append(Up.PROFILE, lambda seq: self._messages.window(seq, window))
-            self._spool.make_room(self._lost)
         except ShoalError as error:
             self.failed += 1
             _log.error("the window of slot %s is lost: %s", window.slot, error)
+        try:
+            self._spool.make_room(self._lost)
+            self._tell_failed()
+        except ShoalError as error:
+            _log.debug("the spool could not be put in order: %s", error)
         self._stored()
+
+    def _tell_failed(self) -> None:
+        """Tell of windows that never got a number, since the last time that this was possible."""
+        count = self.failed - self._told
+        if count:
+            self._spool.append(Up.EVENT, self._messages.event("lost", data={"ranges": [], "count": count}))
+            self._told += count
 
     def _lost(self, seq: int, dropped: list[int]) -> bytes:
         ranges = as_ranges(dropped)[:512]
