@@ -28,7 +28,7 @@ from shoal_converter.lineage import gather, parity_statement, provenance_stateme
 from shoal_converter.onnx_runtime import Runner
 from shoal_converter.reference import build_reference
 from shoal_converter.sample import Sample, make_sample
-from shoal_converter.sources.estimator import check_estimator, framework_of, missing_allowed, task_of
+from shoal_converter.sources.estimator import check_estimator, framework_of, missing_allowed, task_of, unknown_allowed
 from shoal_protocol.bundle.layout import (
     BUNDLE_JSON,
     LICENSE,
@@ -231,7 +231,9 @@ def _files(work: _Work, info: BundleInfo) -> dict[str, bytes]:
     runner = Runner(work.conversion.onnx)
     schema = ModelSchema(
         tensors=work.rows.tensor_specs(),
-        inputs=work.rows.field_specs(missing_allowed=missing_allowed(work.model)),
+        inputs=work.rows.field_specs(
+            missing_allowed=missing_allowed(work.model), unknown_allowed=unknown_allowed(work.model)
+        ),
         outputs=work.conversion.outputs,
     )
     reference = _reference(work, schema, runner)

@@ -78,25 +78,30 @@ class Sample:
             for name, values in self.tensors.items()
         )
 
-    def field_specs(self, *, missing_allowed: bool) -> tuple[FieldSpec, ...]:
+    def field_specs(self, *, missing_allowed: bool, unknown_allowed: bool) -> tuple[FieldSpec, ...]:
         """Describe the features for the schema.
 
         Args:
             missing_allowed: Whether the model takes NaN; a feature with a NaN in the sample says so by itself.
+            unknown_allowed: Whether the model takes categories that training never saw; else devices refuse them.
         """
-        return tuple(self._field(column, missing_allowed=missing_allowed) for column in self.columns)
+        return tuple(
+            self._field(column, missing_allowed=missing_allowed, unknown_allowed=unknown_allowed)
+            for column in self.columns
+        )
 
-    def _field(self, column: Column, *, missing_allowed: bool) -> FieldSpec:
+    def _field(self, column: Column, *, missing_allowed: bool, unknown_allowed: bool) -> FieldSpec:
         values = self.values(column)
         if column.dtype == "string":
             texts = sorted(set(values.tolist()))
+            is_open = unknown_allowed or self.form == "text" or len(texts) > _MAX_CATEGORIES
             return FieldSpec(
                 name=column.name,
                 dtype=column.dtype,
                 tensor=column.tensor,
                 column=column.column,
                 missing="refused",
-                categories=tuple(texts) if len(texts) <= _MAX_CATEGORIES and self.form != "text" else None,
+                categories=None if is_open else tuple(texts),
             )
         finite = values[np.isfinite(values)] if column.dtype != "int64" else values
         seen_missing = column.dtype != "int64" and bool(np.isnan(values).any())

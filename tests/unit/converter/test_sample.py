@@ -7,9 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from shoal_converter.errors import SampleError
 from shoal_converter.sample import make_sample
+from shoal_converter.sources.estimator import unknown_allowed
 
 FRAME = pd.DataFrame(
     {
@@ -55,10 +60,18 @@ def test_texts_are_one_column() -> None:
 
 
 def test_a_field_says_what_was_seen() -> None:
-    fields = {f.name: f for f in make_sample(FRAME).field_specs(missing_allowed=False)}
+    fields = {f.name: f for f in make_sample(FRAME).field_specs(missing_allowed=False, unknown_allowed=False)}
     assert (fields["age"].low, fields["age"].high, fields["age"].missing) == (30.0, 40.0, "refused")
     assert fields["height (m)"].missing == "allowed"
     assert fields["city"].categories == ("bern", "zug")
+
+
+def test_a_model_that_takes_unknown_categories_is_given_them() -> None:
+    fields = {f.name: f for f in make_sample(FRAME).field_specs(missing_allowed=False, unknown_allowed=True)}
+    assert fields["city"].categories is None
+    strict, lenient = OneHotEncoder(), OneHotEncoder(handle_unknown="ignore")
+    assert not unknown_allowed(make_pipeline(ColumnTransformer([("city", strict, ["city"])]), Ridge()))
+    assert unknown_allowed(make_pipeline(ColumnTransformer([("city", lenient, ["city"])]), Ridge()))
 
 
 def test_columns_come_in_the_order_of_the_model() -> None:

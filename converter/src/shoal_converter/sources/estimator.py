@@ -138,6 +138,12 @@ def missing_allowed(model: Any) -> bool:
         return False
 
 
+def unknown_allowed(model: Any) -> bool:
+    """Tell whether a step of the model says that it takes categories that training never saw."""
+    parameters = model.get_params(deep=True) if hasattr(model, "get_params") else {}
+    return any(name.rpartition("__")[2] == "handle_unknown" and value != "error" for name, value in parameters.items())
+
+
 def answers(model: Any, rows: Any) -> tuple[Answer, ...]:
     """Return what the source model says on rows: the truth that parity compares with.
 
