@@ -120,7 +120,8 @@ class Database:
             yield connection
 
     def close(self) -> None:
-        """Close all pooled connections; the object must not be used afterwards."""
+        """Close all pooled connections, and those still in use as they come back; not to be used afterwards."""
+        event.listen(self._engine, "checkin", lambda connection, _record: connection.close())
         self._engine.dispose()
 
 

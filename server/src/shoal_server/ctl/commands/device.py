@@ -30,7 +30,7 @@ def list_devices(call: Call, *, query: str | None, limit: int | None) -> None:
     def text() -> None:
         names = BundleNames(call.client)
         rows = [
-            (d["id"], presence(d), _running(d, names), d["labels"], d["agent_version"], ago(d["last_seen_at"]))
+            (d["id"], presence(d), _running(d, names), d["labels"], d["agent_version"], _seen(d))
             for d in found
         ]
         empty = "No device matches." if query else "No devices yet. Let one join: shoalctl token create"
@@ -115,6 +115,10 @@ def presence(found: Mapping[str, Any]) -> str:
     return "online" if found["online"] else "offline"
 
 
+def _seen(found: Mapping[str, Any]) -> str:
+    return "now" if found["online"] else ago(found["last_seen_at"])
+
+
 def _change(call: Call, name: str, verb: str, body: Any) -> None:
     answer = call.client.post(f"/api/v1/devices/{segment(name)}/{verb}", body)
     shown = {"device": answer["id"], "state": answer["state"]} | (
@@ -145,7 +149,7 @@ def _print_device(found: Mapping[str, Any], names: BundleNames) -> None:
         {
             "device": found["id"],
             "state": presence(found),
-            "last seen": ago(found["last_seen_at"]),
+            "last seen": _seen(found),
             "labels": found["labels"],
             "facts": found["facts"],
             "pins": found["pins"],
