@@ -169,6 +169,8 @@ class LinkHandlers:
     """Gives the presence of a new connection, and its last will."""
     farewell: Callable[[], bytes]
     """Gives the presence of an orderly end."""
+    on_refused: Callable[[Up, bytes, str], None] = lambda _kind, _payload, _fault: None
+    """The server said that it can't take a message, and why."""
 
 
 class Link(Protocol):

@@ -199,6 +199,17 @@ def test_beyond_the_budget_the_oldest_are_dropped_counted_and_told(spool):
     assert spool.make_room(tell) == []
 
 
+def test_what_is_given_up_is_counted_and_told_if_asked(spool):
+    for _ in range(4):
+        put(spool)
+    told = []
+    assert spool.give_up([3, 1, 9], lambda seq, dropped: told.append((seq, dropped)) or b"lost") == [1, 3]
+    assert (told, spool.waiting()) == ([(5, [1, 3])], [2, 4, 5])
+    assert spool.give_up([2], None) == [2]
+    assert spool.give_up([2], lambda seq, dropped: b"never") == []
+    assert (spool.waiting(), spool.usage().dropped) == ([4, 5], 3)
+
+
 def test_a_spool_that_keeps_its_budget_drops_nothing(spool):
     put(spool)
     assert spool.make_room(lambda seq, dropped: b"") == []

@@ -87,6 +87,19 @@ def test_a_second_version_replaces_the_first_without_a_gap(settled):
     assert world.report().previous == first
 
 
+def test_a_window_that_the_server_rejects_is_not_sent_for_ever_but_reported_lost(settled):
+    world, agent, _ = settled
+    refused = []
+    world.server.refuse = lambda kind, message: (
+        kind is Up.PROFILE and len(refused) < 3 and not refused.append(message.seq)
+    )
+    world.until(lambda: answer(agent) and len(refused) == 3, "three refusals")
+    lost = lambda: [e.data["ranges"] for e in world.server.of(Up.EVENT) if e.kind == "lost"]  # noqa: E731
+    world.until(lambda: len(lost()) == 3, "word of the losses")
+    assert sorted(lost()) == [[[seq, seq]] for seq in sorted(set(refused))]
+    assert agent.status()["spool"]["dropped"] == 3
+
+
 def test_an_unsigned_bundle_is_refused_and_the_running_model_unharmed(settled):
     world, agent, first = settled
     unsigned = world.pack(9.0, "2.0", released=False)

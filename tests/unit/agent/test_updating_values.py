@@ -126,3 +126,24 @@ def test_what_the_child_says_counts_when_it_came_to_the_end():
     report = ChildReport(stage="done", passed=True, measured={"rows": 3.0})
     outcome = judge_ending(report, 0, timed_out=False, limits=PreflightLimits())
     assert (outcome.passed, outcome.measured) == (True, {"rows": 3.0})
+
+
+def test_a_message_that_later_ones_overtake_again_and_again_is_hopeless():
+    outbox = Outbox(resend_s=10.0).hand_over([5, 6], now=0.0).acknowledged({6}.__contains__)
+    for resend in range(3):
+        assert outbox.hopeless() == [], resend
+        outbox = outbox.hand_over([5], now=10.0 + resend)
+        assert outbox.acknowledged(lambda seq: False).passed == frozenset()
+        assert outbox.acknowledged({6}.__contains__).hopeless() == []  # known before it was handed over again
+        outbox = outbox.hand_over([7 + resend], now=10.5 + resend).acknowledged({6, 7 + resend}.__contains__)
+    assert outbox.hopeless() == [5]
+    assert outbox.forget([]).hopeless() == []
+    assert outbox.reconnected().hopeless() == []
+
+
+def test_silence_alone_makes_nothing_hopeless():
+    outbox = Outbox(resend_s=1.0)
+    for now in range(50):
+        outbox = outbox.hand_over([1, 2], now=float(now))
+    assert outbox.acknowledged({1}.__contains__).hopeless() == []
+    assert outbox.acknowledged({1}.__contains__).passed == frozenset()

@@ -9,6 +9,7 @@ import pytest
 
 from shoal_agent.domain.device import DeviceState
 from shoal_agent.domain.slot import Slot, SlotFault, Target
+from shoal_agent.errors import SpoolError
 from shoal_agent.testing import FakeClock, FakeLink, MemorySpool
 from shoal_agent.updating.messages import Messages, slot_report
 from shoal_agent.updating.uplink import Situation, Uplink, WindowSpool
@@ -149,3 +150,65 @@ def test_a_slot_without_a_model_says_so_and_a_failed_target_names_its_fault():
     slot = Slot(active=A, target=Target("sha256:" + "b" * 64), bad={"sha256:" + "b" * 64: SlotFault("c", "m", "x")})
     assert slot_report(slot).error.code == "c"
     assert slot_report(Slot(target=Target(A))).error is None
+
+
+def lost(told) -> list[tuple[int, list]]:
+    events = [parse_message(m.kind, m.body) for m in told.spool.read(told.spool.waiting()) if m.kind is Up.EVENT]
+    return [(event.data["count"], event.data["ranges"]) for event in events if event.kind == "lost"]
+
+
+def test_what_the_server_refuses_is_not_sent_again_but_counted_and_told(told):
+    told.link.connect()
+    told.window()
+    told.window()
+    first = told.turn() and told.link.sent[-2]
+    told.link.handlers.on_refused(*first, "malformed")
+    (event,) = told.turn()
+    assert (event[1].kind, event[1].data) == ("lost", {"count": 1, "ranges": [[1, 1]]})
+    assert (told.spool.waiting(), told.spool.usage().dropped) == ([2, 3], 1)
+    assert {message.seq for _, message in told.turn(11.0)} == {2, 3}
+
+
+def test_a_refused_word_of_a_loss_is_counted_and_no_further_one_is_made(told):
+    told.link.connect()
+    told.window()
+    told.turn()
+    for dropped in (1, 2):
+        told.link.handlers.on_refused(*told.link.sent[-1], "malformed")
+        told.turn()
+        assert told.spool.usage().dropped == dropped
+    assert told.spool.waiting() == []
+
+
+def test_a_refused_report_harms_nothing(told):
+    told.window()
+    told.link.connect()
+    told.turn()
+    told.link.handlers.on_refused(*told.link.sent[1], "malformed")
+    assert told.turn() == []
+    assert (told.spool.waiting(), told.spool.usage().dropped) == ([1], 0)
+
+
+def test_a_message_that_only_later_ones_are_acknowledged_of_is_given_up(told):
+    told.link.connect()
+    told.window()
+    told.turn()
+    for later in range(2, 6):
+        assert lost(told) == []
+        told.window()
+        told.turn(11.0)
+        told.ack(through=0, ranges=((2, later),))
+    told.turn()
+    assert lost(told) == [(1, [[1, 1]])]
+    assert (told.spool.waiting(), told.spool.usage().dropped) == ([6], 1)
+
+
+def test_windows_that_could_not_be_stored_are_told_when_there_is_room(told, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(told.spool, "append", lambda *_, **__: (_ for _ in ()).throw(SpoolError("full")))
+        told.window()
+        told.window()
+    assert (told.sink.failed, told.spool.waiting()) == (2, [])
+    told.window()
+    told.window()
+    assert lost(told) == [(2, [])]

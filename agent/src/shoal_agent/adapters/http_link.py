@@ -25,13 +25,22 @@ from shoal_protocol.mqtt.topics import Down, Up
 DESIRED_PATH = "/api/v1/device/desired"
 MESSAGES_PATH = "/api/v1/device/messages"
 _BATCH = 64
+_BATCH_BYTES = 2 << 20
+"""Of payloads in one request, which base64 makes longer by a third; the server takes 4 MiB."""
+
 _QUEUE = 256
 _GATHER_S = 0.2
 _log = logging.getLogger(__name__)
 
 
+class _Rejected(msgspec.Struct):
+    index: int
+    fault: str = ""
+
+
 class _Answer(msgspec.Struct):
     acks: tuple[Ack, ...] = ()
+    rejected: tuple[_Rejected, ...] = ()
 
 
 class HttpLink:
@@ -144,7 +153,7 @@ class HttpLink:
             raise TransportError(f"GET {DESIRED_PATH}: the server answered {status}", status=status)
 
     def _send_batch(self, handlers: LinkHandlers) -> None:
-        batch = [self._queue.popleft() for _ in range(min(len(self._queue), _BATCH))]
+        batch = self._next_batch()
         document = [{"kind": kind.value, "payload": base64.b64encode(payload).decode()} for kind, payload in batch]
         status, _, body = self._http.exchange(
             "POST", MESSAGES_PATH, headers={"Content-Type": "application/json"}, body=msgspec.json.encode(document)
@@ -152,11 +161,23 @@ class HttpLink:
         if status != 200:
             raise TransportError(f"POST {MESSAGES_PATH}: the server answered {status}", status=status)
         try:
-            acks = msgspec.json.decode(body, type=_Answer).acks
+            answer = msgspec.json.decode(body, type=_Answer)
         except msgspec.DecodeError as error:
             raise TransportError(f"POST {MESSAGES_PATH}: the answer does not parse: {error}") from error
-        for ack in acks:
+        for rejected in answer.rejected:
+            if 0 <= rejected.index < len(batch):
+                handlers.on_refused(*batch[rejected.index], rejected.fault)
+        for ack in answer.acks:
             handlers.on_message(Down.ACK, encode_message(ack))
+
+    def _next_batch(self) -> list[tuple[Up, bytes]]:
+        """Take so many messages from the queue as one request may carry."""
+        batch = [self._queue.popleft()]
+        size = len(batch[0][1])
+        while self._queue and len(batch) < _BATCH and size + len(self._queue[0][1]) <= _BATCH_BYTES:
+            batch.append(self._queue.popleft())
+            size += len(batch[-1][1])
+        return batch
 
 
 class FallbackLink:

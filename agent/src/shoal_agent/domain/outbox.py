@@ -3,11 +3,16 @@
 The spool keeps a message until the *server's* acknowledgement; a broker's PUBACK proves nothing. So everything that was
 handed over but not acknowledged is handed over again after every reconnect and after a while. What this module knows
 of the transport lives only as long as the process: a restart sends all again, which the server counts once.
+
+A message that the server can't parse has no number for it to acknowledge. A connection keeps its order, so that an
+acknowledgement of a later message passes over the earlier one: it was refused, or lost on the way. Handed over again
+three times and passed over each time, it was refused, and is given up. That an acknowledgement stays away proves
+nothing: the server may be down.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 
@@ -18,12 +23,18 @@ class Outbox:
     Attributes:
         limit: So many messages are under way at most.
         resend_s: After so many seconds without acknowledgement a message is handed over again.
+        patience: A message that was passed over is handed over again so many times.
         handed: Sequence number -> when it was handed over, monotonic seconds.
+        passed: Sequence numbers of which a later one was acknowledged since they were handed over.
+        again: Sequence number -> how often it was handed over again after it was passed over.
     """
 
     limit: int = 64
     resend_s: float = 30.0
+    patience: int = 3
     handed: Mapping[int, float] = field(default_factory=dict)
+    passed: frozenset[int] = frozenset()
+    again: Mapping[int, int] = field(default_factory=dict)
 
     def due(self, waiting: Sequence[int], now: float) -> list[int]:
         """Return what to hand over now, oldest first.
@@ -39,16 +50,41 @@ class Outbox:
 
     def hand_over(self, seqs: Iterable[int], now: float) -> Outbox:
         """Return the outbox after these were handed to the transport."""
-        return replace(self, handed={**self.handed, **dict.fromkeys(seqs, now)})
+        given = set(seqs)
+        again = {**self.again, **{seq: self.again.get(seq, 0) + 1 for seq in given & self.passed}}
+        handed = {**self.handed, **dict.fromkeys(sorted(given), now)}
+        return replace(self, handed=handed, passed=self.passed - given, again=again)
+
+    def acknowledged(self, covers: Callable[[int], bool]) -> Outbox:
+        """Return the outbox after an acknowledgement.
+
+        Args:
+            covers: Tells which numbers the server has.
+        """
+        newest = max(((at, seq) for seq, at in self.handed.items() if covers(seq)), default=None)
+        if newest is None:
+            return self
+        left = {seq: at for seq, at in self.handed.items() if not covers(seq)}
+        passed = {seq for seq, at in left.items() if (at, seq) < newest}
+        return replace(self, handed=left, passed=(self.passed | passed) & left.keys())
+
+    def hopeless(self) -> list[int]:
+        """Return what the server will never acknowledge, ascending."""
+        return sorted(seq for seq in self.passed if self.again.get(seq, 0) >= self.patience)
 
     def forget(self, waiting: Iterable[int]) -> Outbox:
         """Return the outbox without what is no longer in the spool."""
         kept = set(waiting)
-        return replace(self, handed={seq: at for seq, at in self.handed.items() if seq in kept})
+        return replace(
+            self,
+            handed={seq: at for seq, at in self.handed.items() if seq in kept},
+            passed=self.passed & kept,
+            again={seq: times for seq, times in self.again.items() if seq in kept},
+        )
 
     def reconnected(self) -> Outbox:
         """Return the outbox of a new connection: nothing is under way."""
-        return replace(self, handed={})
+        return replace(self, handed={}, passed=frozenset(), again={})
 
 
 def surplus(sizes: Iterable[tuple[int, int]], *, total_bytes: int, budget_bytes: int) -> list[int]:

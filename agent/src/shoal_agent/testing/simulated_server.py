@@ -11,7 +11,7 @@ import datetime as dt
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -58,6 +58,7 @@ class SimulatedServer:
         messages: What the device sent, parsed, in order.
         requests: (method, path, range) of every request.
         acknowledge: Whether messages are acknowledged.
+        refuse: Tells which messages count as malformed.
     """
 
     def __init__(self, *, device: str = "dev-1", clock: Any = time.time) -> None:
@@ -66,6 +67,7 @@ class SimulatedServer:
         self.messages: list[tuple[Up, UpMessage]] = []
         self.requests: list[tuple[str, str, str | None]] = []
         self.acknowledge = True
+        self.refuse: Callable[[Up, UpMessage], bool] = lambda _kind, _message: False
         self.desired: bytes | None = None
         self.generation = 0
         self.slots: dict[str, SlotTarget] = {}
@@ -194,18 +196,22 @@ class SimulatedServer:
             return 201, {}, json.dumps(reply).encode()
         if path != "/api/v1/device/messages":
             return 404, {}, b"{}"
-        epoch = ""
-        for entry in json.loads(body):
+        epoch, rejected = "", []
+        for index, entry in enumerate(json.loads(body)):
             kind = Up(entry["kind"])
             message = parse_message(kind, base64.b64decode(entry["payload"]))
+            if self.refuse(kind, message):
+                rejected.append({"index": index, "fault": "malformed"})
+                continue
             self.messages.append((kind, message))
             if kind in {Up.PROFILE, Up.EVENT}:
                 self._received.add(message.seq)
                 epoch = message.epoch
-        if not epoch or not self.acknowledge:
-            return 200, {}, b'{"acks": []}'
-        ack = encode_message(Ack(epoch=epoch, through=0, ranges=tuple((seq, seq) for seq in sorted(self._received))))
-        return 200, {}, b'{"acks": [' + ack + b"]}"
+        acks = []
+        if epoch and self.acknowledge:
+            received = tuple((seq, seq) for seq in sorted(self._received))
+            acks = [json.loads(encode_message(Ack(epoch=epoch, through=0, ranges=received)))]
+        return 200, {}, json.dumps({"acks": acks, "rejected": rejected}).encode()
 
     def _ranged(self, digest: str, headers: Mapping[str, str]) -> tuple[int, dict[str, str], bytes]:
         data = self.faults.swapped.get(digest, self._blobs[digest])

@@ -7,10 +7,11 @@ the numbering of spooled messages to the spool.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shoal_agent.domain.device import DeviceState
+from shoal_agent.domain.outbox import as_ranges
 from shoal_agent.domain.slot import Record, Slot, SlotState
 from shoal_agent.ports import Clock
 from shoal_protocol.errors import ContentError
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 MAX_REASON = 500
 """Characters of a fault's message that are sent."""
+
+MAX_LOST_RANGES = 512
+"""Ranges of lost numbers that one event carries."""
 
 
 class Messages:
@@ -93,6 +97,16 @@ class Messages:
             )
 
         return build
+
+    def lost(self, dropped: Sequence[int], *, unnumbered: int = 0) -> Callable[[int], bytes]:
+        """Return the builder of an event about messages that the server will never get.
+
+        Args:
+            dropped: Their numbers, ascending.
+            unnumbered: So many more never got a number.
+        """
+        ranges = as_ranges(dropped)[:MAX_LOST_RANGES]
+        return self.event("lost", data={"ranges": ranges, "count": len(dropped) + unnumbered})
 
     def window(self, seq: int, window: ClosedWindow) -> bytes:
         """Return a closed window's message.

@@ -1,8 +1,9 @@
 """The thread that tells the server: windows and events from the spool, and what really runs.
 
-Owns which message goes out when. A spooled message is deleted only by the server's acknowledgement; presence, birth and
-reported are sent anew after every connect, reported also after every change (gathered for a moment). The same thread
-closes the windows, so that an agent needs no further one.
+Owns which message goes out when. A spooled message goes only by the server's acknowledgement, or is given up when the
+server can't take it, which is told in an event of its own. Presence, birth and reported are sent anew after every
+connect, reported also after every change (gathered for a moment). The same thread closes the windows, so that an agent
+needs no further one.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shoal_agent.domain.device import DeviceState
-from shoal_agent.domain.outbox import Outbox, as_ranges
-from shoal_agent.ports import Clock, Link, LinkHandlers, Spool
+from shoal_agent.domain.outbox import Outbox
+from shoal_agent.ports import Clock, Link, LinkHandlers, Spool, Spooled
 from shoal_agent.updating.messages import Messages
 from shoal_protocol.errors import ContentError, ShoalError
-from shoal_protocol.mqtt.messages import parse_ack
+from shoal_protocol.mqtt.messages import Event, parse_ack, parse_message
 from shoal_protocol.mqtt.topics import Down, Up
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class WindowSpool:
             self.failed += 1
             _log.error("the window of slot %s is lost: %s", window.slot, error)
         try:
-            self._spool.make_room(self._lost)
+            self._spool.make_room(lambda seq, dropped: self._messages.lost(dropped)(seq))
             self._tell_failed()
         except ShoalError as error:
             _log.debug("the spool could not be put in order: %s", error)
@@ -68,12 +69,8 @@ class WindowSpool:
         """Tell of windows that never got a number, since the last time that this was possible."""
         count = self.failed - self._told
         if count:
-            self._spool.append(Up.EVENT, self._messages.event("lost", data={"ranges": [], "count": count}))
+            self._spool.append(Up.EVENT, self._messages.lost([], unnumbered=count))
             self._told += count
-
-    def _lost(self, seq: int, dropped: list[int]) -> bytes:
-        ranges = as_ranges(dropped)[:512]
-        return self._messages.event("lost", data={"ranges": ranges, "count": len(dropped)})(seq)
 
 
 @dataclass(frozen=True)
@@ -125,6 +122,7 @@ class Uplink:
         self._monotonic = monotonic
         self._outbox = Outbox(resend_s=resend_s)
         self._acks: deque[bytes] = deque(maxlen=64)
+        self._refused: deque[tuple[Up, bytes, str]] = deque(maxlen=256)
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._connected_anew = self._changed = False
 
@@ -151,6 +149,7 @@ class Uplink:
                 on_connected=self._on_connected,
                 greeting=self._messages.greeting,
                 farewell=self._messages.farewell,
+                on_refused=self._on_refused,
             )
         )
 
@@ -187,16 +186,22 @@ class Uplink:
                 self._report()
                 self._flush()
             self._link.stop()
+        self._take_refusals()
         self._take_acks()
 
     def turn(self) -> float:
         """Close windows, take acknowledgements, send what is due; return how many seconds may pass until the next."""
         self._wake.clear()
         self._windows.tick()
+        self._take_refusals()
         self._take_acks()
         if self.connected:
             self._talk()
         return max(min(self._windows.due_in_s(), _IDLE_S), 0.001)
+
+    def _on_refused(self, kind: Up, payload: bytes, fault: str) -> None:
+        self._refused.append((kind, payload, fault))
+        self._wake.set()
 
     def _on_connected(self) -> None:
         self._connected_anew = True
@@ -234,6 +239,38 @@ class Uplink:
     def _take_acks(self) -> None:
         while self._acks:
             try:
-                self._spool.acknowledge(parse_ack(self._acks.popleft()))
+                ack = parse_ack(self._acks.popleft())
             except ContentError as error:
                 _log.warning("an acknowledgement does not parse: %s", error)
+                continue
+            self._spool.acknowledge(ack)
+            if ack.epoch == self._spool.epoch:
+                self._outbox = self._outbox.acknowledged(ack.covers)
+        hopeless = self._outbox.hopeless()
+        if hopeless:
+            _log.error("the server acknowledged later messages but never %s: they are given up", hopeless)
+            self._give_up(hopeless)
+
+    def _take_refusals(self) -> None:
+        """Give up what the server said it can't take: the same bytes would be refused for ever."""
+        while self._refused:
+            kind, payload, fault = self._refused.popleft()
+            _log.error("the server can't take a message of kind %s: %s", kind.value, fault)
+            under_way = self._spool.read(list(self._outbox.handed))
+            self._give_up([message.seq for message in under_way if message.body == payload])
+
+    def _give_up(self, seqs: list[int]) -> None:
+        """Drop messages and tell so; that an event about losses is lost is counted, but not told by another."""
+        mourned = [message.seq for message in self._spool.read(seqs) if _tells_of_loss(message)]
+        self._spool.give_up(mourned, None)
+        self._spool.give_up(
+            sorted(set(seqs).difference(mourned)),
+            lambda seq, dropped: self._messages.lost(dropped)(seq),
+        )
+
+
+def _tells_of_loss(message: Spooled) -> bool:
+    try:
+        return isinstance(event := parse_message(message.kind, message.body), Event) and event.kind == "lost"
+    except ContentError:
+        return False
