@@ -38,7 +38,7 @@ class StateFile(Protocol):
         """Replace the state, at once or not at all.
 
         Raises:
-            OSError: It could not be written; the old state is unharmed.
+            OSError: It could not be written; what is saved is the old state, or this one, and never less.
         """
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from shoal_agent.adapters import durable
 from shoal_agent.adapters.blob_store import FolderBlobStore
 from shoal_agent.adapters.spool import SqliteSpool
 from shoal_agent.adapters.state_file import StateFile
@@ -269,3 +270,36 @@ def test_one_damaged_state_file_is_made_good_by_the_other(tmp_path: Path, name: 
     for length in (0, 1, len(raw) - 1):
         (tmp_path / name).write_bytes(raw[:length])
         assert StateFile(tmp_path).load() == DeviceState(expected)
+
+
+def test_a_state_whose_saving_failed_late_is_replaced_even_by_the_one_before(tmp_path: Path, monkeypatch):
+    files = StateFile(tmp_path)
+    files.save(DeviceState(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "sync_folder", lambda path: (_ for _ in ()).throw(OSError(5, "input/output error")))
+        with pytest.raises(OSError, match="input/output"):
+            files.save(DeviceState(2))
+    files.save(DeviceState(1))
+    assert StateFile(tmp_path).load() == DeviceState(1)
+
+
+def test_a_state_that_does_not_fit_on_the_disk_leaves_the_old_one(tmp_path: Path, monkeypatch):
+    files = StateFile(tmp_path)
+    files.save(DeviceState(1))
+    files.save(DeviceState(2))
+    for failing in (1, 2):  # while the previous is put aside, and while the new one is written
+        left = iter([True] * (failing - 1))
+        real = durable.os.fsync
+
+        def full(descriptor, left=left, real=real):
+            if not next(left, False) and Path(f"/proc/self/fd/{descriptor}").resolve().is_file():
+                raise OSError(28, "No space left on device")
+            real(descriptor)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(durable.os, "fsync", full)
+            with pytest.raises(OSError, match="No space"):
+                files.save(DeviceState(3))
+        assert StateFile(tmp_path).load() == DeviceState(2)
+    files.save(DeviceState(4))
+    assert StateFile(tmp_path).load() == DeviceState(4)

@@ -47,6 +47,7 @@ class StateFile:
         self._current = folder / "state.json"
         self._previous = folder / "state.prev"
         self._intact: bytes | None = None
+        self._doubtful = False
 
     def load(self) -> DeviceState | None:
         """Return the newest intact state.
@@ -78,12 +79,14 @@ class StateFile:
         """Replace the state by one rename, after the last intact one was put aside.
 
         Raises:
-            OSError: The disk is full or failing; the state on disk is the old one.
+            OSError: The disk is full or failing; the state on disk is the old one, or (a folder that could not be
+                synced) the new one: whichever is saved next replaces it.
         """
         raw = encode_state(state)
-        if raw == self._intact:
+        if raw == self._intact and not self._doubtful:
             return
+        self._doubtful = True
         if self._intact is not None:
             put(self._previous, self._intact)
         put(self._current, raw)
-        self._intact = raw
+        self._intact, self._doubtful = raw, False

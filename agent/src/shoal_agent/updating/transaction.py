@@ -3,6 +3,10 @@
 Owns the device's state while the agent runs; used by one thread. Saving comes first: after a crash at any point the
 saved state says what to do again, and every effect can be done twice. Leaves the transitions to the slot machine, the
 steps themselves to `shoal_agent.updating.work`, and the thread to `shoal_agent.updating.updater`.
+
+When the disk takes no state: what leads on (to a switch, to a commitment) does not happen and is tried again, because a
+restart would forget it; what leads back to a proven model happens from memory. A start on trial that can't be counted
+is not made while there is a proven model to start instead.
 """
 
 from __future__ import annotations
@@ -21,17 +25,21 @@ from shoal_agent.domain.slot import (
     Begun,
     Booted,
     Check,
+    Cleared,
     Damaged,
     Due,
     Failed,
     Fetch,
+    Fetched,
     Install,
     Installed,
     Load,
     Loaded,
     Measured,
+    Passed,
     Postponed,
     Prepare,
+    Proved,
     Record,
     Recorded,
     Refused,
@@ -64,6 +72,7 @@ if TYPE_CHECKING:
 
 _ENDED = frozenset({SlotState.COMMITTED, SlotState.REJECTED, SlotState.ROLLED_BACK})
 _RESTING = frozenset({SlotState.IDLE, SlotState.TRIAL})
+_LEADING_ON = (Cleared, Fetched, Begun, Passed, Loaded, Proved)
 _log = logging.getLogger(__name__)
 
 
@@ -138,6 +147,7 @@ class Transactions:
         self._troubles: dict[str, SlotFault] = {}
         self._watch = TrialWatch(around.host, rules=rhythm.rules, monotonic=rhythm.monotonic)
         self._sweep_due = True
+        self._unsaved = ""
         self.state = DeviceState()
 
     @property
@@ -167,7 +177,8 @@ class Transactions:
             self._apply(name, Damaged(digest))
         for name in sorted(found.slots):
             self._apply(name, Booted())
-        self._save(self.state)
+        if not self._save(self.state):
+            self._avoid_trials()
         for name in sorted(found.slots):
             self._start_active(name)
 
@@ -206,10 +217,12 @@ class Transactions:
 
     def handle(self, name: str, event: SlotEvent) -> None:
         """Take one event: save the new state, then queue what is to be done."""
-        before = self.state
+        before, queued = self.state, list(self._queue)
         self._apply(name, event)
-        if self.state != before:
-            self._save(self.state)
+        if self.state != before and not self._save(self.state) and isinstance(event, _LEADING_ON):
+            self.state, self._queue = before, deque(queued)
+            self._held_up(name)
+            return
         if isinstance(event, Postponed):
             self._trouble(name, event)
         elif not isinstance(event, Measured):
@@ -229,7 +242,9 @@ class Transactions:
             self._collect_garbage()
 
     def tick(self) -> None:
-        """Wake slots whose wait is over, and judge trials."""
+        """Wake slots whose wait is over, and judge trials; a state that could not be saved is tried again."""
+        if self._unsaved:
+            self._save(self.state)
         now = self._rhythm.monotonic()
         for name, scratch in list(self._scratch.items()):
             if scratch.due_at is not None and scratch.due_at <= now:
@@ -261,12 +276,36 @@ class Transactions:
         self._queue.extend((name, effect) for effect in effects)
         self._sweep_due = self._sweep_due or slot.state not in _RESTING
 
-    def _save(self, state: DeviceState) -> None:
-        """Save; with a full disk the agent goes on from memory, and the next save may succeed."""
+    def _save(self, state: DeviceState) -> bool:
+        """Save and return whether that worked; the next save may succeed where this one failed."""
         try:
             self._around.state_file.save(state)
         except OSError as error:
-            _log.error("the state could not be saved, a restart now would go back to the last saved one: %s", error)
+            if str(error) != self._unsaved:
+                _log.error("the state can't be saved, a restart now would go back to the last saved one: %s", error)
+            self._unsaved = str(error)
+            return False
+        if self._unsaved:
+            _log.warning("the state can be saved again")
+            self._unsaved = ""
+        return True
+
+    def _held_up(self, name: str) -> None:
+        """A step that leads on could not be saved: wait and do it again; a trial that could end simply goes on."""
+        slot = self.state.slots[name]
+        self._at(name).loaded = None
+        fault = Postponed("state_unsaved", f"the state can't be saved: {self._unsaved}")
+        if (slot.state, Postponed) in TRANSITIONS:
+            self.handle(name, fault)
+        elif name not in self._troubles:
+            self._trouble(name, fault)
+            self._changed()
+
+    def _avoid_trials(self) -> None:
+        """A start on trial that can't be counted could be one of endlessly many: prefer a proven model."""
+        for name, slot in sorted(self.state.slots.items()):
+            if slot.trial is not None and any(d not in {None, slot.active} for d in (slot.previous, slot.fallback)):
+                self._apply(name, Failed("state_unsaved", f"its start could not be counted: {self._unsaved}"))
 
     def _is_current(self, name: str, effect: SlotEffect) -> bool:
         """Tell whether an effect still belongs to the slot's state; a newer assignment makes others obsolete."""
@@ -395,8 +434,8 @@ class Transactions:
         self._troubles[name] = SlotFault(event.code, event.message, digest)
 
     def _collect_garbage(self) -> None:
-        """Delete what no slot needs, when nothing is under way."""
-        if any(slot.state not in _RESTING for slot in self.state.slots.values()):
+        """Delete what no slot needs, when nothing is under way and a restart would not go back to what needed it."""
+        if self._unsaved or any(slot.state not in _RESTING for slot in self.state.slots.values()):
             return
         if not self._sweep_due:
             return
