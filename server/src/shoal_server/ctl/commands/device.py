@@ -29,10 +29,7 @@ def list_devices(call: Call, *, query: str | None, limit: int | None) -> None:
 
     def text() -> None:
         names = BundleNames(call.client)
-        rows = [
-            (d["id"], presence(d), _running(d, names), d["labels"], d["agent_version"], _seen(d))
-            for d in found
-        ]
+        rows = [(d["id"], presence(d), _running(d, names), d["labels"], d["agent_version"], _seen(d)) for d in found]
         empty = "No device matches." if query else "No devices yet. Let one join: shoalctl token create"
         print_table(("device", "state", "runs", "labels", "agent", "last seen"), rows, empty=empty)
 
