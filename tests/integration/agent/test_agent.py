@@ -247,7 +247,12 @@ def test_only_the_proven_models_stay_on_the_disk(settled):
         world.assign(digests[-1])
         world.committed(digests[-1])
     kept = {digests[0], digests[2], digests[3]}  # the fallback, the previous, the active
-    world.until(lambda: {f"sha256:{p.stem}" for p in (world.state / "bundles").iterdir()} == kept, "garbage is gone")
+
+    def stored() -> set[str]:
+        return {f"sha256:{path.stem}" for path in (world.state / "bundles").iterdir()}
+
+    world.until(lambda: len(stored()) == len(kept), "garbage is gone")
+    assert stored() == kept
 
 
 def test_downloads_that_are_cut_go_on_where_they_stopped(settled):

@@ -254,6 +254,7 @@ def test_fifty_devices_reconnect_at_once(start, heard):
     for device in devices:
         device.close()
     eventually(lambda: link.devices == 0)
+    assert {message.device for message in heard} == {f"many-{number}" for number in range(50)}
 
 
 def test_it_starts_again_on_its_port_without_what_was_stored(start, line):
