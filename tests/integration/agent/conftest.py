@@ -1,4 +1,4 @@
-"""Tiny real bundles and agents that have joined a simulated server."""
+"""Agents that have joined a simulated server."""
 
 from __future__ import annotations
 
@@ -11,68 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
 
+from agent_bundles import bundle_files
 from shoal_agent import Agent
 from shoal_agent.adapters.enrolment import join
 from shoal_agent.bootstrap import Overrides
 from shoal_agent.settings import Settings
 from shoal_agent.testing import FakePreflight, SimulatedServer
-from shoal_protocol.bundle.layout import golden_input, golden_output
-from shoal_protocol.bundle.schema import (
-    BundleInfo,
-    FieldSpec,
-    Golden,
-    ModelSchema,
-    OutputSpec,
-    Runtime,
-    TensorSpec,
-    encode_document,
-)  # fmt: skip
-from shoal_protocol.bundle.tensors import encode_tensor
-
-Files = dict[str, bytes]
-
-
-def linear_model(weight: float) -> bytes:
-    """An ONNX model: y = weight * x, x and y float32 [N, 2]."""
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 2])
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 2])
-    w = helper.make_tensor("w", TensorProto.FLOAT, [1], [weight])
-    graph = helper.make_graph([helper.make_node("Mul", ["x", "w"], ["y"])], "g", [x], [y], [w])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return bytes(model.SerializeToString())
-
-
-def bundle_files(
-    weight: float, *, version: str = "1.0", golden_weight: float | None = None, padding: int = 0, **runtime: Any
-) -> Files:
-    """The files of a bundle around `linear_model`; its golden rows are right unless told otherwise."""
-    rows = np.arange(6, dtype=np.float32).reshape(3, 2)
-    info = BundleInfo(
-        name="quality",
-        version=version,
-        task="regression",
-        framework="test",
-        golden=Golden(rows=3),
-        runtime=Runtime(**runtime),
-    )
-    schema = ModelSchema(
-        tensors=(TensorSpec(name="x", dtype="float32", shape=(None, 2)),),
-        inputs=(FieldSpec(name="x", dtype="float32", tensor="x"),),
-        outputs=(OutputSpec(name="y", dtype="float32", shape=(None, 2), role="value"),),
-    )
-    expected = rows * np.float32(weight if golden_weight is None else golden_weight)
-    files = {
-        "bundle.json": encode_document(info),
-        "schema.json": encode_document(schema),
-        "model/model.onnx": linear_model(weight),
-        golden_input(0): encode_tensor("x", rows),
-        golden_output(0): encode_tensor("y", expected),
-    }
-    if padding:
-        files["README.md"] = np.random.default_rng(int(weight * 10)).bytes(padding)
-    return files
 
 
 def wait_until(met: Callable[[], Any], *, timeout_s: float = 30.0, what: str = "") -> Any:

@@ -11,24 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from killed_agent import NEVER, Fate, run_killed
 from shoal_agent.adapters.state_file import StateFile
 from shoal_agent.status import stored_status
 from shoal_protocol.canonical import sha256_digest
 
-SCRIPT = Path(__file__).with_name("killed_agent.py")
-NEVER = 10**9
-
 
 def run(state: Path, wanted: str, steps: int) -> tuple[int, str]:
     """Run an agent that dies at a step; returns its exit status and what it said."""
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(state), wanted, str(steps)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
+    ended = run_killed(state, Fate(wanted, steps))
+    return ended.status, ended.told
 
 
 def answer(agent) -> float:

@@ -169,6 +169,11 @@ class SimulatedServer:
         reports = [m for m in self.of(Up.REPORTED) if slot in m.slots]
         return max(reports, key=lambda m: m.order).slots[slot] if reports else None
 
+    def forget_messages(self) -> None:
+        """Forget what devices have sent, as if none had ever sent anything."""
+        self.messages.clear()
+        self._received.clear()
+
     # The routes --------------------------------------------------------------------------------------------------
 
     def get(self, path: str, headers: Mapping[str, str]) -> tuple[int, dict[str, str], bytes]:
