@@ -29,6 +29,12 @@ class NoModelError(LocalError):
     code = "no_model"
 
 
+class StateFolderError(LocalError):
+    """The state folder can't be used: it is missing, no folder, or not this user's."""
+
+    code = "state_folder"
+
+
 class StateInUseError(LocalError):
     """Another agent holds the lock of the state folder."""
 

@@ -189,7 +189,10 @@ def _file(path: Path | None, default: Path) -> dict[str, Any]:
             return {}
         raise SettingsError(f"the configuration file {path} does not exist") from error
     except OSError as error:
-        raise SettingsError(f"the configuration file {path or default} can't be read: {error}") from error
+        raise SettingsError(
+            f"the configuration file {path or default} can't be read: {error.strerror}",
+            hint="is --state the agent's folder, and this its user?",
+        ) from error
     try:
         return dict(_flattened(tomllib.loads(raw.decode())))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -13,6 +13,7 @@ import urllib.request
 import pytest
 
 from shoal_agent.testing import SimulatedServer
+from shoal_protocol.trust.join_token import JoinToken
 
 
 def shoal_agent(*arguments: str, check: int | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -57,6 +58,49 @@ def test_a_damaged_token_and_an_unknown_setting_are_usage_errors(tmp_path):
     assert "whole token" in done.stderr
     done = shoal_agent("run", "--state", str(tmp_path), "--set", "window=3", check=2)
     assert "'window'" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "status", "join", "predict", "rollback"])
+@pytest.mark.parametrize("folder", ["missing/deep", "file"])
+def test_a_folder_that_can_not_be_used_is_told_without_a_traceback(tmp_path, command, folder):
+    (tmp_path / "file").touch()
+    (tmp_path / "missing").symlink_to("/proc/nothing")  # nobody can make a folder there
+    token = ["http://127.0.0.1:9", "--token", _token()] if command == "join" else []
+    done = shoal_agent(command, *token, "--state", str(tmp_path / folder))
+    assert done.returncode in {1, 2, 4}
+    assert "Traceback" not in done.stderr
+    assert str(tmp_path / folder) in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+
+
+def _token() -> str:
+    return str(JoinToken(id="t", secret="s" * 43, root_digest="sha256:" + "0" * 64, targets_version=1))
+
+
+def test_a_server_that_is_not_there_is_told_in_plain_words(tmp_path):
+    state = ["--token", _token(), "--state", str(tmp_path)]
+    done = shoal_agent("join", "http://127.0.0.1:9", *state, check=1)
+    assert done.stderr.splitlines() == [
+        "shoal-agent: GET http://127.0.0.1:9/trust/1.root.json: Connection refused",
+        "  is the server up and reachable?",
+    ]
+    assert "https://HOST" in shoal_agent("join", "127.0.0.1:9", *state, check=2).stderr
+    with SimulatedServer() as server:
+        done = shoal_agent("join", server.url.replace("http:", "https:"), *state, check=1)
+    assert "does not speak TLS" in done.stderr
+    done = shoal_agent("join", "http://nowhere.invalid", *state, check=1)
+    assert "NameResolution" not in done.stderr.splitlines()[0]
+
+
+def test_a_damaged_identity_says_how_to_join_again(tmp_path):
+    with SimulatedServer() as server:
+        join = ["join", server.url, "--token", server.join_token, "--state", str(tmp_path)]
+        shoal_agent(*join, check=0)
+        (tmp_path / "identity" / "device.json").write_text("{")
+        done = shoal_agent("status", "--state", str(tmp_path), check=1)
+        assert f"move {tmp_path / 'identity'} away" in done.stderr
+        (tmp_path / "identity").rename(tmp_path / "identity.old")
+        shoal_agent(*join, check=0)
 
 
 def test_join_by_environment_and_status_before_any_assignment(tmp_path):

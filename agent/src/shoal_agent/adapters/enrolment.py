@@ -17,7 +17,7 @@ import msgspec
 from shoal_agent.adapters.http_client import HttpClient
 from shoal_agent.adapters.identity import FolderLock, Identity, IdentityFolder
 from shoal_agent.adapters.trust_store import TrustStore
-from shoal_agent.errors import NotEnrolledError, TransportError
+from shoal_agent.errors import NotEnrolledError, StateFolderError, TransportError
 from shoal_agent.ports import Clock
 from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.errors import CallerError, DigestMismatchError, PeerError
@@ -61,11 +61,12 @@ def join(
 
     Raises:
         CallerError: The token is no token, or the folder belongs to a device already.
+        StateFolderError: The folder can't be made or written.
         DigestMismatchError: The server is not the one that the token was made for.
         PeerError: The server can't be reached or refuses.
     """
     parsed = parse_join_token(token)
-    state.mkdir(parents=True, exist_ok=True)
+    _make(state)
     lock = FolderLock(state)
     lock.acquire()
     try:
@@ -91,6 +92,15 @@ def join(
     finally:
         lock.release()
     return Joined(identity, reply.state)
+
+
+def _make(state: Path) -> None:
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StateFolderError(
+            f"the state folder {state} can't be made: {error.strerror}", hint="give a folder of your own by --state"
+        ) from error
 
 
 def _refuse_second_join(folder: IdentityFolder, state: Path) -> None:

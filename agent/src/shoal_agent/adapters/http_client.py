@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shoal_agent.errors import TransportError
+from shoal_agent.errors import SettingsError, TransportError
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, PoolManager
@@ -31,12 +31,17 @@ class HttpClient:
         ca_file: Certificate authority to trust instead of the system's.
         timeout_s: Of connecting, and of every read.
         verify: Whether the server's certificate is checked; not, only to fetch what is checked by its digest.
+
+    Raises:
+        SettingsError: The URL is none.
     """
 
     def __init__(
         self, url: str, *, user: str = "", secret: str = "", ca_file: Path | None = None, timeout_s: float = 30.0,
         verify: bool = True,
     ) -> None:  # fmt: skip
+        if not url.startswith(("http://", "https://")):
+            raise SettingsError(f"{url!r} is no server's URL", hint="write https://HOST or http://HOST:PORT")
         self.url = url.rstrip("/")
         self._ca_file = ca_file
         self._timeout_s = timeout_s
@@ -87,7 +92,7 @@ class HttpClient:
                 response.close()
                 response.release_conn()
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise TransportError(f"{method} {url}: {error}", hint="is the server up and reachable?") from error
+            raise TransportError(f"{method} {url}: {_plain(error)}", hint=_advice(error)) from error
 
     def exchange(
         self, method: str, path: str, *, headers: Mapping[str, str] | None = None, body: bytes | None = None,
@@ -108,6 +113,33 @@ class HttpClient:
         """Close all connections."""
         if "_pool" in self.__dict__:
             self._pool.clear()
+
+
+def _cause(error: Exception) -> BaseException:
+    """Return the innermost reason of an error that urllib3 has wrapped."""
+    found: BaseException = error
+    while True:
+        wrapped = (getattr(found, "reason", None), found.__cause__, *found.args)
+        deeper = next((one for one in wrapped if isinstance(one, BaseException)), None)
+        if deeper is None:
+            return found
+        found = deeper
+
+
+def _plain(error: Exception) -> str:
+    """Say a network fault as a person would: without pools, retries and addresses of objects."""
+    cause = _cause(error)
+    text = getattr(cause, "strerror", None) or getattr(cause, "verify_message", None) or str(cause)
+    return text.removeprefix(f"{type(cause).__name__}: ").rpartition(">: ")[2]
+
+
+def _advice(error: Exception) -> str:
+    cause = _cause(error)
+    if getattr(cause, "reason", None) == "WRONG_VERSION_NUMBER":
+        return "this port does not speak TLS: is the URL to begin with http:// ?"
+    if getattr(cause, "verify_code", 0):
+        return "the server's certificate is not trusted: join with a token of this server, which pins its authority"
+    return "is the server up and reachable?"
 
 
 def read_bounded(response: BaseHTTPResponse, limit: int) -> bytes:

@@ -101,18 +101,19 @@ class HttpLink:
             self._thread.join(timeout=10.0)
 
     def _run(self, handlers: LinkHandlers) -> None:
-        tries, pause_s = 0, self._first_s * self._chance()
+        tries, pause_s, told = 0, self._first_s * self._chance(), ""
         while not self._sleep(pause_s):
             if not self._wanted():
                 self._reached, pause_s = False, min(self._poll_s, 5.0)
                 continue
             try:
                 self._turn(handlers)
-                tries, pause_s = 0, self._poll_s * (0.5 + self._chance())
+                tries, pause_s, told = 0, self._poll_s * (0.5 + self._chance()), ""
             except TransportError as error:
                 tries, self._reached = tries + 1, False
                 pause_s = self._backoff.delay_s(tries, self._chance())
-                _log.info("http: %s", error)
+                _log.log(logging.DEBUG if told == str(error) else logging.INFO, "http: %s; trying again", error)
+                told = str(error)
             except Exception:  # noqa: BLE001 - the boundary of the thread: nothing may end it but stop()
                 tries, self._reached = tries + 1, False
                 pause_s = self._backoff.delay_s(tries, self._chance())

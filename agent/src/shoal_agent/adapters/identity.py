@@ -17,7 +17,9 @@ from pathlib import Path
 import msgspec
 
 from shoal_agent.adapters.durable import PRIVATE, put, sync_folder
-from shoal_agent.errors import DamagedFileError, NotEnrolledError, StateInUseError
+from shoal_agent.errors import DamagedFileError, NotEnrolledError, StateFolderError, StateInUseError
+
+_WHOSE = "run as the user whose folder it is, or give another --state"
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,17 +62,23 @@ class IdentityFolder:
         Raises:
             NotEnrolledError: It has not joined yet.
             DamagedFileError: The file does not parse.
+            StateFolderError: This user may not read it.
         """
         path = self._folder / "device.json"
         try:
             return msgspec.json.decode(path.read_bytes(), type=Identity)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise NotEnrolledError(
                 f"{self._folder.parent} belongs to no device yet",
                 hint="run the line that `shoalctl token create` printed: shoal-agent join URL --token … --state DIR",
             ) from error
+        except OSError as error:
+            raise StateFolderError(f"{path} can't be read: {error.strerror}", hint=_WHOSE) from error
         except msgspec.DecodeError as error:
-            raise DamagedFileError(f"{path} is damaged: {error}", hint="let the device join again") from error
+            raise DamagedFileError(
+                f"{path} is damaged: {error}",
+                hint=f"move {path.parent} away and let the device join again; its models stay",
+            ) from error
 
     def save(self, identity: Identity) -> None:
         """Store who this device is; last of all steps of joining."""
@@ -112,6 +120,7 @@ class FolderLock:
 
         Raises:
             StateInUseError: Another agent holds it.
+            StateFolderError: There is no such folder, or this user may not write into it.
         """
         descriptor = self._open()
         try:
@@ -140,20 +149,23 @@ class FolderLock:
             self.acquire()
         except StateInUseError:
             return True
-        except OSError:
+        except StateFolderError:
             return False
         self.release()
         return False
 
     def _open(self) -> int:
-        """Open the file; one that can't be written still locks.
-
-        Raises:
-            OSError: There is no lock, and none can be made.
-        """
+        """Open the file; one that can't be written, because of the disk, still locks."""
+        folder = self._path.parent
         try:
             return os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise StateFolderError(
+                f"there is no state folder {folder}", hint="name it by --state or SHOAL_STATE; `join` makes it"
+            ) from error
         except OSError as error:
-            if error.errno not in {errno.EROFS, errno.ENOSPC, errno.EDQUOT}:
-                raise
-            return os.open(self._path, os.O_RDONLY)
+            if error.errno in {errno.EROFS, errno.ENOSPC, errno.EDQUOT} and self._path.exists():
+                return os.open(self._path, os.O_RDONLY)
+            raise StateFolderError(
+                f"the state folder {folder} can't be written: {error.strerror}", hint=_WHOSE
+            ) from error
