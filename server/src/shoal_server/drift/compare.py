@@ -28,9 +28,9 @@ from scipy import special
 from shoal_protocol.profile.profile import Counts, ProfileSpec
 from shoal_protocol.profile.reference import Reference
 from shoal_server.drift.functionals import Functional, functionals
-from shoal_server.drift.layout import Floats
 from shoal_server.drift.pooling import TRIM, capped, trimmed_mean
-from shoal_server.drift.views import View
+from shoal_server.statistics.layout import Floats
+from shoal_server.statistics.views import View
 
 LEVEL = 0.95
 MIN_ROWS = 10

@@ -10,7 +10,7 @@ import numpy as np
 from shoal_protocol.profile.grid import CategoricalGrid, NumericGrid
 from shoal_protocol.profile.profile import Stream
 from shoal_protocol.profile.reference import Reference
-from shoal_server.drift.layout import Floats
+from shoal_server.statistics.layout import Floats
 
 
 def distribution(reference: Reference, name: str, live: Floats) -> dict[str, Any]:

@@ -5,8 +5,7 @@ nothing without the number of rows (on equal data JS > 0.1 always, at 200 rows),
 threshold, and decisions are made elsewhere: by the sequential rule for change, here by effect with a tolerance for the
 gap, which no amount of data turns into an alarm when it is small.
 
-Sources: PSI as a scaled chi-square, Yurdakul and Naranjo 2020 (J. Risk Model Validation 14); test of a minimum effect,
-Murphy and Myors 1999 (J. Appl. Psychol. 84), by the noncentral chi-square.
+Source: test of a minimum effect, Murphy and Myors 1999 (J. Appl. Psychol. 84), by the noncentral chi-square.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from shoal_server.drift.layout import Flags, Floats, Layout, Numbers
 from shoal_server.drift.monitor_state import Field, Streams
 from shoal_server.drift.scores import CONTRASTS, Basis
-from shoal_server.drift.views import MIN_EFFECTIVE_ROWS, five_views
+from shoal_server.statistics.divergence import by_chance, jensen_shannon, psi
+from shoal_server.statistics.layout import Flags, Floats, Layout, Numbers
+from shoal_server.statistics.views import MIN_EFFECTIVE_ROWS, five_views
 
 GAP_TOLERANCE = 0.5
 """Size of a deployment gap that passes, about in standard deviations of the feature."""
 
 GAP_ALPHA = 0.001
-_SMOOTHING = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,28 +90,6 @@ def deployment_gap(
     )
 
 
-def psi(layout: Layout, a: Numbers, b: Numbers) -> Floats:
-    """Population stability index, sum (p - q) ln(p / q) over cells smoothed by half a row, shape (..., F)."""
-    p, q = _shares(layout, a), _shares(layout, b)
-    return np.asarray(layout.sums((p - q) * np.log(p / q)))
-
-
-def jensen_shannon(layout: Layout, a: Numbers, b: Numbers) -> Floats:
-    """Jensen-Shannon divergence in nats over cells smoothed by half a row, shape (..., F); at most ln 2."""
-    p, q = _shares(layout, a), _shares(layout, b)
-    middle = (p + q) / 2
-    return np.asarray(layout.sums(p * np.log(p / middle) + q * np.log(q / middle)) / 2)
-
-
-def by_chance(layout: Layout, rows_a: Floats, rows_b: Floats, *, alpha: float = 0.01) -> Floats:
-    """Return what PSI exceeds with probability alpha on equal data: (1/n + 1/m) chi2_{B-1, 1-alpha}, shape (..., F).
-
-    JS is an eighth of PSI when both are small, and so is its threshold.
-    """
-    pairs = 1 / np.maximum(rows_a, 1) + 1 / np.maximum(rows_b, 1)
-    return np.asarray(pairs * special.chdtri(layout.lengths - 1.0, alpha))
-
-
 def design_effect(streams: Streams, at: int, basis: Basis) -> Floats:
     """Variance between a scope's windows over that of independent rows, at least 1, shape (F,) (Rao-Scott)."""
     windows = streams.windows[at]
@@ -121,8 +98,3 @@ def design_effect(streams: Streams, at: int, basis: Basis) -> Floats:
     between = streams.values[at, Field.RESIDUAL_M2, :, :CONTRASTS] / (windows - 1)
     independent = basis.variance / max(float(streams.rows[at] / windows), 1.0)
     return np.asarray(np.maximum(1.0, (between / independent).mean(axis=-1)))
-
-
-def _shares(layout: Layout, cells: Numbers) -> Floats:
-    smooth = cells + _SMOOTHING
-    return np.asarray(smooth / layout.spread(layout.sums(smooth)))

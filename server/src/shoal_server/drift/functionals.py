@@ -14,8 +14,8 @@ import numpy as np
 
 from shoal_protocol.profile.grid import CategoricalGrid
 from shoal_protocol.profile.profile import ProfileSpec, Stream
-from shoal_server.drift.layout import Floats, Layout
-from shoal_server.drift.views import View
+from shoal_server.statistics.layout import Floats, Layout
+from shoal_server.statistics.views import View
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from shoal_server.drift.alarms import Alarm, Alarms
-from shoal_server.drift.layout import Flags
 from shoal_server.drift.monitor_state import Scope
+from shoal_server.statistics.layout import Flags
 
 SHARE_OF_CHANGE = 0.5
 """A scope whose own change is less than this share of another's does not share its cause."""

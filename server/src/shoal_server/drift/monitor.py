@@ -24,7 +24,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from shoal_server.drift.layout import Flags, Floats, Numbers
 from shoal_server.drift.monitor_state import FLEET_NAME, Field, MonitorState, Scope, Streams
 from shoal_server.drift.pooling import bulk, capped, residual_widening, weighted_mean
 from shoal_server.drift.scores import COMPONENTS, CONTRASTS, Basis
@@ -44,7 +43,8 @@ from shoal_server.drift.sequential import (
     shiryaev_roberts,
     tau,
 )
-from shoal_server.drift.views import rate_z
+from shoal_server.statistics.layout import Flags, Floats, Numbers
+from shoal_server.statistics.views import rate_z
 
 WARM_UP = 12
 """Windows of a device before its running mean is good enough to stand in for its baseline."""

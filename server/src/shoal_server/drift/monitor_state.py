@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal_protocol.errors import ContentError
-from shoal_server.drift.layout import Floats
 from shoal_server.drift.scores import COMPONENTS
+from shoal_server.statistics.layout import Floats
 
 
 class Scope(StrEnum):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from shoal_server.drift.alarms import Alarm, effect_of
 from shoal_server.drift.effects import Gap
-from shoal_server.drift.layout import Layout
 from shoal_server.drift.localise import Finding
 from shoal_server.drift.monitor_state import FLEET_NAME
-from shoal_server.drift.views import View
 from shoal_server.drift.watch import Watch, Yardstick
+from shoal_server.statistics.layout import Layout
+from shoal_server.statistics.views import View
 from shoal_server.timestamps import rfc3339
 
 _MOST_FEATURES = 12

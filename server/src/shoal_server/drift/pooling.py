@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from shoal_server.drift.layout import Flags, Floats, Numbers
+from shoal_server.statistics.layout import Flags, Floats, Numbers
 
 WEIGHT_CAP = 2.0
 """A device weighs at most so many times the median device."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from shoal_server.drift.layout import Floats, Layout, legendre
-from shoal_server.drift.views import View
+from shoal_server.statistics.layout import Floats, Layout, legendre
+from shoal_server.statistics.views import View
 
 CONTRASTS = 4
 MISSING, OUTSIDE = 4, 5

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shoal_server.drift.layout import Floats, Numbers
+from shoal_server.statistics.layout import Floats, Numbers
 
 DELTAS = (1.0, 2.0, 4.0)
 """Shifts, in standard deviations of one window's score, that the e-value bets on."""

@@ -17,8 +17,8 @@ from shoal_server.drift.monitor import Rules, threshold, whole_baseline
 from shoal_server.drift.monitor_state import Field, MonitorState, Scope
 from shoal_server.drift.scores import view_of
 from shoal_server.drift.tables import AlarmRow, MonitorRow
-from shoal_server.drift.views import View
 from shoal_server.drift.watch import Role
+from shoal_server.statistics.views import View
 
 STALE_BUCKETS = 5
 """A bundle or scope that was not heard of for so many buckets has no present state."""

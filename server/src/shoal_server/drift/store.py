@@ -16,12 +16,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, SQLModel, col, select
 
 from shoal_server.drift.alarms import Alarm, AlarmKey, AlarmState
-from shoal_server.drift.layout import Floats, Layout
 from shoal_server.drift.monitor import Rules, threshold
 from shoal_server.drift.monitor_state import Field, MonitorState, Scope, Streams
 from shoal_server.drift.tables import AlarmRow, MonitorRow, ScanRow, ScoreRow, StreamRow
-from shoal_server.drift.views import View
 from shoal_server.drift.watch import Watch
+from shoal_server.statistics.layout import Floats, Layout
+from shoal_server.statistics.views import View
 
 KEPT_BUCKETS = 500
 """Buckets of scores that are kept for histories."""

@@ -16,12 +16,12 @@ import numpy.typing as npt
 from shoal_protocol.profile.reference import Reference
 from shoal_server.drift.alarms import Alarm, AlarmKey, AlarmState, change_of, latch, still_crossed
 from shoal_server.drift.effects import Gap, deployment_gap, design_effect
-from shoal_server.drift.layout import Floats, Layout
 from shoal_server.drift.localise import Finding, changed_alike, excluded_by, localise
 from shoal_server.drift.monitor import Bucket, Rules, observe, whole_baseline
 from shoal_server.drift.monitor_state import FLEET_NAME, Field, MonitorState, Scope
 from shoal_server.drift.pooling import capped
 from shoal_server.drift.scores import Basis
+from shoal_server.statistics.layout import Floats, Layout
 
 LIVE_FADES = 0.95
 """Share of the fleet's recent counts that a bucket leaves: they are a mean over about 20 buckets."""

@@ -8,12 +8,13 @@ from hypothesis.extra.numpy import arrays
 
 from shoal_protocol.profile.grid import CategoricalGrid, fit_numeric
 from shoal_protocol.profile.profile import ProfileSpec, Stream
-from shoal_server.drift.effects import deployment_gap, jensen_shannon, psi
-from shoal_server.drift.layout import Layout
+from shoal_server.drift.effects import deployment_gap
 from shoal_server.drift.pooling import capped, trimmed_mean
 from shoal_server.drift.scores import COMPONENTS, Basis
 from shoal_server.drift.sequential import e_value, shiryaev_roberts
-from shoal_server.drift.views import five_views
+from shoal_server.statistics.divergence import jensen_shannon, psi
+from shoal_server.statistics.layout import Layout
+from shoal_server.statistics.views import five_views
 
 SPEC = ProfileSpec(
     (

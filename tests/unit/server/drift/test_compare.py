@@ -11,7 +11,7 @@ from shoal_protocol.profile.grid import CategoricalGrid, unit_interval_grid
 from shoal_protocol.profile.profile import Counts, ProfileSpec, Stream, summarise
 from shoal_protocol.profile.reference import Reference
 from shoal_server.drift.compare import Answer, Comparison, Sample, compare_outputs
-from shoal_server.drift.views import View
+from shoal_server.statistics.views import View
 
 CLASSES = tuple("0123456789")
 SPEC = ProfileSpec(

@@ -5,8 +5,9 @@ import pytest
 
 from shoal_protocol.profile.grid import fit_numeric
 from shoal_protocol.profile.profile import ProfileSpec, Stream
-from shoal_server.drift.effects import by_chance, deployment_gap, jensen_shannon, psi
-from shoal_server.drift.layout import Layout
+from shoal_server.drift.effects import deployment_gap
+from shoal_server.statistics.divergence import by_chance, jensen_shannon, psi
+from shoal_server.statistics.layout import Layout
 
 GRID = fit_numeric(np.random.default_rng(0).normal(size=10_000))
 LAYOUT = Layout.of(ProfileSpec((Stream("x", "input", GRID, "x"),)))

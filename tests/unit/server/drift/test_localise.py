@@ -5,7 +5,7 @@ import pytest
 from shoal_server.drift.alarms import Alarm
 from shoal_server.drift.localise import excluded_by, localise, suspected_cause
 from shoal_server.drift.monitor_state import Scope
-from shoal_server.drift.views import View
+from shoal_server.statistics.views import View
 
 COHORTS = {
     "site=bern": frozenset({"a", "b", "c"}),

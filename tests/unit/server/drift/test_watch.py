@@ -10,8 +10,8 @@ from shoal_server.drift.alarms import Alarm, AlarmState
 from shoal_server.drift.localise import Finding
 from shoal_server.drift.monitor import Rules, threshold
 from shoal_server.drift.monitor_state import Field, MonitorState, Scope
-from shoal_server.drift.views import View
 from shoal_server.drift.watch import Counts, Role, Watch, Yardstick
+from shoal_server.statistics.views import View
 from shoal_server.testing.drift_fleet import SimulatedFleet, training_reference
 
 Shifts = Mapping[int, Mapping[str, float]]

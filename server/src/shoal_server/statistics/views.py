@@ -2,7 +2,7 @@
 
 The view that fires is the explanation. Owns the tests of one window (or many merged) against a reference, and their
 dispersion over devices; `drift test`, reports and explanations are made of them. Leaves change over time, and with it
-every alarm, to `sequential`. Everything is vectorised over devices (leading axes) and streams (last axis) on flat
+every alarm, to the drift room. Everything is vectorised over devices (leading axes) and streams (last axis) on flat
 vectors of counts.
 
 Sources: Neyman's smooth test, J. Neyman 1937 (Skand. Aktuarietidskr. 20), in its two-sample form on pooled mid-ranks,
@@ -19,7 +19,7 @@ from enum import StrEnum
 import numpy as np
 from scipy import special
 
-from shoal_server.drift.layout import Flags, Floats, Layout, Numbers, legendre
+from shoal_server.statistics.layout import Flags, Floats, Layout, Numbers, legendre
 
 MIN_EFFECTIVE_ROWS = 200.0
 """Fewer effective rows than this on either side, and the answer is "too few"."""

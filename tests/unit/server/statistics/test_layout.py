@@ -5,7 +5,7 @@ import pytest
 
 from shoal_protocol.profile.grid import CategoricalGrid, NumericGrid, fit_numeric
 from shoal_protocol.profile.profile import ProfileSpec, Stream
-from shoal_server.drift.layout import Layout, legendre
+from shoal_server.statistics.layout import Layout, legendre
 
 
 @pytest.fixture(scope="module")

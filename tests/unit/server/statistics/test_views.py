@@ -9,8 +9,8 @@ from scipy import stats
 
 from shoal_protocol.profile.grid import CategoricalGrid, fit_numeric
 from shoal_protocol.profile.profile import ProfileSpec, Stream
-from shoal_server.drift.layout import Layout
-from shoal_server.drift.views import VIEWS, View, Views, dispersion, five_views, rate_p, rate_z
+from shoal_server.statistics.layout import Layout
+from shoal_server.statistics.views import VIEWS, View, Views, dispersion, five_views, rate_p, rate_z
 
 Rows = npt.NDArray[np.float64]
 REFERENCE, ROWS, REPEATS, ALPHA = 10_000, 1000, 200, 0.01
