@@ -16,6 +16,9 @@ log = logging.getLogger(__name__)
 MAX_COUNT = 2**40
 """Rows or errors of one window; more is no count but an attack on the sums."""
 
+MAX_NAME = 64
+"""Characters of a slot's name or an event's kind; they become keys, and an index takes no keys of any length."""
+
 
 class Arrival(msgspec.Struct, frozen=True):
     """One message.
@@ -42,7 +45,7 @@ def arrival(device: str, kind: Up, payload: bytes) -> Arrival:
         if isinstance(message, ProfileMessage):
             _check_profile(message)
         elif isinstance(message, Event):
-            _check_number(message.seq)
+            _check_event(message)
     except ContentError as error:
         return Arrival(device, kind, payload, None, error.message)
     except Exception as error:
@@ -58,6 +61,13 @@ def _check_profile(message: ProfileMessage) -> None:
         raise ContentError("profile: the slot's name has characters that can't be printed")
     if message.n > MAX_COUNT or message.errors > MAX_COUNT:
         raise ContentError(f"profile: {message.n} rows and {message.errors} errors are more than {MAX_COUNT}")
+
+
+def _check_event(message: Event) -> None:
+    _check_number(message.seq)
+    for what, name in (("kind", message.kind), ("slot", message.slot or "")):
+        if len(name) > MAX_NAME or not name.isprintable():
+            raise ContentError(f"event: expected a {what} of at most {MAX_NAME} printable characters")
 
 
 def _check_number(seq: int) -> None:

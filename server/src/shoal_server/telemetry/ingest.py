@@ -40,6 +40,10 @@ from shoal_server.telemetry.store import LedgerKey
 log = logging.getLogger(__name__)
 
 
+_TOO_LARGE = "54"
+"""SQLSTATE class of what goes beyond a limit of PostgreSQL: an operational error by name, yet the message's own."""
+
+
 class BusyError(LocalError):
     """The server can't take messages in now; the device keeps them and comes again."""
 
@@ -331,6 +335,9 @@ def _count_off(submitted: _Submitted, acks: Mapping[LedgerKey, Ack]) -> None:
 def _is_away(error: DBAPIError | PoolTimeoutError) -> bool:
     """Tell an absent or failing database from a message that it refuses."""
     if isinstance(error, DBAPIError):
+        state = getattr(error.orig, "sqlstate", None) or ""
+        if state.startswith(_TOO_LARGE):
+            return False
         return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
     return True
 

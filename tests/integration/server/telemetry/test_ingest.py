@@ -126,6 +126,25 @@ def test_while_the_database_is_away_nothing_is_acknowledged_and_nothing_lost(wor
     assert world.acks()[-1] == (2, ())
 
 
+class TooLargeForAnIndex(Exception):
+    """What PostgreSQL says of a key that no index page can hold."""
+
+    sqlstate = "54000"
+
+
+def test_a_message_beyond_a_limit_of_the_database_does_not_pass_for_a_database_that_is_away(worlds):
+    def refuse(_session, _device, message, _now):
+        if message.kind == "poison":
+            raise OperationalError("INSERT", {}, TooLargeForAnIndex("index row requires 60000 bytes"))
+
+    world = worlds(handlers={Up.EVENT: refuse})
+    world.device.publish(up("d1", Up.EVENT), event(1, "poison"))
+    world.device.publish(PROFILE, profile_payload(seq=2))
+    eventually(lambda: (2, ()) in world.acks())
+    assert world.stored() == [2]
+    assert world.ingest.status().counts["malformed"] == 1
+
+
 def test_stopping_while_the_database_is_away_leaves_messages_with_the_devices(worlds):
     world = worlds()
     world.database.away = True

@@ -4,6 +4,7 @@ import random
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from shoal_protocol.mqtt.messages import Event, Presence, encode_message
 from shoal_protocol.mqtt.topics import Up
@@ -36,6 +37,9 @@ EVENT = Event(epoch=EPOCH, boot=1, seq=0, sent_at=0, at=0, kind="x")
         (Up.PROFILE, profile_payload(n=MAX_COUNT + 1), "more than"),
         (Up.PROFILE, profile_payload(errors=MAX_COUNT + 1), "more than"),
         (Up.EVENT, encode_message(EVENT), "begin at 1"),
+        (Up.EVENT, encode_message(replace(EVENT, seq=1, slot="s" * 65)), "slot"),
+        (Up.EVENT, encode_message(replace(EVENT, seq=1, slot="a\0b")), "slot"),
+        (Up.EVENT, encode_message(replace(EVENT, seq=1, kind="k" * 65)), "kind"),
         (Up.EVENT, b"[" * 5000, "event"),
         (Up.PRESENCE, b"\x80{}", "presence"),
         (Up.REPORTED, b'{"epoch": "zz", "boot": 1, "seq": 1, "sent_at": 0, "generation": 1, "slots": {}}', "epoch"),
