@@ -15,6 +15,9 @@ class Jar(SQLModel, table=True):
     beans: int = 0
 
 
+SQLModel.metadata.remove(Jar.__table__)  # no table of the program's: the migrations must not miss it
+
+
 @pytest.fixture
 def jars(database: Database) -> Database:
     Jar.__table__.create(database._engine, checkfirst=True)
