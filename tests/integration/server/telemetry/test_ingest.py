@@ -126,7 +126,7 @@ def test_while_the_database_is_away_nothing_is_acknowledged_and_nothing_lost(wor
     assert world.acks()[-1] == (2, ())
 
 
-class TooLargeForAnIndex(Exception):
+class TooLargeForAnIndexError(Exception):
     """What PostgreSQL says of a key that no index page can hold."""
 
     sqlstate = "54000"
@@ -135,7 +135,7 @@ class TooLargeForAnIndex(Exception):
 def test_a_message_beyond_a_limit_of_the_database_does_not_pass_for_a_database_that_is_away(worlds):
     def refuse(_session, _device, message, _now):
         if message.kind == "poison":
-            raise OperationalError("INSERT", {}, TooLargeForAnIndex("index row requires 60000 bytes"))
+            raise OperationalError("INSERT", {}, TooLargeForAnIndexError("index row requires 60000 bytes"))
 
     world = worlds(handlers={Up.EVENT: refuse})
     world.device.publish(up("d1", Up.EVENT), event(1, "poison"))
