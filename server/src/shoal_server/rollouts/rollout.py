@@ -121,8 +121,8 @@ class Rollout:
         return [member for member in self.members.values() if member.stage == stage and not member.late]
 
     def touched(self) -> list[Member]:
-        """Return the members that were offered the bundle."""
-        return [member for member in self.members.values() if member.offered_at is not None]
+        """Return the members that were offered the bundle, those included that wait for a further attempt."""
+        return [member for member in self.members.values() if member.offered_at is not None or member.attempt > 0]
 
     def after(self, event: Event, **changes: Any) -> Rollout:
         """Return the rollout after an event, with further changes.

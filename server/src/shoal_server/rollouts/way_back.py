@@ -65,7 +65,7 @@ def _sent_back(turn: Turn, member: Member) -> Member:
 
 def has_returned(member: Member, fact: DeviceFact, digest: str) -> bool:
     """Tell whether a device has seen its way back and reports that the bundle runs no more."""
-    if member.generation is None or fact.generation_reported < member.generation:
+    if fact.generation_reported < (member.generation or 0):  # without one, nothing had to be assigned
         return False
     report = fact.report
     return report is None or digest not in (report.active, report.target)

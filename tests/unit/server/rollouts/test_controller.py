@@ -307,6 +307,24 @@ def test_retry_lets_failed_devices_try_again_with_a_larger_attempt() -> None:
     assert {world.desired[name].attempt for name in set(devices) - set(first)} == {1}
 
 
+def test_an_abort_right_after_a_retry_takes_back_who_waits_for_its_next_attempt() -> None:
+    devices = fleet_of(10, active=OLD)
+    world = World(devices, plan_of(on_failure="pause"))
+    first = [member.device for member in world.rollout.members_of(0)]
+    for name in first:
+        devices[name].behaviours = {NEW: Behaviour.FAILS}
+    world.run(until=RolloutState.PAUSED)
+    newer = SlotTarget(digest="sha256:" + "3" * 64, name="quality:2.0.0")
+    world.desired[first[1]] = newer
+    world.wish(Verb.RETRY)
+    devices[first[0]].online = devices[first[1]].online = False
+    world.tick()
+    world.wish(Verb.ABORT)
+    assert world.run(until=RolloutState.ROLLED_BACK) is RolloutState.ROLLED_BACK
+    assert world.desired[first[0]].digest == OLD
+    assert world.desired[first[1]] == newer
+
+
 def test_a_new_rollout_of_a_bundle_that_failed_before_grows_the_attempt() -> None:
     devices = fleet_of(3, active=OLD)
     for device in devices.values():
