@@ -20,7 +20,8 @@ SQLModel.metadata.remove(Jar.__table__)  # no table of the program's: the migrat
 
 @pytest.fixture
 def jars(database: Database) -> Database:
-    Jar.__table__.create(database._engine, checkfirst=True)
+    with database.write() as session:
+        Jar.__table__.create(session.connection())
     return database
 
 
