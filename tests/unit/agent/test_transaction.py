@@ -9,7 +9,9 @@ from shoal_agent.errors import NoModelError, TransportError
 from shoal_agent.ports import PreflightOutcome
 from shoal_agent.runtime.errors import ModelLoadError
 from shoal_agent.updating.model_host import Seen
-from shoal_protocol.errors import DigestMismatchError, ExpiredError
+from shoal_protocol.canonical import sha256_digest
+from shoal_protocol.errors import ContentError, DigestMismatchError, ExpiredError
+from shoal_protocol.trust.assignment import Assignment, SlotTarget
 
 
 def install(device, version: str) -> str:
@@ -113,13 +115,16 @@ def test_a_bundle_without_signature_is_refused_before_anything_is_fetched(device
     assert (device.slot.state, device.slot.fault.code, device.fetcher.fetched) == (SlotState.IDLE, "unsigned", [])
 
 
-def test_an_untrusted_list_postpones_and_blames_no_bundle(device):
+@pytest.mark.parametrize(
+    "fault", [ExpiredError("timestamp.json is expired"), ContentError("another release's entry is malformed")]
+)
+def test_a_list_that_can_not_be_used_postpones_and_blames_no_bundle(device, fault):
     digest = device.bundle("1.0")
 
-    def expired():
-        raise ExpiredError("timestamp.json is expired")
+    def unusable():
+        raise fault
 
-    device.trust.refresh, refresh = expired, device.trust.refresh
+    device.trust.refresh, refresh = unusable, device.trust.refresh
     device.want(digest)
     assert (device.slot.state, device.slot.fault) == (SlotState.ASSIGNED, None)
     assert device.all.troubles["s"].code == "signed_list"
@@ -267,6 +272,15 @@ def test_news_interrupts_and_the_newer_wish_wins(device):
     assert first not in device.host.answering.values()
 
 
+def test_the_same_bundle_wanted_again_while_its_step_is_queued_goes_on(device):
+    digest = device.bundle("1.0")
+    wish = SlotTarget(digest=digest, name="q:1.0")
+    device.all.take_over(Assignment(device="d", generation=1, slots={"s": wish}, issued=0, expires=1))
+    assert device.slot.state is SlotState.ASSIGNED
+    device.want(digest, attempt=1)
+    assert (device.slot.active, device.slot.target.attempt) == (digest, 1)
+
+
 def test_what_was_given_up_goes_on_when_nothing_newer_came(device):
     digest = device.bundle("1.0")
     device.news = True
@@ -319,6 +333,31 @@ def test_boot_with_damaged_files_runs_the_previous_and_fetches_again(device):
     assert device.host.answering == {"s": first}
     device.turn()
     assert device.host.answering == {"s": second}
+
+
+def test_a_file_that_was_damaged_on_the_disk_is_fetched_again_and_blames_no_bundle(device):
+    install(device, "1.0")
+    second = device.bundle("1.1")
+    blob = b"{}"  # the config, which both bundles share, so that it is not fetched for the second
+    device.store.blobs[sha256_digest(blob)] = b"[]"
+    device.preflight.outcomes = [PreflightOutcome(passed=False, code="digest_mismatch", message="other bytes")]
+    device.want(second)
+    assert (device.slot.active, device.slot.fault) == (second, None)
+    assert device.store.intact(second)
+
+
+def test_a_file_that_is_damaged_before_it_is_loaded_is_fetched_again(device):
+    digest, load = device.bundle("1.0"), device.host.load
+
+    def damaged_once(wanted):
+        device.host.load = load
+        device.store.blobs[sha256_digest(b"{}")] = b"[]"
+        raise DigestMismatchError("other bytes")
+
+    device.host.load = damaged_once
+    device.want(digest)
+    assert device.slot.active == digest
+    assert device.store.intact(digest)
 
 
 def test_boot_without_any_state_finds_models_by_their_names(device):

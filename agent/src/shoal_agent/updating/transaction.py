@@ -308,14 +308,17 @@ class Transactions:
                 self._apply(name, Failed("state_unsaved", f"its start could not be counted: {self._unsaved}"))
 
     def _is_current(self, name: str, effect: SlotEffect) -> bool:
-        """Tell whether an effect still belongs to the slot's state; a newer assignment makes others obsolete."""
+        """Tell whether an effect still belongs to the slot's state; a newer assignment makes others obsolete.
+
+        Only the digest counts: the same bundle wanted under another name or attempt queues no second effect.
+        """
         slot = self.state.slots[name]
         digest = slot.target.digest if slot.target else None
         match effect:
             case Check(target):
-                return slot.state is SlotState.ASSIGNED and target == slot.target
+                return slot.state is SlotState.ASSIGNED and target.digest == digest
             case Fetch(target):
-                return slot.state is SlotState.DOWNLOADING and target == slot.target
+                return slot.state is SlotState.DOWNLOADING and target.digest == digest
             case Prepare():
                 return slot.state is SlotState.VERIFIED
             case SelfTest(wanted):
@@ -365,7 +368,7 @@ class Transactions:
         try:
             self._at(name).loaded = self._around.host.load(digest)
         except DigestMismatchError:
-            self.handle(name, Damaged(digest))
+            self._put_away(name, digest)
         except ShoalError as error:
             self.handle(name, Refused(error.code, error.message))
         except MemoryError:
@@ -388,7 +391,7 @@ class Transactions:
                 self._around.host.install(name, model)
             except (DigestMismatchError, OSError) as error:
                 _log.error("slot %s: the files of %s are damaged: %s", name, digest, error)
-                self.handle(name, Damaged(digest))
+                self._put_away(name, digest)
                 return
             except (ShoalError, MemoryError) as error:
                 code = error.code if isinstance(error, ShoalError) else "over_budget"
@@ -398,6 +401,11 @@ class Transactions:
         if self.state.slots[name].state is SlotState.ROLLING_BACK:
             self.handle(name, Installed())
         self._changed()
+
+    def _put_away(self, name: str, digest: str) -> None:
+        """Put damaged files of a bundle away, so that they count as missing and are fetched again."""
+        self._around.store.intact(digest)
+        self.handle(name, Damaged(digest))
 
     def _start_active(self, name: str) -> None:
         """At a start: let the active model answer before anything that may need the network."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from shoal_agent.domain.fit import DeviceFacts, misfits
-from shoal_agent.domain.slot import Cleared, Fetched, Passed, Postponed, Refused, SlotEvent, Target
+from shoal_agent.domain.slot import Cleared, Damaged, Fetched, Passed, Postponed, Refused, SlotEvent, Target
 from shoal_agent.errors import CancelledError, DiskFullError, ListUnusableError, UnfitError
 from shoal_agent.ports import BlobStore, Cancelled, Fetcher, Preflight, PreflightLimits, Trust
 from shoal_protocol.bundle.layout import BUNDLE_JSON
@@ -114,6 +114,10 @@ class Work:
             if outcome.passed:
                 _log.info("bundle %s passed its self-test: %s", digest, outcome.measured)
                 return Passed()
+            if outcome.code == DigestMismatchError.code:
+                # what the disk did to a file says nothing about the bundle; looking puts the damaged file away
+                whole = self._parts.store.intact(digest)
+                return Postponed(outcome.code, outcome.message) if whole else Damaged(digest)
             kind = Postponed if outcome.transient else Refused
             return kind(outcome.code, outcome.message)
 
@@ -137,8 +141,8 @@ class Work:
                 if known is None or (known.find(digest) is None and digest not in known.deny):
                     raise
                 return known
-        except TrustError as error:
-            # a list that can't be trusted is not the bundle's fault, and may come right later
+        except (TrustError, ContentError) as error:
+            # a list that can't be trusted or read is not the bundle's fault, and may come right later
             raise ListUnusableError(f"the signed list can't be used: {error.message}", hint=error.hint) from error
 
     def _release(self, entry: TargetEntry) -> _Release:
