@@ -5,6 +5,8 @@ Owns files and uploads. Leaves to `registry.oci` who may see which blob, and to 
 Invariants:
     - A blob that `has()` answers for is whole, hashes to its name and has reached the disk.
     - An upload survives a restart: its state is its part file; the hash is computed again when it is lost.
+    - One thread at a time changes an upload, so that what was compared with the digest is what becomes the blob. Two
+      processes don't share a folder.
 """
 
 import hashlib
@@ -12,7 +14,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -81,7 +83,7 @@ class FolderBlobs:
         self._uploads = root / "uploads"
         for folder in (self._blobs, self._uploads):
             folder.mkdir(parents=True, exist_ok=True)
-        self._lock = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
         self._hashes: dict[str, tuple[int, hashlib._Hash]] = {}  # upload -> (bytes hashed so far, state)
 
     def has(self, digest: str) -> bool:
@@ -124,8 +126,8 @@ class FolderBlobs:
 
     def append(self, upload: str, data: bytes, *, offset: int) -> int:
         """Add bytes at `offset`, which must be the upload's present length; returns the new length."""
-        part = self._part(upload)
-        with self._lock:
+        with self._held(upload):
+            part = self._part(upload)
             length = part.stat().st_size
             if offset != length:
                 raise ConflictError(f"upload has {length} bytes, the next ones came for {offset}", offset=length)
@@ -140,31 +142,37 @@ class FolderBlobs:
     def finish(self, upload: str, digest: str) -> None:
         """Make the upload the blob `digest`; raises `DigestMismatchError` (the upload is then gone)."""
         expected = parse_digest(digest)
-        part = self._part(upload)
-        found = f"sha256:{self._hash(upload, part)}"
-        if found != expected:
-            self.abort(upload)
-            raise DigestMismatchError(
-                f"the upload's bytes have digest {found}, expected {expected}", expected=expected, found=found
-            )
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(self._file(expected))
-        _sync_folder(self._blobs)
-        self._forget(upload)
+        with self._held(upload):
+            part = self._part(upload)
+            found = f"sha256:{self._hash(upload, part)}"
+            if found != expected:
+                part.unlink()
+                self._forget(upload)
+                raise DigestMismatchError(
+                    f"the upload's bytes have digest {found}, expected {expected}", expected=expected, found=found
+                )
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            part.replace(self._file(expected))
+            _sync_folder(self._blobs)
+            self._forget(upload)
 
     def abort(self, upload: str) -> None:
         """Forget the upload and its bytes; raises `NotFoundError`."""
-        self._part(upload).unlink()
-        self._forget(upload)
+        with self._held(upload):
+            self._part(upload).unlink()
+            self._forget(upload)
 
     def abandon_uploads(self, *, before: float) -> int:
         """Forget uploads that nobody has added to since `before`, seconds since the epoch; returns how many."""
-        old = [part for part in self._uploads.iterdir() if part.stat().st_mtime < before]
-        for part in old:
-            part.unlink(missing_ok=True)
-            self._forget(part.name)
-        return len(old)
+        forgotten = 0
+        for part in list(self._uploads.iterdir()):
+            with suppress(FileNotFoundError), self._lock_of(part.name):  # one may be finished or given up meanwhile
+                if part.stat().st_mtime < before:
+                    part.unlink()
+                    self._forget(part.name)
+                    forgotten += 1
+        return forgotten
 
     def check(self) -> None:
         """Raise OSError when nothing can be stored now."""
@@ -174,6 +182,16 @@ class FolderBlobs:
         finally:
             with suppress(FileNotFoundError):
                 probe.unlink()
+
+    @contextmanager
+    def _held(self, upload: str) -> Iterator[None]:
+        """Keep other threads from changing an upload; who waited then finds that it is gone, if it is."""
+        self._part(upload)
+        with self._lock_of(upload):
+            yield
+
+    def _lock_of(self, upload: str) -> threading.Lock:
+        return self._locks.setdefault(upload, threading.Lock())
 
     def _file(self, digest: str) -> Path:
         return self._blobs / parse_digest(digest).removeprefix("sha256:")
@@ -195,6 +213,7 @@ class FolderBlobs:
 
     def _forget(self, upload: str) -> None:
         self._hashes.pop(upload, None)
+        self._locks.pop(upload, None)
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:

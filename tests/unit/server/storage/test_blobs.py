@@ -1,6 +1,7 @@
 """Content-addressed blobs in a folder."""
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,33 @@ def test_the_check_leaves_nothing(blobs: FolderBlobs, tmp_path: Path) -> None:
     (tmp_path / "uploads").rmdir()
     with pytest.raises(OSError, match="No such file"):
         blobs.check()
+
+
+def test_an_upload_that_is_being_finished_takes_no_more_bytes(
+    blobs: FolderBlobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = blobs.begin_upload()
+    blobs.append(upload, DATA, offset=0)
+    refused: list[Exception] = []
+
+    def late() -> None:
+        try:
+            blobs.append(upload, b"and more", offset=len(DATA))
+        except (ConflictError, NotFoundError) as error:
+            refused.append(error)
+
+    other = threading.Thread(target=late)
+    sync = os.fsync
+
+    def slow_sync(descriptor: int) -> None:  # between the comparison of digests and the rename
+        if other.ident is None:
+            other.start()
+            other.join(0.2)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", slow_sync)
+    blobs.finish(upload, DIGEST)
+    other.join()
+    assert sha256_digest((tmp_path / "sha256" / DIGEST.removeprefix("sha256:")).read_bytes()) == DIGEST
+    assert len(refused) == 1
+    assert _files(tmp_path) == [DIGEST.removeprefix("sha256:")]
