@@ -166,7 +166,7 @@ def actions(rollout: Rollout) -> list[Action]:
 
 def fate(member: Member, fact: DeviceFact | None, rollout: Rollout, now: float) -> str:
     """Say in one word what became of a member; after a rollback, whether it went its way back."""
-    if member.offered_at is None and rollout.state in _ENDED:
+    if member.offered_at is None and not member.sent_back and rollout.state in _ENDED:
         return "not_offered"
     if not member.sent_back:
         known = outcome(member, fact, digest=rollout.digest, lost_after_s=rollout.plan.lost_after_s, now=now)
