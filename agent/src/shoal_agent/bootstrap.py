@@ -32,7 +32,7 @@ from shoal_agent.adapters.trust_store import TrustStore
 from shoal_agent.domain.backoff import Backoff
 from shoal_agent.domain.fit import DeviceFacts
 from shoal_agent.domain.trial import TrialRules
-from shoal_agent.ports import BlobStore, Clock, Link, Preflight, Spool, StateFile
+from shoal_agent.ports import BlobStore, Cancelled, Clock, Link, Preflight, Spool, StateFile
 from shoal_agent.settings import Settings
 from shoal_agent.status import live_status, save_snapshot
 from shoal_agent.updating.assignments import AssignmentIntake
@@ -138,7 +138,8 @@ def assemble(state: Path, settings: Settings, overrides: Overrides) -> Assembly:
         LocalError: The folder can't be used.
     """
     base = _base(state, settings, overrides)
-    transactions = _transactions(base)
+    desk = Desk(state / "requests", show=partial(base.relay.call, "show"), monotonic=overrides.monotonic)
+    transactions = _transactions(base, cancelled=lambda: base.inbox.has_news() or desk.has_requests())
     windows = WindowSpool(base.spool, base.messages, stored=partial(base.relay.call, "stored"))
     uplink = _uplink(base, transactions, windows)
     updater = Updater(
@@ -147,7 +148,7 @@ def assemble(state: Path, settings: Settings, overrides: Overrides) -> Assembly:
         inbox=base.inbox,
         spool=base.spool,
         messages=base.messages,
-        desk=Desk(state / "requests", show=partial(base.relay.call, "show"), monotonic=overrides.monotonic),
+        desk=desk,
         tick_s=min(max(settings.trial_seconds / 20, 0.2), 5.0),
         monotonic=overrides.monotonic,
     )
@@ -201,7 +202,7 @@ def _base(state: Path, settings: Settings, overrides: Overrides) -> _Base:
     )
 
 
-def _transactions(base: _Base) -> Transactions:
+def _transactions(base: _Base, *, cancelled: Cancelled) -> Transactions:
     settings, overrides = base.settings, base.overrides
     store = overrides.store(FolderBlobStore(base.state))
     pace = Pace(max_bytes_per_s=settings.download_max_bytes_per_s)
@@ -233,7 +234,7 @@ def _transactions(base: _Base) -> Transactions:
         ),
     )
     changed = partial(base.relay.call, "changed")
-    return Transactions(around, rhythm=rhythm, cancelled=base.inbox.has_news, changed=changed)
+    return Transactions(around, rhythm=rhythm, cancelled=cancelled, changed=changed)
 
 
 def _uplink(base: _Base, transactions: Transactions, sink: WindowSpool) -> Uplink:

@@ -43,13 +43,11 @@ class Refusal:
         code: Of the error.
         message: What was expected and what came.
         document: Digest of the document, so that one that comes again is told once.
-        at_ms: When, by the device's clock.
     """
 
     code: str
     message: str
     document: str
-    at_ms: int
 
 
 class AssignmentIntake:
@@ -71,17 +69,18 @@ class AssignmentIntake:
 
         Raises:
             PeerError: The keys may have changed, and the server can't be asked: try this document again later.
+            OSError: What it proves can't be saved, so it must not be acted on: try it again later.
         """
         if raw == self._last_raw:
             return None
         try:
             assignment = self._verified(raw, state)
+            is_new = (assignment.generation, assignment.content_digest) != (state.generation, state.content_hash)
+            self._trust.raise_floors(time_ms=assignment.issued)
         except (TrustError, ContentError) as error:
-            self.refusal = Refusal(error.code, error.message, sha256_digest(raw), self._trust.now_ms())
+            self.refusal = Refusal(error.code, error.message, sha256_digest(raw))
             return None
         self._last_raw, self.refusal = raw, None
-        self._trust.raise_floors(time_ms=assignment.issued)
-        is_new = (assignment.generation, assignment.content_digest) != (state.generation, state.content_hash)
         return assignment if is_new else None
 
     def _verified(self, raw: bytes, state: DeviceState) -> Assignment:

@@ -48,14 +48,27 @@ class Desk:
         folder.mkdir(mode=0o700, exist_ok=True)
 
     def requests(self) -> Iterator[tuple[RollBackRequest, Path]]:
-        """Return what was asked for, each with where its answer goes; files that don't parse are deleted."""
+        """Return what was asked for, each with the path of its file.
+
+        A file is deleted before its request is carried out: on a disk that then takes no answer, the request would else
+        be carried out again at every look. One that can't be deleted is left alone.
+        """
         for path in sorted(self._folder.glob("*.wish")):
             try:
-                wish = msgspec.json.decode(path.read_bytes(), type=_Wish)
-            except (OSError, msgspec.DecodeError):
-                path.unlink(missing_ok=True)
+                raw = path.read_bytes()
+                path.unlink()
+                wish = msgspec.json.decode(raw, type=_Wish)
+            except (OSError, msgspec.DecodeError) as error:
+                _log.warning("the request %s is not carried out: %s", path.name, error)
                 continue
             yield RollBackRequest(wish.slot, wish.reason), path
+
+    def has_requests(self) -> bool:
+        """Tell whether somebody waits, so that a long step is given up; cheap enough to ask between two reads."""
+        try:
+            return any(path.suffix == ".wish" for path in self._folder.iterdir())
+        except OSError:
+            return False
 
     def show(self) -> None:
         """Let others see how things stand, at most once a second; a full disk is no reason to fail."""
@@ -68,9 +81,12 @@ class Desk:
             _log.debug("the status could not be left: %s", error)
 
     def answer(self, request: RollBackRequest, path: Path) -> None:
-        """Say what came of a request."""
-        _write(path.with_suffix(".answer"), msgspec.json.encode(_Answer(str(request.error) if request.error else None)))
-        path.unlink(missing_ok=True)
+        """Say what came of a request; a full disk is no reason to fail."""
+        answer = msgspec.json.encode(_Answer(str(request.error) if request.error else None))
+        try:
+            _write(path.with_suffix(".answer"), answer)
+        except OSError as error:
+            _log.warning("the answer to %s could not be left: %s", path.name, error)
 
 
 def ask_roll_back(folder: Path, slot: str, *, reason: str, timeout_s: float, clock: Clock = time.monotonic) -> None:

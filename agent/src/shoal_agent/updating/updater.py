@@ -18,10 +18,11 @@ from shoal_agent.ports import Clock, Spool
 from shoal_agent.updating.assignments import AssignmentIntake
 from shoal_agent.updating.messages import Messages
 from shoal_agent.updating.transaction import Transactions
-from shoal_protocol.errors import PeerError, ShoalError
+from shoal_protocol.errors import ExpiredError, PeerError, ShoalError
 from shoal_protocol.mqtt.topics import Up
 
 _RETRY_S = 15.0
+_CLOCK_RETRY_S = 60.0
 _IDLE_S = 2.0
 _log = logging.getLogger(__name__)
 
@@ -180,13 +181,15 @@ class Updater:
             self._intake = self._make_intake()
         try:
             assignment = self._intake.take(raw, self._transactions.state)
-        except PeerError as error:
-            _log.info("an assignment can't be verified yet: %s", error)
+        except (PeerError, OSError) as error:
+            _log.info("an assignment can't be taken over yet: %s", error)
             self._postponed = (raw, self._monotonic() + _RETRY_S)
             return
         if assignment is not None:
             self._transactions.take_over(assignment)
         elif self._intake.refusal is not None:
+            if self._intake.refusal.code == ExpiredError.code:  # by a clock that may be set later
+                self._postponed = (raw, self._monotonic() + _CLOCK_RETRY_S)
             self._tell_refusal()
 
     def _tell_refusal(self) -> None:

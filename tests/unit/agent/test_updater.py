@@ -1,0 +1,129 @@
+"""The updating thread's turn: documents that must be tried again, and requests of other processes."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+from securesystemslib.signer import CryptoSigner
+
+from shoal_agent.domain.device import DeviceState
+from shoal_agent.errors import NoModelError
+from shoal_agent.testing import FakeClock, MemorySpool
+from shoal_agent.updating.assignments import AssignmentIntake
+from shoal_agent.updating.desk import Desk
+from shoal_agent.updating.messages import Messages
+from shoal_agent.updating.updater import Inbox, Updater
+from shoal_protocol.trust.assignment import Assignment, SlotTarget, sign_assignment
+
+SIGNER = CryptoSigner.generate_ecdsa()
+NO_SPACE = OSError(28, "No space left on device")
+
+
+class Place:
+    """An updater whose transactions only remember what they were told."""
+
+    def __init__(self, folder) -> None:
+        self.clock, self.now_ms, self.floor_error = FakeClock(), 5_000, None
+        self.taken: list[int] = []
+        self.rolled_back: list[str] = []
+        self.worked = 0
+        self.inbox, self.spool = Inbox(), MemorySpool()
+        trust = SimpleNamespace(
+            assignment_keys=lambda: [SIGNER.public_key],
+            refresh=lambda: None,
+            now_ms=lambda: self.now_ms,
+            raise_floors=self._raise_floors,
+        )
+        transactions = SimpleNamespace(
+            state=DeviceState(),
+            take_over=lambda assignment: self.taken.append(assignment.generation),
+            roll_back=lambda slot, reason: self.rolled_back.append(slot),
+            tick=lambda: None,
+            work=self._work,
+            idle_s=lambda: None,
+            on_trial=lambda: False,
+        )
+        self.desk = Desk(folder / "requests", show=lambda: None, monotonic=self.clock)
+        self.updater = Updater(
+            transactions,
+            intake=lambda: AssignmentIntake("d", trust),
+            inbox=self.inbox,
+            spool=self.spool,
+            messages=Messages(epoch=self.spool.epoch, boot=1, clock=self.clock),
+            desk=self.desk,
+            tick_s=1.0,
+            monotonic=self.clock,
+        )
+
+    def turn(self, seconds: float = 0.0) -> None:
+        self.clock.move(seconds)
+        self.updater.turn()
+
+    def wants(self) -> None:
+        wish = {"s": SlotTarget(digest="sha256:" + "a" * 64)}
+        document = Assignment(device="d", generation=7, slots=wish, issued=1_000, expires=10_000)
+        self.inbox.put_document(sign_assignment(document, SIGNER))
+
+    def _raise_floors(self, **_floors) -> None:
+        if self.floor_error is not None:
+            raise self.floor_error
+
+    def _work(self) -> None:
+        self.worked += 1
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+def test_an_assignment_whose_time_can_not_be_saved_is_taken_over_when_the_disk_has_room(place):
+    place.floor_error = NO_SPACE
+    place.wants()
+    place.turn()
+    assert place.taken == []
+    place.floor_error = None
+    place.turn(20.0)
+    assert place.taken == [7]
+
+
+def test_an_assignment_that_only_the_clock_calls_expired_is_tried_again_when_the_clock_is_set(place):
+    place.now_ms = 20_000
+    place.wants()
+    place.turn()
+    place.turn(61.0)
+    assert place.taken == []
+    assert len(place.spool.items) == 1  # told once
+    place.now_ms = 5_000
+    place.turn(61.0)
+    assert place.taken == [7]
+
+
+@pytest.mark.parametrize("answer_fails", [False, True])
+def test_a_request_is_carried_out_once_even_when_the_disk_takes_no_answer(place, monkeypatch, answer_fails):
+    wish = place.desk._folder / "a.wish"
+    wish.write_bytes(msgspec.json.encode({"slot": "s", "reason": "r"}))
+    assert place.desk.has_requests()
+    if answer_fails:
+        monkeypatch.setattr("shoal_agent.updating.desk._write", _no_space)
+    place.turn()
+    place.turn()
+    assert (place.rolled_back, place.worked, place.desk.has_requests()) == (["s"], 2, False)
+    assert wish.with_suffix(".answer").exists() is not answer_fails
+
+
+def test_a_request_that_is_refused_is_answered_with_the_reason(place):
+    def refuse(slot, reason):
+        raise NoModelError("nothing to go back to")
+
+    place.updater._transactions.roll_back = refuse
+    wish = place.desk._folder / "a.wish"
+    wish.write_bytes(msgspec.json.encode({"slot": "s", "reason": "r"}))
+    place.turn()
+    assert b"nothing to go back to" in wish.with_suffix(".answer").read_bytes()
+
+
+def _no_space(_path, _data):
+    raise NO_SPACE
