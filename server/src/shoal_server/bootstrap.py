@@ -257,6 +257,7 @@ def build_loops(program: Services) -> list[Loop]:
         link=program.link,
         signer=lambda: program.trust.assignment_signer,
         clock=program.clock,
+        letting_in=program.letting_in,
     )
     runner = Runner(
         database=program.database,

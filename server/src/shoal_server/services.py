@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlmodel import Session
@@ -55,6 +56,8 @@ class Services:
     bundles: Bundles = _ABSENT
     trust: TrustService = _ABSENT
     link: DeviceLink = _ABSENT
+    letting_in: threading.Lock = field(default_factory=threading.Lock)
+    """Held while the devices' credentials are read and told to the link, so that no older list comes after a newer."""
     ingest: Ingest = _ABSENT
     reference: Callable[[str], Reference | None] = _ABSENT
     """Bundle digest -> the profile of its training data, None when the bundle has none; see `Bundles.reference`."""

@@ -9,12 +9,14 @@ A crash between sending and marking sends the same document again, which does no
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from securesystemslib.signer import Signer
 
 from shoal_protocol.mqtt.topics import Down, down
-from shoal_server.fleet import assignments, store
+from shoal_server.fleet import assignments
+from shoal_server.fleet.letting_in import let_in
 from shoal_server.link.port import DeviceLink, LinkError
 from shoal_server.storage.database import Clock, Database
 
@@ -30,16 +32,25 @@ class Publisher:
         link: The line to the devices.
         signer: Returns the key of the timestamp role, which may change.
         clock: Seconds since the epoch.
+        letting_in: `Services.letting_in`; by default nobody else tells this line whom to let in.
         batch: Documents of one tick.
     """
 
     def __init__(
-        self, *, database: Database, link: DeviceLink, signer: Callable[[], Signer], clock: Clock, batch: int = BATCH
+        self,
+        *,
+        database: Database,
+        link: DeviceLink,
+        signer: Callable[[], Signer],
+        clock: Clock,
+        letting_in: threading.Lock | None = None,
+        batch: int = BATCH,
     ) -> None:
         self._database = database
         self._link = link
         self._signer = signer
         self._clock = clock
+        self._letting_in = letting_in or threading.Lock()
         self._batch = batch
         self._connections = -1
         self._again_after: str | None = None
@@ -54,7 +65,7 @@ class Publisher:
             return 0
         connections = self._link.connections
         if connections != self._connections:
-            self._let_in()
+            let_in(self._database, self._link, self._letting_in)
             self._connections, self._again_after = connections, ""
         now = self._clock()
         with self._database.read() as session:
@@ -63,11 +74,6 @@ class Publisher:
         if len(wanted) < self._batch and self._again_after is not None:
             sent += self._send_again(now)
         return sent
-
-    def _let_in(self) -> None:
-        with self._database.read() as session:
-            known = store.credentials(session)
-        self._link.sync_credentials(known)
 
     def _send_again(self, now: float) -> int:
         """Send the next batch of everything, after the line was established anew."""

@@ -18,6 +18,7 @@ from shoal_server.access.guard import Operator, Program, Viewer, record_change
 from shoal_server.fleet import assignments, enrolment, store
 from shoal_server.fleet.cohort import parse_cohort
 from shoal_server.fleet.devices import ALL_SLOTS, Device
+from shoal_server.fleet.letting_in import let_in
 from shoal_server.fleet.tables import JoinTokenRow
 from shoal_server.fleet.views import device_json, join_token_json
 from shoal_server.link.port import LinkError
@@ -206,10 +207,8 @@ def delete_join_token(request: Request, program: Program, _who: Operator, token_
 
 def sync_credentials(program: Services) -> None:
     """Let exactly the accepted devices in; a broker that can't be told now is told when its line is back."""
-    with program.database.read() as session:
-        known = store.credentials(session)
     try:
-        program.link.sync_credentials(known)
+        let_in(program.database, program.link, program.letting_in)
     except LinkError:
         _log.warning("the broker did not take the devices' credentials", exc_info=True)
 
