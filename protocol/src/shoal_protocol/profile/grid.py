@@ -196,7 +196,7 @@ def fit_numeric(values: npt.ArrayLike) -> NumericGrid:
         scale = _f32(np.quantile(magnitude, 0.25)) if magnitude.size else 1.0
         grid = _ranged(x, "asinh", scale if scale > 0 else 1.0)
         counts = np.bincount(grid.cells_of(x), minlength=CELLS)
-    return NumericGrid(grid.origin, grid.inverse_step, grid.transform, grid.scale, CELLS, _coarse(counts))
+    return NumericGrid(grid.origin, grid.inverse_step, grid.transform, grid.scale, CELLS, coarse_cells(counts))
 
 
 def fit_categorical(values: npt.ArrayLike, *, most: int = 64) -> CategoricalGrid:
@@ -243,7 +243,12 @@ def _crowded(x: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], grid: Nu
     return False
 
 
-def _coarse(counts: npt.NDArray[np.int64]) -> tuple[int, ...]:
+def coarse_cells(counts: npt.NDArray[np.int64]) -> tuple[int, ...]:
+    """Return the first fine cell of each coarse cell: cut at quantiles, atoms apart.
+
+    Args:
+        counts: Of the fine cells, int64 of length `CELLS`.
+    """
     total = counts[2:-1].sum()
     starts = {0, 1, 2, CELLS - 1}
     if total:
