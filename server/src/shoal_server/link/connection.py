@@ -35,7 +35,7 @@ class Connection(asyncio.Protocol):
         self._reader = PacketReader()
         self._transport: Any = None
         self._loop = asyncio.get_running_loop()
-        self._heard_at = self._loop.time()
+        self._opened_at = self._heard_at = self._loop.time()
         self._undone = 0
         self._is_paused = False
 
@@ -119,12 +119,15 @@ class Connection(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def end_if_silent(self, now: float) -> None:
-        """End the connection when nothing has come for too long; not being read is no silence of the device's."""
+        """End the connection when no CONNECT or nothing at all has come for too long.
+
+        Not being read is no silence of the device's.
+        """
         silent_s = now - self._heard_at
         match self.session.phase:
             case Phase.CLOSED if silent_s > _FLUSH_S:
                 self.abort()
-            case Phase.NEW if silent_s > self._limits.connect_s:
+            case Phase.NEW if now - self._opened_at > self._limits.connect_s:  # however busily it drips
                 self.carry_out(self.session.close("no CONNECT came"))
             case Phase.OPEN if not self._is_paused and silent_s > self._allowed_silence_s():
                 self.carry_out(self.session.close("silent for longer than its keep-alive"))

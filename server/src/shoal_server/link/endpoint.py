@@ -228,7 +228,12 @@ class EmbeddedLink:
         self._devices, self._open, self._paused = {}, set(), set()
         try:
             server = await loop.create_server(
-                partial(Connection, self), self.host, self.port, ssl=self._tls, backlog=1024
+                partial(Connection, self),
+                self.host,
+                self.port,
+                ssl=self._tls,
+                ssl_handshake_timeout=self.limits.connect_s if self._tls else None,
+                backlog=1024,
             )
         except OSError as error:
             self._failure = error

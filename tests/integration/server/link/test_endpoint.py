@@ -153,6 +153,24 @@ def test_what_waits_for_a_slow_handler_is_bounded_in_all(start, line, heard):
     assert all(sorted(device.next().packet_id for _ in range(20)) == list(range(1, 21)) for device in devices)
 
 
+def test_who_only_drips_its_connect_is_disconnected(start, line):
+    slow = line(start(limits=Limits(sweep_s=0.05, connect_s=0.2)))
+    raw = encode_packet(Connect(client_id="d1", username="d1", password=SECRET.encode()))
+    slow.socket.settimeout(0.05)
+    for at in range(len(raw) - 1):
+        try:
+            slow.socket.sendall(raw[at : at + 1])
+            assert slow.socket.recv(1) == b""
+            break
+        except TimeoutError:
+            continue
+        except ConnectionError:
+            break
+    else:
+        pytest.fail("the endpoint has waited for a CONNECT all the while")
+    assert at < 20
+
+
 def test_a_silent_device_is_disconnected_after_one_and_a_half_keep_alives(start, line, heard):
     link = start(limits=Limits(sweep_s=0.05, connect_s=0.2))
     stranger = line(link)
