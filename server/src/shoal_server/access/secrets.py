@@ -6,12 +6,14 @@ SHA-256 is enough and finding a token by its hash leaks nothing.
 
 import hashlib
 import secrets as system_secrets
+import threading
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 TOKEN_PREFIX = "shoal_"  # noqa: S105 - the public prefix by which scanners recognise a leaked token
 MIN_PASSWORD_LENGTH = 10
+_AT_ONCE = 4
 
 
 def new_token() -> str:
@@ -31,15 +33,20 @@ def token_hash(token: str) -> str:
 
 
 class Passwords:
-    """argon2id with the library's recommended cost, about 50 ms and 64 MB a try."""
+    """argon2id with the library's recommended cost, about 50 ms and 64 MB a try; at most four tries at once.
+
+    Anybody may try a password, so what all tries together take has to have a bound.
+    """
 
     def __init__(self, hasher: PasswordHasher | None = None) -> None:
         self._hasher = hasher or PasswordHasher()
+        self._tries = threading.BoundedSemaphore(_AT_ONCE)
         self._nobody = self._hasher.hash(system_secrets.token_hex(16))
 
     def hash(self, password: str) -> str:
         """Return the hash to store, with its salt and cost inside."""
-        return self._hasher.hash(password)
+        with self._tries:
+            return self._hasher.hash(password)
 
     def verify(self, stored: str | None, password: str) -> bool:
         """Tell whether the password is right; takes as long when there is nobody to compare with.
@@ -49,7 +56,8 @@ class Passwords:
             password: what was typed.
         """
         try:
-            self._hasher.verify(stored or self._nobody, password)
+            with self._tries:
+                self._hasher.verify(stored or self._nobody, password)
         except (VerificationError, InvalidHashError):
             return False
         return stored is not None
