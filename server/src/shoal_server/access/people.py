@@ -94,7 +94,7 @@ def log_in(
     right = passwords.verify(None if found is None else found.password_hash, password)
     with database.write() as session:
         store.check_throttle(session, subjects, now=now)  # tries made at the same time count as well
-        if right:
+        if right and store.has_password(session, name, found):  # it may have been changed while we compared
             return _open(session, name=name, subjects=subjects, now=now, request_id=request_id)
         store.note_failure(session, subjects, now=now)
     raise UnauthorizedError("name or password is wrong")

@@ -29,6 +29,12 @@ def person(session: Session, name: str) -> Person | None:
     return session.get(Person, name)
 
 
+def has_password(session: Session, name: str, seen: Person | None) -> bool:
+    """Tell whether somebody is still there with the password that was seen; keeps it so until the transaction ends."""
+    now_there = session.get(Person, name, with_for_update=True)
+    return now_there is not None and seen is not None and now_there.password_hash == seen.password_hash
+
+
 def people(session: Session) -> list[Person]:
     """Return everybody, by name."""
     return list(session.exec(select(Person).order_by(col(Person.name))))
@@ -53,13 +59,15 @@ def set_password(session: Session, *, name: str, password_hash: str) -> None:
 
 
 def remove_person(session: Session, name: str) -> Person:
-    """Remove somebody with their sessions; the last admin can't be removed."""
+    """Remove somebody with their sessions and tokens; the last admin can't be removed."""
     found = session.get(Person, name)
     if found is None:
         raise NotFoundError(f"there is no person {name!r}")
     admins = session.exec(select(Person).where(Person.role == Role.ADMIN.value).with_for_update()).all()
     if [admin.name for admin in admins] == [name]:
         raise ConflictError(f"{name!r} is the last admin", hint="make somebody else an admin first")
+    # The tokens too: else who is given the name later would bring them to life again.
+    session.exec(delete(ApiToken).where(col(ApiToken.created_by) == f"person:{name}"))
     session.delete(found)
     return found
 
@@ -95,18 +103,21 @@ def add_token(
 ) -> ApiToken:
     """Write down an API token by its hash.
 
+    A token that was made with a token is its maker's maker's: it ends with the same person.
+
     Raises:
         CallerError: its role is above the creator's.
         ConflictError: the name is taken.
     """
     if not creator.may(role):
         raise CallerError(f"a token's role can't be above your own: asked for {role}, you are {creator.role}")
+    parent = session.get(ApiToken, creator.name) if creator.kind == "token" else None
     values = {
         "name": name,
         "token_hash": token_hash(token),
         "prefix": token[:10],
         "role": role.value,
-        "created_by": creator.actor,
+        "created_by": creator.actor if parent is None else parent.created_by,
         "created_at": now,
         "expires_at": expires_at,
     }

@@ -33,6 +33,7 @@ class ApiToken(SQLModel, table=True):
     """The first characters, by which a person recognises the token."""
     role: str
     created_by: str
+    """Whose it is, such as `person:ada`: it ends with that person, and reaches no further than that person does."""
     created_at: float
     expires_at: float | None = None
     last_used_at: float | None = None

@@ -147,6 +147,53 @@ def test_a_persons_tokens_end_with_the_person(client: TestClient, admin_password
     assert client.get("/api/v1/whoami").status_code == 401
 
 
+def _eve_with_two_tokens(client: TestClient, admin: dict[str, str]) -> list[dict[str, str]]:
+    """Let eve make a token, and another with that one."""
+    body = {"name": "eve", "role": "admin", "password": "long enough 1"}
+    assert client.post("/api/v1/people", json=body, headers=admin).status_code == 201
+    _log_in(client, "long enough 1", name="eve")
+    headers, made = {"origin": "http://testserver"}, []
+    for name in ("first", "second"):
+        answer = client.post("/api/v1/tokens", json={"name": name, "role": "admin"}, headers=headers)
+        headers = {"authorization": f"Bearer {answer.json()['token']}"}
+        made.append(headers)
+    client.cookies.clear()
+    return made
+
+
+def test_tokens_made_with_a_persons_token_end_with_the_person(client: TestClient, admin_password: str) -> None:
+    admin = _bearer(client, Role.ADMIN)
+    tokens = _eve_with_two_tokens(client, admin)
+    assert [client.get("/api/v1/whoami", headers=token).status_code for token in tokens] == [200, 200]
+    assert client.delete("/api/v1/people/eve", headers=admin).status_code == 204
+    assert [client.get("/api/v1/whoami", headers=token).status_code for token in tokens] == [401, 401]
+
+
+def test_a_removed_persons_tokens_do_not_come_back_with_the_name(client: TestClient, admin_password: str) -> None:
+    admin = _bearer(client, Role.ADMIN)
+    tokens = _eve_with_two_tokens(client, admin)
+    client.delete("/api/v1/people/eve", headers=admin)
+    another = {"name": "eve", "role": "admin", "password": "another eve 1"}
+    assert client.post("/api/v1/people", json=another, headers=admin).status_code == 201
+    assert [client.get("/api/v1/whoami", headers=token).status_code for token in tokens] == [401, 401]
+
+
+def test_a_password_changed_during_a_log_in_opens_no_session(
+    client: TestClient, admin_password: str, passwords: Passwords
+) -> None:
+    shoal = client.app.state.shoal
+
+    class Slow(Passwords):
+        def verify(self, stored: str | None, password: str) -> bool:
+            right = passwords.verify(stored, password)
+            people.reset_password(shoal.database, passwords, name="admin", now=shoal.clock())
+            return right
+
+    client.app.state.passwords = Slow()
+    assert _log_in(client, admin_password).status_code == 401
+    assert client.get("/api/v1/whoami").status_code == 401
+
+
 def test_a_persons_tokens_reach_no_further_than_the_person_does_now(client: TestClient, admin_password: str) -> None:
     _log_in(client, admin_password)
     ours = {"origin": "http://testserver"}
