@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from shoal_agent.domain.device import DeviceState
+from shoal_protocol.bundle.layout import MODEL_ONNX
 from shoal_protocol.bundle.manifest import Descriptor, Manifest
 from shoal_protocol.mqtt.messages import Ack
 from shoal_protocol.mqtt.topics import Down, Up
@@ -233,15 +234,17 @@ class Trust(Protocol):
 
 @dataclass(frozen=True)
 class PreflightLimits:
-    """What the child process may use.
+    """What the child process runs and may use.
 
     Attributes:
+        variant: Path of the form of the model that would answer here; no other form vouches for it.
         memory_bytes: For the model, over what the interpreter and runtime need themselves; none: by its size.
         wall_s: Seconds until it is killed.
         threads: Of the runtime.
         latency_budget_ms: p95 of one row that the bundle allows; none: any.
     """
 
+    variant: str = MODEL_ONNX
     memory_bytes: int | None = None
     wall_s: float = 120.0
     threads: int = 1

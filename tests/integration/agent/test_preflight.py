@@ -75,7 +75,7 @@ class Place:
         self.folder = folder
         self.preflight = ChildPreflight(folder, turns=threading.Semaphore(1), clock=time.monotonic)
 
-    def bundle(self, onnx_model: bytes, *, expected=ROWS) -> str:
+    def bundle(self, onnx_model: bytes, *, expected=ROWS, **variants: bytes) -> str:
         info = BundleInfo(name="q", version="1", task="other", framework="t", golden=Golden(rows=3))
         schema = ModelSchema(
             tensors=(TensorSpec(name="x", dtype="float32", shape=(None, 2)),),
@@ -88,6 +88,7 @@ class Place:
             "model/model.onnx": onnx_model,
             golden_input(0): encode_tensor("x", ROWS),
             golden_output(0): encode_tensor("y", expected),
+            **{f"model/{name}.onnx": content for name, content in variants.items()},
         }
         for data in (*files.values(), b"{}"):
             self.store.put(data)
@@ -100,6 +101,14 @@ class Place:
 @pytest.fixture
 def place(tmp_path):
     return Place(tmp_path)
+
+
+def test_the_variant_that_would_answer_is_tested_and_no_other(place):
+    twice = model(helper.make_node("Add", ["x", "x"], ["y"]))
+    digest = place.bundle(identity(), int8=twice)
+    assert place.run(digest).passed
+    outcome = place.run(digest, PreflightLimits(variant="model/int8.onnx", wall_s=20.0))
+    assert (outcome.passed, outcome.code) == (False, "preflight_golden")
 
 
 def test_right_golden_rows_pass_and_are_measured(place):

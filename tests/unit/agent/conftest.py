@@ -26,7 +26,7 @@ from shoal_agent.updating.transaction import Rhythm, Surroundings, Transactions
 from shoal_agent.updating.work import Parts, Work
 from shoal_protocol.bundle.assembly import build_manifest
 from shoal_protocol.bundle.manifest import encode_manifest
-from shoal_protocol.bundle.schema import BundleInfo, Runtime, encode_document
+from shoal_protocol.bundle.schema import BundleInfo, Runtime, Variant, encode_document
 from shoal_protocol.mqtt.messages import parse_message
 from shoal_protocol.trust.assignment import Assignment, SlotTarget
 
@@ -66,9 +66,12 @@ class Device:
         self.all = Transactions(around, rhythm=rhythm, cancelled=lambda: self.news, changed=self._reported)
         self.all.boot()
 
-    def bundle(self, version: str, *, offered: bool = True, signed: bool = True, **runtime) -> str:
+    def bundle(
+        self, version: str, *, offered: bool = True, signed: bool = True, variants: tuple[Variant, ...] = (), **runtime
+    ) -> str:
         """A bundle that the server offers; returns its digest."""
-        info = BundleInfo(name="q", version=version, task="other", framework="t", runtime=Runtime(**runtime))
+        forms = {"variants": variants} if variants else {}
+        info = BundleInfo(name="q", version=version, task="other", framework="t", runtime=Runtime(**runtime), **forms)
         files = {"bundle.json": encode_document(info), "model/model.onnx": version.encode() * 10}
         raw = encode_manifest(build_manifest(files, config=b"{}"))
         if offered:

@@ -9,6 +9,7 @@ from shoal_agent.errors import NoModelError, TransportError
 from shoal_agent.ports import PreflightOutcome
 from shoal_agent.runtime.errors import ModelLoadError
 from shoal_agent.updating.model_host import Seen
+from shoal_protocol.bundle.schema import Variant
 from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.errors import ContentError, DigestMismatchError, ExpiredError
 from shoal_protocol.trust.assignment import Assignment, SlotTarget
@@ -250,6 +251,12 @@ def test_a_self_test_that_could_not_run_is_repeated_one_that_failed_is_final(dev
         assert device.slot.active == digest
     else:
         assert (device.slot.state, device.slot.fault.code) == (SlotState.IDLE, "preflight_x")
+
+
+def test_the_self_test_is_of_the_variant_that_would_answer(device):
+    variants = (Variant(path="model/arm.onnx", platform="linux/arm64"), Variant(path="model/amd.onnx"))
+    device.want(device.bundle("1.0", variants=variants))
+    assert [limits.variant for _, limits in device.preflight.runs] == ["model/amd.onnx"]
 
 
 def test_a_model_that_can_not_be_loaded_beside_the_active_one_is_refused(device):

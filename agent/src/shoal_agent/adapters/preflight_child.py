@@ -50,11 +50,12 @@ def _outcome(answers: IO[str], request: dict[str, Any]) -> dict[str, Any]:
     try:
         manifest, blobs = _places(request)
         files = from_store(request["digest"], manifest.read_bytes(), lambda blob: (blobs / _name(blob)).read_bytes())
-        model = LoadedModel.load(files, threads=request["limits"]["threads"])
+        limits = request["limits"]
+        model = LoadedModel.load(files, variant=limits["variant"], threads=limits["threads"])
         _say(answers, stage="loaded")
         if model.golden is None:
             return _done(passed=True, rows=0.0)
-        return _compare(model.self_test(), request["limits"]["latency_budget_ms"])
+        return _compare(model.self_test(), limits["latency_budget_ms"])
     except MemoryError:
         return _done(passed=False, code="over_budget", message="the model needs more memory than this device allows it")
     except ShoalError as error:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from shoal_agent.domain.fit import DeviceFacts, misfits
+from shoal_agent.domain.fit import DeviceFacts, misfits, variant_for
 from shoal_agent.domain.slot import Cleared, Damaged, Fetched, Passed, Postponed, Refused, SlotEvent, Target
 from shoal_agent.errors import CancelledError, DiskFullError, ListUnusableError, UnfitError
 from shoal_agent.ports import BlobStore, Cancelled, Fetcher, Preflight, PreflightLimits, Trust
@@ -192,8 +192,13 @@ class Work:
         blob = manifest.files().get(BUNDLE_JSON) if manifest else None
         if blob is None:
             raise ContentError(f"the bundle {digest} is not stored whole")
-        runtime = parse_bundle_info(self._parts.store.read(blob.digest)).runtime
+        info = parse_bundle_info(self._parts.store.read(blob.digest))
+        variant = variant_for(info, self._parts.facts)
+        if variant is None:
+            raise UnfitError(f"the bundle {digest} has no variant for {self._parts.facts.platform}")
+        runtime = info.runtime
         return PreflightLimits(
+            variant=variant.path,
             memory_bytes=runtime.memory_budget_bytes,
             wall_s=self._preflight_s,
             threads=self._threads,
