@@ -24,11 +24,12 @@ def canonical_bytes(value: Any) -> bytes:
     """Encode a JSON-like value by the JSON Canonicalization Scheme (RFC 8785).
 
     Raises:
-        ContentError: The value has no canonical form: a NaN, an infinity, an integer beyond 2**53, a non-string key.
+        ContentError: The value has no canonical form: a NaN, an infinity, an integer beyond 2**53, a non-string key, a
+            text without a UTF-8 form, or too many levels.
     """
     try:
         return rfc8785.dumps(value)
-    except (rfc8785.CanonicalizationError, TypeError) as error:
+    except (rfc8785.CanonicalizationError, TypeError, UnicodeEncodeError, RecursionError) as error:
         raise ContentError(f"this value has no canonical JSON form: {error}") from error
 
 

@@ -76,6 +76,20 @@ def test_every_row_is_counted_once_in_every_stream(profile: Profile) -> None:
     assert check_profile(profile, SPEC) is profile
 
 
+@given(profiles, st.integers(0, len(SPEC.streams) - 1), st.sampled_from([0, 1]))
+def test_moments_that_the_counts_can_not_give_are_refused(profile: Profile, stream: int, power: int) -> None:
+    moments = profile.moments.copy()
+    moments[stream, power] = 2**62
+    with pytest.raises(ContentError, match="moments"):
+        check_profile(Profile(profile.spec_hash, profile.n, profile.cells, moments), SPEC)
+
+
+def test_a_reference_whose_counts_are_no_numbers_of_64_bits_is_refused() -> None:
+    raw = encode_reference(Reference(SPEC, zero(SPEC))).replace(b'"cells":[0,', b'"cells":[99999999999999999999,')
+    with pytest.raises(ContentError, match="64 bits"):
+        parse_reference(raw)
+
+
 def test_profiles_on_different_grids_do_not_merge() -> None:
     other = ProfileSpec(SPEC.streams[:2])
     with pytest.raises(CallerError, match="2 specs"):

@@ -150,3 +150,10 @@ def test_a_cut_tensor_is_refused() -> None:
     for length in range(1, len(raw)):
         with pytest.raises(ContentError, match="tensor"):
             decode_tensor(raw[:length])
+
+
+@pytest.mark.parametrize("dims", [[0, 1 << 62], [1] * 70, [1 << 20, 1 << 20]])
+def test_a_shape_that_numpy_can_not_have_is_refused(dims: list[int]) -> None:
+    tensor = onnx.TensorProto(name="x", data_type=onnx.TensorProto.FLOAT, dims=dims, raw_data=bytes(4))
+    with pytest.raises(ContentError, match="shape"):
+        decode_tensor(tensor.SerializeToString())

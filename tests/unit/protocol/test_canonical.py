@@ -11,7 +11,7 @@ def test_keys_are_sorted_and_numbers_follow_ecmascript() -> None:
     assert canonical_bytes({"b": 1e30, "a": [4.50, 2e-3, "\u20ac"]}) == '{"a":[4.5,0.002,"€"],"b":1e+30}'.encode()
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, 2**60, {1: "a"}, object()])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 2**60, {1: "a"}, {"\ud800": 1}, object()])
 def test_what_has_no_canonical_form_is_refused(value: object) -> None:
     with pytest.raises(ContentError, match="canonical"):
         canonical_bytes(value)

@@ -95,6 +95,9 @@ def test_only_the_most_frequent_categories_are_kept() -> None:
     [
         {"kind": "x"},
         {"inverse_step": 0},
+        {"inverse_step": 1e-50},
+        {"origin": 1e39},
+        {"scale": 1e-50},
         {"cells": 10**9},
         {"coarse": [0, 1]},
         {"coarse": [0, 1, 2, 2]},

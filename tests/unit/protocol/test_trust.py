@@ -82,6 +82,26 @@ def test_a_signed_but_senseless_digest_is_refused() -> None:
         verify_assignment(raw, KEYS, device="cam-1", now_ms=2000)
 
 
+@pytest.mark.parametrize("dates", [(9000, 9000), (-1, 9000), (1000, 2**60), (2**62, 2**63)])
+def test_signed_but_senseless_dates_are_refused_before_they_become_a_floor(dates: tuple[int, int]) -> None:
+    raw = _signed_anyhow({"issued": dates[0], "expires": dates[1]})
+    with pytest.raises(ContentError, match="issued at"):
+        verify_assignment(raw, KEYS, device="cam-1", now_ms=0)
+
+
+def _signed_anyhow(changes: dict[str, int]) -> bytes:
+    """Sign what `sign_assignment` would not: numbers without canonical form."""
+    payload = json.dumps({"device": "cam-1", "generation": 4, "slots": {}, **changes}).encode()
+    kind = b"application/vnd.shoal.assignment.v1+json"
+    signature = SIGNER.sign(b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload))
+    envelope = {
+        "payload": base64.b64encode(payload).decode(),
+        "payloadType": kind.decode(),
+        "signatures": [{"keyid": signature.keyid, "sig": signature.signature}],
+    }
+    return json.dumps(envelope).encode()
+
+
 def test_generations_only_grow() -> None:
     seen = (4, assignment().content_digest)
     check_succession(None, assignment())

@@ -22,6 +22,7 @@ _CODES = {np.dtype(name): code for code, name in _TYPES.items()}
 
 _DIMS, _DATA_TYPE, _STRING_DATA, _NAME, _RAW_DATA = 1, 2, 6, 8, 9
 _MAX_ELEMENTS = 1 << 28
+_MAX_DIMENSIONS = 32
 
 
 def encode_tensor(name: str, values: npt.NDArray[np.generic]) -> bytes:
@@ -82,7 +83,7 @@ def _array(name: str, code: int, dims: list[int], content: bytes, texts: list[st
     count = 1
     for size in dims:
         count *= size
-        if not 0 <= count <= _MAX_ELEMENTS:
+        if size > _MAX_ELEMENTS or count > _MAX_ELEMENTS or len(dims) > _MAX_DIMENSIONS:
             raise ContentError(f"tensor {name!r}: the shape {dims} is too large")
     if code == _STRING:
         if len(texts) != count:

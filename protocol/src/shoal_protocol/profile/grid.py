@@ -161,7 +161,7 @@ def parse_grid(document: dict[str, Any]) -> Grid:
                     tuple(int(c) for c in document["coarse"]),
                 )
             )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ContentError(f"this is no grid: {error!r}") from error
     raise ContentError(f"this is no grid: kind {document['kind']!r:.40} is unknown")
 
@@ -170,9 +170,10 @@ def _checked(grid: NumericGrid) -> NumericGrid:
     starts = np.array(grid.coarse)
     if grid.transform not in {"linear", "asinh"} or not 8 <= grid.cells <= 4096:
         raise ContentError(f"a numeric grid has transform {grid.transform!r:.40} and {grid.cells} cells")
-    finite = np.isfinite([grid.origin, grid.inverse_step, grid.scale]).all()
-    if not (finite and grid.inverse_step > 0 and grid.scale > 0):
-        raise ContentError("a numeric grid has an origin, step or scale that is not finite and positive")
+    with np.errstate(over="ignore", under="ignore"):  # counting is float32, where 1e39 is infinite and 1e-50 is zero
+        origin, inverse_step, scale = np.array([grid.origin, grid.inverse_step, grid.scale], dtype=np.float32)
+    if not (np.isfinite([origin, inverse_step, scale]).all() and inverse_step > 0 and scale > 0):
+        raise ContentError("a numeric grid has an origin, step or scale that is not finite and positive in float32")
     if len(starts) < 3 or tuple(starts[:3]) != (0, 1, 2) or (np.diff(starts) <= 0).any() or starts[-1] >= grid.cells:
         raise ContentError("a numeric grid's coarse cells must begin 0, 1, 2 and ascend within its cells")
     return grid

@@ -83,6 +83,17 @@ class ProfileSpec:
         return int(self.offsets[-1])
 
     @cached_property
+    def highest(self) -> npt.NDArray[np.float64]:
+        """Highest fine cell of each coarse cell of the flat vector; zero for categorical streams, without moments."""
+        parts = [
+            np.append(stream.grid.coarse[1:], stream.grid.cells) - 1.0
+            if isinstance(stream.grid, NumericGrid)
+            else np.zeros(stream.grid.size)
+            for stream in self.streams
+        ]
+        return np.concatenate([np.zeros(0), *parts])
+
+    @cached_property
     def index(self) -> dict[str, int]:
         """Position of each stream by (unique) name."""
         return {stream.name: at for at, stream in enumerate(self.streams)}
@@ -165,7 +176,8 @@ def check_profile(profile: Profile, spec: ProfileSpec) -> Profile:
     """Return the profile when it is one that this spec can give.
 
     Raises:
-        ContentError: Another spec, a negative count, or counts of a stream that do not sum to n.
+        ContentError: Another spec, a negative count, counts of a stream that do not sum to n, or moments beyond what
+            its counts can give.
     """
     if profile.spec_hash != spec.hash or profile.cells.shape != (spec.size,):
         raise ContentError(f"the profile is of spec {profile.spec_hash}, expected {spec.hash}")
@@ -175,6 +187,10 @@ def check_profile(profile: Profile, spec: ProfileSpec) -> Profile:
     if (sums != profile.n).any():
         name = spec.streams[int(np.flatnonzero(sums != profile.n)[0])].name
         raise ContentError(f"the counts of stream {name!r} do not sum to the {profile.n} rows")
+    for power in (1, 2):  # in floats: the product of hostile counts could overflow whole numbers
+        most = np.add.reduceat(profile.cells * spec.highest**power, spec.offsets[:-1])
+        if (profile.moments[:, power - 1] > most * (1 + 1e-9)).any():
+            raise ContentError("the profile has moments that its counts can't give")
     return profile
 
 

@@ -87,8 +87,12 @@ def parse_reference(raw: bytes) -> Reference:
             hint="update Shoal here",
         )
     spec = parse_spec(document.spec)
-    moments = np.array(document.moments, dtype=np.int64).reshape(-1, 2)
-    profile = Profile(spec.hash, document.n, np.array(document.cells, dtype=np.int64), moments)
+    try:
+        cells = np.array(document.cells, dtype=np.int64)
+        moments = np.array(document.moments, dtype=np.int64).reshape(-1, 2)
+    except OverflowError as error:
+        raise ContentError("reference.json: a count does not fit 64 bits") from error
+    profile = Profile(spec.hash, document.n, cells, moments)
     return Reference(
         spec,
         check_profile(profile, spec),

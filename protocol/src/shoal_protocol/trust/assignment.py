@@ -22,6 +22,8 @@ from shoal_protocol.errors import ContentError, ExpiredError, RollbackError, Uns
 PAYLOAD_TYPE = "application/vnd.shoal.assignment.v1+json"
 MAX_ENVELOPE_BYTES = 64 * 1024
 MAX_SLOTS = 64
+LATEST_MS = 253_402_300_799_000
+"""End of the year 9999: what is later has no date, and a device keeps the newest `issued` as the floor of its time."""
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +112,11 @@ def verify_assignment(raw: bytes, keys: Sequence[Key], *, device: str, now_ms: i
         raise UnsignedError(f"this assignment is for the device {assignment.device!r:.80}, not for {device!r}")
     if len(assignment.slots) > MAX_SLOTS or assignment.generation < 1:
         raise ContentError(f"assignment: {len(assignment.slots)} slots, generation {assignment.generation}")
+    if not 0 <= assignment.issued < assignment.expires <= LATEST_MS:
+        raise ContentError(
+            f"assignment: issued at {assignment.issued} ms, expires at {assignment.expires} ms; "
+            "expected one instant and a later one, before the year 10000"
+        )
     for target in assignment.slots.values():
         for digest in (target.digest, target.shadow):
             if digest is not None:
