@@ -44,8 +44,9 @@ demo: $(VENV)/.run  ## the main job end to end: a fleet of thirty devices, a dri
 test: $(VENV)/.dev  ## the whole suite; what this machine lacks is skipped with a printed reason
 	@$(BIN)/python -m pytest --numprocesses auto --dist loadgroup $(PYTEST_ARGS)
 
-test-quick: $(VENV)/.dev  ## what takes no more than three minutes
-	@$(BIN)/python -m pytest --numprocesses auto --dist loadgroup -m "not slow and not system and not browser" $(PYTEST_ARGS)
+test-quick: $(VENV)/.dev  ## under three minutes: unit, property, contract and architecture tests, on SQLite
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadgroup -m "not slow and not postgres" $(PYTEST_ARGS) \
+		tests/unit tests/property tests/contract tests/architecture
 
 check: format lint types imports test  ## format, lint, types, imports, tests: what CI holds
 
