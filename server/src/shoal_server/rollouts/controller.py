@@ -263,7 +263,9 @@ def _allowance(turn: Turn) -> int:
     touched = turn.rollout.touched()
     if rate.per_minute is not None:
         passed = sum(stage.state is StageState.PASSED for stage in turn.rollout.stages)
-        recent = sum(member.offered_at is not None and member.offered_at > turn.now - 60.0 for member in touched)
+        # What lies ahead was offered before the clock was set back, and must not stop the rollout until then.
+        ages = (turn.now - member.offered_at for member in touched if member.offered_at is not None)
+        recent = sum(-1.0 <= age < 60.0 for age in ages)
         room = min(room, int(rate.per_minute * rate.growth**passed) - recent)
     if rate.in_flight is not None:
         room = min(room, rate.in_flight - sum(turn.outcome(member) is Outcome.WORKING for member in touched))

@@ -199,6 +199,14 @@ def test_offers_keep_to_the_rate() -> None:
     assert sum(offered) >= 20
 
 
+def test_a_clock_that_was_set_back_does_not_stop_the_offers() -> None:
+    world = _world(100, stages=[{"devices": {"percent": 100}, "soak": "6s"}], rate={"per_minute": 10})
+    world.run(5)
+    world.now -= 86_400.0
+    world.run(5)
+    assert len(world.rollout.touched()) == 20
+
+
 def test_offers_grow_with_passed_stages() -> None:
     stages = [{"devices": {"percent": 10}, "soak": "1s"}, {"devices": {"percent": 100}, "soak": "1s"}]
     world = _world(100, stages=stages, rate={"per_minute": 10, "growth": 2})
