@@ -8,7 +8,7 @@ from shoal_protocol.errors import CallerError
 from shoal_server.access.roles import Principal, Role
 from shoal_server.access.secrets import token_hash
 from shoal_server.access.tables import ApiToken, LoginFailures, LoginSession, Person
-from shoal_server.access.throttle import failures_after, wait_s
+from shoal_server.access.throttle import FORGOTTEN_AFTER_S, failures_after, wait_s
 from shoal_server.errors import ConflictError, NotFoundError, ThrottledError
 from shoal_server.storage.database import insert_ignore
 
@@ -178,7 +178,8 @@ def check_throttle(session: Session, subjects: list[str], *, now: float) -> None
 
 
 def note_failure(session: Session, subjects: list[str], *, now: float) -> None:
-    """Count one more failed log-in for every subject."""
+    """Count one more failed log-in for every subject, and forget the counts that hold nobody up any more."""
+    session.exec(delete(LoginFailures).where(col(LoginFailures.last_at) < now - FORGOTTEN_AFTER_S))
     for subject in subjects:
         insert_ignore(session, LoginFailures, {"subject": subject, "failures": 0, "last_at": now})
         row = session.get_one(LoginFailures, subject, with_for_update=True)

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlmodel import select
 
 from shoal_server.access import Role, people, store
 from shoal_server.access.routes import router
 from shoal_server.access.secrets import Passwords
+from shoal_server.access.tables import LoginFailures
 from shoal_server.storage.database import Database
 from shoal_server.testing import api_token, fake_services, program_of
 
@@ -99,6 +101,17 @@ def test_failed_log_ins_are_throttled_by_name(client: TestClient, admin_password
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
     client.app.state.shoal.clock.advance(2)
     assert _log_in(client, admin_password).status_code == 204
+
+
+def test_old_failures_leave_nothing_behind(client: TestClient, admin_password: str) -> None:
+    shoal = client.app.state.shoal
+    for number in range(3):
+        _log_in(client, "wrong", name=f"nobody-{number}")
+    shoal.clock.advance(3601)
+    _log_in(client, "wrong")
+    with shoal.database.read() as session:
+        kept = sorted(row.subject for row in session.exec(select(LoginFailures)))
+    assert kept == ["address:testclient", "name:admin"]
 
 
 def test_unknown_names_answer_as_wrong_passwords_do(client: TestClient, admin_password: str) -> None:

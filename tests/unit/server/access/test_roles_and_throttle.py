@@ -27,3 +27,9 @@ def test_the_wait_grows_and_is_bounded(failures: int, after_s: float, wait: floa
 def test_failures_are_forgotten_after_an_hour() -> None:
     assert failures_after(failures=7, last_at=0.0, now=10.0) == 8
     assert failures_after(failures=7, last_at=0.0, now=3601.0) == 1
+
+
+def test_a_clock_that_was_set_back_locks_nobody_out() -> None:
+    assert wait_s(failures=30, last_at=400 * 86_400.0, now=0.0) == 0
+    assert wait_s(failures=30, last_at=0.5, now=0.0) > 0, "another server's clock may be a little ahead"
+    assert failures_after(failures=30, last_at=400 * 86_400.0, now=0.0) == 1
