@@ -196,6 +196,10 @@ def _join(session: Session, token: JoinTokenRow, device_id: str, public_key: str
     token.uses_left -= 1
     session.add(token)
     state = DeviceState.PENDING if token.needs_approval else DeviceState.ACCEPTED
+    left_over = session.get(DesiredRow, device_id, with_for_update=True)
+    if left_over is not None:  # written by whoever was about to send it while the device before was decommissioned
+        session.delete(left_over)
+        session.flush()
     session.add(DesiredRow(device=device_id, generation=1, changed_at=now))
     return DeviceRow(
         id=device_id,

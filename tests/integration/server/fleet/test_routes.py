@@ -160,6 +160,18 @@ def test_revoking_ends_the_session_at_once(fleet: Fleet) -> None:
     assert fleet.enrol(token, key=key).status_code == 200
 
 
+def test_a_name_is_free_again_though_its_assignment_was_just_being_sent(fleet: Fleet) -> None:
+    token = fleet.token(uses=2)
+    assert fleet.enrol(token).status_code == 200
+    assert fleet.post("devices/cam-1/decommission").status_code == 200
+    with fleet.services.database.write() as session:  # as a publisher does that has read what is due before
+        target = SlotTarget(digest="sha256:" + "1" * 64)
+        assignments.assign(session, "cam-1", "quality", target, now=fleet.clock())
+    assert fleet.enrol(token).status_code == 200
+    with fleet.services.database.read() as session:
+        assert assignments.targets(session, "cam-1") == {}
+
+
 def test_a_device_is_told_the_same_by_http(fleet: Fleet) -> None:
     secret = fleet.enrol(fleet.token()).json()["secret"]
     target = SlotTarget(digest="sha256:" + "1" * 64)
