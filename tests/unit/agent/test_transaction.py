@@ -367,12 +367,15 @@ def test_a_file_that_is_damaged_before_it_is_loaded_is_fetched_again(device):
     assert device.store.intact(digest)
 
 
-def test_boot_without_any_state_finds_models_by_their_names(device):
+@pytest.mark.parametrize("left", [b"sha256:0\ngarbage", None], ids=["damaged", "gone"])
+def test_boot_without_any_state_finds_models_by_their_names(device, left):
     install(device, "1.0")
     second = install(device, "1.1")
-    device.state_file.raw = b"sha256:0\ngarbage"
+    device.state_file.raw = left
     device.restart()
+    device.turn()  # collects garbage, of which the models are none
     assert device.host.answering == {"q": second}
+    assert device.store.intact(second)
     assert device.all.state.slots["q"].previous is not None
 
 

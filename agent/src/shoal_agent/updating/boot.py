@@ -23,9 +23,11 @@ _log = logging.getLogger(__name__)
 def runnable_state(state_file: StateFile, store: BlobStore) -> tuple[DeviceState, list[tuple[str, str]]]:
     """Return what is remembered, and which (slot, digest) of it is damaged, in the order to report it."""
     try:
-        state = state_file.load() or DeviceState()
+        state = state_file.load()
     except DamagedFileError as error:
         _log.error("the device's state is lost (%s); looking for its models in the store", error)
+        state = None
+    if state is None:  # never saved, and then the store is empty; or both files are gone
         state = scanned_state(store)
     intact: dict[str, bool] = {}
     damaged = []
