@@ -142,6 +142,35 @@ def test_what_does_not_fit_is_a_400_that_names_the_field(client: http.client.HTT
     assert ask(client, "POST", "/v1/predict?slot=other", [])[0] == 404
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v2/models/quality/infer", {"inputs": [{"name": "x", "shape": [], "datatype": "FP32", "data": [1.0]}]}),
+        ("/v1/predict", [{f"x{at}": 10**400 for at in range(4)}]),
+    ],
+    ids=["a tensor without dimensions", "a number beyond any float"],
+)
+def test_what_no_model_can_take_is_the_callers_fault(client: http.client.HTTPConnection, path: str, body: Any) -> None:
+    client.request("POST", path, json.dumps(body))
+    answer = client.getresponse()
+    assert (answer.status, json.loads(answer.read())["code"]) == (400, "input")
+
+
+def test_a_system_without_threads_refuses_and_goes_on(slots: SlotTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(_self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with served(slots) as url:
+        address = url.removeprefix("http://")
+        host, _, port = address.partition(":")
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", no_thread)
+            with socket.create_connection((host, int(port)), timeout=10) as refused:
+                assert refused.recv(65536).startswith(b"HTTP/1.1 503")
+        request = b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        assert raw_exchange(address, request).startswith(b"HTTP/1.1 200")
+
+
 def test_metrics_count_what_was_answered(slots: SlotTable) -> None:
     with served(slots) as url:
         connection = http.client.HTTPConnection(url.removeprefix("http://"))

@@ -8,6 +8,8 @@ import pytest
 from fixtures_models import linear_spec
 from shoal_agent.runtime.observer import BLOCK_ROWS, MIN_CALL_ROWS, Observer
 from shoal_protocol.profile.codec import LATENCY_EDGES_US
+from shoal_protocol.profile.grid import CategoricalGrid
+from shoal_protocol.profile.profile import ProfileSpec, Stream
 
 SPEC = linear_spec(2, 2)
 FAST, SLOW_NS = 1_000, 10_000_000_000
@@ -90,6 +92,13 @@ def test_rows_that_can_not_be_counted_cost_no_answer(caplog: pytest.LogCaptureFi
     summary = observer.close_window()
     assert (summary.n, summary.rows, summary.profile.cells.sum()) == (0, 3, 0)
     assert "3 rows could not be counted" in caplog.text
+
+
+def test_text_of_fewer_columns_than_the_reference_names_costs_no_answer(caplog: pytest.LogCaptureFixture) -> None:
+    observer = Observer(ProfileSpec((Stream("c", "input", CategoricalGrid(("a",)), "t", 3),)))
+    observer.answered([np.array([["a"]], dtype=object)], 1, 1000)
+    assert "could not be observed" in caplog.text
+    assert observer.close_window().calls == 1
 
 
 def test_pending_rows_are_bounded() -> None:

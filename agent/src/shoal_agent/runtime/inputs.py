@@ -69,8 +69,11 @@ class InputPlan:
                 break
             if not set(map(type, values)) <= _NUMBERS:
                 break
-            with np.errstate(over="ignore"):
-                feeds[name] = np.array(values, dtype=dtype).reshape(len(rows), len(names))
+            try:
+                with np.errstate(over="ignore"):
+                    feeds[name] = np.array(values, dtype=dtype).reshape(len(rows), len(names))
+            except OverflowError:  # a whole number beyond any float; the columns' way names it
+                break
         if len(feeds) < len(self._tensors) or any(len(row) != len(self._fields) for row in rows):
             return self.feeds(self._columns(rows))
         return feeds

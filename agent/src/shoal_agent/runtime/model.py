@@ -179,7 +179,8 @@ class LoadedModel:
 
     def _predict_plain(self, inputs: Mapping[str, Any], start: int) -> Prediction:
         feeds = self._feeds(inputs)
-        rows = len(next(iter(feeds.values()))) if feeds else 0
+        first = next(iter(feeds.values()), None)
+        rows = len(first) if first is not None and first.ndim else 0
         try:
             outputs = self.engine.run(feeds)
         except Exception as error:

@@ -113,10 +113,13 @@ class Observer:
             if step > 1:
                 start = int(self._chance.random() * step)
                 tensors = [tensor[start::step] for tensor in tensors]
-        if tensors:
-            self._keep(tensors, rows)
-        else:
+        if not tensors:
             self._count_only(rows)
+            return
+        try:
+            self._keep(tensors, rows)
+        except Exception:  # noqa: BLE001  (statistics must not cost an answer)
+            _log.exception("%d rows could not be observed", rows)
 
     def failed(self) -> None:
         """Take a prediction that failed inside the model."""

@@ -115,9 +115,15 @@ class LocalServer:
                     thread = threading.Thread(target=self._serve, args=(connection,), name="shoal-http", daemon=True)
                     self._connections[connection] = thread
             if is_full:
-                _refuse(connection, self._limits.connections)
-            else:
+                _refuse(connection, f"there are {self._limits.connections} connections already")
+                continue
+            try:
                 thread.start()
+            except RuntimeError as error:  # the system gives no further thread; this one must go on accepting
+                with self._lock:
+                    self._connections.pop(connection, None)
+                _log.warning("a connection was refused: %s", error)
+                _refuse(connection, "this device has no thread left for another connection")
 
     def _serve(self, connection: socket.socket) -> None:
         try:
@@ -136,8 +142,8 @@ class LocalServer:
                 self._connections.pop(connection, None)
 
 
-def _refuse(connection: socket.socket, most: int) -> None:
-    error = HttpError(503, f"there are {most} connections already", hint="keep one open and reuse it")
+def _refuse(connection: socket.socket, reason: str) -> None:
+    error = HttpError(503, reason, hint="keep one connection open and reuse it")
     with suppress(OSError), connection:
         connection.settimeout(0)
         connection.send(encode_response(problem(error), keep_alive=False))
