@@ -70,6 +70,18 @@ def _is_tree(step: Any) -> bool:
     return any(word in type(step).__name__ for word in ("Tree", "Forest", "Boosting"))
 
 
+def compares_in_double(model: Any) -> bool:
+    """Tell whether the model compares numbers as float64 gives them with thresholds.
+
+    There a row that float32 rounds can fall to the other side, however many rows of the sample do not. Trees that see
+    the rows themselves are no such case: scikit-learn rounds for them.
+    """
+    names = [type(step).__name__ for _, step in steps(model)]
+    if any(name.startswith(("HistGradientBoosting", "KBinsDiscretizer", "Binarizer")) for name in names):
+        return True
+    return len(flat_steps(model)) > 1 and any(_is_tree(step) for _, step in steps(model))
+
+
 def _wants_columns(model: Any, sample: Sample) -> bool:
     """Tell whether the first step tells columns apart, or their types can't be joined into one tensor."""
     kinds = {column.dtype == "string" for column in sample.columns}

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from shoal_converter.attempts import Attempt, attempts, flat_steps
+from shoal_converter.attempts import Attempt, attempts, compares_in_double, flat_steps
 from shoal_converter.domain.parity import ParityReport, Tolerance, compare
 from shoal_converter.errors import ParityError, UnsupportedModelError
 from shoal_converter.onnx_graph.canonical import canonical_onnx
@@ -93,6 +93,11 @@ def convert_rows(
     feature = lost_precision(sample)
     if feature is None:
         return sample, convert(model, sample, options=options, tolerance=tolerance)
+    if compares_in_double(model):
+        if progress is not None:
+            progress(f"taking float64 inputs: float32 rounds {feature!r}, and the model compares it with thresholds")
+        double = make_sample(data, model=model, float_dtype="float64")
+        return double, convert(model, double, options=options, tolerance=tolerance)
     try:  # what float32 can't hold is rarely cured by the later attempts, which cost as much as the first
         return sample, convert(model, sample, options=options, tolerance=tolerance, most=_FEW_ATTEMPTS)
     except ParityError:
