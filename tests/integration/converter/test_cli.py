@@ -90,7 +90,7 @@ def test_twenty_mistakes_are_told_with_their_cure(shoal_convert: Any, workshop: 
     gap.to_csv(tmp_path / "gap.csv", index=False)
     (tmp_path / "broken.pkl").write_bytes(b"\x80\x04not a pickle")
     (tmp_path / "there.tar").write_bytes(b"mine")
-    spline = SplineTransformer().fit(workshop.rows)
+    spline = SplineTransformer(extrapolation="periodic").fit(workshop.rows)
     mistakes: list[tuple[list[object], int, str]] = [
         ([a for a in good(workshop) if a != "--trust"], 2, "add --trust"),
         (good(workshop, sample=None), 2, "a sample is required"),

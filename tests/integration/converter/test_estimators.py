@@ -16,14 +16,20 @@ import pytest
 from sklearn import (
     calibration,
     cluster,
+    compose,
     cross_decomposition,
     decomposition,
     discriminant_analysis,
     ensemble,
     feature_selection,
     gaussian_process,
+    isotonic,
+    kernel_approximation,
+    kernel_ridge,
     linear_model,
+    manifold,
     mixture,
+    model_selection,
     multiclass,
     multioutput,
     naive_bayes,
@@ -36,7 +42,7 @@ from sklearn import (
     tree,
 )
 from sklearn.datasets import load_diabetes, load_iris
-from sklearn.impute import SimpleImputer
+from sklearn.impute import KNNImputer, SimpleImputer
 
 from shoal_converter import ParityError, UnsupportedModelError, to_onnx
 
@@ -113,24 +119,11 @@ CLASSIFIERS = {
     "selected": pipeline.make_pipeline(feature_selection.SelectKBest(k=2), linear_model.LogisticRegression()),
 }
 
-REFUSED_CLASSIFIERS = {
-    ("LinearDiscriminant", "two"),
-    ("SGDClassifier log", "three"),
-    ("SGDClassifier log", "texts"),
-    ("OneVsOne", "texts"),
-}
-"""Known to be inexact upstream; refused, never wrong. A cure upstream would show here."""
-
 
 @pytest.mark.parametrize("kind", TARGETS)
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_classifier_is_exact(name: str, kind: str) -> None:
     model = fitted(CLASSIFIERS[name], IRIS, TARGETS[kind])
-    if (name, kind) in REFUSED_CLASSIFIERS:
-        with pytest.raises((ParityError, UnsupportedModelError)) as caught:
-            to_onnx(model, IRIS)
-        assert caught.value.step
-        return
     raw = to_onnx(model, IRIS)
     found = session_outputs(raw, IRIS)
     assert next(iter(found)) == "label"
@@ -264,11 +257,12 @@ def test_options_reach_the_converter() -> None:
 @pytest.mark.parametrize(
     ("model", "step"),
     [
-        (preprocessing.SplineTransformer(), "SplineTransformer"),
-        (pipeline.make_pipeline(preprocessing.SplineTransformer(), linear_model.Ridge()), "splinetransformer"),
+        (preprocessing.SplineTransformer(extrapolation="periodic"), "SplineTransformer"),
+        (manifold.Isomap(), "Isomap"),
+        (pipeline.make_pipeline(manifold.Isomap(), linear_model.Ridge()), "isomap"),
         (cluster.DBSCAN(), "DBSCAN"),
         (
-            pipeline.make_pipeline(preprocessing.FunctionTransformer(np.log1p), linear_model.Ridge()),
+            pipeline.make_pipeline(preprocessing.FunctionTransformer(lambda rows: rows + 1), linear_model.Ridge()),
             "functiontransformer",
         ),
     ],
@@ -282,11 +276,90 @@ def test_what_has_no_exact_form_is_refused_by_its_step_with_a_way_round(model: A
 
 
 def test_a_wrong_step_is_named() -> None:
-    gaps = np.where(np.random.default_rng(0).random(BODIES.shape) < 0.1, np.nan, BODIES)
-    model = pipeline.make_pipeline(SimpleImputer(add_indicator=True), linear_model.LinearRegression())
-    model.fit(gaps, DISEASE)
+    gaps = np.where(np.random.default_rng(0).random(IRIS.shape) < 0.15, np.nan, IRIS)  # many rows equally near
+    model = pipeline.make_pipeline(KNNImputer(), linear_model.LinearRegression()).fit(gaps, SPECIES)
     with pytest.raises(ParityError) as caught:
         to_onnx(model, gaps)
-    assert "simpleimputer" in caught.value.step
-    assert caught.value.report["rows"] == len(BODIES)
+    assert "knnimputer" in caught.value.step
+    assert caught.value.report["rows"] == len(IRIS)
     assert not caught.value.report["passed"]
+
+
+SEEN = np.arange(len(IRIS)) % 3 > 0
+"""Every third row is kept from training and conversion."""
+
+
+@pytest.mark.parametrize("texts", [False, True])
+@pytest.mark.parametrize("threshold", [0.2, 0.9, "tuned"])
+def test_a_threshold_is_applied(threshold: float | str, texts: bool) -> None:
+    late = (SPECIES > 1).astype(int)
+    target = np.array(["no", "yes"])[late] if texts else late
+    inner = linear_model.LogisticRegression(C=0.01)
+    model = (
+        model_selection.TunedThresholdClassifierCV(inner)
+        if threshold == "tuned"
+        else model_selection.FixedThresholdClassifier(inner, threshold=threshold)
+    )
+    fitted(model, IRIS[SEEN], target[SEEN])
+    found = session_outputs(to_onnx(model, IRIS[SEEN]), IRIS[~SEEN])
+    assert found["label"].astype(str).tolist() == model.predict(IRIS[~SEEN]).astype(str).tolist()
+    assert_near(found["probabilities"], model.predict_proba(IRIS[~SEEN]))
+    half = model.classes_[(found["probabilities"][:, 1] >= 0.5).astype(int)]
+    assert (half.astype(str) != found["label"].astype(str)).any()  # or the threshold would not matter here
+
+
+@pytest.mark.parametrize("step", [preprocessing.MinMaxScaler(), preprocessing.StandardScaler()])
+def test_trees_behind_a_scaler_are_exact_on_rows_never_seen(step: Any) -> None:
+    amount = IRIS[:, 0] ** 2 - IRIS[:, 1] * IRIS[:, 2] + np.sin(37 * IRIS[:, 3])
+    model = fitted(pipeline.make_pipeline(step, tree.DecisionTreeRegressor(random_state=0)), IRIS[SEEN], amount[SEEN])
+    found = session_outputs(to_onnx(model, IRIS[SEEN]), IRIS[~SEEN])
+    assert_near(found["value"], model.predict(IRIS[~SEEN]))
+
+
+def test_gaps_are_imputed_and_marked() -> None:
+    gaps = np.where(np.random.default_rng(0).random(BODIES.shape) < 0.1, np.nan, BODIES)
+    model = pipeline.make_pipeline(SimpleImputer(add_indicator=True), linear_model.LinearRegression())
+    model.fit(gaps[:300], DISEASE[:300])
+    found = session_outputs(to_onnx(model, gaps[:300]), gaps[300:])
+    assert_near(found["value"], model.predict(gaps[300:]))
+
+
+OWN = {
+    "kernel ridge, poly": kernel_ridge.KernelRidge(kernel="poly", degree=2, gamma=0.1),
+    "kernel ridge, laplacian": kernel_ridge.KernelRidge(kernel="laplacian", gamma=0.1),
+    "kernel ridge, cosine": kernel_ridge.KernelRidge(kernel="cosine"),
+    "target in logarithms": compose.TransformedTargetRegressor(
+        linear_model.Ridge(), func=np.log1p, inverse_func=np.expm1
+    ),
+    "target scaled": compose.TransformedTargetRegressor(
+        pipeline.make_pipeline(preprocessing.StandardScaler(), linear_model.Ridge()),
+        transformer=preprocessing.StandardScaler(),
+    ),
+    "splines": pipeline.make_pipeline(preprocessing.SplineTransformer(), linear_model.Ridge()),
+    "splines that go on": pipeline.make_pipeline(
+        preprocessing.SplineTransformer(degree=2, extrapolation="continue", include_bias=False), linear_model.Ridge()
+    ),
+    "logarithms": pipeline.make_pipeline(preprocessing.FunctionTransformer(np.log1p), linear_model.Ridge()),
+    "Nystroem": pipeline.make_pipeline(
+        kernel_approximation.Nystroem(n_components=20, random_state=0), linear_model.Ridge()
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_own_forms_are_exact_on_rows_never_seen(name: str) -> None:
+    amount = 3 * IRIS[:, 0] + IRIS[:, 1] * IRIS[:, 2]
+    model = fitted(OWN[name], IRIS[SEEN], amount[SEEN])
+    beyond = np.concatenate([IRIS[~SEEN], IRIS[:5] * 1.5, IRIS[:5] * 0.5])
+    found = session_outputs(to_onnx(model, IRIS[SEEN]), beyond)
+    assert_near(found["value"], model.predict(beyond))
+
+
+@pytest.mark.parametrize("beyond", ["clip", "nan"])
+def test_isotonic_regression_is_exact_also_beyond_its_ends(beyond: str) -> None:
+    x = IRIS[:, 2:3].astype(np.float32)
+    model = isotonic.IsotonicRegression(out_of_bounds=beyond).fit(x[SEEN], IRIS[SEEN, 3])
+    rows = np.concatenate([x, [[-3.0], [30.0]]]).astype(np.float32)
+    found = session_outputs(to_onnx(model, x[SEEN]), rows)
+    np.testing.assert_allclose(found["value"].ravel(), model.predict(rows), rtol=1e-4, atol=1e-5)
+    assert np.isnan(found["value"][-2:]).all() == (beyond == "nan")

@@ -19,6 +19,16 @@ from shoal_converter.errors import SampleError, SourceError, UnsupportedModelErr
 from shoal_protocol.profile.grid import category_text
 
 Array = npt.NDArray[Any]
+
+_INSIDE = {
+    "FrozenEstimator": "estimator",
+    "SelfTrainingClassifier": "estimator_",
+    "TransformedTargetRegressor": "regressor_",
+    "FixedThresholdClassifier": "estimator_",
+    "TunedThresholdClassifierCV": "estimator_",
+}
+"""Estimators around one other, and the attribute that holds it fitted."""
+
 Task = Literal["classification", "regression", "transform", "clustering", "anomaly", "other"]
 Role = Literal["label", "probabilities", "scores", "value", "other"]
 
@@ -66,6 +76,9 @@ def children(model: Any) -> list[tuple[str, Any]]:
     """Return the named estimators directly inside one, in the order in which they work; empty for a leaf."""
     if hasattr(model, "best_estimator_"):
         return [("best_estimator_", model.best_estimator_)]
+    if type(model).__name__ in _INSIDE:
+        name = _INSIDE[type(model).__name__]
+        return [(name, getattr(model, name))]
     if hasattr(model, "steps"):
         return list(model.steps)
     if hasattr(model, "transformers_"):
@@ -94,6 +107,8 @@ def last_step(model: Any) -> Any:
     while True:
         if hasattr(model, "best_estimator_"):
             model = model.best_estimator_
+        elif type(model).__name__ in _INSIDE:
+            model = getattr(model, _INSIDE[type(model).__name__])
         elif hasattr(model, "steps") and model.steps[-1][1] not in {"passthrough", None}:
             model = model.steps[-1][1]
         else:
@@ -121,6 +136,8 @@ def task_of(model: Any) -> Task:
         return "regression"
     if is_outlier_detector(model):
         return "anomaly"
+    if is_clusterer(model) and not hasattr(model, "predict") and hasattr(model, "transform"):
+        return "transform"  # FeatureAgglomeration: it is columns that are clustered
     if is_clusterer(model) or (hasattr(model, "predict_proba") and hasattr(model, "predict")):
         return "clustering"
     if hasattr(model, "transform"):

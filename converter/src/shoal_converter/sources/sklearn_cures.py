@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 import onnx
 
+from shoal_converter.sources.closed_forms import simple_imputer
+from shoal_converter.sources.formula import Formula
+
 Converter = Callable[[Any, Any, Any], None]
+
+_INNER_OF_ONE_VS_ONE = "SklearnOVRDecisionFunction"
+"""What skl2onnx's OneVsOne calls its second half; that has the same estimator, and so comes to the same cure."""
 
 
 def cured_converters() -> dict[type, Converter]:
@@ -22,6 +28,8 @@ def cured_converters() -> dict[type, Converter]:
     from skl2onnx.common._registration import get_converter  # noqa: PLC0415 - heavy
     from sklearn.ensemble import VotingClassifier  # noqa: PLC0415 - heavy
     from sklearn.impute import SimpleImputer  # noqa: PLC0415 - heavy
+    from sklearn.multiclass import OneVsOneClassifier  # noqa: PLC0415 - heavy
+    from sklearn.preprocessing import KBinsDiscretizer  # noqa: PLC0415 - heavy
 
     def original(kind: type) -> Converter:
         found: Converter = get_converter(get_model_alias(kind))
@@ -33,6 +41,8 @@ def cured_converters() -> dict[type, Converter]:
         regressor: _histogram(original(regressor), "TreeEnsembleRegressor"),
     }
     cures[VotingClassifier] = _without_flattening(original(VotingClassifier))
+    cures[OneVsOneClassifier] = _with_texts(original(OneVsOneClassifier))
+    cures[KBinsDiscretizer] = _unsparse(original(KBinsDiscretizer))
     cures[SimpleImputer] = _imputing_any_float(original(SimpleImputer))
     return cures
 
@@ -42,7 +52,16 @@ def cured_shapes() -> dict[type, Callable[[Any], None]]:
     from skl2onnx import get_model_alias  # noqa: PLC0415 - heavy
     from skl2onnx.common._registration import get_shape_calculator  # noqa: PLC0415 - heavy
 
-    return {kind: get_shape_calculator(get_model_alias(kind)) for kind in cured_converters()}
+    def calculator(kind: type) -> Callable[[Any], None]:
+        def calculate(operator: Any) -> None:
+            inner = operator.type == _INNER_OF_ONE_VS_ONE
+            get_shape_calculator(_INNER_OF_ONE_VS_ONE if inner else get_model_alias(kind))(operator)
+            if type(operator.raw_operator).__name__ == "SimpleImputer" and operator.raw_operator.add_indicator:
+                operator.outputs[0].type.shape = [operator.outputs[0].type.shape[0], None]
+
+        return calculate
+
+    return {kind: calculator(kind) for kind in cured_converters()}
 
 
 def _histogram_types() -> tuple[type, type]:
@@ -82,30 +101,64 @@ def _without_flattening(original: Converter) -> Converter:
 
 
 def _imputing_any_float(original: Converter) -> Converter:
-    """onnxruntime imputes float32 and int64 only; for NaN in float64: y = x where x is a number, else the statistic."""  # noqa: D403
+    """onnxruntime imputes float32 and int64 only, and skl2onnx forgets the indicator: our own formula for numbers."""  # noqa: D403
 
     def convert(scope: Any, operator: Any, container: Any) -> None:
-        from skl2onnx.common.data_types import DoubleTensorType  # noqa: PLC0415 - heavy
+        from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType  # noqa: PLC0415 - heavy
 
-        model, source = operator.raw_operator, operator.inputs
-        plain = (
-            len(source) == 1
-            and isinstance(source[0].type, DoubleTensorType)
-            and isinstance(model.missing_values, float)
-            and np.isnan(model.missing_values)
-            and not model.add_indicator
-            and not np.isnan(np.asarray(model.statistics_, dtype=np.float64)).any()
-        )
-        if not plain:
+        source = operator.inputs
+        if len(source) != 1 or not isinstance(source[0].type, (DoubleTensorType, FloatTensorType)):
             original(scope, operator, container)
             return
-        statistics = np.asarray(model.statistics_, dtype=np.float64)
-        constant = scope.get_unique_variable_name("statistics")
-        container.add_initializer(constant, onnx.TensorProto.DOUBLE, [1, len(statistics)], statistics.tolist())
-        missing = scope.get_unique_variable_name("missing")
-        name, result = source[0].full_name, operator.outputs[0].full_name
-        container.add_node("IsNaN", [name], [missing], name=scope.get_unique_operator_name("IsNaN"))
-        container.add_node("Where", [missing, constant, name], [result], name=scope.get_unique_operator_name("Where"))
+        formula = Formula(scope, operator, container)
+        formula.give(*simple_imputer(formula, operator.raw_operator))
+
+    return convert
+
+
+def _with_texts(original: Converter) -> Converter:
+    """skl2onnx's OneVsOne gives places in place of texts: the classes become 0, 1, …, and are looked up after it."""
+
+    def convert(scope: Any, operator: Any, container: Any) -> None:
+        from skl2onnx.common._registration import get_converter  # noqa: PLC0415 - heavy
+        from skl2onnx.common.data_types import Int64TensorType  # noqa: PLC0415 - heavy
+
+        model = operator.raw_operator
+        if operator.type == _INNER_OF_ONE_VS_ONE:
+            get_converter(_INNER_OF_ONE_VS_ONE)(scope, operator, container)
+            return
+        classes = np.asarray(model.classes_)
+        if np.array_equal(classes, np.arange(len(classes))):
+            original(scope, operator, container)
+            return
+        numbered = copy.copy(model)
+        numbered.classes_ = np.arange(len(classes))
+        inner = scope.declare_local_operator("SklearnOneVsOneClassifier", numbered)
+        inner.inputs = operator.inputs
+        label = scope.declare_local_variable("place", Int64TensorType())
+        scores = scope.declare_local_variable("scores", operator.outputs[1].type.__class__())
+        inner.outputs.append(label)
+        inner.outputs.append(scores)
+        formula = Formula(scope, operator, container, read_inputs=False)
+        formula.give(formula.labels(classes, label.onnx_name), scores.onnx_name)
+
+    return convert
+
+
+def _unsparse(original: Converter) -> Converter:
+    """ONNX has no sparse result: one-hot columns of bins become dense ones, which are the same numbers."""
+
+    def convert(scope: Any, operator: Any, container: Any) -> None:
+        model = operator.raw_operator
+        if model.encode != "onehot":
+            original(scope, operator, container)
+            return
+        operator.raw_operator = copy.copy(model)
+        operator.raw_operator.encode = "onehot-dense"
+        try:
+            original(scope, operator, container)
+        finally:
+            operator.raw_operator = model
 
     return convert
 

@@ -17,6 +17,7 @@ import onnx
 
 from shoal_converter.errors import UnsupportedModelError
 from shoal_converter.sources.estimator import children, last_step, steps
+from shoal_converter.sources.own_converters import has_own, own_converters, own_parsers, own_shapes
 from shoal_converter.sources.sklearn_cures import cured_converters, cured_shapes
 
 TARGET_OPSETS = {"": 18, "ai.onnx.ml": 3}
@@ -28,18 +29,11 @@ _UNICODE_WORDS = r"[\p{L}\p{N}_]{2,}"
 _COMPOSITES = ("Pipeline", "ColumnTransformer", "FeatureUnion")
 
 _WAYS_ROUND = {
-    "FunctionTransformer": "compute it before the model, or express it by scikit-learn's own transformers",
-    "SplineTransformer": "use PolynomialFeatures or KBinsDiscretizer instead",
+    "FunctionTransformer": "use a function of numpy itself (np.log1p, np.sqrt, …), or compute it before the model",
     "HashingVectorizer": "use CountVectorizer or TfidfVectorizer with max_features",
-    "RBFSampler": "use an SVC or SVR with an rbf kernel on a subset, or PolynomialFeatures",
-    "Nystroem": "use an SVC or SVR with the same kernel",
     "TransformedTargetRegressor": "train on the transformed target and apply the inverse where the value is used",
-    "IsotonicRegression": "use a DecisionTreeRegressor, or HistGradientBoostingRegressor with monotonic_cst",
-    "KernelRidge": "use SVR or GaussianProcessRegressor with the same kernel",
-    "DummyClassifier": "a constant answer needs no model",
-    "DummyRegressor": "a constant answer needs no model",
 }
-_WAY_ROUND = "replace this step by one that converts (docs/reference/shoal-convert.md lists them), or leave it out"
+_WAY_ROUND = "replace this step by one that converts (docs/reference/estimators.md lists them), or leave it out"
 
 
 def export(
@@ -63,6 +57,7 @@ def export(
 
     refuse_unsupported(model)
     asked = _options(model, options or {})
+    models = [step for _, step in steps(model)]
     typed = [(name, _tensor_type(dtype)([None, width or None])) for name, dtype, width in initial_types]
     with _quiet():
         try:
@@ -71,8 +66,9 @@ def export(
                 initial_types=typed,
                 target_opset=dict(TARGET_OPSETS),
                 options=asked,
-                custom_conversion_functions=cured_converters(),
-                custom_shape_calculators=cured_shapes(),
+                custom_conversion_functions={**cured_converters(), **own_converters(models)},
+                custom_shape_calculators={**cured_shapes(), **own_shapes(models)},
+                custom_parsers=own_parsers(models),
             )
             return exported  # noqa: TRY300 - the type is stated once, where it comes from
         except Exception as error:
@@ -89,7 +85,7 @@ def refuse_unsupported(model: Any) -> None:
 
     for path, step in steps(model):
         name = type(step).__name__
-        if name in _COMPOSITES or (children(step) and hasattr(step, "best_estimator_")):
+        if name in _COMPOSITES or has_own(step):
             continue
         try:
             get_model_alias(type(step))

@@ -1,0 +1,232 @@
+"""Which estimators are converted by our own forms, and how skl2onnx is told of them for one conversion.
+
+Owns parsers (what an estimator's outputs are), shape calculators and converters for `closed_forms`, and for estimators
+around another one, whose inner estimator is parsed first. skl2onnx's own registry is never changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from shoal_converter.sources import closed_forms as forms
+from shoal_converter.sources.formula import Formula
+from shoal_converter.sources.functions import apply, inverse
+from shoal_converter.sources.splines import spline_transformer
+
+Form = Callable[[Formula, Any], tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Own:
+    """An estimator's own conversion.
+
+    Attributes:
+        form: Its formula; the inputs are those of the estimator, or the outputs of the inner one.
+        outputs: What it gives: ``label``, ``cluster`` (a label of int64) and ``numbers``.
+        inner: Attribute with the estimator inside, which is converted before.
+        suits: Whether a fitted estimator is one for this form; else skl2onnx's converter is asked.
+    """
+
+    form: Form
+    outputs: tuple[str, ...] = ("numbers",)
+    inner: str | None = None
+    suits: Callable[[Any], bool] = lambda _: True
+
+
+PASSED_THROUGH = {
+    "FrozenEstimator": "estimator",
+    "SelfTrainingClassifier": "estimator_",
+    "RandomizedSearchCV": "best_estimator_",
+    "GridSearchCV": "best_estimator_",
+    "HalvingGridSearchCV": "best_estimator_",
+    "HalvingRandomSearchCV": "best_estimator_",
+}
+"""Estimators that answer as one inside them does, and its attribute."""
+
+_PREFIX = "ShoalOwn"
+_CLASSIFIER = ("label", "numbers")
+_AFFINE = (
+    *("FactorAnalysis", "FastICA", "PLSSVD", "SparsePCA", "MiniBatchSparsePCA", "FeatureAgglomeration"),
+    *("NeighborhoodComponentsAnalysis", "SparseRandomProjection"),
+)
+_OWN: dict[str, Own] = {
+    **{name: Own(forms.by_affine("transform")) for name in _AFFINE},
+    "CCA": Own(forms.by_affine("predict")),
+    "PLSCanonical": Own(forms.by_affine("predict")),
+    "BernoulliRBM": Own(forms.bernoulli_rbm),
+    "RBFSampler": Own(forms.rbf_sampler),
+    "SkewedChi2Sampler": Own(forms.skewed_chi2_sampler),
+    "AdditiveChi2Sampler": Own(forms.additive_chi2_sampler),
+    "Nystroem": Own(forms.nystroem),
+    "KernelRidge": Own(forms.kernel_ridge),
+    "KernelCenterer": Own(forms.kernel_centerer),
+    "LabelPropagation": Own(forms.label_propagation, _CLASSIFIER),
+    "LabelSpreading": Own(forms.label_propagation, _CLASSIFIER),
+    "LinearDiscriminantAnalysis": Own(forms.linear_discriminant, _CLASSIFIER),
+    "SGDClassifier": Own(forms.sgd_log_loss, _CLASSIFIER, suits=lambda model: model.loss == "log_loss"),
+    "NearestCentroid": Own(forms.nearest_centroid, _CLASSIFIER),
+    "DummyClassifier": Own(forms.dummy_classifier, _CLASSIFIER),
+    "DummyRegressor": Own(forms.dummy_regressor),
+    "MeanShift": Own(forms.nearest_centre, ("cluster",)),
+    "AffinityPropagation": Own(forms.nearest_centre, ("cluster",)),
+    "Birch": Own(forms.birch, ("cluster", "numbers")),
+    "BisectingKMeans": Own(forms.bisecting_kmeans, ("cluster", "numbers")),
+    "EllipticEnvelope": Own(forms.elliptic_envelope, ("cluster", "numbers")),
+    "IsotonicRegression": Own(forms.isotonic),
+    "MissingIndicator": Own(forms.missing_indicator),
+    "SequentialFeatureSelector": Own(forms.selection),
+    "RFE": Own(forms.selection),
+    "RFECV": Own(forms.selection),
+    "SplineTransformer": Own(spline_transformer),
+    "FunctionTransformer": Own(lambda f, model: (apply(f, model.func, f.x),)),
+    "TransformedTargetRegressor": Own(lambda f, model: (inverse(f, model.transformer_, f.x),), inner="regressor_"),
+    "FixedThresholdClassifier": Own(
+        lambda f, model: forms.thresholded(f, model, model.threshold), _CLASSIFIER, inner="estimator_"
+    ),
+    "TunedThresholdClassifierCV": Own(
+        lambda f, model: forms.thresholded(f, model, model.best_threshold_), _CLASSIFIER, inner="estimator_"
+    ),
+}
+
+
+def own_form(model: Any) -> Own | None:
+    """Return an estimator's own conversion; scikit-learn's classes only, not their subclasses of the same name."""
+    if not type(model).__module__.startswith("sklearn."):
+        return None
+    own = _OWN.get(type(model).__name__)
+    return own if own is not None and own.suits(model) else None
+
+
+def has_own(model: Any) -> bool:
+    """Tell whether an estimator is converted here and not by skl2onnx."""
+    return own_form(model) is not None or type(model).__name__ in PASSED_THROUGH
+
+
+def own_parsers(models: list[Any]) -> dict[type, Callable[..., Any]]:
+    """Return parsers for those of some estimators that are converted here."""
+    found: dict[type, Callable[..., Any]] = {}
+    for model in models:
+        if type(model).__name__ in PASSED_THROUGH:
+            found[type(model)] = _passed_through
+        elif own_form(model) is not None:
+            found[type(model)] = _parsed
+    return found
+
+
+def own_converters(models: list[Any]) -> dict[type, Callable[..., None]]:
+    """Return converters for those of some estimators that are converted here."""
+    return {type(model): _convert for model in models if own_form(model) is not None}
+
+
+def own_shapes(models: list[Any]) -> dict[type, Callable[[Any], None]]:
+    """Return shape calculators for the same estimators: their parsers have said all."""
+    return {type(model): _shaped for model in models if own_form(model) is not None}
+
+
+def _shaped(operator: Any) -> None:
+    if not operator.type.startswith(_PREFIX):  # inside an estimator that skl2onnx converts
+        from skl2onnx import get_model_alias  # noqa: PLC0415 - heavy
+        from skl2onnx.common._registration import get_shape_calculator  # noqa: PLC0415 - heavy
+
+        get_shape_calculator(get_model_alias(type(operator.raw_operator)))(operator)
+        return
+    rows = operator.inputs[0].get_first_dimension()
+    for variable in operator.outputs:
+        shape = list(variable.type.shape)
+        if shape:
+            variable.type.shape = [rows, *shape[1:]]
+
+
+def _convert(scope: Any, operator: Any, container: Any) -> None:
+    model = operator.raw_operator
+    own = own_form(model)
+    if own is None or _asks_raw_scores(container, model):
+        from skl2onnx import get_model_alias  # noqa: PLC0415 - heavy
+        from skl2onnx.common._registration import get_converter  # noqa: PLC0415 - heavy
+
+        get_converter(get_model_alias(type(model)))(scope, operator, container)
+        return
+    formula = Formula(scope, operator, container)
+    try:
+        results = own.form(formula, model)
+    except RuntimeError as error:
+        raise RuntimeError(f"{type(model).__name__}: {error}") from error
+    formula.give(*results)
+
+
+def _asks_raw_scores(container: Any, model: Any) -> bool:
+    """Tell whether an estimator around this one wants scores in place of probabilities."""
+    options = (container.options or {}).get(id(model), {})
+    return bool(options.get("raw_scores", False))
+
+
+def _passed_through(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
+    from skl2onnx._parse import _parse_sklearn  # noqa: PLC0415 - heavy
+
+    return _parse_sklearn(
+        scope, getattr(model, PASSED_THROUGH[type(model).__name__]), inputs, custom_parsers=custom_parsers
+    )
+
+
+def _parsed(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
+    from skl2onnx._parse import _parse_sklearn  # noqa: PLC0415 - heavy
+
+    own = own_form(model)
+    if own is None:  # another one of the same class needs its form, this one doesn't
+        raise RuntimeError(f"{type(model).__name__} is there twice, with settings that are converted in different ways")
+    if own.inner is not None:
+        inputs = _parse_sklearn(scope, getattr(model, own.inner), inputs, custom_parsers=custom_parsers)
+    operator = scope.declare_local_operator(_PREFIX + type(model).__name__, model)
+    operator.inputs = _single(scope, inputs) if own.inner is None else inputs
+    for name in own.outputs:
+        operator.outputs.append(scope.declare_local_variable(name, _type(model, name, inputs)))
+    return operator.outputs
+
+
+def _single(scope: Any, inputs: Any) -> Any:
+    """Several columns become one tensor, as skl2onnx does before its own converters."""
+    if len(inputs) == 1:
+        return inputs
+    from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType  # noqa: PLC0415 - heavy
+
+    double = any(isinstance(each.type, DoubleTensorType) for each in inputs)
+    widths = [each.type.shape[1] if len(each.type.shape) > 1 else None for each in inputs]
+    width = None if None in widths else sum(filter(None, widths))
+    concat = scope.declare_local_operator("SklearnConcat")
+    concat.inputs = inputs
+    kind = DoubleTensorType if double else FloatTensorType
+    merged = scope.declare_local_variable("merged_columns", kind([None, width]))
+    concat.outputs.append(merged)
+    return [merged]
+
+
+def _type(model: Any, output: str, inputs: Any) -> Any:
+    from skl2onnx.common import data_types  # noqa: PLC0415 - heavy
+
+    if output == "cluster":
+        return data_types.Int64TensorType([None])
+    if output == "label":
+        text = np.asarray(model.classes_).dtype.kind in "OUS"
+        return data_types.StringTensorType([None]) if text else data_types.Int64TensorType([None])
+    kind = data_types.DoubleTensorType if _double(inputs) else data_types.FloatTensorType
+    return kind([None, _width(model)])
+
+
+def _double(inputs: Any) -> bool:
+    from skl2onnx.common.data_types import DoubleTensorType  # noqa: PLC0415 - heavy
+
+    return any(isinstance(each.type, DoubleTensorType) for each in inputs)
+
+
+def _width(model: Any) -> int | None:
+    """Return the number of columns of a transformer's rows, where a row of ones shows it."""
+    if not hasattr(model, "transform") or not hasattr(model, "n_features_in_"):
+        return None
+    try:
+        return int(model.transform(np.ones((1, model.n_features_in_))).shape[1])
+    except (ValueError, TypeError, IndexError, AttributeError):
+        return None
