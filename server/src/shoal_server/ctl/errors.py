@@ -1,6 +1,7 @@
 """What can go wrong between a command and the server, and with which exit code it ends.
 
-Owns the exit codes: 0 ok, 1 failed, 2 usage, 3 the watched rollout ended rolled back or failed, 4 not allowed.
+Owns the exit codes: 0 ok, 1 failed, 2 usage, 3 the watched rollout ended rolled back or failed, 4 not allowed;
+`drift test` ends with 3 for drift and 4 for too few rows.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ class ExitCode(IntEnum):
     USAGE = 2  # the command line or a file that it names can't be understood
     ROLLED_BACK = 3  # the watched rollout ended rolled back, cancelled or failed
     NOT_ALLOWED = 4  # the credentials are missing, wrong or too weak
+    DRIFT = 3  # `drift test`: the files differ
+    TOO_FEW = 4  # `drift test`: not enough rows to say
     STOPPED = 130  # Ctrl-C
 
 
