@@ -257,8 +257,17 @@ class Ingest:
             raise
         except Exception as error:
             log.exception("a %s message of %s could not be taken in", arrived.kind.value, arrived.device)
-            reason = f"it could not be taken in: {error!r}"
+            return self._give_up(arrived, f"it could not be taken in: {error!r}")
+
+    def _give_up(self, arrived: Arrival, reason: str) -> Outcome:
+        try:
             return self._write(lambda session: give_up(session, arrived, reason=reason, now=self._clock()))
+        except _GivenUpError:
+            raise
+        except Exception:
+            # Without a word to the link it would count as under way for ever, and a few of them would stop the line.
+            log.exception("a %s message of %s could not even be recorded", arrived.kind.value, arrived.device)
+            return Outcome(malformed=1)
 
     def _write(self, work: Callable[[Session], Outcome]) -> Outcome:
         """Do something in a transaction, again and again while the database is away."""

@@ -145,6 +145,19 @@ def test_a_message_beyond_a_limit_of_the_database_does_not_pass_for_a_database_t
     assert world.ingest.status().counts["malformed"] == 1
 
 
+def test_a_message_that_cannot_even_be_recorded_does_not_stay_under_way_for_ever(worlds, monkeypatch):
+    def refuse(*_):
+        raise ValueError("not this one")
+
+    monkeypatch.setattr(store, "record_malformed", refuse)
+    world = worlds(handlers={Up.EVENT: refuse})
+    poison = world.device.publish(up("d1", Up.EVENT), event(1, "poison"))
+    window = world.device.publish(PROFILE, profile_payload(seq=2))
+    eventually(lambda: world.device.acknowledged == {poison, window})
+    assert world.stored() == [2]
+    assert world.ingest.status().counts["malformed"] == 1
+
+
 def test_stopping_while_the_database_is_away_leaves_messages_with_the_devices(worlds):
     world = worlds()
     world.database.away = True
