@@ -1,8 +1,10 @@
 """The link over MQTT 3.1.1, with paho underneath.
 
-One thread per link runs the network loop and connects for ever, with full jitter between the tries. Every connection is
-a fresh client with a clean session: what was under way is the outbox's to send again, and no acknowledgement of an old
-connection can be mistaken for a new one. Callbacks are guarded, because an exception in one would end the thread.
+One thread per link runs the network loop and connects for ever, with full jitter between the tries; the wait grows also
+while connections are made but don't last, as between two devices of one identity that throw each other out. Every
+connection is a fresh client with a clean session: what was under way is the outbox's to send again, and no
+acknowledgement of an old connection can be mistaken for a new one. Callbacks are guarded, because an exception in one
+would end the thread.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,7 +21,7 @@ from urllib.parse import urlsplit
 
 from shoal_agent.domain.backoff import Backoff
 from shoal_agent.errors import SettingsError
-from shoal_agent.ports import LinkHandlers
+from shoal_agent.ports import Clock, LinkHandlers
 from shoal_protocol.errors import ContentError
 from shoal_protocol.mqtt.messages import MAX_PAYLOAD
 from shoal_protocol.mqtt.topics import RETAINED, SERVER_STATUS, Down, Up, down_filter, parse_topic, up
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     from paho.mqtt.client import Client
 
 KEEPALIVE_S = 60
+LASTING_S = 30.0
+"""A connection that was up for so long was a good one: the next try comes soon."""
+
 _POLL_S = 1.0
 _log = logging.getLogger(__name__)
 
@@ -41,10 +47,19 @@ class MqttLink:
         ca_file: Certificate authority to trust instead of the system's.
         backoff: Bounds of the wait between tries.
         chance: Gives uniform draws from [0, 1).
+        monotonic: Seconds for durations.
     """
 
     def __init__(
-        self, url: str, *, device: str, secret: str, ca_file: Path | None, backoff: Backoff, chance: Callable[[], float]
+        self,
+        url: str,
+        *,
+        device: str,
+        secret: str,
+        ca_file: Path | None,
+        backoff: Backoff,
+        chance: Callable[[], float],
+        monotonic: Clock = time.monotonic,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname:
@@ -52,7 +67,7 @@ class MqttLink:
         self._secure = parts.scheme == "mqtts"
         self._host, self._port = parts.hostname, parts.port or (8883 if self._secure else 1883)
         self._device, self._secret, self._ca_file = device, secret, ca_file
-        self._backoff, self._chance = backoff, chance
+        self._backoff, self._chance, self._monotonic = backoff, chance, monotonic
         self._stopping = threading.Event()
         self._up: Client | None = None
         self._thread: threading.Thread | None = None
@@ -88,33 +103,32 @@ class MqttLink:
     def _run(self, handlers: LinkHandlers) -> None:
         tries = 0
         while not self._stopping.is_set():
-            reached = False
+            lasted = False
             try:
-                reached = self._serve(self._client(handlers))
+                lasted = self._serve(self._client(handlers))
             except OSError as error:
                 _log.info("mqtt: %s:%d can't be reached: %s", self._host, self._port, error)
             except Exception:  # noqa: BLE001 - the boundary of the thread: nothing may end it but stop()
                 _log.exception("mqtt: the connection ended by an error of the agent")
             finally:
                 self._up = None
-            tries = 1 if reached else tries + 1
+            tries = 1 if lasted else tries + 1
             self._stopping.wait(self._backoff.delay_s(tries, self._chance()))
 
     def _serve(self, client: Client) -> bool:
-        """Run the network loop until the connection ends; return whether it was ever up.
+        """Run the network loop until the connection ends; return whether it was up for long.
 
         Raises:
             OSError: The broker can't be reached.
         """
         client.connect(self._host, self._port, keepalive=KEEPALIVE_S)
-        reached = False
+        began = self._monotonic()
         while int(client.loop(_POLL_S if not self._stopping.is_set() else 0.1)) == 0:
-            reached = reached or self.connected
             if self._stopping.is_set() and not client.want_write():
                 client.disconnect()
                 client.loop_write()
                 break
-        return reached
+        return self.connected and self._monotonic() - began >= LASTING_S
 
     def _client(self, handlers: LinkHandlers) -> Client:
         from paho.mqtt.client import Client, MQTTv311  # noqa: PLC0415 - a start without network should not pay
