@@ -89,6 +89,9 @@ def unit_change(a: _Numbers, b: _Numbers) -> str:
 
     name, factor, offset = min(UNITS, key=lambda unit: distance(unit[1], unit[2]))
     fit = distance(factor, offset)
+    shifted = distance(1.0, float(now.mean() - before.mean()))
+    if factor < 0 and shifted < max(3 * fit, noise):
+        return ""  # values that lie evenly about their mean look alike shifted and with the sign turned round
     if fit < noise and distance(1.0, 0.0) > 5 * max(fit, noise / 2):
         return f"unit change: {name}"
     return ""
@@ -112,13 +115,15 @@ def pile(a: _Numbers, b: _Numbers) -> str:
     if rise < _LEAST_STUCK or before[at] > share[at] / 2 or counts[here] < 5 * np.mean(beside):
         return ""
     part = f"{_percent(share[at])} of values are exactly {_g(at)}"
+    if before[at] > _LEAST_STUCK:
+        return f"pile: {part}, before {_percent(before[at])}"
     if at in (values[0], values[-1]):
         extreme = "largest" if at == values[-1] else "smallest"
         gap = abs(at - (values[-2] if extreme == "largest" else values[1]))
         if not a.min() <= at <= a.max() or gap > 0.5 * float(np.ptp(np.delete(values, here))):
             return f"error code: {part}, apart from all others"
         return f"saturation: {part}, the {extreme} there is now"
-    return f"stuck: {part} (before {_percent(before[at])})"
+    return f"stuck: {part}, before {_percent(before[at])}"
 
 
 def _numbers(view: View, a: _Numbers, b: _Numbers) -> str:

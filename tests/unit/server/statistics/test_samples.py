@@ -133,3 +133,15 @@ def test_a_category_that_came_once_is_no_news() -> None:
     before = texts(["a", "b"] * 500)
     assert new_category_p(before, texts(["a"] * 999 + ["z"])) == 1
     assert new_category_p(before, texts(["a"] * 970 + ["z"] * 30)) < 1e-8
+
+
+def test_what_looks_like_another_cause_is_not_taken_for_it() -> None:
+    rng = np.random.default_rng(12)
+    causes = {
+        "shift": compare({"x": rng.normal(-0.6, 1, 1500)}, {"x": rng.normal(0.6, 1, 1500)}),
+        "sign is turned": compare({"x": rng.exponential(2, 1500)}, {"x": -rng.exponential(2, 1500)}),
+        "pile: ": compare(*({"x": np.where(rng.random(1500) < p, 0.0, rng.gamma(2, size=1500))} for p in (0.3, 0.8))),
+        "mean went from": compare({"x": rng.poisson(6, 1500) * 1.0}, {"x": rng.poisson(1, 1500) * 1.0}),
+    }
+    told = {cause: found.features[0].cause for cause, found in causes.items()}
+    assert [cause for cause, text in told.items() if cause not in text] == [], told
