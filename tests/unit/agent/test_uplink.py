@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from shoal_agent.errors import SpoolError
 from shoal_agent.testing import FakeClock, FakeLink, MemorySpool
 from shoal_agent.updating.messages import Messages, slot_report
 from shoal_agent.updating.uplink import Situation, Uplink, WindowSpool
+from shoal_protocol.errors import ContentError
 from shoal_protocol.mqtt.messages import Ack, encode_message, parse_message
 from shoal_protocol.mqtt.topics import Down, Up
 from shoal_protocol.profile.profile import Profile
@@ -80,6 +82,16 @@ def told():
 def test_nothing_is_said_before_the_link_is_up(told):
     told.window()
     assert told.turn() == []
+
+
+def test_a_birth_that_can_not_be_made_does_not_keep_the_report_back(told):
+    told.uplink._situation = replace(
+        told.uplink._situation, facts=lambda: {"agent_version": "1", "labels": {"a": "x" * 70_000}}
+    )
+    told.link.connect()
+    with pytest.raises(ContentError, match="limit"):
+        told.turn()
+    assert [kind for kind, _ in told.turn()] == [Up.REPORTED]
 
 
 def test_a_connect_is_answered_with_birth_reported_and_all_that_waits(told):

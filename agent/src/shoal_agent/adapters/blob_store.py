@@ -154,6 +154,9 @@ class FolderBlobStore:
 
         Returns:
             Number of files deleted.
+
+        Raises:
+            OSError: A kept bundle's manifest can't be read just now, so its blobs are not known: nothing was deleted.
         """
         kept = {f"{_name(digest)}.json" for digest in keep}
         gone = [path for path in self._bundles.iterdir() if path.name not in kept]
@@ -193,9 +196,10 @@ class FolderBlobStore:
 
 
 def _blobs_of(path: Path) -> tuple[Descriptor, ...]:
+    raw = path.read_bytes()
     try:
-        return parse_manifest(path.read_bytes()).blobs()
-    except (ContentError, OSError):
+        return parse_manifest(raw).blobs()
+    except ContentError:
         return ()
 
 

@@ -212,8 +212,8 @@ class Uplink:
         if self._connected_anew:
             self._connected_anew = False
             self._outbox = self._outbox.reconnected()
+            self._changed = True  # first: a birth that can't be made must not keep the report back
             self._link.publish(Up.BIRTH, self._messages.birth(self._situation.facts()))
-            self._changed = True
         if self._changed:
             self._changed = False
             self._report()
