@@ -44,6 +44,8 @@ KEPT_S = 7 * 86_400.0
 
 _BATCH = 2000
 _KIND = "drift"
+_MAX_BUCKET_MS = 3_600_000
+"""Whatever length a device claims: an open bucket holds the position, and all that came later is read again."""
 _MIN_GRACE_MS, _MAX_GRACE_MS = 500, 30_000
 
 FactsOf: TypeAlias = Callable[[Session], Mapping[str, Mapping[str, str]]]
@@ -157,7 +159,8 @@ class DriftScan:
         for window in found:
             lengths[window.slot, window.digest][window.length_ms] += 1
         bucket_ms = {
-            key: known[key].bucket_ms if key in known else usual.most_common(1)[0][0] for key, usual in lengths.items()
+            key: known[key].bucket_ms if key in known else min(usual.most_common(1)[0][0], _MAX_BUCKET_MS)
+            for key, usual in lengths.items()
         }
         closed: dict[_Key, dict[int, list[StoredWindow]]] = defaultdict(lambda: defaultdict(list))
         late: Counter[_Key] = Counter()

@@ -19,6 +19,7 @@ from shoal_server.drift.tables import AlarmRow, MonitorRow, ScanRow, ScoreRow, S
 from shoal_server.errors import NotFoundError
 from shoal_server.signals import Signals
 from shoal_server.storage.database import Database
+from shoal_server.telemetry.store import last_window_id
 from shoal_server.testing.drift_fleet import DIGEST, SimulatedFleet, training_reference, window_rows
 
 REFERENCE = training_reference()
@@ -207,6 +208,19 @@ def test_open_buckets_wait(scanned: Scanned) -> None:
     end = 1.0
     assert scanned.scan.tick(end + grace_ms(1000) / 1000 - 0.01) == 0
     assert scanned.scan.tick(end + grace_ms(1000) / 1000) == 1
+
+
+def test_a_device_that_claims_an_endless_window_does_not_hold_the_scan_up(scanned: Scanned, database: Database) -> None:
+    scanned.store(1)
+    (endless,) = window_rows(scanned.fleet.messages(1)[:1], received_at=scanned.now)
+    endless.slot, endless.length_ms = "invented", 2**50
+    endless.start_ms = 1000 - 2**50  # as telemetry takes it in: no window ends in the future
+    with database.write() as session:
+        session.add(endless)
+    scanned.index += 3 * 3600
+    scanned.scan.tick()
+    with database.read() as session:
+        assert store.cursor(session).read_through == last_window_id(session)
 
 
 def test_strangers_unknown_bundles_and_damaged_windows_are_left_out(scanned: Scanned) -> None:
