@@ -53,7 +53,10 @@ def _columns(schema: ModelSchema, table: Table) -> Mapping[str, Array]:
 
 def _values(field: FieldSpec, values: Array) -> Array:
     if field.dtype == "string":
-        if any(value is None for value in values.tolist()):
+        gaps = np.array([value is None or value != value for value in values.tolist()], dtype=bool)  # noqa: PLR0124 - NaN
+        if gaps.any() and field.missing_sentinel is not None:
+            values = np.where(gaps, field.missing_sentinel, values.astype(object))
+        elif gaps.any():
             raise SampleError(f"{field.name} is missing in some rows, and the model does not take that")
         return values.astype(str).astype(object)
     try:

@@ -1,8 +1,8 @@
 """The sample: rows as the source model takes them and as the ONNX model will be fed with them.
 
 Owns the rule that maps a user's columns to tensors. A 2-D array becomes one tensor ``x`` of [N, F]; a list of texts one
-of [N, 1]; a data frame one [N, 1] tensor a column (float32, int64 or string). Names of columns are kept in the schema,
-and for tensors too, unless an output has that name.
+of [N, 1]; a data frame one [N, 1] tensor a column (float32, int64 or string; a missing text is `MISSING_TEXT`). Names
+of columns are kept in the schema, and for tensors too, unless an output has that name.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ Array = npt.NDArray[Any]
 
 OUTPUT_NAMES = frozenset({"label", "probabilities", "scores", "value", "transformed"})
 MATRIX_TENSOR = "x"
+MISSING_TEXT = "__missing__"
+"""What stands for a missing text in a tensor of strings, which can't hold one; the schema records it for devices."""
+
 _MAX_CATEGORIES = 64
 
 
@@ -93,14 +96,16 @@ class Sample:
     def _field(self, column: Column, *, missing_allowed: bool, unknown_allowed: bool) -> FieldSpec:
         values = self.values(column)
         if column.dtype == "string":
-            texts = sorted(set(values.tolist()))
+            texts = sorted(set(values.tolist()) - {MISSING_TEXT})
+            seen_missing = self.form == "frame" and MISSING_TEXT in values.tolist()
             is_open = unknown_allowed or self.form == "text" or len(texts) > _MAX_CATEGORIES
             return FieldSpec(
                 name=column.name,
                 dtype=column.dtype,
                 tensor=column.tensor,
                 column=column.column,
-                missing="refused",
+                missing="allowed" if seen_missing else "refused",
+                missing_sentinel=MISSING_TEXT if seen_missing else None,
                 categories=None if is_open else tuple(texts),
             )
         finite = values[np.isfinite(values)] if column.dtype != "int64" else values
@@ -280,8 +285,11 @@ def _fed_column(name: str, series: Any, float_dtype: DType) -> tuple[DType, Arra
         raise SampleError(
             f"column {name!r} mixes {', '.join(kinds)}", hint=f"make it one type, for example df[{name!r}].astype(str)"
         )
-    _refuse_missing_texts(name, np.where(missing, np.array(None), values))
-    return "string", values.astype(object)
+    if MISSING_TEXT in present:
+        raise SampleError(f"column {name!r} holds the text {MISSING_TEXT!r}, which stands for a missing one on devices")
+    if not present.size:
+        _refuse_missing_texts(name, np.where(missing, np.array(None), values))
+    return "string", np.where(missing, MISSING_TEXT, values).astype(object)
 
 
 def _refuse_missing_texts(name: str, values: Array) -> None:

@@ -23,7 +23,10 @@ from sklearn.svm import SVC
 from shoal_agent.runtime.bundle_files import open_bundle
 from shoal_agent.runtime.model import LoadedModel
 from shoal_converter import pack
+from shoal_converter.feeding import feed
+from shoal_converter.onnx_runtime import Runner
 from shoal_converter.sample import make_sample
+from shoal_converter.sources.sample_file import Table
 
 IRIS, SPECIES = load_iris(return_X_y=True)
 BODIES, DISEASE = load_diabetes(return_X_y=True)
@@ -74,3 +77,31 @@ def test_the_agent_loads_tests_and_runs_it(name: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(first.reshape(expected.shape), expected, rtol=1e-4, atol=1e-5)
     else:
         assert first.astype(int).tolist() == expected.astype(int).tolist()
+
+
+def test_a_missing_text_means_the_same_here_and_on_the_device(tmp_path: Path) -> None:
+    sites = pd.DataFrame(
+        {
+            "colour": np.array(["red", None, "blue", "red", None, "blue", "red", "blue"] * 10, dtype=object),
+            "height": np.arange(80.0),
+        }
+    )
+    late = np.array([0, 1, 0, 0, 1, 1, 0, 1] * 10)
+    encode = make_column_transformer(
+        (OneHotEncoder(handle_unknown="ignore"), ["colour"]), (StandardScaler(), ["height"])
+    )
+    model = make_pipeline(encode, LogisticRegression()).fit(sites, late)
+    bundle = pack(model, sample=sites[:60], tag="gaps:1.0.0", output=tmp_path / "gaps.tar")
+    colour = bundle.schema.inputs[0]
+    assert (colour.missing, colour.missing_sentinel) == ("allowed", "__missing__")
+    loaded = LoadedModel.load(open_bundle(tmp_path / "gaps.tar"))
+    unseen = sites[60:]
+    colours = [None if pd.isna(value) else value for value in unseen["colour"]]  # as JSON would bring it
+    given = {"colour": colours, "height": unseen["height"].tolist()}
+    assert None in given["colour"]
+    answer = loaded.predict(given)
+    assert answer["label"].tolist() == model.predict(unseen).tolist()
+    np.testing.assert_allclose(answer["probabilities"], model.predict_proba(unseen), rtol=1e-4, atol=1e-5)
+    table = Table(columns={name: unseen[name].to_numpy() for name in unseen.columns})
+    here = Runner(bundle.files["model/model.onnx"]).run(feed(bundle.schema, table))
+    assert here["label"].tolist() == answer["label"].tolist()

@@ -93,7 +93,8 @@ def test_columns_come_in_the_order_of_the_model() -> None:
         (FRAME[["age"]].iloc[:0], None, "at least one row"),
         (pd.DataFrame({"t": pd.to_datetime(["2026-01-01"])}), None, "datetime64"),
         (pd.DataFrame({"c": ["a", 1]}), None, "mixes int, str"),
-        (pd.DataFrame({"c": ["a", None]}), None, "no text in 1 of 2 rows"),
+        (pd.DataFrame({"c": [None, None]}, dtype=object), None, "no text in 2 of 2 rows"),
+        (pd.DataFrame({"c": ["a", "__missing__"]}), None, "stands for a missing one"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), None, "columns of the same name: a"),
         (np.zeros((2, 2), dtype=complex), None, "expected numbers or texts"),
     ],
@@ -117,3 +118,11 @@ def test_a_sparse_matrix_is_refused_with_the_way_out() -> None:
     with pytest.raises(SampleError) as caught:
         make_sample(csr_matrix(np.eye(3)))
     assert "toarray" in caught.value.hint
+
+
+def test_a_missing_text_has_a_word_of_its_own_which_the_schema_records() -> None:
+    sample = make_sample(pd.DataFrame({"c": ["b", None, "a", float("nan")], "d": ["x", "y", "x", "y"]}, dtype=object))
+    gaps, whole = sample.field_specs(missing_allowed=False, unknown_allowed=False)
+    assert sample.tensors["c"].ravel().tolist() == ["b", "__missing__", "a", "__missing__"]
+    assert (gaps.missing, gaps.missing_sentinel, gaps.categories) == ("allowed", "__missing__", ("a", "b"))
+    assert (whole.missing, whole.missing_sentinel) == ("refused", None)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from shoal_converter.sample import MISSING_TEXT
 from shoal_converter.sources.closed_forms import simple_imputer
 from shoal_converter.sources.formula import Formula
 
@@ -29,7 +30,7 @@ def cured_converters() -> dict[type, Converter]:
     from sklearn.ensemble import VotingClassifier  # noqa: PLC0415 - heavy
     from sklearn.impute import SimpleImputer  # noqa: PLC0415 - heavy
     from sklearn.multiclass import OneVsOneClassifier  # noqa: PLC0415 - heavy
-    from sklearn.preprocessing import KBinsDiscretizer  # noqa: PLC0415 - heavy
+    from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder  # noqa: PLC0415 - heavy
 
     def original(kind: type) -> Converter:
         found: Converter = get_converter(get_model_alias(kind))
@@ -43,6 +44,7 @@ def cured_converters() -> dict[type, Converter]:
     cures[VotingClassifier] = _without_flattening(original(VotingClassifier))
     cures[OneVsOneClassifier] = _with_texts(original(OneVsOneClassifier))
     cures[KBinsDiscretizer] = _unsparse(original(KBinsDiscretizer))
+    cures[OneHotEncoder] = _with_missing_texts(original(OneHotEncoder))
     cures[SimpleImputer] = _imputing_any_float(original(SimpleImputer))
     return cures
 
@@ -161,6 +163,28 @@ def _unsparse(original: Converter) -> Converter:
             operator.raw_operator = model
 
     return convert
+
+
+def _with_missing_texts(original: Converter) -> Converter:
+    """A category that is missing becomes the text that stands for it in tensors."""
+
+    def convert(scope: Any, operator: Any, container: Any) -> None:
+        model = operator.raw_operator
+        operator.raw_operator = copy.copy(model)
+        operator.raw_operator.categories_ = [_categories(each) for each in model.categories_]
+        try:
+            original(scope, operator, container)
+        finally:
+            operator.raw_operator = model
+
+    return convert
+
+
+def _categories(values: Any) -> Any:
+    if values.dtype.kind != "O":
+        return values
+    texts = [MISSING_TEXT if value is None or value != value else value for value in values]  # noqa: PLR0124 - NaN
+    return np.array(texts, dtype=object)
 
 
 class _PlainAttributes:
