@@ -216,13 +216,13 @@ class Uplink:
             self._link.publish(Up.BIRTH, self._messages.birth(self._situation.facts()))
         if self._changed:
             self._changed = False
-            self._report()
+            self._changed |= not self._report()  # what the link did not take is told at the next turn
         self._flush()
 
-    def _report(self) -> None:
+    def _report(self) -> bool:
         assert self._link is not None
         situation = self._situation
-        self._link.publish(
+        return self._link.publish(
             Up.REPORTED,
             self._messages.reported(situation.state(), progress=situation.progress(), variants=situation.variants()),
         )
