@@ -23,10 +23,10 @@ from shoal_protocol.bundle.tensors import encode_tensor
 Files = dict[str, bytes]
 
 
-def linear_model(weight: float) -> bytes:
-    """An ONNX model: y = weight * x, x and y float32 [N, 2]."""
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 2])
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 2])
+def linear_model(weight: float, columns: int = 2) -> bytes:
+    """An ONNX model: y = weight * x, x and y float32 [N, columns]."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, columns])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, columns])
     w = helper.make_tensor("w", TensorProto.FLOAT, [1], [weight])
     graph = helper.make_graph([helper.make_node("Mul", ["x", "w"], ["y"])], "g", [x], [y], [w])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -34,10 +34,16 @@ def linear_model(weight: float) -> bytes:
 
 
 def bundle_files(
-    weight: float, *, version: str = "1.0", golden_weight: float | None = None, padding: int = 0, **runtime: Any
+    weight: float,
+    *,
+    version: str = "1.0",
+    golden_weight: float | None = None,
+    padding: int = 0,
+    columns: int = 2,
+    **runtime: Any,
 ) -> Files:
     """The files of a bundle around `linear_model`; its golden rows are right unless told otherwise."""
-    rows = np.arange(6, dtype=np.float32).reshape(3, 2)
+    rows = np.arange(3 * columns, dtype=np.float32).reshape(-1, columns)[:3]
     info = BundleInfo(
         name="quality",
         version=version,
@@ -47,15 +53,15 @@ def bundle_files(
         runtime=Runtime(**runtime),
     )
     schema = ModelSchema(
-        tensors=(TensorSpec(name="x", dtype="float32", shape=(None, 2)),),
+        tensors=(TensorSpec(name="x", dtype="float32", shape=(None, columns)),),
         inputs=(FieldSpec(name="x", dtype="float32", tensor="x"),),
-        outputs=(OutputSpec(name="y", dtype="float32", shape=(None, 2), role="value"),),
+        outputs=(OutputSpec(name="y", dtype="float32", shape=(None, columns), role="value"),),
     )
     expected = rows * np.float32(weight if golden_weight is None else golden_weight)
     files = {
         "bundle.json": encode_document(info),
         "schema.json": encode_document(schema),
-        "model/model.onnx": linear_model(weight),
+        "model/model.onnx": linear_model(weight, columns),
         golden_input(0): encode_tensor("x", rows),
         golden_output(0): encode_tensor("y", expected),
     }

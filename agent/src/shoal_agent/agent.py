@@ -26,6 +26,7 @@ from shoal_agent.updating.updater import RollBackRequest
 from shoal_protocol.errors import CallerError
 
 if TYPE_CHECKING:
+    from shoal_agent.runtime.feedback import Feedback
     from shoal_agent.runtime.slots import SlotHandle, SlotTable
 
 _STOP_S = 30.0
@@ -111,6 +112,7 @@ class Agent:
             _log.warning("the last status could not be left in %s: %s", self.folder, error)
         finally:
             parts.spool.close()
+            parts.labels.close()
             parts.http.close()
             self._lock.release()
 
@@ -136,6 +138,30 @@ class Agent:
             slot: Its name; a slot without a model answers with `NoModelError`.
         """
         return self._running().slots.model(slot)
+
+    @property
+    def labels(self) -> Feedback:
+        """What takes labels, for the local HTTP API."""
+        return self._running().feedback
+
+    def feedback(self, prediction_id: str, label: object, *, row: int | None = None) -> int:
+        """Tell the true label of a prediction, now or days later; only counts of labels ever leave the device.
+
+        Args:
+            prediction_id: Of the answer, `Prediction.prediction_id`.
+            label: The class as the model names it, or the number that a regression should have said; for an answer of
+                many rows a list of one label a row, None where one is not known.
+            row: Which row of the answer the label is of, from 0; none: the only one.
+
+        Returns:
+            How many labels were new: a label told twice counts once.
+
+        Raises:
+            PredictionIdError: This device gave no such id, or the prediction is too old.
+            LabelError: The label does not fit the model.
+            LocalError: It can't be kept: the disk is full, or too many wait for the server.
+        """
+        return self._running().feedback.take(prediction_id, label, row=row)
 
     def status(self) -> dict[str, Any]:
         """Return what ``shoal-agent status --json`` prints."""

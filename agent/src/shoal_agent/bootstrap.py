@@ -24,6 +24,7 @@ from shoal_agent.adapters.download import OciFetcher, Pace
 from shoal_agent.adapters.http_client import HttpClient
 from shoal_agent.adapters.http_link import FallbackLink, HttpLink
 from shoal_agent.adapters.identity import Identity, IdentityFolder
+from shoal_agent.adapters.label_book import open_label_book
 from shoal_agent.adapters.mqtt_link import MqttLink
 from shoal_agent.adapters.preflight import ChildPreflight
 from shoal_agent.adapters.spare_spool import open_spool
@@ -32,7 +33,7 @@ from shoal_agent.adapters.trust_store import TrustStore
 from shoal_agent.domain.backoff import Backoff
 from shoal_agent.domain.fit import DeviceFacts
 from shoal_agent.domain.trial import TrialRules
-from shoal_agent.ports import BlobStore, Cancelled, Clock, Link, Preflight, Spool, StateFile
+from shoal_agent.ports import BlobStore, Cancelled, Clock, LabelBook, Link, Preflight, Spool, StateFile
 from shoal_agent.settings import Settings
 from shoal_agent.status import live_status, save_snapshot
 from shoal_agent.updating.assignments import AssignmentIntake
@@ -45,6 +46,7 @@ from shoal_agent.updating.uplink import Situation, Uplink, WindowSpool
 from shoal_agent.updating.work import Parts, Work
 
 if TYPE_CHECKING:
+    from shoal_agent.runtime.feedback import Feedback
     from shoal_agent.runtime.slots import SlotTable
 
 _PLATFORMS = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -82,6 +84,8 @@ class Assembly:
     identity: Identity
     slots: SlotTable
     spool: Spool
+    labels: LabelBook
+    feedback: Feedback
     windows: WindowSpool
     trust: TrustStore
     http: HttpClient
@@ -116,6 +120,8 @@ class _Base:
     identity: Identity
     ca_file: Path | None
     spool: Spool
+    labels: LabelBook
+    feedback: Feedback
     messages: Messages
     trust: TrustStore
     http: HttpClient
@@ -140,7 +146,7 @@ def assemble(state: Path, settings: Settings, overrides: Overrides) -> Assembly:
     base = _base(state, settings, overrides)
     desk = Desk(state / "requests", show=partial(base.relay.call, "show"), monotonic=overrides.monotonic)
     transactions = _transactions(base, cancelled=lambda: base.inbox.has_news() or desk.has_requests())
-    windows = WindowSpool(base.spool, base.messages, stored=partial(base.relay.call, "stored"))
+    windows = WindowSpool(base.spool, base.messages, stored=partial(base.relay.call, "stored"), labels=base.labels)
     uplink = _uplink(base, transactions, windows)
     updater = Updater(
         transactions,
@@ -156,6 +162,8 @@ def assemble(state: Path, settings: Settings, overrides: Overrides) -> Assembly:
         identity=base.identity,
         slots=base.slots,
         spool=base.spool,
+        labels=base.labels,
+        feedback=base.feedback,
         windows=windows,
         trust=base.trust,
         http=base.http,
@@ -173,7 +181,8 @@ def assemble(state: Path, settings: Settings, overrides: Overrides) -> Assembly:
 
 
 def _base(state: Path, settings: Settings, overrides: Overrides) -> _Base:
-    from shoal_agent.runtime.slots import SlotTable  # noqa: PLC0415 - numpy comes with it
+    from shoal_agent.runtime.feedback import Feedback  # noqa: PLC0415 - numpy comes with it
+    from shoal_agent.runtime.slots import SlotTable  # noqa: PLC0415 - likewise
 
     folder = IdentityFolder(state / "identity")
     identity = folder.load()
@@ -184,6 +193,8 @@ def _base(state: Path, settings: Settings, overrides: Overrides) -> _Base:
         clock=overrides.clock,
         chance=overrides.chance,
     )
+    labels = open_label_book(state / "labels.db")
+    labels.settle(lambda seq: bool(spool.read([seq])))
     http = _http(identity, folder.ca_file)
     return _Base(
         state=state,
@@ -192,6 +203,10 @@ def _base(state: Path, settings: Settings, overrides: Overrides) -> _Base:
         identity=identity,
         ca_file=folder.ca_file,
         spool=spool,
+        labels=labels,
+        feedback=Feedback(
+            labels, window_s=settings.window_s, max_age_s=86_400 * settings.feedback_days, wall=overrides.clock
+        ),
         messages=Messages(epoch=spool.epoch, boot=spool.boot, clock=overrides.clock, first=spool.first),
         trust=TrustStore(state / "trust", http=http, root_digest=identity.root_digest, clock=overrides.clock),
         http=http,
@@ -217,7 +232,7 @@ def _transactions(base: _Base, *, cancelled: Cancelled) -> Transactions:
     around = Surroundings(
         state_file=overrides.state_file(FolderStateFile(base.state)),
         store=store,
-        host=ModelHost(store, base.slots, facts=base.facts, threads=settings.threads),
+        host=ModelHost(store, base.slots, facts=base.facts, threads=settings.threads, feedback=base.feedback),
         work=Work(parts, preflight_s=settings.preflight_seconds, threads=settings.threads or 1),
         spool=base.spool,
         messages=base.messages,
@@ -259,7 +274,13 @@ def _uplink(base: _Base, transactions: Transactions, sink: WindowSpool) -> Uplin
         spool=base.spool,
         messages=base.messages,
         situation=situation,
-        windows=WindowClock(base.slots, sink, window_s=base.settings.window_s, clocks=clocks),
+        windows=WindowClock(
+            base.slots,
+            sink,
+            window_s=base.settings.window_s,
+            clocks=clocks,
+            labels_wait=lambda: base.labels.waiting > 0,
+        ),
         monotonic=overrides.monotonic,
         resend_s=base.settings.resend_s,
     )

@@ -22,7 +22,7 @@ from shoal_agent.settings import join_token, load_settings, names, state_folder
 from shoal_protocol.errors import CallerError, ShoalError
 
 if TYPE_CHECKING:
-    from shoal_agent.runtime.slots import SlotTable
+    from shoal_agent.agent import Agent
     from shoal_agent.serving.http import LocalServer
     from shoal_agent.settings import Settings
 
@@ -97,7 +97,7 @@ def _run(given: argparse.Namespace) -> int:
     settings = _settings(given, state)
     stop = _stop_on_signals()
     with Agent(state, settings) as agent:
-        server = _local_server(agent.slots, settings.listen, insecure=given.insecure)
+        server = _local_server(agent, settings.listen, insecure=given.insecure)
         if server is not None:
             print(f"answering at {server.start()}", flush=True)
         try:
@@ -124,7 +124,7 @@ def _run_bundle(given: argparse.Namespace) -> int:
     return OK
 
 
-def _local_server(slots: SlotTable, listen: str, *, insecure: bool) -> LocalServer | None:
+def _local_server(agent: Agent, listen: str, *, insecure: bool) -> LocalServer | None:
     """Return the local HTTP API, not started; none: it is switched off."""
     if listen == "none":
         return None
@@ -133,7 +133,7 @@ def _local_server(slots: SlotTable, listen: str, *, insecure: bool) -> LocalServ
     from shoal_agent.serving.listen import parse_listen  # noqa: PLC0415
 
     where = parse_listen(listen, insecure=insecure)
-    return LocalServer(Api(slots, hosts=where.hosts).handle, where)
+    return LocalServer(Api(agent.slots, hosts=where.hosts, feedback=agent.labels).handle, where)
 
 
 def _status(given: argparse.Namespace) -> int:

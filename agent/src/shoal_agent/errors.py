@@ -47,6 +47,12 @@ class DamagedFileError(ContentError):
     code = "damaged"
 
 
+class LabelBookError(LocalError):
+    """Labels can't be kept: the disk is full or failing, or too many wait for the server."""
+
+    code = "label_book"
+
+
 class UnfitError(ContentError):
     """The bundle does not fit this device: architecture, runtime version, memory or format."""
 

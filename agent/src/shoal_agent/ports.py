@@ -16,6 +16,7 @@ from shoal_protocol.mqtt.topics import Down, Up
 if TYPE_CHECKING:  # cryptography and tuf stay out of a start
     from securesystemslib.signer import Key
 
+    from shoal_protocol.profile.labels import ErrorSums, LabelGroup
     from shoal_protocol.trust.targets import SignedList
 
 Clock = Callable[[], float]
@@ -153,6 +154,63 @@ class Spool(Protocol):
 
     def usage(self) -> SpoolUsage:
         """Return what waits."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+
+@dataclass(frozen=True)
+class LabelCount:
+    """One true label, as it is counted.
+
+    Attributes:
+        model: Names the bundle and slot, see `LabelBook.register`.
+        mark: Of the labelled row; a mark counts once.
+        start_ms, length_ms: Of the window of the prediction.
+        truth, said, bin: The cell, as in `shoal_protocol.profile.labels`.
+        errors: Of a regression.
+    """
+
+    model: bytes
+    mark: bytes
+    start_ms: int
+    length_ms: int
+    truth: int
+    said: int
+    bin: int
+    errors: ErrorSums | None = None
+
+
+class LabelBook(Protocol):
+    """Where counts of labels wait for a message that takes them; the fake is the adapter in memory."""
+
+    key: bytes
+    """Authenticates this device's prediction ids."""
+
+    @property
+    def waiting(self) -> int:
+        """Return how many counts no message has taken."""
+
+    def register(self, model: bytes, *, slot: str, digest: str, form: bytes) -> None:
+        """Remember a model that prediction ids name, and how its answers are kept in them."""
+
+    def form(self, model: bytes) -> bytes | None:
+        """Return how a model's answers are kept in ids, none when it is not known."""
+
+    def count(self, labels: Sequence[LabelCount]) -> int:
+        """Count labels, each mark once; return how many were new."""
+
+    def take(self, seq: int) -> tuple[LabelGroup, ...]:
+        """Return the oldest counts, marked as taken by the message of this number."""
+
+    def put_back(self, seq: int) -> None:
+        """Let what a message took wait again: it was not stored."""
+
+    def delivered(self, seq: int) -> None:
+        """Forget what a message took: it is stored."""
+
+    def settle(self, is_stored: Callable[[int], bool]) -> None:
+        """Decide about what was on its way when the last start ended."""
 
     def close(self) -> None:
         """Let go of the file."""

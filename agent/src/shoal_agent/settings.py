@@ -79,6 +79,10 @@ class Settings:
     threads: int | None = _setting(
         None, "threads", _count, "a count, 1 or more", "Threads of onnxruntime; the default comes from the bundle."
     )
+    feedback_days: float = _setting(
+        30.0, "feedback.days", _positive, "days above 0",
+        "So long after a prediction its true label is still taken.",
+    )  # fmt: skip
     listen: str = _setting(
         "127.0.0.1:8130", "listen", str, "HOST:PORT, unix:PATH or none", "Where the local HTTP API listens."
     )

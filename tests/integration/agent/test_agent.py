@@ -280,3 +280,28 @@ def test_many_agents_live_in_one_process(world, tmp_path):
         world.committed(digest)
         assert threading.active_count() - before <= 4 + 1  # update, uplink, http; one more of the server's
     world.until(lambda: threading.active_count() <= before + 2, "its threads are gone")
+
+
+def test_true_labels_reach_the_server_once_although_the_agent_restarts(world):
+    digest = world.pack(3.0, "1.0", columns=1)
+    world.assign(digest)
+    world.server.acknowledge = False
+    with world.agent() as agent:
+        world.committed(digest)
+        answers = [agent.model("quality").predict({"x": np.array([[x]], np.float32)}) for x in (1.0, 2.0)]
+        ids = [one.prediction_id for one in answers]
+        assert agent.feedback(ids[0], 2.5) == 1
+    with world.agent() as agent:
+        world.until(lambda: world.server.of(Up.PROFILE), "a window")
+        assert agent.feedback(ids[0], 2.5) == 0, "told before the restart"
+        assert agent.feedback(ids[1], 6.0) == 1
+        world.server.acknowledge = True
+        world.until(lambda: len(labels(world)) == 2, "both labels, the second in a window without predictions")
+        world.until(lambda: agent.status()["spool"]["windows"] == 0, "the acknowledgement")
+    assert sorted(group.errors.error for group in labels(world)) == [0.0, 0.5]
+    assert {(group.slot, group.digest) for group in labels(world)} == {("quality", digest)}
+
+
+def labels(world) -> list:
+    windows = {window.seq: window for window in world.server.of(Up.PROFILE)}
+    return [group for window in windows.values() for group in window.labels]

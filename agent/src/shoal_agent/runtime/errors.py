@@ -56,3 +56,31 @@ class InferenceError(ContentError):
     """The model failed on an input that its schema allows."""
 
     code = "inference"
+
+
+class PredictionIdError(CallerError):
+    """A text is no prediction id."""
+
+    code = "prediction_id"
+    status = 400
+
+
+class UnknownPredictionError(PredictionIdError):
+    """Another device gave this id, or this one before it lost its key; or its model is forgotten."""
+
+    code = "unknown_prediction"
+    status = 404
+
+
+class ExpiredPredictionError(PredictionIdError):
+    """The prediction is too old to take a label."""
+
+    code = "expired_prediction"
+    status = 410
+
+
+class LabelError(CallerError):
+    """A label does not fit what the model predicts."""
+
+    code = "label"
+    status = 422

@@ -10,6 +10,7 @@ import itertools
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from time import perf_counter_ns
 from typing import Any
 
@@ -24,6 +25,7 @@ from shoal_agent.runtime.inputs import InputPlan
 from shoal_agent.runtime.memory import release_free_memory
 from shoal_agent.runtime.observer import Observer
 from shoal_agent.runtime.prediction import Identity, Prediction
+from shoal_agent.runtime.prediction_id import Mint
 from shoal_agent.runtime.self_test import GoldenRows, SelfTest, read_golden, run_self_test
 from shoal_agent.runtime.static_binding import StaticBinding, is_eligible, is_worthwhile
 from shoal_protocol.bundle.layout import BUNDLE_JSON, MODEL_ONNX, REFERENCE_JSON, SCHEMA_JSON
@@ -118,6 +120,15 @@ class LoadedModel:
         return self.info.version
 
     @property
+    def mint(self) -> Mint | None:
+        """What makes the ids of its predictions; none: no label can be given for them."""
+        return self._identity.mint
+
+    @mint.setter
+    def mint(self, mint: Mint) -> None:
+        self._identity = replace(self._identity, mint=mint)
+
+    @property
     def is_fast_at_one_row(self) -> bool:
         """Whether single rows take the static binding."""
         return self._binds
@@ -145,7 +156,7 @@ class LoadedModel:
                 outputs = None
             if outputs is not None:
                 self.observer.answered_row(binding.observed_row(), perf_counter_ns() - start)
-                return Prediction(outputs, self._identity, next(self._serials))
+                return Prediction(outputs, self._identity, next(self._serials), start)
         return self._predict_plain(inputs, start)
 
     def predict_rows(self, rows: Sequence[Mapping[str, Any]]) -> Prediction:
@@ -190,7 +201,7 @@ class LoadedModel:
         if self._binds and not self._thread.is_ready:
             self._thread.is_ready = True
             self._thread.binding = self._bind()
-        return Prediction(dict(zip(self._names, outputs, strict=True)), self._identity, next(self._serials))
+        return Prediction(dict(zip(self._names, outputs, strict=True)), self._identity, next(self._serials), start)
 
     def _feeds(self, inputs: Mapping[str, Any]) -> Mapping[str, Array]:
         """Return the inputs themselves when they look exact: onnxruntime checks them faster than we could."""

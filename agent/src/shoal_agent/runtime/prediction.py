@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shoal_agent.runtime.prediction_id import Mint
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -19,23 +21,26 @@ class Identity:
         version: The bundle's version.
         digest: Of the bundle.
         nonce: Of this load, so that prediction ids of two loads never meet.
+        mint: Makes ids that labels can name; none: nobody takes labels here.
     """
 
     name: str
     version: str
     digest: str
     nonce: str
+    mint: Mint | None = None
 
 
 class Prediction(Mapping[str, npt.NDArray[Any]]):
     """Each output of the model by name, rows first; the arrays belong to the caller."""
 
-    __slots__ = ("_identity", "_outputs", "_serial")
+    __slots__ = ("_at_ns", "_identity", "_outputs", "_serial")
 
-    def __init__(self, outputs: dict[str, npt.NDArray[Any]], identity: Identity, serial: int) -> None:
+    def __init__(self, outputs: dict[str, npt.NDArray[Any]], identity: Identity, serial: int, at_ns: int = 0) -> None:
         self._outputs = outputs
         self._identity = identity
         self._serial = serial
+        self._at_ns = at_ns
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         return self._outputs[name]
@@ -63,8 +68,11 @@ class Prediction(Mapping[str, npt.NDArray[Any]]):
 
     @property
     def prediction_id(self) -> str:
-        """Names this prediction for feedback."""
-        return f"{self._identity.nonce}-{self._serial:x}"
+        """Names this prediction for `Agent.feedback`: made when it is asked for, from the outputs as they are then."""
+        identity = self._identity
+        if identity.mint is None:
+            return f"{identity.nonce}-{self._serial:x}"
+        return identity.mint.make(self._outputs, nonce=identity.nonce, serial=self._serial, at_ns=self._at_ns)
 
     def __repr__(self) -> str:
         arrays = ", ".join(f"{name}={_short(array)}" for name, array in self._outputs.items())

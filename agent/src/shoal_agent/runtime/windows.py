@@ -93,6 +93,8 @@ class WindowClock:
         sink: Takes the windows.
         window_s: Length in seconds; half a second is fine.
         clocks: Injected by tests.
+        labels_wait: Whether labels wait for a message that takes them: then a window is handed over also of a model to
+            which nothing happened.
         resident: Returns the resident memory in bytes.
     """
 
@@ -103,6 +105,7 @@ class WindowClock:
         *,
         window_s: float,
         clocks: Clocks | None = None,
+        labels_wait: Callable[[], bool] = lambda: False,
         resident: Callable[[], int] = resident_bytes,
     ) -> None:
         self._slots = slots
@@ -110,6 +113,7 @@ class WindowClock:
         self._window_ms = max(1, round(window_s * 1000))
         self._clocks = clocks or Clocks()
         self._resident = resident
+        self._labels_wait = labels_wait
         self._lock = threading.Lock()
         self._begin()
 
@@ -160,11 +164,12 @@ class WindowClock:
 
     def _close(self, observed: Observed, start_ms: int, length_ms: int, cpu_s: float) -> int:
         summary = observed.observer.close_window()
-        if not summary.is_silent:
+        is_told = not summary.is_silent or (observed.is_active and self._labels_wait())
+        if is_told:
             self._sink.append(self._window(observed, summary, (start_ms, length_ms), cpu_s))
         if not observed.is_active:
             self._slots.forget(observed)
-        return 0 if summary.is_silent else 1
+        return 1 if is_told else 0
 
     def _window(
         self, observed: Observed, summary: WindowSummary, bounds: tuple[int, int], cpu_s: float

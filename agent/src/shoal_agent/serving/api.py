@@ -7,6 +7,7 @@ answer of a model names the bundle's version and digest.
     GET  /v2/models/{slot}[/versions/{version}][/ready]
     POST /v2/models/{slot}[/versions/{version}]/infer
     POST /v1/predict[?slot=NAME]
+    POST /v1/feedback
     GET  /metrics
 """
 
@@ -18,11 +19,13 @@ from http import HTTPStatus
 from typing import Any
 
 from shoal_agent.errors import NoModelError
-from shoal_agent.runtime.errors import InferenceError
+from shoal_agent.runtime.errors import InferenceError, LabelError, PredictionIdError
+from shoal_agent.runtime.feedback import Feedback
 from shoal_agent.runtime.model import LoadedModel
 from shoal_agent.runtime.slots import SlotTable
 from shoal_agent.serving import inference_protocol as protocol
 from shoal_agent.serving.http_message import Head, HttpError, Response
+from shoal_agent.serving.labels import take_labels
 from shoal_agent.serving.metrics import CONTENT_TYPE, exposition
 from shoal_agent.serving.plain_rows import answer_rows, as_json, parse_rows
 from shoal_protocol.errors import CallerError, LocalError, ShoalError
@@ -38,11 +41,15 @@ class Api:
         slots: The models.
         hosts: Names that a request may address in ``Host``; none: any. On loopback this refuses a web page that reaches
             us under a name of its own (DNS rebinding).
+        feedback: Takes labels; none: there is nobody to tell them to.
     """
 
-    def __init__(self, slots: SlotTable, *, hosts: frozenset[str] | None = None) -> None:
+    def __init__(
+        self, slots: SlotTable, *, hosts: frozenset[str] | None = None, feedback: Feedback | None = None
+    ) -> None:
         self._slots = slots
         self._hosts = hosts
+        self._feedback = feedback
 
     def handle(self, head: Head, body: bytes) -> Response:
         """Answer one request; every error becomes an answer too."""
@@ -70,6 +77,8 @@ class Api:
                 return self._model_route(head, body, slot, rest)
             case ["v1", "predict"]:
                 return _only(head, "POST", lambda: self._predict(head, body))
+            case ["v1", "feedback"]:
+                return _only(head, "POST", lambda: self._take_labels(body))
             case ["v2"]:
                 return _only(head, "GET", lambda: _json(protocol.server_metadata(_own_version())))
             case ["v2", "health", "live"]:
@@ -81,7 +90,9 @@ class Api:
             case ["metrics"]:
                 page = exposition(self._slots.observed())
                 return _only(head, "GET", lambda: Response(200, page, CONTENT_TYPE))
-        raise HttpError(404, f"there is no {head.path!r:.120} here", hint="see /v2, /v2/models, /v1/predict, /metrics")
+        raise HttpError(
+            404, f"there is no {head.path!r:.120} here", hint="see /v2, /v2/models, /v1/predict, /v1/feedback, /metrics"
+        )
 
     def _model_route(self, head: Head, body: bytes, slot: str, rest: Sequence[str]) -> Response:
         version = None
@@ -135,6 +146,15 @@ class Api:
             }
         )
 
+    def _take_labels(self, body: bytes) -> Response:
+        if self._feedback is None:
+            raise HttpError(
+                404,
+                "labels are not taken here",
+                hint="they go to a server: join one, then `shoal-agent run --state DIR`",
+            )
+        return _json(take_labels(self._feedback, body))
+
     def _only_slot(self) -> str:
         names = self._slots.names()
         if not names:
@@ -181,7 +201,7 @@ def problem(error: ShoalError) -> Response:
 
 
 def _status(error: ShoalError) -> int:
-    if isinstance(error, HttpError):
+    if isinstance(error, (HttpError, PredictionIdError, LabelError)):
         return error.status
     if isinstance(error, NoModelError):
         return 503

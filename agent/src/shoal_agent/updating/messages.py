@@ -26,6 +26,7 @@ from shoal_protocol.mqtt.messages import (
     encode_message,
 )  # fmt: skip
 from shoal_protocol.profile.codec import ProfileMessage, encode_counts, encode_profile
+from shoal_protocol.profile.labels import LabelGroup
 
 if TYPE_CHECKING:
     from shoal_agent.runtime.windows import ClosedWindow
@@ -108,8 +109,8 @@ class Messages:
         ranges = as_ranges(dropped)[:MAX_LOST_RANGES]
         return self.event("lost", data={"ranges": ranges, "count": len(dropped) + unnumbered})
 
-    def window(self, seq: int, window: ClosedWindow) -> bytes:
-        """Return a closed window's message.
+    def window(self, seq: int, window: ClosedWindow, labels: tuple[LabelGroup, ...] = ()) -> bytes:
+        """Return a closed window's message, which also takes labels of earlier predictions along.
 
         Raises:
             ContentError: It is larger than any message may be.
@@ -127,6 +128,7 @@ class Messages:
                 latency=window.latency,
                 resources=window.resources,
                 body=encode_counts(window.profile.cells, window.profile.moments),
+                labels=labels,
             )
         )
         if len(raw) > MAX_PAYLOAD:

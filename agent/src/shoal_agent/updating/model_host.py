@@ -15,6 +15,7 @@ from shoal_protocol.bundle.schema import parse_bundle_info
 from shoal_protocol.errors import ContentError
 
 if TYPE_CHECKING:
+    from shoal_agent.runtime.feedback import Feedback
     from shoal_agent.runtime.model import LoadedModel
     from shoal_agent.runtime.slots import SlotTable
 
@@ -55,13 +56,23 @@ class ModelHost:
         slots: Where models answer.
         facts: Chooses the variant.
         threads: Of onnxruntime for each model; none: as the bundle says.
+        feedback: Told of each model before it answers, so that labels can name its predictions.
     """
 
-    def __init__(self, store: BlobStore, slots: SlotTable, *, facts: DeviceFacts, threads: int | None) -> None:
+    def __init__(
+        self,
+        store: BlobStore,
+        slots: SlotTable,
+        *,
+        facts: DeviceFacts,
+        threads: int | None,
+        feedback: Feedback | None = None,
+    ) -> None:
         self._store = store
         self._slots = slots
         self._facts = facts
         self._threads = threads
+        self._feedback = feedback
         self._paths: dict[str, str] = {}
         self._installed: dict[str, str] = {}
 
@@ -78,6 +89,8 @@ class ModelHost:
 
     def install(self, slot: str, model: LoadedModel) -> None:
         """Let a model answer from the next prediction on."""
+        if self._feedback is not None:
+            self._feedback.follow(slot, model)
         self._slots.install(slot, model)
         self._installed[slot] = self._paths.get(model.digest, "")
 

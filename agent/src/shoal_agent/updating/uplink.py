@@ -12,12 +12,14 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shoal_agent.domain.device import DeviceState
 from shoal_agent.domain.outbox import Outbox
-from shoal_agent.ports import Clock, Link, LinkHandlers, Spool, Spooled
+from shoal_agent.errors import LabelBookError
+from shoal_agent.ports import Clock, LabelBook, Link, LinkHandlers, Spool, Spooled
 from shoal_agent.updating.messages import Messages
 from shoal_protocol.errors import ContentError, ShoalError
 from shoal_protocol.mqtt.messages import Event, parse_ack, parse_message
@@ -38,12 +40,16 @@ class WindowSpool:
         spool: Keeps them.
         messages: Gives the head of the message and the events about losses.
         stored: Called after each.
+        labels: What is taken along in the messages; none: nothing.
     """
 
-    def __init__(self, spool: Spool, messages: Messages, *, stored: Callable[[], None]) -> None:
+    def __init__(
+        self, spool: Spool, messages: Messages, *, stored: Callable[[], None], labels: LabelBook | None = None
+    ) -> None:
         self._spool = spool
         self._messages = messages
         self._stored = stored
+        self._labels = labels
         self.failed = 0
         """Windows that could not be stored since the start."""
         self._told = 0
@@ -54,7 +60,7 @@ class WindowSpool:
         Nothing is raised into the clock of windows.
         """
         try:
-            self._spool.append(Up.PROFILE, lambda seq: self._messages.window(seq, window))
+            self._append(window)
         except ShoalError as error:
             self.failed += 1
             _log.error("the window of slot %s is lost: %s", window.slot, error)
@@ -64,6 +70,38 @@ class WindowSpool:
         except ShoalError as error:
             _log.debug("the spool could not be put in order: %s", error)
         self._stored()
+
+    def _append(self, window: ClosedWindow) -> None:
+        """Store the window, with the labels that wait where they find room in its message."""
+        if self._labels is None or not self._labels.waiting:
+            self._spool.append(Up.PROFILE, lambda seq: self._messages.window(seq, window))
+            return
+        try:
+            self._append_with_labels(window, self._labels)
+        except ContentError:
+            _log.debug("the labels find no room in the window of slot %s", window.slot)
+        except LabelBookError as error:
+            _log.warning("the labels can't be told now: %s", error)
+        else:
+            return
+        self._spool.append(Up.PROFILE, lambda seq: self._messages.window(seq, window))
+
+    def _append_with_labels(self, window: ClosedWindow, labels: LabelBook) -> None:
+        number = 0
+
+        def build(seq: int) -> bytes:
+            nonlocal number
+            number = seq
+            return self._messages.window(seq, window, labels.take(seq))
+
+        try:
+            self._spool.append(Up.PROFILE, build)
+        except BaseException:
+            with suppress(LabelBookError):  # then the next start asks the spool
+                labels.put_back(number)
+            raise
+        with suppress(LabelBookError):  # likewise
+            labels.delivered(number)
 
     def _tell_failed(self) -> None:
         """Tell of windows that never got a number, since the last time that this was possible."""

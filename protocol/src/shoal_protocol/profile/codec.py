@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from shoal_protocol.canonical import Digest
 from shoal_protocol.errors import ContentError
+from shoal_protocol.profile.labels import ErrorSums, LabelGroup, check_labels
 from shoal_protocol.profile.profile import Counts, Profile, ProfileSpec, check_profile
 
 if sys.version_info >= (3, 14):
@@ -49,6 +50,7 @@ class ProfileMessage(msgspec.Struct, frozen=True, kw_only=True):
         latency: Counts of predictions by `LATENCY_EDGES_US`; those that are left out at the end are zero.
         resources: ``cpu_s``, ``rss_bytes`` and the like.
         body: Coded counts; `profile` decodes it.
+        labels: Counts of true labels of earlier predictions, whatever bundle and window these are of.
     """
 
     epoch: str
@@ -65,6 +67,7 @@ class ProfileMessage(msgspec.Struct, frozen=True, kw_only=True):
     latency: tuple[int, ...]
     resources: dict[str, float]
     body: bytes
+    labels: tuple[LabelGroup, ...] = ()
 
     @property
     def end_ms(self) -> int:
@@ -92,6 +95,15 @@ class ProfileMessage(msgspec.Struct, frozen=True, kw_only=True):
         return check_profile(Profile(self.spec_hash, self.n, cells, moments), spec)
 
 
+class _WireLabels(msgspec.Struct, array_like=True, frozen=True):
+    slot: str
+    digest: bytes
+    start_ms: int
+    length_ms: int
+    cells: tuple[tuple[int, int, int, int], ...] = ()
+    errors: ErrorSums | None = None
+
+
 class _Wire(msgspec.Struct, array_like=True, frozen=True):
     format: int
     epoch: bytes
@@ -108,6 +120,7 @@ class _Wire(msgspec.Struct, array_like=True, frozen=True):
     latency: tuple[int, ...]
     resources: dict[str, float]
     body: bytes
+    labels: tuple[_WireLabels, ...] = ()
 
 
 _decoder = msgspec.msgpack.Decoder(_Wire)
@@ -133,6 +146,17 @@ def encode_profile(message: ProfileMessage) -> bytes:
             message.latency,
             message.resources,
             message.body,
+            tuple(
+                _WireLabels(
+                    group.slot,
+                    bytes.fromhex(group.digest.removeprefix("sha256:")),
+                    group.start_ms,
+                    group.length_ms,
+                    group.cells,
+                    group.errors,
+                )
+                for group in message.labels
+            ),
         )
     )
 
@@ -171,6 +195,18 @@ def decode_profile(raw: bytes) -> ProfileMessage:
         latency=wire.latency,
         resources=wire.resources,
         body=wire.body,
+        labels=_labels(wire.labels),
+    )
+
+
+def _labels(groups: tuple[_WireLabels, ...]) -> tuple[LabelGroup, ...]:
+    if any(len(group.digest) != 32 for group in groups):
+        raise ContentError("profile: the digest of labels has a wrong length")
+    return check_labels(
+        tuple(
+            LabelGroup(g.slot, Digest("sha256:" + g.digest.hex()), g.start_ms, g.length_ms, g.cells, g.errors)
+            for g in groups
+        )
     )
 
 
