@@ -12,6 +12,7 @@ for _module in (
     "alerts.tables",
     "drift.tables",
     "fleet.tables",
+    "quality.tables",
     "registry.tables",
     "rollouts.tables",
     "telemetry.tables",

@@ -22,6 +22,7 @@ from shoal_protocol.profile.codec import ProfileMessage
 from shoal_server.storage.database import lock_for_transaction
 from shoal_server.telemetry import rollup, store
 from shoal_server.telemetry.arrivals import Arrival
+from shoal_server.telemetry.labels import LabelSums
 from shoal_server.telemetry.ledger import Ledger
 from shoal_server.telemetry.store import LedgerKey
 
@@ -110,6 +111,7 @@ class _Batch:
         self._loaded: dict[LedgerKey, Ledger] = {}
         self._rows: list[tuple[Any, ...]] = []  # by `store.WINDOW_COLUMNS`
         self._sums = rollup.Sums()
+        self._labels = LabelSums()
         self._contents: dict[tuple[LedgerKey, int], bytes] = {}
         self._again: list[tuple[LedgerKey, int, bytes]] = []
         self._malformed: list[dict[str, Any]] = []
@@ -166,6 +168,7 @@ class _Batch:
             )
         )
         self._sums.add(slot=message.slot, digest=message.digest, start_ms=start_ms, n=message.n, errors=message.errors)
+        self._labels.add(arrived.device, message.labels, latest_ms=round(self._now * 1000))
 
     def _take_event(self, arrived: Arrival, message: Event) -> None:
         key = LedgerKey(arrived.device, message.epoch)
@@ -197,6 +200,7 @@ class _Batch:
         clones = self._clones()
         store.insert_windows(self._session, self._rows)
         self._sums.save(self._session)
+        self._labels.save(self._session)
         changed = {key: ledger for key, ledger in self.outcome.ledgers.items() if ledger != self._loaded[key]}
         store.save_ledgers(self._session, changed, self._now)
         if self._malformed:

@@ -72,3 +72,34 @@ class HourRow(SQLModel, table=True):
     windows: int = Field(sa_type=BigInteger)
     n: int = Field(sa_type=BigInteger)
     errors: int = Field(sa_type=BigInteger)
+
+
+class LabelRow(SQLModel, table=True):
+    """Counts of true labels by the hour of their predictions; see `shoal_protocol.profile.labels`."""
+
+    __tablename__ = "label_hours"
+    __table_args__: Any = (Index(None, "slot", "hour_ms"),)
+    slot: str = Field(primary_key=True)
+    digest: str = Field(primary_key=True)
+    device: str = Field(primary_key=True)
+    hour_ms: int = Field(primary_key=True, sa_type=BigInteger)
+    truth: int = Field(primary_key=True)
+    said: int = Field(primary_key=True)
+    bin: int = Field(primary_key=True)
+    n: int = Field(sa_type=BigInteger)
+
+
+class LabelErrorRow(SQLModel, table=True):
+    """Sums of a regression's errors by the hour of the predictions."""
+
+    __tablename__ = "label_error_hours"
+    slot: str = Field(primary_key=True)
+    digest: str = Field(primary_key=True)
+    device: str = Field(primary_key=True)
+    hour_ms: int = Field(primary_key=True, sa_type=BigInteger)
+    n: int = Field(sa_type=BigInteger)
+    error: float
+    absolute: float
+    square: float
+    truth: float
+    truth_square: float
