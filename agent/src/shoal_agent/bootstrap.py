@@ -31,7 +31,7 @@ from shoal_agent.adapters.spare_spool import open_spool
 from shoal_agent.adapters.state_file import StateFile as FolderStateFile
 from shoal_agent.adapters.trust_store import TrustStore
 from shoal_agent.domain.backoff import Backoff
-from shoal_agent.domain.fit import DeviceFacts
+from shoal_agent.domain.fit import DeviceFacts, needed_blobs
 from shoal_agent.domain.trial import TrialRules
 from shoal_agent.ports import BlobStore, Cancelled, Clock, LabelBook, Link, Preflight, Spool, StateFile
 from shoal_agent.settings import Settings
@@ -219,7 +219,7 @@ def _base(state: Path, settings: Settings, overrides: Overrides) -> _Base:
 
 def _transactions(base: _Base, *, cancelled: Cancelled) -> Transactions:
     settings, overrides = base.settings, base.overrides
-    store = overrides.store(FolderBlobStore(base.state))
+    store = overrides.store(FolderBlobStore(base.state, needed=partial(needed_blobs, facts=base.facts)))
     pace = Pace(max_bytes_per_s=settings.download_max_bytes_per_s)
     preflight = ChildPreflight(base.state, turns=overrides.preflight_turns, clock=overrides.monotonic)
     parts = Parts(

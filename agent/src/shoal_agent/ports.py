@@ -44,8 +44,15 @@ class StateFile(Protocol):
         """
 
 
+Needed = Callable[[Manifest, Callable[[str], bytes]], tuple[Descriptor, ...]]
+"""Takes a manifest and the reader of stored blobs; returns the blobs without which the bundle is not whole here."""
+
+
 class BlobStore(Protocol):
-    """Where bundles are kept, by content."""
+    """Where bundles are kept, by content.
+
+    A bundle is whole when everything is there that this device needs of it; of several variants that is one.
+    """
 
     def part(self, digest: str) -> Path:
         """Return where a download of a blob is collected."""
@@ -91,7 +98,7 @@ class BlobStore(Protocol):
         """Return the digests of the whole bundles, the newest first."""
 
     def intact(self, digest: str) -> bool:
-        """Hash every file of a bundle and tell whether all match."""
+        """Hash every file of a bundle that is needed here and tell whether all match."""
 
     def free_bytes(self) -> int:
         """Return the free room, bytes."""

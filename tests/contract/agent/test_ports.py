@@ -113,6 +113,22 @@ def test_a_bundle_is_there_only_when_all_its_files_are(store):
     assert store.intact(digest)
 
 
+def test_a_bundle_is_whole_without_what_is_not_needed_here(kind, tmp_path):
+    def needed(manifest, _read):
+        return tuple(layer for path, layer in manifest.files().items() if path != "model/int8.onnx")
+
+    store = (FolderBlobStore if kind == "real" else MemoryBlobStore)(tmp_path, needed=needed)
+    files = {"bundle.json": b"1", "model/model.onnx": b"32", "model/int8.onnx": b"8"}
+    raw = encode_manifest(build_manifest(files, config=b"{}"))
+    for content in (b"1", b"32"):
+        blob = Descriptor("x", sha256_digest(content), len(content))
+        store.part(blob.digest).write_bytes(content)
+        store.adopt(blob)
+    digest = store.add_bundle(raw)
+    assert store.intact(digest)
+    assert store.sweep({digest}) == 0
+
+
 def test_sweeping_keeps_what_it_is_told_and_the_files_they_share(store):
     old = stored(store, {"bundle.json": b"shared", "model/model.onnx": b"old"})
     new = stored(store, {"bundle.json": b"shared", "model/model.onnx": b"new"})

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from shoal_agent.domain.backoff import Backoff
-from shoal_agent.domain.fit import DeviceFacts
+from shoal_agent.domain.fit import DeviceFacts, needed_blobs
 from shoal_agent.domain.slot import Slot
 from shoal_agent.domain.trial import TrialRules
 from shoal_agent.testing import (
@@ -50,7 +51,7 @@ class Device:
     generation: int = 0
 
     def __post_init__(self) -> None:
-        self.store = MemoryBlobStore(self.folder)
+        self.store = MemoryBlobStore(self.folder, needed=partial(needed_blobs, facts=FACTS))
         self.restart()
 
     def restart(self) -> None:
@@ -73,6 +74,7 @@ class Device:
         forms = {"variants": variants} if variants else {}
         info = BundleInfo(name="q", version=version, task="other", framework="t", runtime=Runtime(**runtime), **forms)
         files = {"bundle.json": encode_document(info), "model/model.onnx": version.encode() * 10}
+        files |= {form.path: f"{form.path} {version}".encode() for form in variants}
         raw = encode_manifest(build_manifest(files, config=b"{}"))
         if offered:
             self.fetcher.offer(raw, [*files.values(), b"{}"])

@@ -45,3 +45,11 @@ def test_a_missing_output_fails_and_equal_nans_pass() -> None:
     nan = np.array([np.nan, np.inf], np.float32)
     golden = GoldenRows({"x": X[:2]}, {"v": nan}, 1e-3, 1e-3)
     assert run_self_test(lambda feeds: {"v": nan.copy()}, golden).passed
+
+
+def test_a_variant_may_have_tolerances_of_its_own() -> None:
+    flipped, near = np.array(["a", "a", "b"], object), P + np.float32(0.02)
+    own = GoldenRows({"x": X}, GOLDEN.outputs, 1e-3, 1e-4, atol_by_output={"p": 0.05}, label_flips=1)
+    assert run_self_test(lambda feeds: answers(flipped, near), own).passed
+    assert not run_self_test(lambda feeds: answers(np.array(["b", "a", "b"], object), near), own).passed
+    assert not run_self_test(lambda feeds: answers(flipped, P + np.float32(0.1)), own).passed

@@ -259,6 +259,17 @@ def test_the_self_test_is_of_the_variant_that_would_answer(device):
     assert [limits.variant for _, limits in device.preflight.runs] == ["model/amd.onnx"]
 
 
+def test_of_several_variants_only_the_one_that_would_answer_is_fetched(device):
+    variants = (Variant(path="model/arm.onnx", platform="linux/arm64"), Variant(path="model/amd.onnx"), Variant())
+    digest = device.bundle("1.0", variants=variants)
+    device.want(digest)
+    assert device.slot.active == digest
+    layers = device.store.manifest(digest).files()
+    assert {path for path, layer in layers.items() if device.store.has(layer)} == {"bundle.json", "model/amd.onnx"}
+    device.restart()
+    assert device.host.answering == {"s": digest}
+
+
 def test_a_model_that_can_not_be_loaded_beside_the_active_one_is_refused(device):
     first = install(device, "1.0")
     second = device.bundle("1.1")

@@ -8,12 +8,14 @@ import pytest
 
 from shoal_agent.adapters.preflight import ChildReport, judge_ending
 from shoal_agent.domain.backoff import Backoff
-from shoal_agent.domain.fit import DeviceFacts, misfits, variant_for
+from shoal_agent.domain.fit import DeviceFacts, misfits, needed_blobs, variant_for
 from shoal_agent.domain.outbox import Outbox, as_ranges, surplus
 from shoal_agent.domain.reference_time import PLAUSIBLE_AHEAD_MS, plausible, reference_ms
 from shoal_agent.domain.trial import Trial, TrialRules, Verdict, judge
 from shoal_agent.ports import PreflightLimits
-from shoal_protocol.bundle.schema import BundleInfo, Runtime, Variant
+from shoal_protocol.bundle.assembly import build_manifest
+from shoal_protocol.bundle.schema import BundleInfo, Runtime, Variant, encode_document
+from shoal_protocol.canonical import sha256_digest
 
 RULES = TrialRules(predictions=100, seconds=60.0, max_error_rate=0.02, min_errors=5)
 
@@ -92,6 +94,32 @@ def test_a_bundle_fits_by_platform_runtime_and_memory():
 def test_the_first_variant_that_fits_is_chosen():
     variants = (Variant(path="a", platform="linux/amd64"), Variant(path="b", providers=("X",)), Variant(path="c"))
     assert variant_for(info(variants=variants), FACTS).path == "c"
+
+
+def test_of_several_variants_a_device_needs_its_own_alone():
+    variants = (Variant(path="model/int8.onnx", platform="linux/amd64"), Variant())
+    files = {
+        "bundle.json": encode_document(info(variants=variants)),
+        "schema.json": b"{}",
+        "model/int8.onnx": b"8",
+        "model/model.onnx": b"32",
+    }
+    manifest = build_manifest(files, config=b"{}")
+    stored = {sha256_digest(content): content for content in files.values()}
+
+    def read(digest):
+        if digest not in stored:
+            raise FileNotFoundError(digest)
+        return stored[digest]
+
+    def needed(facts):
+        wanted = {blob.digest for blob in needed_blobs(manifest, read, facts=facts)}
+        return {path for path, layer in manifest.files().items() if layer.digest in wanted}
+
+    assert needed(FACTS) == set(files) - {"model/int8.onnx"}
+    assert needed(DeviceFacts("linux/amd64", "1.31.0", 1000)) == set(files) - {"model/model.onnx"}
+    stored.clear()  # as long as nobody knows which it is, all are needed
+    assert needed(FACTS) == set(files)
 
 
 def test_an_implausible_clock_gives_way_to_the_newest_signed_time():

@@ -14,10 +14,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from shoal_agent.adapters.durable import move, put, sync_file, sync_folder
+from shoal_agent.ports import Needed
 from shoal_protocol.bundle.manifest import Descriptor, Manifest, parse_manifest
 from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.errors import ContentError, DigestMismatchError
@@ -26,11 +27,22 @@ _CHUNK = 1 << 20
 _log = logging.getLogger(__name__)
 
 
-class FolderBlobStore:
-    """The store in a folder; one writer, any number of readers."""
+def every_blob(manifest: Manifest, _read: Callable[[str], bytes]) -> tuple[Descriptor, ...]:
+    """Return all blobs of a bundle."""
+    return manifest.blobs()
 
-    def __init__(self, folder: Path) -> None:
+
+class FolderBlobStore:
+    """The store in a folder; one writer, any number of readers.
+
+    Args:
+        folder: The state folder.
+        needed: Says which blobs of a bundle this device needs.
+    """
+
+    def __init__(self, folder: Path, *, needed: Needed = every_blob) -> None:
         self.folder = folder
+        self._needed = needed
         self._blobs, self._bundles, self._staging, self._trash = (
             folder / name for name in ("blobs", "bundles", "staging", "trash")
         )
@@ -93,9 +105,9 @@ class FolderBlobStore:
         """Declare a bundle whole, by its manifest; return its digest.
 
         Raises:
-            DigestMismatchError: A blob of it is not stored.
+            DigestMismatchError: A blob of it that is needed here is not stored.
         """
-        for blob in parse_manifest(raw).blobs():
+        for blob in self._needed(parse_manifest(raw), self.read):
             if not self.has(blob):
                 raise DigestMismatchError(f"blob {blob.digest} of the bundle is not stored", digest=blob.digest)
         digest = sha256_digest(raw)
@@ -128,14 +140,14 @@ class FolderBlobStore:
         return [f"sha256:{path.stem}" for path in found]
 
     def intact(self, digest: str) -> bool:
-        """Hash every file of a bundle and tell whether all match its manifest; a damaged blob is put away."""
+        """Hash every file of a bundle that is needed here and tell whether all match; a damaged blob is put away."""
         try:
             manifest = self.manifest(digest)
         except (ContentError, OSError):
             manifest = None
         if manifest is None:
             return False
-        damaged = [blob for blob in manifest.blobs() if not self._blob_intact(blob)]
+        damaged = [blob for blob in self._needed(manifest, self.read) if not self._blob_intact(blob)]
         for blob in damaged:
             _log.error("blob %s of bundle %s is damaged or missing", blob.digest, digest)
             self._bury(self.path(blob.digest))

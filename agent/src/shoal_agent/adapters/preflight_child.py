@@ -87,7 +87,8 @@ def _set_limits(request: dict[str, Any]) -> None:
     limits = request["limits"]
     manifest, blobs = _places(request)
     layers = json.loads(manifest.read_bytes())["layers"]
-    model_bytes = max(((blobs / _name(layer["digest"])).stat().st_size for layer in layers), default=0)
+    sizes = [blob.stat().st_size for layer in layers if (blob := blobs / _name(layer["digest"])).exists()]
+    model_bytes = max(sizes, default=0)  # variants that do not answer here are not stored
     need = max(limits["memory_bytes"] or 0, BYTES_PER_MODEL_BYTE * model_bytes)
     data = BASE_BYTES + need + BYTES_PER_THREAD * (limits["threads"] - 1)
     cpu_s = int(limits["wall_s"] * limits["threads"]) + 1

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from shoal_protocol.bundle.schema import BundleInfo, Variant
+from shoal_protocol.bundle.layout import BUNDLE_JSON
+from shoal_protocol.bundle.manifest import Descriptor, Manifest
+from shoal_protocol.bundle.schema import BundleInfo, Variant, parse_bundle_info
+from shoal_protocol.errors import ContentError
 
 _PROVIDER = "CPUExecutionProvider"
 
@@ -25,9 +29,35 @@ class DeviceFacts:
 
 
 def variant_for(info: BundleInfo, facts: DeviceFacts) -> Variant | None:
-    """Return the first variant that runs here."""
+    """Return the first variant that runs here.
+
+    The order is the bundle's: a variant that is faster only where that was measured names that platform, so nothing has
+    to be fetched, or timed, to choose. The self-test then holds the choice to the latency budget.
+    """
     fitting = (v for v in info.variants if v.platform in {None, facts.platform} and _PROVIDER in v.providers)
     return next(fitting, None)
+
+
+def needed_blobs(manifest: Manifest, read: Callable[[str], bytes], *, facts: DeviceFacts) -> tuple[Descriptor, ...]:
+    """Return what this device needs of a bundle: all but the variants that would not answer here.
+
+    Args:
+        manifest: The bundle's.
+        read: Takes a stored blob's digest; raises FileNotFoundError where it is not stored.
+        facts: Of the device.
+
+    Returns:
+        Every blob of the bundle, as long as ``bundle.json`` is not there or can't be read.
+    """
+    files = manifest.files()
+    try:
+        info = parse_bundle_info(read(files[BUNDLE_JSON].digest))
+    except (KeyError, OSError, ContentError):
+        return manifest.blobs()
+    chosen = variant_for(info, facts)
+    others = {variant.path for variant in info.variants} - ({chosen.path} if chosen is not None else set())
+    kept = [layer for path, layer in files.items() if path not in others]
+    return (manifest.config, *kept)
 
 
 def misfits(info: BundleInfo, facts: DeviceFacts, *, platform: str | None = None) -> list[str]:

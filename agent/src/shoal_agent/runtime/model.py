@@ -104,7 +104,7 @@ class LoadedModel:
         spec = parse_reference(files.read(REFERENCE_JSON)).spec if files.has(REFERENCE_JSON) else None
         _check_runtime_version(info)
         engine = Engine(files.read(variant), threads=threads or info.runtime.threads)
-        golden = read_golden(files, info, schema)
+        golden = read_golden(files, info, schema, variant=variant)
         model = cls(engine, info=info, schema=schema, digest=files.digest, spec=spec, golden=golden)
         release_free_memory()
         return model

@@ -10,7 +10,7 @@ from typing import Any
 from shoal_agent.adapters.state_file import decode_state, encode_state
 from shoal_agent.domain.device import DeviceState
 from shoal_agent.errors import CancelledError, TransportError
-from shoal_agent.ports import Cancelled, LinkHandlers, PreflightLimits, PreflightOutcome
+from shoal_agent.ports import Cancelled, LinkHandlers, Needed, PreflightLimits, PreflightOutcome
 from shoal_agent.updating.model_host import Seen
 from shoal_protocol.bundle.manifest import Descriptor, Manifest, parse_manifest
 from shoal_protocol.canonical import sha256_digest
@@ -57,8 +57,9 @@ class MemoryStateFile:
 class MemoryBlobStore:
     """A blob store in dictionaries; only parts are files."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, needed: Needed | None = None) -> None:
         self._folder = folder
+        self._needed: Needed = needed or (lambda manifest, _read: manifest.blobs())
         self.blobs: dict[str, bytes] = {}
         self.manifests: dict[str, bytes] = {}
         self.free = 1 << 40
@@ -92,7 +93,7 @@ class MemoryBlobStore:
 
     def add_bundle(self, raw: bytes) -> str:
         """Declare a bundle whole."""
-        for blob in parse_manifest(raw).blobs():
+        for blob in self._needed(parse_manifest(raw), self.read):
             if not self.has(blob):
                 raise DigestMismatchError("a blob is missing", digest=blob.digest)
         digest = sha256_digest(raw)
@@ -124,7 +125,8 @@ class MemoryBlobStore:
             return False
         if manifest is None:
             return False
-        damaged = [b for b in manifest.blobs() if sha256_digest(self.blobs.get(b.digest, b"")) != b.digest]
+        needed = self._needed(manifest, self.read)
+        damaged = [b for b in needed if sha256_digest(self.blobs.get(b.digest, b"")) != b.digest]
         for blob in damaged:
             self.blobs.pop(blob.digest, None)
         return not damaged

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from shoal_agent.domain.fit import DeviceFacts, misfits, variant_for
+from shoal_agent.domain.fit import DeviceFacts, misfits, needed_blobs, variant_for
 from shoal_agent.domain.slot import Cleared, Damaged, Fetched, Passed, Postponed, Refused, SlotEvent, Target
 from shoal_agent.errors import CancelledError, DiskFullError, ListUnusableError, UnfitError
 from shoal_agent.ports import BlobStore, Cancelled, Fetcher, Preflight, PreflightLimits, Trust
@@ -92,7 +92,8 @@ class Work:
 
         def run() -> SlotEvent:
             release = self._releases.get(digest) or self._release(self._signed(digest).check(digest))
-            total = max(release.manifest.total_bytes, 1)
+            self._bundle_info(release, cancelled)  # says which variant to leave out
+            total = max(sum(blob.size for blob in self._needed(release)), 1)
             for blob in self._missing(release):
                 progress(1.0 - sum(b.size for b in self._missing(release)) / total)
                 self._fetch_blob(release.entry.model, blob, cancelled)
@@ -147,7 +148,10 @@ class Work:
 
     def _release(self, entry: TargetEntry) -> _Release:
         stored = self._parts.store.manifest(entry.digest)
-        if stored is not None and all(self._parts.store.has(blob) for blob in stored.blobs()):
+        if stored is not None and all(
+            self._parts.store.has(blob)
+            for blob in needed_blobs(stored, self._parts.store.read, facts=self._parts.facts)
+        ):
             raw = self._parts.store.manifest_bytes(entry.digest)
         else:
             raw = self._parts.fetcher.manifest(entry.model, entry.digest, size=entry.size)
@@ -163,9 +167,12 @@ class Work:
             self._fetch_blob(release.entry.model, blob, cancelled)
         return parse_bundle_info(self._parts.store.read(blob.digest))
 
+    def _needed(self, release: _Release) -> list[Descriptor]:
+        needed = needed_blobs(release.manifest, self._parts.store.read, facts=self._parts.facts)
+        return list({blob.digest: blob for blob in needed}.values())
+
     def _missing(self, release: _Release) -> list[Descriptor]:
-        unique = {blob.digest: blob for blob in release.manifest.blobs()}
-        return [blob for blob in unique.values() if not self._parts.store.has(blob)]
+        return [blob for blob in self._needed(release) if not self._parts.store.has(blob)]
 
     def _check_room(self, release: _Release) -> None:
         missing = sum(blob.size for blob in self._missing(release))

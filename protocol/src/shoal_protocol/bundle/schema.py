@@ -19,6 +19,16 @@ FORMAT_VERSION = 1
 DType = Literal["float32", "float64", "int64", "int32", "bool", "string", "uint8", "float16", "int8", "int16"]
 
 
+class Nearness(msgspec.Struct, frozen=True, kw_only=True):
+    """How near a variant must come to the golden rows, which the canonical model answered."""
+
+    rtol: float
+    atol: dict[str, float] = msgspec.field(default_factory=dict)
+    """By output; an output that isn't named has the bundle's own."""
+    label_flips: int = 0
+    """Golden rows whose label may differ."""
+
+
 class Variant(msgspec.Struct, frozen=True, kw_only=True):
     """One executable form of the model; a device fetches the common layers and those of its variant."""
 
@@ -27,6 +37,8 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     platform: str | None = None
     """``linux/arm64`` and the like; none: runs everywhere."""
+    golden: Nearness | None = None
+    """None: as near as the bundle's own golden tolerance says."""
 
 
 class Runtime(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +72,7 @@ class BundleInfo(msgspec.Struct, frozen=True, kw_only=True):
     onnx: dict[str, Any] = msgspec.field(default_factory=dict)
     """``ir_version`` and ``opsets``."""
     variants: tuple[Variant, ...] = (Variant(),)
+    """The best first: a device takes the first one that runs on it."""
     runtime: Runtime = Runtime()
     golden: Golden | None = None
     parent: dict[str, str] | None = None

@@ -11,6 +11,7 @@ import numpy as np
 from shoal_protocol.canonical import canonical_bytes, rounded
 from shoal_protocol.errors import ContentError
 from shoal_protocol.profile.profile import Profile, ProfileSpec, check_profile, parse_spec
+from shoal_protocol.profile.quality import Quality, Segment, check_quality, rounded_quality, rounded_segment
 
 FORMAT_VERSION = 1
 
@@ -27,6 +28,10 @@ class Reference:
         metrics: The model's own figures on that data, by name.
         calibration: For each of the 64 score bins the share of correct predictions, or none.
         validation: Whether `profile` is of validation data rather than of the sample.
+        quality: How right the model was, or none where there were no labels.
+        segments: The same figures for parts of the data.
+        sources: Which data each figure is of: ``profile``, ``metrics``, ``importance`` or ``segments`` -> ``sample`` or
+            ``validation``.
     """
 
     spec: ProfileSpec
@@ -36,6 +41,9 @@ class Reference:
     metrics: dict[str, float] = field(default_factory=dict)
     calibration: tuple[float | None, ...] | None = None
     validation: bool = False
+    quality: Quality | None = None
+    segments: tuple[Segment, ...] = ()
+    sources: dict[str, str] = field(default_factory=dict)
 
 
 def encode_reference(reference: Reference) -> bytes:
@@ -54,6 +62,9 @@ def encode_reference(reference: Reference) -> bytes:
             if reference.calibration is None
             else [None if share is None else rounded(share) for share in reference.calibration],
             "validation": reference.validation,
+            "quality": None if reference.quality is None else msgspec.to_builtins(rounded_quality(reference.quality)),
+            "segments": [msgspec.to_builtins(rounded_segment(segment)) for segment in reference.segments],
+            "sources": reference.sources,
         }
     )
 
@@ -69,6 +80,9 @@ class _Document(msgspec.Struct, kw_only=True):
     metrics: dict[str, float] = msgspec.field(default_factory=dict)
     calibration: list[float | None] | None = None
     validation: bool = False
+    quality: Quality | None = None
+    segments: tuple[Segment, ...] = ()
+    sources: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 def parse_reference(raw: bytes) -> Reference:
@@ -101,4 +115,7 @@ def parse_reference(raw: bytes) -> Reference:
         document.metrics,
         None if document.calibration is None else tuple(document.calibration),
         document.validation,
+        None if document.quality is None else check_quality(document.quality),
+        document.segments,
+        document.sources,
     )
