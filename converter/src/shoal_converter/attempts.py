@@ -44,15 +44,18 @@ class Attempt:
 
 def attempts(model: Any, sample: Sample) -> Iterator[Attempt]:
     """Yield the ways to export, the likeliest to be exact first."""
-    trees = any(_is_tree(step) for _, step in steps(model))
-    histogram = any("HistGradientBoosting" in type(step).__name__ for _, step in steps(model))
     double = any(column.dtype == "float64" for column in sample.columns)
     order: tuple[Floats, ...] = ("float64", "float32") if double else ("float32", "float64")
-    if len(flat_steps(model)) > 1:
-        if histogram or (double and not trees):  # histogram-based trees compare in float64, the others in float32
-            order = ("float64", "mixed", "float32")
-        else:
-            order = ("mixed", "float64", "float32") if trees else ("float32", "mixed", "float64")
+    flat = flat_steps(model)
+    trees = any(_is_tree(step) for _, step in steps(model))
+    if trees and len(flat) > 1 and _is_tree(flat[-1][1]):
+        order = ("mixed", "float64", "float32")  # its trees compare in float32, what comes before is in float64
+    elif compares_in_double(model) or trees:
+        order = ("float64", "float32")
+    elif len(flat) > 1:
+        order = ("float64", "mixed", "float32") if double else ("float32", "mixed", "float64")
+    if any("HistGradientBoosting" in type(step).__name__ for _, step in steps(model)):
+        order = ("float64",)  # histogram-based trees compare in float64; in float32 they are right by luck
     apart = _wants_columns(model, sample)
     integers = any(column.dtype == "int64" for column in sample.columns)
     if sample.form == "frame" and not apart:
@@ -66,6 +69,13 @@ def attempts(model: Any, sample: Sample) -> Iterator[Attempt]:
             yield Attempt(floats, "float")
 
 
+_COMPARING = (
+    *("HistGradientBoosting", "KBinsDiscretizer", "Binarizer", "QuantileTransformer", "KNN"),
+    *("KNeighbors", "RadiusNeighbors", "LocalOutlierFactor", "Isomap", "LocallyLinear", "MissingIndicator"),
+)
+"""Names of estimators that compare numbers in double with thresholds, or distances with each other."""
+
+
 def _is_tree(step: Any) -> bool:
     return any(word in type(step).__name__ for word in ("Tree", "Forest", "Boosting"))
 
@@ -77,9 +87,9 @@ def compares_in_double(model: Any) -> bool:
     the rows themselves are no such case: scikit-learn rounds for them.
     """
     names = [type(step).__name__ for _, step in steps(model)]
-    if any(name.startswith(("HistGradientBoosting", "KBinsDiscretizer", "Binarizer")) for name in names):
+    if any(name.startswith(_COMPARING) for name in names):
         return True
-    return len(flat_steps(model)) > 1 and any(_is_tree(step) for _, step in steps(model))
+    return len(names) > 1 and len(flat_steps(model)) > 1 and any(_is_tree(step) for _, step in steps(model))
 
 
 def _wants_columns(model: Any, sample: Sample) -> bool:

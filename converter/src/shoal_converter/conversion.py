@@ -17,7 +17,7 @@ import onnx
 
 from shoal_converter.attempts import Attempt, attempts, compares_in_double, flat_steps
 from shoal_converter.domain.parity import ParityReport, Tolerance, compare
-from shoal_converter.errors import ParityError, UnsupportedModelError
+from shoal_converter.errors import ParityError, SampleError, UnsupportedModelError
 from shoal_converter.onnx_graph.canonical import canonical_onnx
 from shoal_converter.onnx_graph.interface import (
     InnerInput,
@@ -29,8 +29,9 @@ from shoal_converter.onnx_graph.interface import (
 )
 from shoal_converter.onnx_graph.joining import join
 from shoal_converter.onnx_runtime import Runner, RuntimeRefusedError
+from shoal_converter.probing import probes
 from shoal_converter.sample import Column, Sample, make_sample
-from shoal_converter.sources.estimator import Answer, answers, last_step
+from shoal_converter.sources.estimator import Answer, answers, last_step, refuse_input
 from shoal_converter.sources.sklearn_export import export
 from shoal_protocol.bundle.schema import OutputSpec
 
@@ -86,6 +87,7 @@ def convert_rows(
         ParityError: Every graph answers otherwise than the source.
         SampleError: The sample doesn't fit the model.
     """
+    refuse_input(model)
     if float64_inputs:
         double = make_sample(data, model=model, float_dtype="float64")
         return double, convert(model, double, options=options, tolerance=tolerance)
@@ -141,6 +143,8 @@ def convert(
             refusal = refusal or error
             continue
         if conversion.report.passed:
+            conversion = _proven(model, sample, conversion)
+        if conversion.report.passed:
             return conversion
         ran += 1
         if best is None or conversion.report.rows_off < best.report.rows_off:
@@ -150,6 +154,25 @@ def convert(
     if best is None:
         raise refusal or UnsupportedModelError(type(model).__name__, "no way to export it", "report it with the model")
     raise _parity_error(model, sample, best, options)
+
+
+def _proven(model: Any, sample: Sample, conversion: Conversion) -> Conversion:
+    """Return the conversion with the first report on rows made from the sample's that it fails, or as it is."""
+    runner = Runner(conversion.onnx)
+    for probe in probes(sample):
+        try:
+            truth = answers(model, probe.source)
+        except SampleError:
+            continue
+        source = {answer.name: answer.values for answer in truth}
+        try:
+            found = runner.run(probe.tensors)
+        except RuntimeRefusedError:
+            found = {}
+        report = compare(source, found, conversion.report.tolerance)
+        if not report.passed:
+            return replace(conversion, report=replace(report, unseen=True))
+    return conversion
 
 
 def _inner_inputs(sample: Sample, attempt: Attempt) -> list[InnerInput]:
@@ -254,8 +277,9 @@ def _output_spec(answer: Answer, found: Array) -> OutputSpec:
 
 def _parity_error(model: Any, sample: Sample, best: Conversion, options: Options | None) -> ParityError:
     step = first_diverging_step(model, sample, best, options)
+    where = " on rows made by mixing the sample's" if best.report.unseen else ""
     return ParityError(
-        f"the ONNX model differs from its source at {step}: {best.report.sentence()}",
+        f"the ONNX model differs from its source at {step}{where}: {best.report.sentence()}",
         step=step,
         report={**best.report.as_json(), "step": step, "attempt": best.attempt.name},
         hint=_advice(best),
@@ -279,7 +303,7 @@ def first_diverging_step(model: Any, sample: Sample, failed: Conversion, options
             part = _try(prefix, sample, truth, failed.attempt, options=options, tolerance=tolerance)
         except Exception:  # noqa: BLE001 - a diagnosis must not hide the fault that it explains
             return f"{name} ({type(step).__name__}) or after it"
-        if not part.report.passed:
+        if not (part.report.passed and _proven(prefix, sample, part).report.passed):
             return f"step {name} ({type(step).__name__})"
     name, step = pipeline.steps[-1]
     return f"step {name} ({type(step).__name__})"

@@ -27,7 +27,6 @@ from sklearn import (
     kernel_approximation,
     kernel_ridge,
     linear_model,
-    manifold,
     mixture,
     model_selection,
     multiclass,
@@ -247,19 +246,19 @@ def test_versions_are_those_that_devices_run() -> None:
 
 
 def test_options_reach_the_converter() -> None:
-    model = gaussian_process.GaussianProcessRegressor(alpha=1.0).fit(BODIES[:40], DISEASE[:40])
-    plain = to_onnx(model, BODIES[:40])
-    cdist = to_onnx(model, BODIES[:40], options={id(model): {"optim": "cdist"}})
-    assert b"CDist" in cdist
-    assert b"CDist" not in plain
+    model = cluster.KMeans(3, random_state=0, n_init=1).fit(IRIS)
+    plain = to_onnx(model, IRIS)
+    without = to_onnx(model, IRIS, options={id(model): {"gemm": False}})
+    assert b"Gemm" in plain
+    assert b"Gemm" not in without
 
 
 @pytest.mark.parametrize(
     ("model", "step"),
     [
         (preprocessing.SplineTransformer(extrapolation="periodic"), "SplineTransformer"),
-        (manifold.Isomap(), "Isomap"),
-        (pipeline.make_pipeline(manifold.Isomap(), linear_model.Ridge()), "isomap"),
+        (decomposition.NMF(), "NMF"),
+        (pipeline.make_pipeline(decomposition.NMF(), linear_model.Ridge()), "nmf"),
         (cluster.DBSCAN(), "DBSCAN"),
         (
             pipeline.make_pipeline(preprocessing.FunctionTransformer(lambda rows: rows + 1), linear_model.Ridge()),

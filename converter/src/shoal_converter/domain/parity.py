@@ -63,12 +63,14 @@ class ParityReport:
         tolerance: What was allowed.
         outputs: One entry an output.
         passed: Whether all of them are within the tolerance.
+        unseen: Whether the rows were made from the sample's, and are not its own.
     """
 
     rows: int
     tolerance: Tolerance
     outputs: tuple[OutputParity, ...]
     passed: bool
+    unseen: bool = False
 
     @property
     def label_flips(self) -> int:

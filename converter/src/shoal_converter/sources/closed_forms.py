@@ -98,6 +98,8 @@ def label_propagation(f: Formula, model: Any) -> tuple[str, ...]:
     if model.kernel != "rbf":
         raise RuntimeError(f"the kernel {model.kernel!r} has no form in ONNX; rbf has")
     similar = kernel(f, f.x, model.X_, "rbf", {"gamma": model.gamma})
+    if np.asarray(model.X_).dtype == np.float32:  # far rows then vanish in scikit-learn, and so do all shares
+        similar = f.node("Cast", f.node("Cast", similar, to=1), to=11)
     weights = f.node("MatMul", similar, model.label_distributions_)
     shares = f.node("Div", weights, f.total(weights))
     return f.labels(model.classes_, f.largest(shares)), shares
@@ -109,15 +111,6 @@ def linear_discriminant(f: Formula, model: Any) -> tuple[str, ...]:
     if len(model.classes_) != 2:
         return f.labels(model.classes_, f.largest(scores)), f.node("Softmax", scores, axis=1)
     return _two_labels(f, model, scores), _with_complement(f, f.node("Sigmoid", scores))
-
-
-def sgd_log_loss(f: Formula, model: Any) -> tuple[str, ...]:
-    """Labels by the largest score; probabilities expit(score), each row divided by its sum."""
-    scores = f.affine(f.x, model.coef_.T, model.intercept_)
-    ones = f.node("Sigmoid", scores)
-    if len(model.classes_) == 2:
-        return _two_labels(f, model, scores), _with_complement(f, ones)
-    return f.labels(model.classes_, f.largest(scores)), f.node("Div", ones, f.total(ones))
 
 
 def _two_labels(f: Formula, model: Any, scores: str) -> str:

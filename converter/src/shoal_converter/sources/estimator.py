@@ -29,6 +29,15 @@ _INSIDE = {
 }
 """Estimators around one other, and the attribute that holds it fitted."""
 
+_OF_SEVERAL = frozenset(
+    {
+        *("BaggingClassifier", "BaggingRegressor", "AdaBoostClassifier", "AdaBoostRegressor", "ClassifierChain"),
+        *("RegressorChain", "MultiOutputClassifier", "MultiOutputRegressor", "OneVsOneClassifier"),
+        *("OneVsRestClassifier", "OutputCodeClassifier"),
+    }
+)
+"""Estimators that hold several fitted ones of any kind."""
+
 Task = Literal["classification", "regression", "transform", "clustering", "anomaly", "other"]
 Role = Literal["label", "probabilities", "scores", "value", "other"]
 
@@ -72,6 +81,32 @@ def check_estimator(model: Any) -> None:
         raise SourceError(f"the model is not fitted: {error}", hint="call .fit(X, y) before packing") from error
 
 
+_REASONS = {
+    **dict.fromkeys(
+        ("DictVectorizer", "FeatureHasher"),
+        ("it takes dictionaries, and a device feeds tensors", "make a DataFrame of them before training"),
+    ),
+    "PatchExtractor": ("it takes images and gives more rows than it got", "cut the patches before the model"),
+    **dict.fromkeys(
+        ("LabelEncoder", "LabelBinarizer", "MultiLabelBinarizer"),
+        ("it is made for targets and not for rows", "pack the model; its labels are in the bundle"),
+    ),
+}
+"""Estimators whose input no bundle can have: why, and a way round."""
+
+
+def refuse_input(model: Any) -> None:
+    """Refuse an estimator that takes something else than rows of numbers or texts.
+
+    Raises:
+        UnsupportedModelError: With the step's path.
+    """
+    for path, step in steps(model):
+        name = type(step).__name__
+        if name in _REASONS and type(step).__module__.startswith("sklearn."):
+            raise UnsupportedModelError(path, f"{name}: {_REASONS[name][0]}", _REASONS[name][1])
+
+
 def children(model: Any) -> list[tuple[str, Any]]:
     """Return the named estimators directly inside one, in the order in which they work; empty for a leaf."""
     if hasattr(model, "best_estimator_"):
@@ -91,6 +126,9 @@ def children(model: Any) -> list[tuple[str, Any]]:
         return [*named.items(), *([] if final is None else [("final_estimator_", final)])]
     if hasattr(model, "calibrated_classifiers_"):
         return [("estimator", model.calibrated_classifiers_[0].estimator)]
+    if type(model).__name__ in _OF_SEVERAL:
+        named = [(f"estimators_[{at}]", each) for at, each in enumerate(model.estimators_)]
+        return [(name, each) for name, each in named if not type(each).__name__.startswith("_")]
     return []
 
 
@@ -179,7 +217,9 @@ def answers(model: Any, rows: Any) -> tuple[Answer, ...]:
         "anomaly": [("label", "label", ("predict",)), ("", "other", ("decision_function",))],
         "clustering": [("label", "label", ("predict",)), ("", "other", ("predict_proba", "transform"))],
         "transform": [("transformed", "other", ("transform",))],
-        "other": [("value", "value", ("predict",))],
+        "other": [("scores", "scores", ("score_samples",))]
+        if _is_density(model)
+        else [("value", "value", ("predict",))],
     }
     found: list[Answer] = []
     for name, role, methods in plan[task]:
@@ -192,6 +232,10 @@ def answers(model: Any, rows: Any) -> tuple[Answer, ...]:
         values = _dense(model, _call(model, method, rows))
         found.append(Answer(*proper, values, _classes(model) if task == "classification" else None))
     return tuple(found)
+
+
+def _is_density(model: Any) -> bool:
+    return hasattr(model, "score_samples") and not hasattr(model, "predict")
 
 
 def _second(method: str) -> tuple[str, Role]:

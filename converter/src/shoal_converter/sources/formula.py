@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import TensorProto, numpy_helper
+from onnx import GraphProto, TensorProto, ValueInfoProto, numpy_helper
+
+from shoal_converter.sample import MISSING_TEXT
 
 Array = npt.NDArray[Any]
 
@@ -50,6 +52,61 @@ class Formula:
         )
         return result
 
+    def several(self, count: int, operation: str, *inputs: Any, **attributes: Any) -> tuple[str, ...]:
+        """Add a node of several outputs."""
+        results = tuple(self._scope.get_unique_variable_name(operation.lower()) for _ in range(count))
+        names = [given if isinstance(given, str) else self.const(given) for given in inputs]
+        self._container.add_node(
+            operation, names, list(results), name=self._scope.get_unique_operator_name(operation), **attributes
+        )
+        return results
+
+    def widths(self) -> list[tuple[str, int]]:
+        """Return each input and its number of columns."""
+        return [(name, int(each.type.shape[1])) for name, each in zip(self.inputs, self._operator.inputs, strict=True)]
+
+    def place(self, x: str, categories: Any) -> str:
+        """Return the place of each value of one column, [N, 1], among its categories; unseen ones get the next."""
+        values = list(np.asarray(categories).tolist())
+        gaps = [value is None or value != value for value in values]  # noqa: PLR0124 - NaN
+        if any(isinstance(value, str) for value in values) or all(gaps):
+            texts = [MISSING_TEXT if gap else value for gap, value in zip(gaps, values, strict=True)]
+            places = list(range(len(texts)))
+            table: dict[str, Any] = {"keys_strings": texts, "values_int64s": places, "default_int64": len(texts)}
+            return self.node("LabelEncoder", x, op_domain="ai.onnx.ml", op_version=2, **table)
+        numbers = np.array([np.nan if gap else float(value) for gap, value in zip(gaps, values, strict=True)])
+        same = self.node("Equal", x, numbers[np.newaxis])
+        if any(gaps):
+            same = self.node("Or", same, self.node("And", self.node("IsNaN", x), np.array([gaps])))
+        seen = self.number(same)
+        none = self.node("Add", self.node("Mul", self.total(seen), 0.0), 0.5)
+        return self.node("ArgMax", self.node("Concat", seen, none, axis=1), axis=1, keepdims=1)
+
+    def unique(self, name: str) -> str:
+        """Return a name that nothing has yet."""
+        return str(self._scope.get_unique_variable_name(name))
+
+    def insert(self, graph: GraphProto, x: str) -> None:
+        """Add another graph's nodes, whose names nothing here has; its only input is fed with x."""
+        container = self._container
+        container.initializers.extend(graph.initializer)
+        container.add_node("Identity", [x], [graph.input[0].name], name=self._scope.get_unique_operator_name("Inner"))
+        for node in graph.node:
+            node.name = self._scope.get_unique_operator_name(node.op_type)
+            container.nodes.append(node)
+            container.node_domain_version_pair_sets.add((node.domain, container.target_opset_any_domain(node.domain)))
+
+    def as_double(self, name: str, info: ValueInfoProto) -> str:
+        """Return a value cast to double unless it holds texts."""
+        if info.type.tensor_type.elem_type == TensorProto.STRING:
+            return name
+        return self.node("Cast", name, to=TensorProto.DOUBLE)
+
+    def as_columns(self, x: str) -> str:
+        """Return [N] as [N, 1]; [N, C] stays."""
+        count = self.node("Slice", self.node("Shape", x), np.array([0]), np.array([1]))
+        return self.node("Reshape", x, self.node("Concat", count, np.array([-1]), axis=0))
+
     def affine(self, x: str, slope: Array, shift: Any) -> str:
         """Return ``x @ slope + shift``."""
         return self.node("Add", self.node("MatMul", x, slope), np.asarray(shift, dtype=np.float64))
@@ -65,6 +122,25 @@ class Formula:
         cross = self.affine(x, -2.0 * points.T, (points**2).sum(axis=1))
         return self.node("Max", self.node("Add", own, cross), np.float64(0))
 
+    def logistic(self, x: str) -> str:
+        """Return ``1 / (1 + exp(-x))``, exact also where it is nearly 0."""
+        decay = self.node("Exp", self.node("Neg", self.node("Abs", x)))
+        above = self.node("Div", 1.0, self.node("Add", 1.0, decay))
+        return self.node("Where", self.node("GreaterOrEqual", x, 0.0), above, self.node("Mul", decay, above))
+
+    def smallest(self, values: str, count: int) -> tuple[str, str]:
+        """Return each row's smallest entries in ascending order and their places, both [N, count]; ties: the first."""
+        least, places = self.several(2, "TopK", values, np.array([count]), axis=1, largest=0, sorted=1)
+        return least, places
+
+    def number(self, truth: str) -> str:
+        """Return 1 for true and 0 for false, in double."""
+        return self.node("Cast", truth, to=TensorProto.DOUBLE)
+
+    def flat(self, x: str) -> str:
+        """Return [N, 1] as [N]."""
+        return self.node("Reshape", x, np.array([-1]))
+
     def columns(self, x: str, indices: Any) -> str:
         """Return some columns."""
         return self.node("Gather", x, np.asarray(indices, dtype=np.int64), axis=1)
@@ -76,6 +152,23 @@ class Formula:
     def largest(self, scores: str) -> str:
         """Return the index of each row's largest entry, the first of equals, [N]."""
         return self.node("ArgMax", scores, axis=1, keepdims=0)
+
+    def solved(self, matrix: str, right: str, size: int) -> str:
+        """Return the solution of a small positive definite system in each row, by elimination without pivots.
+
+        Args:
+            matrix: [N, size, size].
+            right: [N, size, 1].
+            size: Number of unknowns; the graph grows with it.
+        """
+        joined = self.node("Concat", matrix, right, axis=2)
+        for at in range(size):
+            row = self.node("Gather", joined, np.array([at]), axis=1)
+            column = self.node("Gather", joined, np.array([at]), axis=2)
+            pivot = self.node("Div", row, self.node("Gather", column, np.array([at]), axis=1))
+            others = self.node("Sub", column, np.eye(size)[:, [at]])
+            joined = self.node("Sub", joined, self.node("MatMul", others, pivot))
+        return self.node("Gather", joined, np.array([size]), axis=2)
 
     def labels(self, classes: Any, index: str) -> str:
         """Return the classes at indices: texts stay texts, all else becomes int64."""

@@ -13,11 +13,17 @@ from typing import Any
 import numpy as np
 
 from shoal_converter.sources import closed_forms as forms
+from shoal_converter.sources import compositions, gaussian_processes, linear, neighbours, scalers, sketches
 from shoal_converter.sources.formula import Formula
 from shoal_converter.sources.functions import apply, inverse
+from shoal_converter.sources.imputation import knn_imputer
+from shoal_converter.sources.inlining import Export, Inner
+from shoal_converter.sources.leaves import forest_classifier, random_trees_embedding
+from shoal_converter.sources.sparse_codes import sparse_code
 from shoal_converter.sources.splines import spline_transformer
 
 Form = Callable[[Formula, Any], tuple[str, ...]]
+Composition = Callable[[Formula, Inner, Any], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -29,12 +35,16 @@ class Own:
         outputs: What it gives: ``label``, ``cluster`` (a label of int64) and ``numbers``.
         inner: Attribute with the estimator inside, which is converted before.
         suits: Whether a fitted estimator is one for this form; else skl2onnx's converter is asked.
+        apart: Whether columns of several inputs stay apart; else they are joined first.
+        composed: A formula around other estimators, in place of `form`.
     """
 
-    form: Form
+    form: Form | None = None
     outputs: tuple[str, ...] = ("numbers",)
     inner: str | None = None
     suits: Callable[[Any], bool] = lambda _: True
+    apart: bool = False
+    composed: Composition | None = None
 
 
 PASSED_THROUGH = {
@@ -53,6 +63,12 @@ _AFFINE = (
     *("FactorAnalysis", "FastICA", "PLSSVD", "SparsePCA", "MiniBatchSparsePCA", "FeatureAgglomeration"),
     *("NeighborhoodComponentsAnalysis", "SparseRandomProjection"),
 )
+
+
+def _one_output(model: Any) -> bool:
+    return not model.outputs_2d_
+
+
 _OWN: dict[str, Own] = {
     **{name: Own(forms.by_affine("transform")) for name in _AFFINE},
     "CCA": Own(forms.by_affine("predict")),
@@ -67,7 +83,6 @@ _OWN: dict[str, Own] = {
     "LabelPropagation": Own(forms.label_propagation, _CLASSIFIER),
     "LabelSpreading": Own(forms.label_propagation, _CLASSIFIER),
     "LinearDiscriminantAnalysis": Own(forms.linear_discriminant, _CLASSIFIER),
-    "SGDClassifier": Own(forms.sgd_log_loss, _CLASSIFIER, suits=lambda model: model.loss == "log_loss"),
     "NearestCentroid": Own(forms.nearest_centroid, _CLASSIFIER),
     "DummyClassifier": Own(forms.dummy_classifier, _CLASSIFIER),
     "DummyRegressor": Own(forms.dummy_regressor),
@@ -81,6 +96,43 @@ _OWN: dict[str, Own] = {
     "SequentialFeatureSelector": Own(forms.selection),
     "RFE": Own(forms.selection),
     "RFECV": Own(forms.selection),
+    **{
+        name: Own(linear.linear_classifier, _CLASSIFIER, suits=linear.is_linear_classifier)
+        for name in linear.CLASSIFIERS
+    },
+    **{name: Own(linear.linear_regressor) for name in linear.REGRESSORS},
+    "StandardScaler": Own(scalers.standard_scaler),
+    "RobustScaler": Own(scalers.robust_scaler),
+    "MaxAbsScaler": Own(scalers.max_abs_scaler),
+    "MinMaxScaler": Own(scalers.min_max_scaler),
+    "KBinsDiscretizer": Own(scalers.bins),
+    "Binarizer": Own(scalers.binarizer),
+    "KNeighborsClassifier": Own(neighbours.kneighbors_classifier, _CLASSIFIER, suits=_one_output),
+    "KNeighborsRegressor": Own(neighbours.kneighbors_regressor),
+    "RadiusNeighborsClassifier": Own(neighbours.radius_classifier, _CLASSIFIER, suits=_one_output),
+    "RadiusNeighborsRegressor": Own(neighbours.radius_regressor),
+    "KNeighborsTransformer": Own(neighbours.kneighbors_transformer),
+    "RadiusNeighborsTransformer": Own(neighbours.radius_transformer),
+    "LocalOutlierFactor": Own(neighbours.local_outlier_factor, ("cluster", "numbers")),
+    "Isomap": Own(neighbours.isomap),
+    "LocallyLinearEmbedding": Own(neighbours.locally_linear_embedding),
+    "KNNImputer": Own(knn_imputer),
+    "GaussianProcessRegressor": Own(gaussian_processes.gaussian_process_regressor),
+    "GaussianProcessClassifier": Own(gaussian_processes.gaussian_process_classifier, _CLASSIFIER),
+    **{name: Own(sparse_code) for name in ("SparseCoder", "DictionaryLearning", "MiniBatchDictionaryLearning")},
+    "RandomForestClassifier": Own(forest_classifier, _CLASSIFIER, suits=lambda model: model.n_outputs_ == 1),
+    "ExtraTreesClassifier": Own(forest_classifier, _CLASSIFIER, suits=lambda model: model.n_outputs_ == 1),
+    "RandomTreesEmbedding": Own(random_trees_embedding),
+    "PolynomialCountSketch": Own(sketches.polynomial_count_sketch),
+    "KernelDensity": Own(sketches.kernel_density),
+    "TargetEncoder": Own(sketches.target_encoder, apart=True),
+    "RegressorChain": Own(composed=compositions.regressor_chain),
+    "ClassifierChain": Own(composed=compositions.classifier_chain, outputs=("labels", "numbers")),
+    "OutputCodeClassifier": Own(composed=compositions.output_code, outputs=("label",)),
+    "OneVsRestClassifier": Own(
+        composed=compositions.one_vs_rest, outputs=_CLASSIFIER, suits=lambda model: not model.multilabel_
+    ),
+    "IterativeImputer": Own(composed=compositions.iterative_imputer),
     "SplineTransformer": Own(spline_transformer),
     "FunctionTransformer": Own(lambda f, model: (apply(f, model.func, f.x),)),
     "TransformedTargetRegressor": Own(lambda f, model: (inverse(f, model.transformer_, f.x),), inner="regressor_"),
@@ -117,9 +169,18 @@ def own_parsers(models: list[Any]) -> dict[type, Callable[..., Any]]:
     return found
 
 
-def own_converters(models: list[Any]) -> dict[type, Callable[..., None]]:
-    """Return converters for those of some estimators that are converted here."""
-    return {type(model): _convert for model in models if own_form(model) is not None}
+def own_converters(models: list[Any], export: Export) -> dict[type, Callable[..., None]]:
+    """Return converters for those of some estimators that are converted here.
+
+    Args:
+        models: Every estimator of one conversion.
+        export: Converts an estimator inside a formula.
+    """
+
+    def convert(scope: Any, operator: Any, container: Any) -> None:
+        _convert(scope, operator, container, export)
+
+    return {type(model): convert for model in models if own_form(model) is not None}
 
 
 def own_shapes(models: list[Any]) -> dict[type, Callable[[Any], None]]:
@@ -141,10 +202,11 @@ def _shaped(operator: Any) -> None:
             variable.type.shape = [rows, *shape[1:]]
 
 
-def _convert(scope: Any, operator: Any, container: Any) -> None:
+def _convert(scope: Any, operator: Any, container: Any, export: Export) -> None:
     model = operator.raw_operator
     own = own_form(model)
-    if own is None or _asks_raw_scores(container, model):
+    inside = not operator.type.startswith(_PREFIX)  # of an estimator that skl2onnx converts, in its own way
+    if own is None or (_asks_raw_scores(container, model) and (inside or hasattr(model, "predict_proba"))):
         from skl2onnx import get_model_alias  # noqa: PLC0415 - heavy
         from skl2onnx.common._registration import get_converter  # noqa: PLC0415 - heavy
 
@@ -152,7 +214,10 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
         return
     formula = Formula(scope, operator, container)
     try:
-        results = own.form(formula, model)
+        if own.composed is not None:
+            results = own.composed(formula, Inner(formula, export), model)
+        else:
+            results = own.form(formula, model) if own.form is not None else ()
     except RuntimeError as error:
         raise RuntimeError(f"{type(model).__name__}: {error}") from error
     formula.give(*results)
@@ -181,7 +246,7 @@ def _parsed(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> 
     if own.inner is not None:
         inputs = _parse_sklearn(scope, getattr(model, own.inner), inputs, custom_parsers=custom_parsers)
     operator = scope.declare_local_operator(_PREFIX + type(model).__name__, model)
-    operator.inputs = _single(scope, inputs) if own.inner is None else inputs
+    operator.inputs = inputs if own.inner is not None or own.apart else _single(scope, inputs)
     for name in own.outputs:
         operator.outputs.append(scope.declare_local_variable(name, _type(model, name, inputs)))
     return operator.outputs
@@ -209,6 +274,8 @@ def _type(model: Any, output: str, inputs: Any) -> Any:
 
     if output == "cluster":
         return data_types.Int64TensorType([None])
+    if output == "labels":
+        return data_types.Int64TensorType([None, len(model.estimators_)])
     if output == "label":
         text = np.asarray(model.classes_).dtype.kind in "OUS"
         return data_types.StringTensorType([None]) if text else data_types.Int64TensorType([None])

@@ -30,7 +30,7 @@ def cured_converters() -> dict[type, Converter]:
     from sklearn.ensemble import VotingClassifier  # noqa: PLC0415 - heavy
     from sklearn.impute import SimpleImputer  # noqa: PLC0415 - heavy
     from sklearn.multiclass import OneVsOneClassifier  # noqa: PLC0415 - heavy
-    from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder  # noqa: PLC0415 - heavy
+    from sklearn.preprocessing import OneHotEncoder  # noqa: PLC0415 - heavy
 
     def original(kind: type) -> Converter:
         found: Converter = get_converter(get_model_alias(kind))
@@ -41,9 +41,10 @@ def cured_converters() -> dict[type, Converter]:
         classifier: _histogram(original(classifier), "TreeEnsembleClassifier"),
         regressor: _histogram(original(regressor), "TreeEnsembleRegressor"),
     }
+    for kind in _tree_types():
+        cures[kind] = _rounded_once(original(kind))
     cures[VotingClassifier] = _without_flattening(original(VotingClassifier))
     cures[OneVsOneClassifier] = _with_texts(original(OneVsOneClassifier))
-    cures[KBinsDiscretizer] = _unsparse(original(KBinsDiscretizer))
     cures[OneHotEncoder] = _with_missing_texts(original(OneHotEncoder))
     cures[SimpleImputer] = _imputing_any_float(original(SimpleImputer))
     return cures
@@ -70,6 +71,42 @@ def _histogram_types() -> tuple[type, type]:
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor  # noqa: PLC0415 - heavy
 
     return (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
+
+
+def _tree_types() -> tuple[type, ...]:
+    from sklearn import ensemble, tree  # noqa: PLC0415 - heavy
+
+    return (
+        *(tree.DecisionTreeClassifier, tree.DecisionTreeRegressor, tree.ExtraTreeClassifier, tree.ExtraTreeRegressor),
+        *(ensemble.RandomForestClassifier, ensemble.RandomForestRegressor),
+        *(ensemble.ExtraTreesClassifier, ensemble.ExtraTreesRegressor),
+        *(ensemble.GradientBoostingClassifier, ensemble.GradientBoostingRegressor, ensemble.IsolationForest),
+    )
+
+
+def _rounded_once(original: Converter) -> Converter:
+    """scikit-learn's trees round double rows to float32 before they compare: so do ours, whatever comes before."""
+
+    def convert(scope: Any, operator: Any, container: Any) -> None:
+        from skl2onnx.common import data_types  # noqa: PLC0415 - heavy
+        from skl2onnx.common._apply_operation import apply_cast  # noqa: PLC0415 - heavy
+
+        (given,) = operator.inputs
+        if not isinstance(given.type, data_types.DoubleTensorType):
+            original(scope, operator, container)
+            return
+        single = data_types.FloatTensorType
+        rounded = scope.declare_local_variable("rounded", single(list(given.type.shape)))
+        apply_cast(scope, given.onnx_name, rounded.onnx_name, container, to=onnx.TensorProto.FLOAT)
+        inner = scope.declare_local_operator(operator.type, operator.raw_operator)
+        inner.inputs.append(rounded)
+        for output in operator.outputs:
+            number = isinstance(output.type, (data_types.DoubleTensorType, single))
+            inner.outputs.append(scope.declare_local_variable("tree", single() if number else output.type.__class__()))
+        formula = Formula(scope, operator, container, read_inputs=False)
+        formula.give(*(output.onnx_name for output in inner.outputs))
+
+    return convert
 
 
 def _histogram(original: Callable[..., None], operation: str) -> Converter:
@@ -143,24 +180,6 @@ def _with_texts(original: Converter) -> Converter:
         inner.outputs.append(scores)
         formula = Formula(scope, operator, container, read_inputs=False)
         formula.give(formula.labels(classes, label.onnx_name), scores.onnx_name)
-
-    return convert
-
-
-def _unsparse(original: Converter) -> Converter:
-    """ONNX has no sparse result: one-hot columns of bins become dense ones, which are the same numbers."""
-
-    def convert(scope: Any, operator: Any, container: Any) -> None:
-        model = operator.raw_operator
-        if model.encode != "onehot":
-            original(scope, operator, container)
-            return
-        operator.raw_operator = copy.copy(model)
-        operator.raw_operator.encode = "onehot-dense"
-        try:
-            original(scope, operator, container)
-        finally:
-            operator.raw_operator = model
 
     return convert
 

@@ -28,7 +28,18 @@ _UNICODE_WORDS = r"[\p{L}\p{N}_]{2,}"
 
 _COMPOSITES = ("Pipeline", "ColumnTransformer", "FeatureUnion")
 
+_ITERATED = {
+    "NMF": "transform() iterates over all rows together until they converge: a row's answer depends on the others",
+    "MiniBatchNMF": "transform() iterates over all rows together: a row's answer depends on the others",
+    "LatentDirichletAllocation": "transform() iterates until each row converges, which has no closed form",
+    "HashingVectorizer": "hashing of words in any language has no operator in ONNX",
+}
+"""Why some estimators will not have a form."""
+
 _WAYS_ROUND = {
+    "NMF": "use TruncatedSVD or PCA in its place, whose transform() is a product of matrices",
+    "MiniBatchNMF": "use TruncatedSVD or PCA in its place, whose transform() is a product of matrices",
+    "LatentDirichletAllocation": "use TruncatedSVD in its place, or compute the topics before the model",
     "FunctionTransformer": "use a function of numpy itself (np.log1p, np.sqrt, …), or compute it before the model",
     "HashingVectorizer": "use CountVectorizer or TfidfVectorizer with max_features",
     "TransformedTargetRegressor": "train on the transformed target and apply the inverse where the value is used",
@@ -55,6 +66,7 @@ def export(
     """
     from skl2onnx import convert_sklearn  # noqa: PLC0415 - heavy
 
+    model = _unfolded(model)
     refuse_unsupported(model)
     asked = _options(model, options or {})
     models = [step for _, step in steps(model)]
@@ -66,13 +78,29 @@ def export(
                 initial_types=typed,
                 target_opset=dict(TARGET_OPSETS),
                 options=asked,
-                custom_conversion_functions={**cured_converters(), **own_converters(models)},
+                custom_conversion_functions={**cured_converters(), **own_converters(models, export)},
                 custom_shape_calculators={**cured_shapes(), **own_shapes(models)},
                 custom_parsers=own_parsers(models),
             )
             return exported  # noqa: TRY300 - the type is stated once, where it comes from
         except Exception as error:
             raise _unsupported(model, error) from error
+
+
+def _unfolded(model: Any) -> Any:
+    """Return the model with a recursive elimination at its end as two steps: the selection, and what predicts on it."""
+    from sklearn.pipeline import Pipeline  # noqa: PLC0415 - heavy
+
+    if hasattr(model, "best_estimator_"):
+        inner = _unfolded(model.best_estimator_)
+        return model if inner is model.best_estimator_ else inner
+    if hasattr(model, "steps"):
+        name, last = model.steps[-1]
+        inner = _unfolded(last)
+        return model if inner is last else Pipeline([*model.steps[:-1], (name, inner)])
+    if type(model).__name__ in {"RFE", "RFECV"} and hasattr(model, "predict"):
+        return Pipeline([("support", model), ("estimator", model.estimator_)])
+    return model
 
 
 def refuse_unsupported(model: Any) -> None:
@@ -91,7 +119,7 @@ def refuse_unsupported(model: Any) -> None:
             get_model_alias(type(step))
         except RuntimeError:
             raise UnsupportedModelError(
-                path, f"{name} has no exact form in ONNX yet", _WAYS_ROUND.get(name, _WAY_ROUND)
+                path, _ITERATED.get(name, f"{name} has no exact form in ONNX yet"), _WAYS_ROUND.get(name, _WAY_ROUND)
             ) from None
 
 
@@ -136,6 +164,8 @@ def _options(model: Any, given: Mapping[int, Mapping[str, Any]]) -> dict[int, di
     if "raw_scores" in allowed and not hasattr(last, "predict_proba"):
         options.setdefault(id(last), {})["raw_scores"] = True
     for _, step in steps(model):
+        if has_own(step):
+            options.setdefault(id(step), {})  # else skl2onnx hands it options of classifiers, which it may not have
         if "locale" in _allowed(step):
             options.setdefault(id(step), {})["locale"] = "C"
             if getattr(step, "token_pattern", None) == _DEFAULT_TOKENS and step.analyzer == "word":

@@ -1,0 +1,72 @@
+"""Scalers and bins, as formulas in the very order in which scikit-learn computes them.
+
+What follows may compare the result with a threshold that lies exactly on a training row, so the last bit counts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto
+
+from shoal_converter.sources.formula import Formula
+
+
+def standard_scaler(f: Formula, model: Any) -> tuple[str, ...]:
+    """``(x - mean) / scale``."""
+    return (_centred_and_divided(f, model.mean_ if model.with_mean else None, model.scale_),)
+
+
+def robust_scaler(f: Formula, model: Any) -> tuple[str, ...]:
+    """``(x - median) / range``."""
+    centre = model.center_ if model.with_centering else None
+    return (_centred_and_divided(f, centre, model.scale_ if model.with_scaling else None),)
+
+
+def max_abs_scaler(f: Formula, model: Any) -> tuple[str, ...]:
+    """``x / largest``, cut to -1 and 1 if asked."""
+    x = _centred_and_divided(f, None, model.scale_)
+    return (_clipped(f, x, -1.0, 1.0) if getattr(model, "clip", False) else x,)
+
+
+def min_max_scaler(f: Formula, model: Any) -> tuple[str, ...]:
+    """``x scale + min``, cut to the range if asked."""
+    x = f.node("Add", f.node("Mul", f.x, _row(model.scale_)), _row(model.min_))
+    return (_clipped(f, x, *model.feature_range) if model.clip else x,)
+
+
+def bins(f: Formula, model: Any) -> tuple[str, ...]:
+    """The number of the bin, or one column a bin: how many inner edges a value reaches."""
+    parts = []
+    for at, edges in enumerate(model.bin_edges_):
+        column = f.columns(f.x, [at])
+        inner = np.asarray(edges, dtype=np.float64)[1:-1]
+        if len(inner):
+            place = f.total(f.number(f.node("GreaterOrEqual", column, inner[np.newaxis])))
+        else:
+            place = f.affine(column, np.zeros((1, 1)), 0.0)
+        if model.encode != "ordinal":
+            place = f.number(f.node("Equal", place, np.arange(len(edges) - 1, dtype=np.float64)[np.newaxis]))
+        parts.append(place)
+    return (f.node("Concat", *parts, axis=1),)
+
+
+def binarizer(f: Formula, model: Any) -> tuple[str, ...]:
+    """1 above the threshold, else 0."""
+    return (f.node("Cast", f.node("Greater", f.x, float(model.threshold)), to=TensorProto.DOUBLE),)
+
+
+def _centred_and_divided(f: Formula, centre: Any, scale: Any) -> str:
+    x = f.x if centre is None else f.node("Sub", f.x, _row(centre))
+    return x if scale is None else f.node("Div", x, _row(scale))
+
+
+def _row(values: Any) -> Any:
+    return np.asarray(values, dtype=np.float64).reshape(1, -1)
+
+
+def _clipped(f: Formula, x: str, low: float, high: float) -> str:
+    """Return x cut to a range; what is missing stays so."""
+    cut = f.node("Min", f.node("Max", x, np.float64(low)), np.float64(high))
+    return f.node("Where", f.node("IsNaN", x), x, cut)
