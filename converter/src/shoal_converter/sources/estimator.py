@@ -109,11 +109,9 @@ def refuse_input(model: Any) -> None:
 
 def children(model: Any) -> list[tuple[str, Any]]:
     """Return the named estimators directly inside one, in the order in which they work; empty for a leaf."""
-    if hasattr(model, "best_estimator_"):
-        return [("best_estimator_", model.best_estimator_)]
-    if type(model).__name__ in _INSIDE:
-        name = _INSIDE[type(model).__name__]
-        return [(name, getattr(model, name))]
+    inside = "best_estimator_" if hasattr(model, "best_estimator_") else _INSIDE.get(type(model).__name__)
+    if inside is not None:
+        return [(inside, getattr(model, inside))]
     if hasattr(model, "steps"):
         return list(model.steps)
     if hasattr(model, "transformers_"):
@@ -217,10 +215,10 @@ def answers(model: Any, rows: Any) -> tuple[Answer, ...]:
         "anomaly": [("label", "label", ("predict",)), ("", "other", ("decision_function",))],
         "clustering": [("label", "label", ("predict",)), ("", "other", ("predict_proba", "transform"))],
         "transform": [("transformed", "other", ("transform",))],
-        "other": [("scores", "scores", ("score_samples",))]
-        if _is_density(model)
-        else [("value", "value", ("predict",))],
+        "other": [("value", "value", ("predict",))],
     }
+    if _is_density(model):
+        plan["other"] = [("scores", "scores", ("score_samples",))]
     found: list[Answer] = []
     for name, role, methods in plan[task]:
         method = next((m for m in methods if hasattr(model, m)), None)

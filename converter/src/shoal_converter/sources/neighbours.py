@@ -103,9 +103,7 @@ def weights(f: Formula, kind: Any, distances: str) -> str:
     if kind in {"uniform", None}:
         return f.node("Add", f.node("Mul", f.number(f.node("Equal", distances, -1.0)), 0.0), 1.0)
     if kind != "distance":
-        raise RuntimeError(
-            "weights by a function are a program, which ONNX can't hold; 'uniform' and 'distance' can be"
-        )
+        raise RuntimeError("weights by a function are a program, which ONNX can't hold; 'uniform' and 'distance' work")
     same = f.node("Equal", distances, 0.0)
     any_same = f.node("Greater", f.total(f.number(same)), 0.0)
     inverse = f.node("Div", 1.0, f.node("Where", same, 1.0, distances))

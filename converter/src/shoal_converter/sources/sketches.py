@@ -1,4 +1,4 @@
-"""Transformers and densities of closed form over numbers: tensor sketches, kernel densities, target means by category."""
+"""Estimators of closed form that stand alone: tensor sketches, kernel densities, target means by category."""
 
 from __future__ import annotations
 
