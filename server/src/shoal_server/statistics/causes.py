@@ -47,6 +47,8 @@ UNITS: tuple[tuple[str, float, float], ...] = (
 
 _QUANTILES = np.arange(0.1, 0.91, 0.1)
 _LEAST_STUCK = 0.02
+_LEAST_OFFSET = 0.75
+"""A change of unit with an offset moves values by more than so many times the distance of the outer deciles."""
 
 
 def suspected_cause(view: View, reference: npt.NDArray[Any], current: npt.NDArray[Any]) -> str:
@@ -92,6 +94,8 @@ def unit_change(a: _Numbers, b: _Numbers) -> str:
     shifted = distance(1.0, float(now.mean() - before.mean()))
     if factor < 0 and shifted < max(3 * fit, noise):
         return ""  # values that lie evenly about their mean look alike shifted and with the sign turned round
+    if offset and abs(float(now.mean() - before.mean())) < _LEAST_OFFSET * spread:
+        return ""  # a sensor that ages moves so far too
     if fit < noise and distance(1.0, 0.0) > 5 * max(fit, noise / 2):
         return f"unit change: {name}"
     return ""

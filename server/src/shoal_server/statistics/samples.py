@@ -9,7 +9,8 @@ at a nominal 5 % in more than half of all cases, 250 rows against 4,000. For the
 from both samples: rare ones that the reference happens not to hold would all count as "other".
 A category that the reference lacks is judged by itself: all its k rows lie in the current sample with probability
 (m / (n + m)) ** k, times the number of categories (a union bound). Overall the level is alpha: Bonferroni over the
-features, whose p-values hold Bonferroni over their views.
+features, whose p-values hold Bonferroni over their views. Under 200 effective rows only what is plain at any number of
+rows is called drift, see `few_rows`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from shoal_protocol.profile.grid import Grid, coarse_cells, fit_categorical, fit
 from shoal_protocol.profile.profile import ProfileSpec, Stream, summarise
 from shoal_server.statistics.causes import suspected_cause
 from shoal_server.statistics.divergence import by_chance, jensen_shannon, psi
+from shoal_server.statistics.few_rows import LEAST_ROWS, plain_p
 from shoal_server.statistics.layout import Floats, Layout
 from shoal_server.statistics.views import MIN_EFFECTIVE_ROWS, VIEWS, View, Views, five_views
 
@@ -58,7 +60,7 @@ class FeatureResult:
         kind: ``numeric`` or ``categorical``.
         verdict: One of the three answers.
         view: Which of the five says it most plainly.
-        p: Bonferroni over views and features: drift exactly when it is below alpha.
+        p: Bonferroni over views and features; with 150 rows or more, drift exactly when it is below alpha.
         effect: Size of the change: see `effect_unit`.
         effect_unit: ``sd`` of the reference, signed (location); ``contrast``, root of the summed squares of four
             orthonormal contrasts (shape); ``share`` of rows, signed for missing and range (others: total variation).
@@ -225,7 +227,8 @@ class _Evidence:
     def p(self, at: int, before: Column, now: Column) -> Floats:
         """Return the p-value of each view of a feature, shape (5,)."""
         p: Floats = np.array(self.views.p[at])
-        if min(side[at] for side in self.present) < MIN_EFFECTIVE_ROWS:
+        values = min(side[at] for side in self.present)
+        if values < LEAST_ROWS or values < MIN_EFFECTIVE_ROWS <= min(side[at] for side in self.rows):
             p[np.array(VIEWS) != View.MISSING] = 1.0  # the others look at too few values
         elif self.layout.categorical[at]:
             fresh = new_category_p(before, now, effect=float(self.effects[1][at]))
@@ -243,8 +246,11 @@ class _Evidence:
 
 def _judge(evidence: _Evidence, at: int, before: Column, now: Column, alpha: float) -> FeatureResult:
     p = evidence.p(at, before, now)
-    corrected = min(1.0, float(p.min()) * int(evidence.views.applies[at]) * evidence.layout.streams)
     rows, present = ([float(side[at]) for side in sides] for sides in (evidence.rows, evidence.present))
+    corrected = min(1.0, float(p.min()) * int(evidence.views.applies[at]) * evidence.layout.streams)
+    if LEAST_ROWS <= min(rows) < MIN_EFFECTIVE_ROWS:
+        effects = (float(evidence.effects[0][at]), float(evidence.effects[1][at]))
+        corrected = min(1.0, plain_p(before, now, effects=effects) * evidence.layout.streams)
     verdict = _verdict(drifts=corrected < alpha, rows=min(rows), present=min(present))
     view = _plainest(p, categorical=is_categorical(now))
     effect, unit = _effect(view, before, now, evidence, at)
@@ -276,10 +282,10 @@ def _psi_by_chance(evidence: _Evidence, at: int, alpha: float) -> float:
 
 
 def _verdict(*, drifts: bool, rows: float, present: float) -> Verdict:
+    if drifts and rows >= LEAST_ROWS:
+        return Verdict.DRIFT
     if rows < MIN_EFFECTIVE_ROWS:
         return Verdict.TOO_FEW
-    if drifts:
-        return Verdict.DRIFT
     return Verdict.NONE if present >= MIN_EFFECTIVE_ROWS else Verdict.TOO_FEW
 
 

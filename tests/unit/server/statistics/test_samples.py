@@ -145,3 +145,24 @@ def test_what_looks_like_another_cause_is_not_taken_for_it() -> None:
     }
     told = {cause: found.features[0].cause for cause, found in causes.items()}
     assert [cause for cause, text in told.items() if cause not in text] == [], told
+
+
+def test_what_is_plain_is_drift_in_few_rows_and_likeness_is_still_too_few() -> None:
+    random = np.random.default_rng(21)
+    reference = {"x": random.normal(size=445), "c": random.choice(["a", "b"], 445).astype(object)}
+    alike = {"x": random.normal(size=160), "c": random.choice(["a", "b"], 160).astype(object)}
+    assert compare(reference, alike).verdict is Verdict.TOO_FEW
+    moved = {**alike, "x": alike["x"] + 1.2}
+    found = compare(reference, moved)
+    assert found.verdict is Verdict.DRIFT
+    assert found.features[0].name == "x"
+    other = compare(reference, {**alike, "c": np.full(160, "b", dtype=object)})
+    assert other.features[0].name == "c"
+    assert other.verdict is Verdict.DRIFT
+    assert compare(reference, {name: column[:140] for name, column in moved.items()}).verdict is Verdict.TOO_FEW
+
+
+def test_a_gain_of_an_ageing_sensor_is_no_change_of_unit() -> None:
+    random = np.random.default_rng(22)
+    reference = {"x": random.normal(330, 330, 445)}
+    assert "unit" not in compare(reference, {"x": random.normal(40, 320, 470)}).features[0].cause

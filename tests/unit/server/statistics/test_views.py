@@ -9,6 +9,7 @@ from scipy import stats
 
 from shoal_protocol.profile.grid import CategoricalGrid, fit_numeric
 from shoal_protocol.profile.profile import ProfileSpec, Stream
+from shoal_server.statistics import samples
 from shoal_server.statistics.layout import Layout
 from shoal_server.statistics.views import VIEWS, View, Views, dispersion, five_views, rate_p, rate_z
 
@@ -159,3 +160,25 @@ def test_devices_that_differ_are_seen_in_the_dispersion_and_not_in_the_mean() ->
     z[:3] += 6
     z[3:6] -= 6
     assert dispersion(z)[0] < 1e-6
+
+
+def test_skewed_contrasts_keep_their_level_deep_in_the_tail() -> None:
+    """Among many features the smallest p-value decides; few rows of a rare value have a long tail."""
+    random = np.random.default_rng(11)
+    features, alpha = 64, 0.05
+
+    def column(rows: int) -> npt.NDArray[np.float64]:
+        return np.where(random.random(rows) < 0.97, 0.0, np.exp(random.normal(size=rows)))
+
+    alarmed = 0
+    for _ in range(12):
+        reference, current = ({str(at): column(rows) for at in range(features)} for rows in (4000, 250))
+        alarmed += samples.compare(reference, current, alpha=alpha).verdict is samples.Verdict.DRIFT
+    assert alarmed <= 3
+
+
+def test_a_rare_value_that_gets_common_is_still_seen() -> None:
+    random = np.random.default_rng(12)
+    reference = {"x": (random.random(4000) < 0.01).astype(np.float64)}
+    current = {"x": (random.random(250) < 0.1).astype(np.float64)}
+    assert samples.compare(reference, current).verdict is samples.Verdict.DRIFT
