@@ -27,10 +27,13 @@ from shoal_server.alerts import routes as alert_routes
 from shoal_server.device_notices import on_clone, on_event
 from shoal_server.drift import routes as drift_routes
 from shoal_server.drift.scan import DriftScan
+from shoal_server.drift.season import parse_season
+from shoal_server.drift.sensitivity import parse_false_alarms
 from shoal_server.errors import StartError
 from shoal_server.fleet import device_routes, intake
 from shoal_server.fleet import routes as fleet_routes
 from shoal_server.fleet import store as fleet_store
+from shoal_server.fleet.assignments import assigned_slots
 from shoal_server.fleet.publisher import Publisher
 from shoal_server.link.broker import BrokerLink
 from shoal_server.link.endpoint import EmbeddedLink
@@ -251,7 +254,7 @@ def build_link(settings: Settings, clock: Clock) -> DeviceLink:
 
 def build_loops(program: Services) -> list[Loop]:
     """Make the workers; each could as well run in a process of its own, on the same database and link."""
-    pace = program.settings.pace
+    settings, pace = program.settings, program.settings.pace
     publisher = Publisher(
         database=program.database,
         link=program.link,
@@ -265,7 +268,15 @@ def build_loops(program: Services) -> list[Loop]:
         signals=program.signals,
         clock=program.clock,
     )
-    scan = DriftScan(program.database, program.reference, program.clock, signals=program.signals)
+    scan = DriftScan(
+        program.database,
+        program.reference,
+        program.clock,
+        false_alarms=parse_false_alarms(settings.false_alarms) if settings.false_alarms else None,
+        season=None if settings.season == "auto" else parse_season(settings.season),
+        slots=assigned_slots,
+        signals=program.signals,
+    )
     loop = partial(Loop, clock=program.clock, signals=program.signals)
     return [
         loop("publisher", publisher.tick, every_s=pace.publisher_s, topics=("desired",)),

@@ -82,6 +82,12 @@ def main() -> None:
 )
 @click.option("--database", metavar="URL", help="postgresql://… or sqlite:///PATH.  [SQLite in --data]")
 @click.option("--public-url", metavar="URL", help="How devices reach this server when a proxy stands in front of it.")
+@click.option("--false-alarms", metavar="TEXT", help="Drift alarms of a quiet fleet at most, such as '1 a year'.")
+@click.option(
+    "--season",
+    type=click.Choice(["auto", "none", "day", "week"]),
+    help="After what time the fleet's data repeat themselves.  [auto: a day, with windows of a minute or longer]",
+)
 @click.option("--insecure", is_flag=True, default=None, help="Allow plain HTTP and MQTT beyond this machine.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print where the server is as one line of JSON, when it is ready."

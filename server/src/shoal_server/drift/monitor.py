@@ -11,7 +11,9 @@ Each device is first compared with its own baseline, so devices may differ for g
     residual of a cohort = weighted mean of the changes over the bulk of its devices - the fleet's change
 
 Learning and judging use the very same means, or else skewed scores would look changed. While a device's baseline is in
-the making its running mean stands in for it, from `WARM_UP` windows on; that is when the levels above begin to learn.
+the making its running mean stands in for it, from `Rules.warm_up` windows on; that is when the levels above begin to
+learn. With a season a device's mean is that of the hour, see `season`, and the warm-up a whole season: what the levels
+above and the residuals vary by is learnt in the season after that, on windows that no fit has seen.
 Shares of missing and outlying values are judged as rates (exact conditional binomial on effective rows), each scope
 with its own baseline; `localise` tells whose change it is.
 """
@@ -19,7 +21,7 @@ with its own baseline; `localise` tells whose change it is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +29,7 @@ import numpy.typing as npt
 from shoal_server.drift.monitor_state import FLEET_NAME, Field, MonitorState, Scope, Streams
 from shoal_server.drift.pooling import bulk, capped, residual_widening, weighted_mean
 from shoal_server.drift.scores import COMPONENTS, CONTRASTS, Basis
+from shoal_server.drift.season import Season, period_windows, regressors
 from shoal_server.drift.sequential import (
     BASELINE_WINDOWS,
     COHORT,
@@ -69,6 +72,8 @@ class Rules:
         growth: A cohort or fleet of so many times the devices of its baseline learns anew.
         tolerance: The user's own, in standard deviations of a window's score, on top of each level's.
         confirm: Buckets that an alarm waits for alarms elsewhere, so that its cause is told right.
+        warm_up: Windows of a device before its running mean is good enough to stand in for its baseline.
+        season: What the windows' hour does to the scores.
     """
 
     baseline_windows: int = BASELINE_WINDOWS
@@ -79,6 +84,19 @@ class Rules:
     growth: float = 1.5
     tolerance: float = 0.0
     confirm: int = 2
+    warm_up: int = WARM_UP
+    season: Season = Season.NONE
+
+    def in_season(self, season: Season, *, bucket_ms: int) -> Rules:
+        """Return these rules for a fleet with a season: its baseline covers two of them.
+
+        In the first the devices learn what the hour does to their scores, in the second what the rest varies by.
+        """
+        whole = period_windows(season, bucket_ms)
+        if not whole:
+            return self
+        warm_up = max(self.warm_up, whole)
+        return replace(self, season=season, warm_up=warm_up, baseline_windows=max(self.baseline_windows, 2 * warm_up))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,6 +110,7 @@ class Bucket:
         rows: Rows of each device, int64 of length D.
         cohorts: Names of devices by cohort, such as ``site=bern``.
         excluded: Which devices are known to differ by an open alarm, and are no part of the bulk; shape (D, F).
+        at_ms: Its middle, milliseconds since the epoch; only a season asks for it.
     """
 
     index: int
@@ -100,6 +119,7 @@ class Bucket:
     rows: npt.NDArray[np.int64]
     cohorts: Mapping[str, frozenset[str]]
     excluded: Flags
+    at_ms: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +136,7 @@ class _Scored:
         own: Standardised change, no matter what the fleet does.
         excluded: Devices known to differ, shape (D, F, 6).
         windows: Of the baseline of each so far.
+        expected: Mean of the own baseline, at this hour.
     """
 
     names: list[str]
@@ -127,6 +148,7 @@ class _Scored:
     own: Floats
     excluded: Flags
     windows: Floats
+    expected: Floats
 
 
 def observe(state: MonitorState, bucket: Bucket, *, basis: Basis, rules: Rules) -> MonitorState:
@@ -162,11 +184,12 @@ class _Step:
 
     def __init__(self, state: MonitorState, bucket: Bucket, judged: Flags, basis: Basis, rules: Rules) -> None:
         self.state, self.bucket, self.basis, self.rules = state, bucket, basis, rules
+        self.regressors = regressors(rules.season, bucket.at_ms)
         self.devices = self._score(judged)
 
     def run(self) -> None:
         devices, streams = self.devices, self.state.devices
-        known = np.flatnonzero(devices.windows >= WARM_UP)
+        known = np.flatnonzero(devices.windows >= self.rules.warm_up)
         ready = np.flatnonzero(devices.windows >= self.rules.baseline_windows)
         fleet = None
         if len(known) >= self.rules.min_devices:
@@ -180,7 +203,10 @@ class _Step:
             at, rows = devices.at[ready], devices.rows[ready]
             z = devices.own[ready]
             if fleet is not None:
-                z[..., _CONTRASTS] = self._contrasts(streams, at, residual[ready], rows, windows=self._residuals(at))
+                m2 = streams.values[at, Field.RESIDUAL_M2]
+                z[..., _CONTRASTS] = self._contrasts(
+                    streams, at, residual[ready], rows, windows=self._residuals(at), m2=m2
+                )
             self._update(Scope.DEVICE, at, z, devices.change[ready])
         self._learn_devices(residual)
 
@@ -190,17 +216,26 @@ class _Step:
         at = streams.positions(names)
         x = self.basis.scores(self.bucket.cells[judged])
         rows = self.bucket.rows[judged].astype(np.float64)
-        change = x - streams.values[at, Field.MEAN]
+        known = streams.windows[at] >= self.rules.warm_up
+        expected, m2 = streams.values[at, Field.MEAN], streams.values[at, Field.M2]
+        if known.any():
+            addition, explained = streams.harmonics.fit(at[known], streams.windows[at[known]], self.regressors)
+            expected[known] += addition
+            m2[known] = np.maximum(m2[known] - explained, 0.0)
+        expected[..., _RATES] = np.clip(expected[..., _RATES], 0.0, 1.0)
+        change = x - expected
         own = np.zeros_like(change)
-        known = streams.windows[at] >= WARM_UP
         if known.any():
             place, windows = at[known], streams.windows[at[known]]
-            own[known, :, _RATES] = self._rates(streams, place, x[known][..., _RATES], rows[known])
+            share = expected[known][..., _RATES]
+            own[known, :, _RATES] = self._rates(
+                streams, place, x[known][..., _RATES], rows[known], share=share, m2=m2[known]
+            )
             own[known, :, _CONTRASTS] = self._contrasts(
-                streams, place, change[known], rows[known], m2=Field.M2, windows=windows
+                streams, place, change[known], rows[known], m2=m2[known], windows=windows
             )
         excluded = np.broadcast_to(self.bucket.excluded[judged][..., None], change.shape)
-        return _Scored(names, at, x, rows, capped(rows), change, own, excluded, streams.windows[at].copy())
+        return _Scored(names, at, x, rows, capped(rows), change, own, excluded, streams.windows[at].copy(), expected)
 
     def _cohorts(self, known: npt.NDArray[np.int64], bulk_of_fleet: Flags, fleet: Floats) -> None:
         names, weights = self.devices.names, self.devices.weights
@@ -252,12 +287,15 @@ class _Step:
             _absorb(streams, at, Field.MEAN, x[None], streams.windows[at])
             _absorb(streams, at, Field.RESIDUAL_MEAN, residual, streams.windows[at])
         elif len(members) >= usual / 2:
-            means = self.state.devices.values[devices.at[members], Field.MEAN]
-            before = weighted_mean(means[..., _RATES], weights, inside[..., _RATES])
+            before = weighted_mean(devices.expected[members][..., _RATES], weights, inside[..., _RATES])
             z = np.empty_like(residual)
-            narrowed = residual / widened
-            z[..., _CONTRASTS] = self._contrasts(streams, at, narrowed, rows, windows=streams.windows[at])
-            z[..., _RATES] = self._rates(streams, at, x[None][..., _RATES], rows, before=before[None])
+            m2 = streams.values[at, Field.RESIDUAL_M2]
+            z[..., _CONTRASTS] = self._contrasts(
+                streams, at, residual / widened, rows, windows=streams.windows[at], m2=m2
+            )
+            z[..., _RATES] = self._rates(
+                streams, at, x[None][..., _RATES], rows, share=before[None], m2=streams.values[at, Field.M2]
+            )
             self._update(scope, at, z, change[None])
 
     def _learn_devices(self, residual: Floats) -> None:
@@ -270,12 +308,14 @@ class _Step:
         streams.members[at] += 1
         streams.latest[at] = self.bucket.index
         _absorb(streams, at, Field.MEAN, devices.x[learning], streams.windows[at])
-        known = learning & (devices.windows >= WARM_UP)
+        deviation = devices.x[learning] - streams.values[at, Field.MEAN]
+        streams.harmonics.absorb(at, streams.windows[at], self.regressors, deviation)
+        known = learning & (devices.windows >= self.rules.warm_up)
         _absorb(streams, devices.at[known], Field.RESIDUAL_MEAN, residual[known], self._residuals(devices.at[known]))
 
     def _residuals(self, at: npt.NDArray[np.int64]) -> Floats:
         """Number of windows in which the residuals of devices were learnt."""
-        return np.asarray(np.maximum(self.state.devices.windows[at] - WARM_UP, 1.0))
+        return np.asarray(np.maximum(self.state.devices.windows[at] - self.rules.warm_up, 1.0))
 
     def _contrasts(
         self,
@@ -285,13 +325,13 @@ class _Step:
         rows: Floats,
         *,
         windows: Floats,
-        m2: Field = Field.RESIDUAL_M2,
+        m2: Floats,
     ) -> Floats:
         """Normal scores of changes in the contrasts, shape (len(at), F, 4); few rows widen the expected spread."""
         windows, now = windows[:, None, None], rows[:, None, None]
         usual = (streams.rows[at] / streams.windows[at])[:, None, None]
         prior = self.basis.variance / usual
-        sd = moderated_sd(streams.values[at, m2][..., _CONTRASTS], windows, prior=prior)
+        sd = moderated_sd(m2[..., _CONTRASTS], windows, prior=prior)
         sd = bounded_sd(sd * np.sqrt(np.maximum(1.0, usual / now)), reach=self.basis.reach, rows=now)
         return normal_score(change[..., _CONTRASTS], sd, windows)
 
@@ -302,15 +342,24 @@ class _Step:
         now: Floats,
         rows: Floats,
         *,
-        before: Floats | None = None,
+        share: Floats,
+        m2: Floats,
     ) -> Floats:
-        """Normal scores of changed rates, shape (len(at), F, 2), on rows divided by the baseline's design effect."""
+        """Normal scores of changed rates, shape (len(at), F, 2), on rows divided by the baseline's design effect.
+
+        Args:
+            streams: Of the level.
+            at: Places of the scopes.
+            now: Rates of the window, shape (len(at), F, 2).
+            rows: Of the window.
+            share: Rates that the baselines let expect, same shape.
+            m2: Squared deviations of the scores over the baseline, shape (len(at), F, 6).
+        """
         windows, total = streams.windows[at][:, None, None], streams.rows[at][:, None, None]
-        share = streams.values[at, Field.MEAN][..., _RATES]
-        binomial = np.maximum(share * (1 - share), 1 / total) * windows / total
-        between = streams.values[at, Field.M2][..., _RATES] / np.maximum(windows - 1, 1)
+        usual = streams.values[at, Field.MEAN][..., _RATES]
+        binomial = np.maximum(usual * (1 - usual), 1 / total) * windows / total
+        between = m2[..., _RATES] / np.maximum(windows - 1, 1)
         effect = np.maximum(1.0, between / binomial)
-        share = share if before is None else before
         base, current = total / effect, rows[:, None, None] / effect
         return rate_z(share * base, base, now * current, current)
 
@@ -336,7 +385,7 @@ class _Step:
 
 def whole_baseline(scope: Scope, rules: Rules) -> int:
     """Windows of a whole baseline; the levels above the devices begin to learn when those have warmed up."""
-    return rules.baseline_windows if scope is Scope.DEVICE else max(rules.baseline_windows - WARM_UP, 2)
+    return rules.baseline_windows if scope is Scope.DEVICE else max(rules.baseline_windows - rules.warm_up, 2)
 
 
 def _absorb(streams: Streams, at: npt.NDArray[np.int64], mean: Field, score: Floats, windows: Numbers) -> None:

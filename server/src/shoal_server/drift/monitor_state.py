@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from shoal_protocol.errors import ContentError
 from shoal_server.drift.scores import COMPONENTS
+from shoal_server.drift.season import Harmonics
 from shoal_server.statistics.layout import Floats
 
 
@@ -56,6 +57,8 @@ class Streams:
         members: Devices in them summed over the windows, length S.
         latest: Bucket that was scored last, -1 before the first, length S.
         values: By `Field`, shape (S, 11, F, 6).
+        terms: Regressors of a season, P; 0 without one.
+        harmonics: What the season does to the scores.
     """
 
     features: int
@@ -65,10 +68,13 @@ class Streams:
     members: Floats = field(default_factory=lambda: np.zeros(0))
     latest: Floats = field(default_factory=lambda: np.zeros(0))
     values: Floats = field(default_factory=lambda: np.zeros((0, 0, 0, 0)))
+    terms: int = 0
+    harmonics: Harmonics = field(default_factory=lambda: Harmonics.empty(0, 0, (0, 0)))
 
     def __post_init__(self) -> None:
         if not self.names:
             self.values = np.zeros((0, len(Field), self.features, COMPONENTS))
+            self.harmonics = self._no_season(0)
         self._index = {name: at for at, name in enumerate(self.names)}
 
     def positions(self, names: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -84,6 +90,7 @@ class Streams:
             self.latest = np.concatenate([self.latest, empty - 1])
             blank = np.zeros((len(new), len(Field), self.features, COMPONENTS))
             self.values = np.concatenate([self.values, blank])
+            self.harmonics = self.harmonics.extended(self._no_season(len(new)))
         return np.array([self._index[name] for name in names], dtype=np.int64)
 
     def get(self, name: str) -> int | None:
@@ -94,6 +101,7 @@ class Streams:
         """Let a scope begin anew, as if it had never been seen."""
         self.windows[at] = self.rows[at] = self.members[at] = 0
         self.values[at] = 0
+        self.harmonics.forget(at)
 
     def copy(self) -> Streams:
         """Return a deep copy."""
@@ -105,31 +113,45 @@ class Streams:
             self.members.copy(),
             self.latest.copy(),
             self.values.copy(),
+            self.terms,
+            self.harmonics.copy(),
         )
 
     def dump(self, at: int) -> bytes:
         """Return one scope's memory as little-endian float64."""
         head = [self.windows[at], self.rows[at], self.members[at], self.latest[at]]
-        return np.concatenate([head, self.values[at].ravel()]).astype("<f8").tobytes()
+        season = [part[at].ravel() for part in (self.harmonics.mean, self.harmonics.gram, self.harmonics.cross)]
+        return np.concatenate([head, self.values[at].ravel(), *season]).astype("<f8").tobytes()
 
     @classmethod
-    def load(cls, features: int, dumps: Sequence[tuple[str, bytes]]) -> Streams:
+    def load(cls, features: int, dumps: Sequence[tuple[str, bytes]], *, terms: int = 0) -> Streams:
         """Read what `dump` wrote of each named scope.
 
         Raises:
-            ContentError: The bytes are of another number of features.
+            ContentError: The bytes are of another number of features or of another season.
         """
-        streams = cls(features)
+        streams = cls(features, terms=terms)
         if not dumps:
             return streams
-        size = 4 + len(Field) * features * COMPONENTS
+        scores = features * COMPONENTS
+        plain = 4 + len(Field) * scores
+        size = plain + terms + terms * terms + terms * scores
         wrong = [name for name, raw in dumps if len(raw) != 8 * size]
         if wrong:
             raise ContentError(f"drift state of {wrong[:5]} is not of {features} features")
         table = np.frombuffer(b"".join(raw for _, raw in dumps), dtype="<f8").astype(np.float64).reshape(-1, size)
         windows, rows, members, latest = table[:, :4].T.copy()
-        values = table[:, 4:].reshape(-1, len(Field), features, COMPONENTS).copy()
-        return cls(features, [name for name, _ in dumps], windows, rows, members, latest, values)
+        values = table[:, 4:plain].reshape(-1, len(Field), features, COMPONENTS).copy()
+        mean, gram, cross = np.split(table[:, plain:].copy(), [terms, terms + terms * terms], axis=1)
+        scopes = len(dumps)
+        harmonics = Harmonics(
+            mean, gram.reshape(scopes, terms, terms), cross.reshape(scopes, terms, features, COMPONENTS)
+        )
+        names = [name for name, _ in dumps]
+        return cls(features, names, windows, rows, members, latest, values, terms, harmonics)
+
+    def _no_season(self, scopes: int) -> Harmonics:
+        return Harmonics.empty(scopes, self.terms, (self.features, COMPONENTS))
 
 
 @dataclass(eq=False)
@@ -141,9 +163,9 @@ class MonitorState:
     devices: Streams
 
     @classmethod
-    def empty(cls, features: int) -> MonitorState:
-        """Nothing learnt yet."""
-        return cls(Streams(features), Streams(features), Streams(features))
+    def empty(cls, features: int, *, terms: int = 0) -> MonitorState:
+        """Nothing learnt yet; only devices have a season, of so many terms."""
+        return cls(Streams(features), Streams(features), Streams(features, terms=terms))
 
     def copy(self) -> MonitorState:
         """Return a deep copy."""

@@ -13,8 +13,8 @@ windows of open buckets are read again, so no closed one was ever judged without
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -27,6 +27,9 @@ from shoal_server.drift import store
 from shoal_server.drift.monitor import Rules
 from shoal_server.drift.monitor_state import MonitorState
 from shoal_server.drift.notices import finding_key, finding_text, gap_text
+from shoal_server.drift.season import Season, terms, usual
+from shoal_server.drift.sensitivity import FalseAlarms
+from shoal_server.drift.tables import MonitorRow
 from shoal_server.drift.watch import Counts, Notice, Watch, Yardstick
 from shoal_server.errors import NotFoundError
 from shoal_server.fleet import store as fleet
@@ -42,6 +45,9 @@ COHORT_KEYS = ("site", "arch", "agent")
 KEPT_S = 7 * 86_400.0
 """What is known of a bundle that sends nothing any more is forgotten after this time."""
 
+MOST_STRANGERS = 32
+"""Bundles in slots that nobody is assigned to are watched while there are no more of them than this."""
+
 _BATCH = 2000
 _KIND = "drift"
 _MAX_BUCKET_MS = 3_600_000
@@ -50,6 +56,9 @@ _MIN_GRACE_MS, _MAX_GRACE_MS = 500, 30_000
 
 FactsOf: TypeAlias = Callable[[Session], Mapping[str, Mapping[str, str]]]
 """Session -> for each device that counts, its facts and labels."""
+
+SlotsOf: TypeAlias = Callable[[Session], Collection[str]]
+"""Session -> slots that are assigned to anybody."""
 
 _Key: TypeAlias = tuple[str, str]
 
@@ -93,6 +102,9 @@ class DriftScan:
         clock: Seconds since the epoch.
         facts: Which devices count, and their facts.
         rules: Of the sequential rule.
+        false_alarms: How often a quiet fleet may be alarmed; None: as the rules say, in windows.
+        season: Of fleets that are new; None: a day, where windows are a minute or longer.
+        slots: Which slots anybody is meant to run; of others only the first `MOST_STRANGERS` are watched.
         cohort_keys: Labels or facts whose values are watched as cohorts.
         signals: Told `drift` after each change, and `alerts` after an alert.
     """
@@ -105,6 +117,9 @@ class DriftScan:
         *,
         facts: FactsOf = fleet_facts,
         rules: Rules | None = None,
+        false_alarms: FalseAlarms | None = None,
+        season: Season | None = None,
+        slots: SlotsOf | None = None,
         cohort_keys: Sequence[str] = COHORT_KEYS,
         signals: Signals | None = None,
     ) -> None:
@@ -112,6 +127,9 @@ class DriftScan:
         self._clock = clock
         self._facts = facts
         self._rules = rules or Rules()
+        self._false_alarms = false_alarms
+        self._season = season
+        self._slots = slots
         self._cohort_keys = tuple(cohort_keys)
         self._signals = signals
 
@@ -152,20 +170,23 @@ class DriftScan:
             before = store.cursor(session)
             found = windows_after(session, before.read_through, limit)
             known = {(row.slot, row.digest): row for row in store.monitors(session)} if found else {}
+            slots = None if self._slots is None or not found else self._slots(session)
         full = len(found) == limit
         # while there is a backlog, time is what it was when the last window of this batch was stored
         horizon_ms = 1000 * (min(now, found[-1].received_at) if full else now)
         lengths: dict[_Key, Counter[int]] = defaultdict(Counter)
-        for window in found:
-            lengths[window.slot, window.digest][window.length_ms] += 1
-        bucket_ms = {
-            key: known[key].bucket_ms if key in known else min(usual.most_common(1)[0][0], _MAX_BUCKET_MS)
-            for key, usual in lengths.items()
-        }
+        read_through = seen = found[-1].id if found else before.read_through
+        watched = found if slots is None else _believed(found, known, slots)
+        reporters: dict[_Key, dict[str, int]] = defaultdict(dict)
+        for window in watched:
+            reporters[window.slot, window.digest][window.device] = window.length_ms
+        for key, lengths_of in reporters.items():
+            lengths[key].update(lengths_of.values())
+        bucket_ms = {key: _bucket_ms(usual, known.get(key)) for key, usual in lengths.items()}
+        known = {key: row for key, row in known.items() if bucket_ms.get(key, row.bucket_ms) == row.bucket_ms}
         closed: dict[_Key, dict[int, list[StoredWindow]]] = defaultdict(lambda: defaultdict(list))
         late: Counter[_Key] = Counter()
-        read_through = found[-1].id if found else before.read_through
-        for window in found:
+        for window in watched:
             key = (window.slot, window.digest)
             # the middle of the window: clocks that are a little off don't move it to a neighbouring bucket
             index = (window.start_ms + window.length_ms // 2) // bucket_ms[key]
@@ -176,7 +197,7 @@ class DriftScan:
             else:
                 read_through = min(read_through, window.id - 1)
         facts = self._known_facts() if closed else {}
-        seen = max([before.seen_through, *(window.id for window in found)])
+        seen = max(before.seen_through, seen)
         return _Batch(
             before=before,
             after=store.Cursor(read_through, seen),
@@ -215,11 +236,16 @@ class DriftScan:
 
     def _watch(self, session: Session, key: _Key, yardstick: Yardstick, batch: _Batch) -> Watch:
         watch = store.load(session, *key)
+        if watch is not None and batch.bucket_ms.get(key, watch.bucket_ms) != watch.bucket_ms:
+            store.drop(session, *key)
+            watch = None
         if watch is None:
             store.forget(session, before=self._clock() - KEPT_S)
             layout = yardstick.layout
-            state = MonitorState.empty(layout.streams)
-            watch = Watch(*key, batch.bucket_ms[key], state, np.zeros(layout.size))
+            bucket_ms = batch.bucket_ms[key]
+            season = usual(bucket_ms) if self._season is None else self._season
+            state = MonitorState.empty(layout.streams, terms=terms(season))
+            watch = Watch(*key, bucket_ms, state, np.zeros(layout.size), season=season)
         watch.late += batch.late.get(key, 0)
         return watch
 
@@ -234,22 +260,29 @@ class DriftScan:
         now: float,
     ) -> int:
         """Close buckets in order; returns how many alerts have changed."""
+        rules = self._rules_of(watch)
         first = min(counted, default=watch.watermark)
         watch.localise(yardstick.layout, cohorts)
         told = set(watch.alert_keys.values())
         news = 0
         for index, (counts, damaged) in counted.items():
             watch.damaged += damaged
-            for notice in watch.close(index, counts, yardstick=yardstick, cohorts=cohorts, rules=self._rules):
+            for notice in watch.close(index, counts, yardstick=yardstick, cohorts=cohorts, rules=rules):
                 news += 1
                 self._tell(session, watch, notice, yardstick, now=now)
             told |= set(watch.alert_keys.values())
-            store.add_scores(session, watch, index=index, rules=self._rules)
+            store.add_scores(session, watch, index=index, rules=rules)
         for alert_key in sorted(told - set(watch.alert_keys.values())):
             alerts.resolve_alert(session, alert_key, now=now)
             news += 1
-        store.save(session, watch, layout=yardstick.layout, rules=self._rules, changed_since=first, now=now)
+        store.save(session, watch, layout=yardstick.layout, rules=rules, changed_since=first, now=now)
         return news
+
+    def _rules_of(self, watch: Watch) -> Rules:
+        rules = self._rules.in_season(watch.season, bucket_ms=watch.bucket_ms)
+        if self._false_alarms is None:
+            return rules
+        return replace(rules, mean_time_to_false_alarm=self._false_alarms.windows(watch.bucket_ms))
 
     def _tell(self, session: Session, watch: Watch, notice: Notice, yardstick: Yardstick, *, now: float) -> None:
         if notice.finding is not None:
@@ -309,6 +342,35 @@ class DriftScan:
     def _bump(self, topic: str) -> None:
         if self._signals is not None:
             self._signals.bump(topic)
+
+
+def _bucket_ms(reporters: Counter[int], known: MonitorRow | None) -> int:
+    """Return the length of a bucket: what most devices report, unless it is known and most still may report it.
+
+    Args:
+        reporters: Number of devices of each length of windows.
+        known: The bundle as it is watched; it begins anew when more devices than half of those it counts on agree on
+            another length, as after a changed setting. A few that come first decide no longer than until then.
+    """
+    length, devices = reporters.most_common(1)[0]
+    length = min(length, _MAX_BUCKET_MS)
+    if known is None:
+        return length
+    return length if 2 * devices > max(known.devices, 1) else known.bucket_ms
+
+
+def _believed(found: Sequence[StoredWindow], known: Collection[_Key], slots: Collection[str]) -> list[StoredWindow]:
+    """Leave out what a device claims to run in ever new slots: each would open a watch, and alerts of its own."""
+    strange = {key for key in known if key[0] not in slots}
+    kept = []
+    for window in found:
+        key = (window.slot, window.digest)
+        if window.slot not in slots and key not in strange:
+            if len(strange) >= MOST_STRANGERS:
+                continue
+            strange.add(key)
+        kept.append(window)
+    return kept
 
 
 def grace_ms(bucket_ms: int) -> int:

@@ -13,7 +13,7 @@ from sqlmodel import Session
 
 from shoal_server.drift import store
 from shoal_server.drift.alarms import AlarmState, effect_in
-from shoal_server.drift.monitor import Rules, threshold, whole_baseline
+from shoal_server.drift.monitor import threshold, whole_baseline
 from shoal_server.drift.monitor_state import Field, MonitorState, Scope
 from shoal_server.drift.scores import view_of
 from shoal_server.drift.tables import AlarmRow, MonitorRow
@@ -90,11 +90,6 @@ def present(rows: Iterable[MonitorRow]) -> list[MonitorRow]:
     return [row for row in rows if _end_ms(row) >= newest[row.slot] - STALE_BUCKETS * row.bucket_ms]
 
 
-def rules_of(row: MonitorRow) -> Rules:
-    """Return the rules by which a bundle is watched, as far as its states depend on them."""
-    return Rules(baseline_windows=row.baseline_windows, min_devices=row.min_devices)
-
-
 def _end_ms(row: MonitorRow) -> int:
     return (row.watermark + 1) * row.bucket_ms
 
@@ -102,7 +97,7 @@ def _end_ms(row: MonitorRow) -> int:
 def _states(
     row: MonitorRow, state: MonitorState, scope: Scope, alarms: dict[tuple[str, str, str], AlarmRow]
 ) -> Iterator[DriftState]:
-    rules = rules_of(row)
+    rules = store.rules_of(row)
     streams, limit, whole = state.level(scope), threshold(state, scope, rules), whole_baseline(scope, rules)
     if scope is Scope.FLEET and not streams.names:
         for feature in row.features:

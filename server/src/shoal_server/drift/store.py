@@ -16,8 +16,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, SQLModel, col, select
 
 from shoal_server.drift.alarms import Alarm, AlarmKey, AlarmState
-from shoal_server.drift.monitor import Rules, threshold
+from shoal_server.drift.monitor import WARM_UP, Rules, threshold
 from shoal_server.drift.monitor_state import Field, MonitorState, Scope, Streams
+from shoal_server.drift.season import Season, period_windows, terms
 from shoal_server.drift.tables import AlarmRow, MonitorRow, ScanRow, ScoreRow, StreamRow
 from shoal_server.drift.watch import Watch
 from shoal_server.statistics.layout import Floats, Layout
@@ -72,6 +73,7 @@ def load(session: Session, slot: str, digest: str) -> Watch | None:
         gap_told=row.gap_told,
         late=row.late,
         damaged=row.damaged,
+        season=Season(row.season),
     )
 
 
@@ -100,6 +102,9 @@ def save(session: Session, watch: Watch, *, layout: Layout, rules: Rules, change
             late=watch.late,
             damaged=watch.damaged,
             gap_told=watch.gap_told,
+            devices=int((watch.state.devices.latest == watch.watermark).sum()),
+            season=watch.season.value,
+            mean_time_to_false_alarm=rules.mean_time_to_false_alarm,
             updated_at=now,
         )
     )
@@ -147,9 +152,14 @@ def forget(session: Session, *, before: float) -> int:
     """Delete what is known of bundles that have sent nothing since an instant; returns how many."""
     old = [(row.slot, row.digest) for row in monitors(session) if row.updated_at < before]
     for slot, digest in old:
-        for table in (MonitorRow, StreamRow, AlarmRow, ScoreRow):
-            session.execute(delete(table).where(col(table.slot) == slot, col(table.digest) == digest))
+        drop(session, slot, digest)
     return len(old)
+
+
+def drop(session: Session, slot: str, digest: str) -> None:
+    """Delete all that is known of a bundle in a slot."""
+    for table in (MonitorRow, StreamRow, AlarmRow, ScoreRow):
+        session.execute(delete(table).where(col(table.slot) == slot, col(table.digest) == digest))
 
 
 def state_of(session: Session, row: MonitorRow) -> MonitorState:
@@ -159,7 +169,22 @@ def state_of(session: Session, row: MonitorRow) -> MonitorState:
     for stream in session.exec(wanted.order_by(StreamRow.scope, StreamRow.scope_name)):
         dumps[Scope(stream.scope)].append((stream.scope_name, stream.memory))
     features = len(row.features)
-    return MonitorState(*(Streams.load(features, dumps[scope]) for scope in Scope))
+    devices = Streams.load(features, dumps[Scope.DEVICE], terms=terms(Season(row.season)))
+    return MonitorState(
+        Streams.load(features, dumps[Scope.FLEET]), Streams.load(features, dumps[Scope.COHORT]), devices
+    )
+
+
+def rules_of(row: MonitorRow) -> Rules:
+    """Return the rules by which a bundle is watched, as far as its states depend on them."""
+    season = Season(row.season)
+    return Rules(
+        baseline_windows=row.baseline_windows,
+        min_devices=row.min_devices,
+        mean_time_to_false_alarm=row.mean_time_to_false_alarm,
+        warm_up=max(WARM_UP, period_windows(season, row.bucket_ms)),
+        season=season,
+    )
 
 
 def alarms_of(session: Session, slot: str, digest: str) -> tuple[dict[AlarmKey, Alarm], dict[AlarmKey, str]]:

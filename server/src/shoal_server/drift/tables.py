@@ -41,6 +41,12 @@ class MonitorRow(SQLModel, table=True):
     damaged: int = 0
     """Windows whose counts were not what the bundle can give."""
     gap_told: bool = False
+    devices: int = 0
+    """That were scored in the last bucket."""
+    season: str = "none"
+    """After what time things repeat themselves, see `season`."""
+    mean_time_to_false_alarm: float = 10_000.0
+    """In windows, of each level."""
     updated_at: float
 
 

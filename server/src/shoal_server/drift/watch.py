@@ -21,6 +21,7 @@ from shoal_server.drift.monitor import Bucket, Rules, observe, whole_baseline
 from shoal_server.drift.monitor_state import FLEET_NAME, Field, MonitorState, Scope
 from shoal_server.drift.pooling import capped
 from shoal_server.drift.scores import Basis
+from shoal_server.drift.season import Season
 from shoal_server.statistics.layout import Floats, Layout
 
 LIVE_FADES = 0.95
@@ -82,6 +83,7 @@ class Watch:
         gap_told: Whether the gap to the training data was looked at after the baseline.
         late: Windows that came too late.
         damaged: Windows that were not what the bundle can give.
+        season: After what time things repeat themselves.
     """
 
     slot: str
@@ -96,6 +98,7 @@ class Watch:
     gap_told: bool = False
     late: int = 0
     damaged: int = 0
+    season: Season = Season.NONE
 
     def close(
         self,
@@ -116,6 +119,7 @@ class Watch:
             rows=counts.rows,
             cohorts=cohorts,
             excluded=excluded,
+            at_ms=(index + 0.5) * self.bucket_ms,
         )
         self.state = observe(self.state, bucket, basis=yardstick.basis, rules=rules)
         self.alarms = latch(self.state, self.alarms, index=index, layout=layout, rules=rules)

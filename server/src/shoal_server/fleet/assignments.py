@@ -51,6 +51,11 @@ def assign(session: Session, device_id: str, slot: str, target: SlotTarget | Non
     return assign_all(session, slot, {device_id: target}, now=now)[device_id]
 
 
+def assigned_slots(session: Session) -> frozenset[str]:
+    """Return the slots that any device is assigned to run something in."""
+    return frozenset(slot for slots in session.exec(select(DesiredRow.slots)) for slot in slots)
+
+
 def assign_all(session: Session, slot: str, wanted: Mapping[str, SlotTarget | None], *, now: float) -> dict[str, int]:
     """Set what a slot should run on many devices.
 

@@ -50,6 +50,10 @@ class Settings:
     """Allows listening beyond loopback without TLS."""
     windows_kept_s: float = 90 * 86_400.0
     """How long windows of statistics are kept whole; after that only their hourly sums are."""
+    false_alarms: str = ""
+    """How often a quiet fleet may be alarmed of drift, such as `1 a year`; empty: once in 10,000 windows a level."""
+    season: str = "auto"
+    """`none`, `day` or `week`: after what time a fleet's data repeat themselves; `auto`: a day from a minute on."""
     pace: Pace = field(default_factory=Pace)
 
     @property
@@ -108,6 +112,8 @@ def settings_from(environment: Mapping[str, str], flags: Mapping[str, object]) -
         "mqtt_listen": "SHOAL_MQTT_LISTEN",
         "public_url": "SHOAL_PUBLIC_URL",
         "broker_credentials_dir": "SHOAL_BROKER_CREDENTIALS_DIR",
+        "false_alarms": "SHOAL_FALSE_ALARMS",
+        "season": "SHOAL_SEASON",
     }
     values: dict[str, object] = {}
     for field_name, variable in names.items():
