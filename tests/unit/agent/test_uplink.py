@@ -105,6 +105,17 @@ def test_a_connect_is_answered_with_birth_reported_and_all_that_waits(told):
     assert told.turn() == []
 
 
+def test_a_report_that_the_link_does_not_take_is_told_at_the_next_turn(told):
+    told.link.connect()
+    told.turn()
+    told.uplink.changed()
+    told.link.is_full = True
+    assert told.turn() == []
+    told.link.is_full = False
+    assert [kind for kind, _ in told.turn()] == [Up.REPORTED]
+    assert told.turn() == []
+
+
 def test_a_window_is_sent_again_unchanged_until_the_server_acknowledges_it(told):
     told.link.connect()
     told.turn()

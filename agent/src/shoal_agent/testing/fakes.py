@@ -159,6 +159,8 @@ class FakeLink:
         self.handlers: LinkHandlers | None = None
         self.sent: list[tuple[Up, bytes]] = []
         self.is_up = False
+        self.is_full = False
+        """Whether it takes no message just now, though it is connected."""
 
     @property
     def connected(self) -> bool:
@@ -177,9 +179,10 @@ class FakeLink:
 
     def publish(self, kind: Up, payload: bytes) -> bool:
         """Keep what was sent."""
-        if self.is_up:
+        takes = self.is_up and not self.is_full
+        if takes:
             self.sent.append((kind, payload))
-        return self.is_up
+        return takes
 
     def stop(self) -> None:
         """Go down."""
