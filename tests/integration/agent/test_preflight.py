@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+import shoal_agent.adapters.preflight as preflight_module
 from shoal_agent.adapters.blob_store import FolderBlobStore
 from shoal_agent.adapters.preflight import ChildPreflight
 from shoal_agent.errors import CancelledError
@@ -159,6 +161,13 @@ def test_damaged_files_are_told(place):
     blob = place.store.manifest(digest).files()["model/model.onnx"]
     place.store.path(blob.digest).write_bytes(b"\0" * blob.size)
     assert place.run(digest).code == "digest_mismatch"
+
+
+def test_a_child_that_is_slow_to_read_its_request_gets_all_of_it(place, monkeypatch):
+    """A pipe takes 64 KiB at once, so a longer request is still under way at the first look."""
+    monkeypatch.setattr(preflight_module, "_POLL_S", 0.005)
+    monkeypatch.setattr(sys, "path", [*sys.path, "/nowhere/" + "x" * (1 << 17)])
+    assert place.run(place.bundle(identity())).passed
 
 
 def test_giving_up_kills_the_child(place):

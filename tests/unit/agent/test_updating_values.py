@@ -136,6 +136,8 @@ def test_an_implausible_clock_gives_way_to_the_newest_signed_time():
     ("stage", "status", "timed_out", "code", "transient"),
     [
         ("loaded", 0, True, "preflight_timeout", False),
+        ("done", -signal.SIGKILL, True, "preflight_timeout", False),
+        ("started", -signal.SIGKILL, True, "preflight_not_run", True),
         ("loaded", -signal.SIGXCPU, False, "preflight_timeout", False),
         ("loaded", -signal.SIGSEGV, False, "preflight_crash", False),
         ("imported", -signal.SIGABRT, False, "preflight_crash", False),

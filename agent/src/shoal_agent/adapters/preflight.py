@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -85,13 +86,12 @@ class ChildPreflight:
         )
         deadline = self._clock() + limits.wall_s
         timed_out = False
-        pending: bytes | None = request
+        _hand_in(child, request)
         while True:
             try:
-                output, _ = child.communicate(pending, timeout=_POLL_S)
+                output, _ = child.communicate(timeout=_POLL_S)
                 break
             except subprocess.TimeoutExpired:
-                pending = None
                 timed_out = self._clock() >= deadline
                 if timed_out or cancelled():
                     _kill(child)
@@ -113,14 +113,17 @@ def judge_ending(report: ChildReport, status: int, *, timed_out: bool, limits: P
     """
     if report.stage == "done" and not timed_out:
         return PreflightOutcome(report.passed, report.code, report.message, measured=report.measured)
-    if timed_out or status == -signal.SIGXCPU:
+    begun = report.stage in {"imported", "loaded", "done"}
+    if begun and (timed_out or status == -signal.SIGXCPU):
         return PreflightOutcome(
             passed=False,
             code="preflight_timeout",
             message=f"the self-test did not end within {limits.wall_s:g} s (it came to the stage {report.stage!r})",
         )
     how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-    if report.stage not in {"imported", "loaded"} or status == -signal.SIGKILL:
+    if timed_out:
+        how = f"{limits.wall_s:g} s were over"
+    if not begun or status == -signal.SIGKILL:
         # before the model is touched it can't be to blame; a SIGKILL that is not ours comes from outside
         message = f"the self-test could not run here: {how} at the stage {report.stage or 'start'!r}"
         return PreflightOutcome(passed=False, code="preflight_not_run", message=message, transient=True)
@@ -128,6 +131,18 @@ def judge_ending(report: ChildReport, status: int, *, timed_out: bool, limits: P
     return PreflightOutcome(
         passed=False, code="preflight_crash", message=f"the model ended the process by {how} while {where}"
     )
+
+
+def _hand_in(child: subprocess.Popen[bytes], request: bytes) -> None:
+    """Write the request, which is far smaller than a pipe's buffer, and end the child's input.
+
+    Not by `communicate`: where that times out before it has written all, its next call writes nothing more (CPython
+    3.11, `Popen._communicate`), and the child would wait for the rest until its wall clock ends.
+    """
+    assert child.stdin is not None
+    with suppress(BrokenPipeError), child.stdin:
+        child.stdin.write(request)
+    child.stdin = None
 
 
 def _parse(output: bytes) -> ChildReport:
