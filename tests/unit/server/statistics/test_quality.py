@@ -1,0 +1,259 @@
+"""Quality from counts: shares over devices, calibration, estimates without labels, label shift, and arms."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
+
+from shoal_server.statistics.arms import compare_means, compare_shares, mean_sequence, share_sequence
+from shoal_server.statistics.calibration import (
+    expected_calibration_error,
+    isotonic,
+    reliability,
+    smoothed_shares,
+)
+from shoal_server.statistics.confusion import class_quality, macro_f1
+from shoal_server.statistics.label_shift import estimate_label_shift
+from shoal_server.statistics.performance import Calibration, estimate_accuracy, estimate_binary, fitted_joint
+from shoal_server.statistics.proportions import exact, mean, share, wilson
+
+BINS = 64
+
+
+def random(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+# Shares --------------------------------------------------------------------------------------------------------------
+
+
+def test_wilson_and_clopper_pearson_are_the_textbooks():
+    assert wilson(8, 10) == pytest.approx((0.490162, 0.943318), abs=1e-6)
+    assert exact(8, 10) == pytest.approx((0.443905, 0.974789), abs=1e-6)
+    assert wilson(0, 0) == exact(0, 0) == (0.0, 1.0)
+
+
+def test_equal_devices_get_the_binomial_interval_and_different_ones_a_wider_one():
+    alike = share([90] * 20, [100] * 20)
+    differing = share([100, 80] * 10, [100] * 20)
+    assert (alike.value, alike.n, alike.devices) == (0.9, 2000, 20)
+    assert (alike.low, alike.high) == pytest.approx(wilson(1800, 2000), abs=1e-9)
+    assert differing.high - differing.low > 2.5 * (alike.high - alike.low)
+
+
+def test_the_interval_over_devices_holds_where_devices_differ():
+    rng, covered = random(1), 0
+    for _ in range(150):
+        n = rng.integers(20, 200, size=12)
+        hits = rng.binomial(n, rng.beta(18, 2, size=12))
+        found = share(hits, n)
+        covered += found.low <= 0.9 <= found.high
+    assert covered >= 0.9 * 150
+
+
+def test_one_device_that_shouts_is_capped():
+    forged = share([90] * 10 + [0], [100] * 10 + [10**12], cap=2.0)
+    assert forged.value == pytest.approx(900 / 1200)
+
+
+def test_no_rows_are_no_answer():
+    assert math.isnan(share([], []).value)
+    assert math.isnan(mean([], [], []).value)
+
+
+def test_a_mean_over_devices():
+    rng = random(12)
+    values = [rng.normal(rng.normal(3, 1), 0.1, size=50) for _ in range(30)]
+    found = mean([v.sum() for v in values], [(v**2).sum() for v in values], [50] * 30)
+    assert found.low < 3 < found.high
+    assert found.high - found.low > 0.5, "rows of a device are alike: thirty devices, not 1,500 rows"
+
+
+# Confusion and calibration -------------------------------------------------------------------------------------------
+
+
+def test_figures_of_classes_are_scikit_learns():
+    rng = random(3)
+    truth = rng.integers(0, 3, 500)
+    said = np.where(rng.random(500) < 0.7, truth, rng.integers(0, 3, 500))
+    table = np.zeros((3, 3))
+    np.add.at(table, (truth, said), 1)
+    found = class_quality(table)
+    assert [one.precision.value for one in found] == pytest.approx(precision_score(truth, said, average=None))
+    assert [one.recall.value for one in found] == pytest.approx(recall_score(truth, said, average=None))
+    assert [one.f1.value for one in found] == pytest.approx(f1_score(truth, said, average=None))
+    assert macro_f1(table) == pytest.approx(f1_score(truth, said, average="macro"))
+    assert all(one.f1.low < one.f1.value < one.f1.high for one in found)
+
+
+def test_a_class_without_rows_has_no_figures():
+    found = class_quality([[5, 0], [0, 0]])
+    assert math.isnan(found[1].recall.value)
+    assert macro_f1([[5, 0], [0, 0]]) == 1.0
+
+
+def test_calibration_error_and_table():
+    answered = np.zeros(BINS)
+    answered[[48, 60]] = (100, 300)
+    correct = np.zeros(BINS)
+    correct[[48, 60]] = (50, 300)
+    gap = (100 * abs(0.5 - 48.5 / 64) + 300 * abs(1 - 60.5 / 64)) / 400
+    assert expected_calibration_error(answered, correct) == pytest.approx(gap)
+    assert [(row["n"], row["right"]) for row in reliability(answered, correct)] == [(100, 0.5), (300, 1.0)]
+    assert math.isnan(expected_calibration_error(np.zeros(BINS), np.zeros(BINS)))
+
+
+def test_pooling_adjacent_violators():
+    assert isotonic(np.array([0.1, 0.5, 0.3, 0.9]), np.array([1.0, 1.0, 3.0, 1.0])).tolist() == pytest.approx(
+        [0.1, 0.35, 0.35, 0.9]
+    )
+
+
+def test_bins_without_rows_take_what_lies_between():
+    answered, correct = np.zeros(BINS), np.zeros(BINS)
+    answered[[40, 60]], correct[[40, 60]] = 1000, (600, 900)
+    shares = smoothed_shares(answered, correct)
+    assert shares[[40, 50, 60]] == pytest.approx([0.6, 0.75, 0.9], abs=0.001)
+    assert smoothed_shares(np.zeros(4), np.zeros(4)).tolist() == [0.125, 0.375, 0.625, 0.875]
+
+
+# Estimates without labels --------------------------------------------------------------------------------------------
+
+
+def world(rng: np.random.Generator, n: int, *, centre: float) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of the second class, over-confident by half, and the truth."""
+    logit = rng.normal(centre, 2.0, n)
+    truth = rng.random(n) < 1 / (1 + np.exp(-logit))
+    return 1 / (1 + np.exp(-1.5 * logit)), truth
+
+
+def counted(score: np.ndarray, truth: np.ndarray) -> Calibration:
+    said = score >= 0.5
+    bins = np.minimum((np.maximum(score, 1 - score) * BINS).astype(int), BINS - 1)
+    answered, correct = np.zeros((2, BINS)), np.zeros((2, BINS))
+    np.add.at(answered, (said.astype(int), bins), 1)
+    np.add.at(correct, (said.astype(int), bins), said == truth)
+    return Calibration(answered, correct)
+
+
+def histogram(score: np.ndarray) -> np.ndarray:
+    return np.bincount(np.minimum((score * BINS).astype(int), BINS - 1), minlength=BINS)
+
+
+@pytest.mark.parametrize("centre", [0.0, 1.5, -1.0])
+def test_estimates_come_true_under_covariate_shift_although_the_model_is_over_confident(centre):
+    rng = random(4)
+    calibration = counted(*world(rng, 40_000, centre=0.0))
+    score, truth = world(rng, 40_000, centre=centre)
+    found = estimate_binary(calibration, histogram(score))
+    said = score >= 0.5
+    for estimate, real in (
+        (found.accuracy, (said == truth).mean()),
+        (found.precision, precision_score(truth, said)),
+        (found.recall, recall_score(truth, said)),
+        (found.f1, f1_score(truth, said)),
+        (found.auc, roc_auc_score(truth, score)),
+    ):
+        assert estimate.value == pytest.approx(real, abs=0.012)
+        assert estimate.low - 0.006 < real < estimate.high + 0.006
+    naive = np.maximum(score, 1 - score).mean()
+    assert abs(naive - (said == truth).mean()) > 0.03, "what the confidences say themselves would be wrong"
+
+
+def test_intervals_of_the_estimate_hold():
+    covered = 0
+    for seed in range(40):
+        rng = random(seed)
+        calibration = counted(*world(rng, 1500, centre=0.0))
+        score, truth = world(rng, 1500, centre=0.7)
+        found = estimate_binary(calibration, histogram(score)).accuracy
+        covered += found.low <= ((score >= 0.5) == truth).mean() <= found.high
+    assert covered >= 35
+
+
+def test_margins_alone_give_the_accuracy_of_many_classes():
+    calibration = counted(*world(random(5), 40_000, centre=0.0))
+    score, truth = world(random(6), 40_000, centre=1.0)
+    confidence = np.maximum(score, 1 - score)
+    bins = np.bincount(np.minimum((confidence * BINS).astype(int), BINS - 1), minlength=BINS)
+    said = np.bincount((score >= 0.5).astype(int), minlength=2)
+    real = ((score >= 0.5) == truth).mean()
+    assert estimate_accuracy(calibration, bins, said).value == pytest.approx(real, abs=0.008)
+    assert estimate_accuracy(calibration, bins, [0, 0]).value == pytest.approx(real, abs=0.02)
+
+
+def test_a_fitted_joint_table_has_the_margins():
+    table = fitted_joint([[10, 0, 5], [1, 20, 3]], [30, 10], [10, 20, 10])
+    assert table.sum(axis=0) == pytest.approx([10, 20, 10])
+    assert table.sum(axis=1) == pytest.approx([30, 10], rel=1e-3)
+
+
+# Label shift ---------------------------------------------------------------------------------------------------------
+
+CONFUSION = np.array([[4500, 500], [300, 4700]])
+
+
+def test_a_new_mix_of_classes_is_found():
+    rows = np.array([[0.9, 0.1], [0.06, 0.94]]).T @ [0.2, 0.8] * 5000
+    found = estimate_label_shift(CONFUSION, rows)
+    assert not found.reason
+    assert found.shifted
+    assert [one.value for one in found.now] == pytest.approx([0.2, 0.8], abs=0.01)
+
+
+def test_the_same_mix_is_no_shift_at_the_level():
+    rng, false = random(7), 0
+    for _ in range(150):
+        reference = rng.multinomial(2000, (CONFUSION / CONFUSION.sum()).ravel()).reshape(2, 2)
+        now = rng.multinomial(1000, CONFUSION.sum(axis=0) / CONFUSION.sum())
+        false += estimate_label_shift(reference, now).shifted
+    assert false <= 0.1 * 150
+
+
+@pytest.mark.parametrize(
+    ("confusion", "rows", "words"),
+    [
+        ([[50, 50], [50, 50]], [500, 500], "singular"),
+        ([[55, 45], [45, 55]], [500, 500], "confuses"),
+        ([[5, 1], [1, 5]], [500, 500], "12 labelled rows"),
+        ([[500, 1], [1, 500]], [5, 5], "too few"),
+        ([[500, 100], [0, 0]], [500, 100], "lack a class"),
+    ],
+)
+def test_what_cannot_be_told_is_said(confusion, rows, words):
+    assert words in estimate_label_shift(confusion, rows).reason
+
+
+# Arms ----------------------------------------------------------------------------------------------------------------
+
+
+def test_bounds_that_are_looked_at_all_the_time_are_seldom_ever_wrong():
+    rng, shares, means = random(8), 0, 0
+    looks = range(20, 2000, 90)
+    for _ in range(60):
+        hits = np.cumsum(rng.random(2000) < 0.9)
+        shares += any(not low <= 0.9 <= high for low, high in (share_sequence(hits[t], t + 1) for t in looks))
+        x = rng.exponential(size=2000)
+        s, q = np.cumsum(x), np.cumsum(x * x)
+        means += any(not low <= 1 <= high for low, high in (mean_sequence(s[t], q[t], t + 1) for t in looks if t > 99))
+    assert shares <= 3
+    assert means <= 4
+
+
+def test_a_better_arm_is_found_and_equal_arms_are_not_told_apart():
+    assert compare_shares((880, 4750), (1000, 5000)).verdict == "b_higher"
+    assert compare_shares((9500, 9000), (10_000, 10_000)).verdict == "a_higher"
+    assert compare_shares((900, 905), (1000, 1000)).verdict == "none"
+    assert compare_shares((40, 10), (40, 40)).verdict == "too_few"
+    assert compare_shares((9500, 9000), (10_000, 10_000), effect=(50, 50)).verdict == "none"
+
+
+def test_means_of_two_arms():
+    found = compare_means((5000.0, 6000.0), (6000.0, 8000.0), (5000, 5000))
+    assert found.verdict == "b_higher"
+    assert found.low < 0.2 < found.high
+    assert share_sequence(0, 0) == (0.0, 1.0)
+    assert mean_sequence(1.0, 1.0, 1) == (-math.inf, math.inf)
