@@ -40,6 +40,9 @@ from shoal_server.link.endpoint import EmbeddedLink
 from shoal_server.link.mosquitto import MosquittoCredentials
 from shoal_server.link.port import DeviceLink
 from shoal_server.loops import Loop
+from shoal_server.quality import routes as quality_routes
+from shoal_server.quality.scan import QualityScan
+from shoal_server.quality.store import forget_said
 from shoal_server.registry import blob_routes, manifest_routes, trust_routes
 from shoal_server.registry import routes as model_routes
 from shoal_server.registry.bundles import Bundles
@@ -56,6 +59,7 @@ from shoal_server.storage.settings import EMBEDDED, Settings, split_address
 from shoal_server.telemetry import routes as telemetry_routes
 from shoal_server.telemetry.batch import Handler
 from shoal_server.telemetry.ingest import Ingest
+from shoal_server.telemetry.labels import forget_labels
 from shoal_server.telemetry.store import prune
 from shoal_server.web import health, pages, problems
 from shoal_server.web.http_server import HttpServer, bind, url_of
@@ -74,6 +78,8 @@ PUBLIC: tuple[tuple[str, str], ...] = (
 """Routes that need no credentials; every other one has a guard, or the server doesn't start."""
 
 UPLOAD_KEPT_S = 24 * 3600.0
+QUALITY_KEPT_S = 92 * 86_400.0
+"""Hours of predictions and labels are kept so long: a quarter of a year."""
 """How long an upload may pause before its part is deleted."""
 
 MAX_BODY_BYTES = 8 * 1024**2
@@ -91,6 +97,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     trust_routes.router,
     rollout_routes.router,
     drift_routes.router,
+    quality_routes.router,
     alert_routes.router,
 )
 
@@ -277,11 +284,13 @@ def build_loops(program: Services) -> list[Loop]:
         slots=assigned_slots,
         signals=program.signals,
     )
+    quality = QualityScan(program.database, program.reference, program.clock, signals=program.signals)
     loop = partial(Loop, clock=program.clock, signals=program.signals)
     return [
         loop("publisher", publisher.tick, every_s=pace.publisher_s, topics=("desired",)),
         loop("controller", runner.tick, every_s=pace.controller_s, topics=("rollouts",)),
         loop("drift", scan.tick, every_s=pace.scan_s),
+        loop("quality", quality.tick, every_s=pace.scan_s),
         loop("housekeeping", lambda: forget_old(program), every_s=pace.housekeeping_s),
         loop("trust", program.trust.refresh, every_s=pace.trust_s),
     ]
@@ -293,6 +302,8 @@ def forget_old(program: Services) -> None:
     program.blobs.abandon_uploads(before=now - UPLOAD_KEPT_S)
     with program.database.write() as session:
         prune(session, received_before=now - program.settings.windows_kept_s)
+        forget_said(session, before_ms=round(1000 * (now - QUALITY_KEPT_S)))
+        forget_labels(session, before_ms=round(1000 * (now - QUALITY_KEPT_S)))
 
 
 def build_app(program: Services, loops: Sequence[Loop], *, routers: Sequence[APIRouter] = ROUTERS) -> FastAPI:

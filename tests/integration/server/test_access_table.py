@@ -110,6 +110,8 @@ TABLE = """
     viewer     GET     /api/v1/drift
     viewer     GET     /api/v1/drift/heatmap
     viewer     GET     /api/v1/drift/features/{name}
+    viewer     GET     /api/v1/quality
+    viewer     GET     /api/v1/quality/comparison
 
     everybody  *       /static
     everybody  GET     /login

@@ -74,11 +74,14 @@ def estimate_accuracy(calibration: Calibration, confidences: npt.ArrayLike, clas
         classes: Rows by predicted class, shape (classes,); all zero: not known.
     """
     rows, said = np.asarray(confidences, np.float64), np.asarray(classes, np.float64)
+    n = int(rows.sum())
+    if not n:
+        return Estimate(math.nan, 0.0, 1.0, 0)
     joint = fitted_joint(calibration.answered, said, rows)
     shares = smoothed_shares(calibration.answered, calibration.correct)
-    return _estimate(
-        lambda q: float((joint * q).sum() / joint.sum()), shares, calibration.answered, joint, n=int(rows.sum())
-    )
+    value = float((joint * shares).sum() / joint.sum())
+    doubt = _doubt(shares, calibration.answered, joint)  # accuracy is linear in the shares: the gradient is exact
+    return _within(value, float(((joint / joint.sum()) ** 2 * doubt).sum()), n)
 
 
 def fitted_joint(reference: npt.ArrayLike, classes: npt.ArrayLike, bins: npt.ArrayLike) -> Numbers:
@@ -144,20 +147,29 @@ def _estimate(
 ) -> Estimate:
     """Return a figure of the bins' shares with its interval.
 
-    Var q_b = q_b (1 - q_b) (1 / (reference rows + 1) + 1 / rows); the gradient is numeric, bin by bin.
+    The gradient is numeric, bin by bin; its variance is `_doubt`'s.
     """
     value = figure(shares)
     if not n or not math.isfinite(value):
         return Estimate(math.nan, 0.0, 1.0, n)
-    doubt = shares * (1 - shares) + 0.25 / (behind + 2) ** 2
+    doubt = _doubt(shares, behind, rows)
     variance = 0.0
     for at in np.ndindex(shares.shape):
         if rows[at] > 0:
             moved = shares.copy()
             moved[at] += _STEP
             slope = (figure(moved) - value) / _STEP
-            rarity = 1 / (float(behind[at]) + 1) + 1 / max(float(rows[at]), 1.0)
-            variance += float(slope * slope * (doubt[at]) * rarity)
+            variance += float(slope * slope * doubt[at])
+    return _within(value, variance, n)
+
+
+def _doubt(shares: Numbers, behind: Numbers, rows: Numbers) -> Numbers:
+    """Return the variance of each bin's outcomes about its share: of the reference's rows, and of those of now."""
+    one = shares * (1 - shares) + 0.25 / (behind + 2) ** 2
+    return np.asarray(one * (1 / (behind + 1) + 1 / np.maximum(rows, 1.0)))
+
+
+def _within(value: float, variance: float, n: int) -> Estimate:
     half = float(ndtri(0.5 + CONFIDENCE / 2)) * math.sqrt(variance)
     return Estimate(value, max(0.0, value - half), min(1.0, value + half), n)
 

@@ -106,6 +106,26 @@ def share(
     return Estimate(value, low, high, int(m.sum()), int(m.size))
 
 
+def design_effect(hits: npt.ArrayLike, n: npt.ArrayLike) -> float:
+    """Return how many rows of a device tell as much as one independent row, at least 1; as `share` counts them."""
+    k, m = np.asarray(hits, np.float64), np.asarray(n, np.float64)
+    k, m = k[m > 0], m[m > 0]
+    if m.size < 2:
+        return 1.0
+    value = float(k.sum() / m.sum())
+    residual = k - value * m
+    binomial = value * (1 - value) * float(m.sum())
+    return max(1.0, m.size / (m.size - 1) * float(residual @ residual) / binomial) if binomial else 1.0
+
+
+def difference(a: Estimate, b: Estimate) -> tuple[float, float, float]:
+    """Return b - a and its bounds from the two intervals (Newcombe, Statistics in Medicine 17 (1998), method 10)."""
+    value = b.value - a.value
+    low = value - math.hypot(b.value - b.low, a.high - a.value)
+    high = value + math.hypot(b.high - b.value, a.value - a.low)
+    return value, low, high
+
+
 def mean(total: npt.ArrayLike, square: npt.ArrayLike, n: npt.ArrayLike, *, confidence: float = CONFIDENCE) -> Estimate:
     """Return a mean over devices from their sums, its interval by devices as in `share`.
 
