@@ -232,7 +232,14 @@ def _transactions(base: _Base, *, cancelled: Cancelled) -> Transactions:
     around = Surroundings(
         state_file=overrides.state_file(FolderStateFile(base.state)),
         store=store,
-        host=ModelHost(store, base.slots, facts=base.facts, threads=settings.threads, feedback=base.feedback),
+        host=ModelHost(
+            store,
+            base.slots,
+            facts=base.facts,
+            threads=settings.threads,
+            feedback=base.feedback,
+            shadow_share=settings.shadow_share,
+        ),
         work=Work(parts, preflight_s=settings.preflight_seconds, threads=settings.threads or 1),
         spool=base.spool,
         messages=base.messages,
@@ -268,6 +275,7 @@ def _uplink(base: _Base, transactions: Transactions, sink: WindowSpool) -> Uplin
         state=lambda: transactions.state,
         progress=transactions.progress,
         variants=transactions.variants,
+        shadows=transactions.shadows,
     )
     return Uplink(
         overrides.link(base.identity) if overrides.link else _link(base),

@@ -83,6 +83,10 @@ class Settings:
         30.0, "feedback.days", _positive, "days above 0",
         "So long after a prediction its true label is still taken.",
     )  # fmt: skip
+    shadow_share: float = _setting(
+        0.1, "shadow.share", _share, "a share, 0 to 1",
+        "Share of the predictions that a shadow model sees too, where the server wants one.",
+    )  # fmt: skip
     listen: str = _setting(
         "127.0.0.1:8130", "listen", str, "HOST:PORT, unix:PATH or none", "Where the local HTTP API listens."
     )

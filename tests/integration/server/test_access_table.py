@@ -96,6 +96,9 @@ TABLE = """
     operator   GET     /api/v1/join-tokens
     operator   DELETE  /api/v1/join-tokens/{token_id}
     device     POST    /api/v1/device/messages
+    operator   POST    /api/v1/shadows
+    operator   POST    /api/v1/shadows/unset
+    viewer     GET     /api/v1/shadows
 
     operator   POST    /api/v1/rollouts
     viewer     GET     /api/v1/rollouts

@@ -67,6 +67,7 @@ class Told:
                 latency=(),
                 resources={"cpu_s": 0.5},
                 profile=profile,
+                shadows=(),
             )
         )
 

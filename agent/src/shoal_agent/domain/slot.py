@@ -40,6 +40,21 @@ class Target:
 
 
 @dataclass(frozen=True)
+class ShadowWish:
+    """A bundle that should see the slot's inputs and answer nobody.
+
+    Attributes:
+        digest: Of the bundle.
+        attempt: Of the assignment; a failed shadow is tried again when it grows.
+        starts: Starts of the agent with it that did not end in order, nor lasted: it may be what ended them.
+    """
+
+    digest: str
+    attempt: int = 0
+    starts: int = 0
+
+
+@dataclass(frozen=True)
 class SlotFault:
     """Why a bundle failed here; final for `digest` until the attempt exceeds `attempt`."""
 
@@ -67,6 +82,7 @@ class Slot:
         tries: Failures of the present step for which the transport or this machine is to blame.
         interruptions: How often a restart cut off the self-test or activation of the target.
         bad: Faults by digest, the newest last.
+        shadow: What should run beside `active`; no transition depends on it.
     """
 
     state: SlotState = SlotState.IDLE
@@ -82,6 +98,7 @@ class Slot:
     tries: int = 0
     interruptions: int = 0
     bad: Mapping[str, SlotFault] = field(default_factory=dict)
+    shadow: ShadowWish | None = None
 
     @property
     def fault(self) -> SlotFault | None:
@@ -91,7 +108,8 @@ class Slot:
     def keeps(self) -> frozenset[str]:
         """Return the digests that garbage collection must not touch."""
         wanted = [t.digest for t in (self.target, self.pending) if t is not None and t.digest not in self.bad]
-        return frozenset(d for d in (*wanted, self.active, self.previous, self.fallback) if d is not None)
+        shadow = self.shadow.digest if self.shadow is not None else None
+        return frozenset(d for d in (*wanted, self.active, self.previous, self.fallback, shadow) if d is not None)
 
 
 # Events ---------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,13 @@ from shoal_protocol.profile.profile import ProfileSpec
 from shoal_protocol.profile.reference import parse_reference
 
 Array = npt.NDArray[Any]
+
+
+class Follower(Protocol):
+    """Sees what a model answers; must neither keep nor change the arrays, nor wait, nor raise."""
+
+    def answered(self, feeds: Mapping[str, Array], outputs: Mapping[str, Array], elapsed_ns: int) -> None:
+        """Take one answered call: tensors by name, rows first."""
 
 
 class _PerThread(threading.local):
@@ -83,6 +90,8 @@ class LoadedModel:
         places = {name: at for at, name in enumerate(self._names)}
         self._taps = [(name, places.get(name)) for name in self.observer.tensors]
         self._thread = _PerThread()
+        self.followers: tuple[Follower, ...] = ()
+        """Who is shown each answered call, on the answering thread; replaced as a whole."""
         self._binds = not self.plan.has_closed_categories and is_eligible(engine) and self._binding_pays()
 
     @classmethod
@@ -155,7 +164,10 @@ class LoadedModel:
             except Exception:  # noqa: BLE001  (the plain run, below, says what is wrong)
                 outputs = None
             if outputs is not None:
-                self.observer.answered_row(binding.observed_row(), perf_counter_ns() - start)
+                elapsed_ns = perf_counter_ns() - start
+                self.observer.answered_row(binding.observed_row(), elapsed_ns)
+                for follower in self.followers:
+                    follower.answered(inputs, outputs, elapsed_ns)
                 return Prediction(outputs, self._identity, next(self._serials), start)
         return self._predict_plain(inputs, start)
 
@@ -197,11 +209,15 @@ class LoadedModel:
         except Exception as error:
             self._explain(feeds, error)
             raise
-        self._observe(feeds, outputs, rows, perf_counter_ns() - start)
+        elapsed_ns = perf_counter_ns() - start
+        self._observe(feeds, outputs, rows, elapsed_ns)
         if self._binds and not self._thread.is_ready:
             self._thread.is_ready = True
             self._thread.binding = self._bind()
-        return Prediction(dict(zip(self._names, outputs, strict=True)), self._identity, next(self._serials), start)
+        answer = dict(zip(self._names, outputs, strict=True))
+        for follower in self.followers:
+            follower.answered(feeds, answer, elapsed_ns)
+        return Prediction(answer, self._identity, next(self._serials), start)
 
     def _feeds(self, inputs: Mapping[str, Any]) -> Mapping[str, Array]:
         """Return the inputs themselves when they look exact: onnxruntime checks them faster than we could."""

@@ -15,7 +15,7 @@ import random
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,10 @@ import numpy.typing as npt
 from shoal_agent.runtime.block_counter import BlockCounter, Tap, TextCoder
 from shoal_agent.runtime.window_sums import Sums, Totals, WindowSummary
 from shoal_protocol.profile.profile import ProfileSpec
+from shoal_protocol.profile.shadow import MAX_SHADOWS, ShadowSums
+
+if TYPE_CHECKING:
+    from shoal_agent.runtime.shadow_tally import ShadowTally
 
 Array = npt.NDArray[Any]
 
@@ -85,6 +89,8 @@ class Observer:
         self._latencies: list[int] = []
         self._state = Sums.empty(self.spec)
         self._totals = Sums.empty(ProfileSpec(()))
+        self.tallies: tuple[ShadowTally, ...] = ()
+        """Of shadows of this model; one that has ended goes with the window that follows."""
 
     # What answering threads call: a few hundred nanoseconds.
 
@@ -146,6 +152,15 @@ class Observer:
             state, self._state = self._state, Sums.empty(self.spec)
             self._totals.add(state)
         return state.summary(self.spec)
+
+    def close_shadows(self) -> tuple[ShadowSums, ...]:
+        """Return what shadows of this model did since the last call; those to which nothing happened are left out."""
+        tallies = self.tallies
+        ended = [tally for tally in tallies if tally.has_ended]
+        told = tuple(sums for tally in tallies[:MAX_SHADOWS] if not (sums := tally.close()).is_silent)
+        if ended:
+            self.tallies = tuple(tally for tally in self.tallies if tally not in ended)
+        return told
 
     def totals(self) -> Totals:
         """Return what happened since the model was loaded."""

@@ -12,13 +12,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from shoal_agent.runtime.memory import resident_bytes
 from shoal_agent.runtime.slots import Observed
 from shoal_agent.runtime.window_sums import WindowSummary
 from shoal_protocol.profile.profile import Profile
+from shoal_protocol.profile.shadow import ShadowSums
 
 _CLOCK_TOLERANCE_MS = 1000
 _SNAP_MS = 250
@@ -39,6 +40,7 @@ class ClosedWindow:
         latency: Counts of predictions by ``LATENCY_EDGES_US``.
         resources: ``cpu_s`` and ``rss_bytes`` of the agent, ``rows`` answered, ``refused`` requests.
         profile: The counts.
+        shadows: How far shadows agreed with this model.
     """
 
     slot: str
@@ -51,6 +53,7 @@ class ClosedWindow:
     latency: tuple[int, ...]
     resources: dict[str, float]
     profile: Profile
+    shadows: tuple[ShadowSums, ...] = ()
 
 
 class WindowSink(Protocol):
@@ -164,9 +167,11 @@ class WindowClock:
 
     def _close(self, observed: Observed, start_ms: int, length_ms: int, cpu_s: float) -> int:
         summary = observed.observer.close_window()
-        is_told = not summary.is_silent or (observed.is_active and self._labels_wait())
+        shadows = observed.observer.close_shadows()
+        is_told = bool(shadows) or not summary.is_silent or (observed.is_active and self._labels_wait())
         if is_told:
-            self._sink.append(self._window(observed, summary, (start_ms, length_ms), cpu_s))
+            window = self._window(observed, summary, (start_ms, length_ms), cpu_s)
+            self._sink.append(replace(window, shadows=shadows))
         if not observed.is_active:
             self._slots.forget(observed)
         return 1 if is_told else 0

@@ -141,9 +141,9 @@ class SimulatedServer:
         self._timestamp.snapshot_meta = MetaFile(self._snapshot.version)
         self._sign("timestamp.json", self._timestamp, "timestamp")
 
-    def assign(self, slot: str, digest: str | None, *, attempt: int = 0, name: str | None = None) -> bytes:
-        """Want a bundle in a slot; return the signed document."""
-        self.slots[slot] = SlotTarget(digest=digest, name=name, attempt=attempt)
+    def assign(self, slot: str, digest: str | None, *, attempt: int = 0, name: str | None = None, **more: Any) -> bytes:
+        """Want a bundle in a slot (`more`: its shadow or sampling); return the signed document."""
+        self.slots[slot] = SlotTarget(digest=digest, name=name, attempt=attempt, **more)
         self.generation += 1
         self.desired = self.sign(generation=self.generation)
         return self.desired

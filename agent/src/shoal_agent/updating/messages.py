@@ -22,6 +22,7 @@ from shoal_protocol.mqtt.messages import (
     Fault,
     Presence,
     Reported,
+    ShadowReport,
     SlotReport,
     encode_message,
 )  # fmt: skip
@@ -65,16 +66,27 @@ class Messages:
         """Return what the device is; `facts` are the other fields of `Birth`."""
         return encode_message(Birth(**self._head(next(self._numbers)), **facts))
 
-    def reported(self, state: DeviceState, *, progress: Mapping[str, float], variants: Mapping[str, str]) -> bytes:
+    def reported(
+        self,
+        state: DeviceState,
+        *,
+        progress: Mapping[str, float],
+        variants: Mapping[str, str],
+        shadows: Mapping[str, ShadowReport] | None = None,
+    ) -> bytes:
         """Return what really runs.
 
         Args:
             state: Of the device.
             progress: Share of the download that is there, by slot.
             variants: Path of the variant that runs, by slot.
+            shadows: What runs beside the active model, by slot.
         """
+        shadows = shadows or {}
         slots = {
-            name: slot_report(slot, progress=progress.get(name, 0.0), variant=variants.get(name))
+            name: slot_report(
+                slot, progress=progress.get(name, 0.0), variant=variants.get(name), shadow=shadows.get(name)
+            )
             for name, slot in state.slots.items()
         }
         return encode_message(Reported(**self._head(next(self._numbers)), generation=state.generation, slots=slots))
@@ -129,6 +141,7 @@ class Messages:
                 resources=window.resources,
                 body=encode_counts(window.profile.cells, window.profile.moments),
                 labels=labels,
+                shadows=window.shadows,
             )
         )
         if len(raw) > MAX_PAYLOAD:
@@ -151,7 +164,9 @@ def state_word(slot: Slot) -> str:
     return "no_model" if slot.state is SlotState.IDLE and slot.active is None else slot.state.value
 
 
-def slot_report(slot: Slot, *, progress: float = 0.0, variant: str | None = None) -> SlotReport:
+def slot_report(
+    slot: Slot, *, progress: float = 0.0, variant: str | None = None, shadow: ShadowReport | None = None
+) -> SlotReport:
     """Return one slot as the server sees it."""
     fault = slot.fault
     return SlotReport(
@@ -164,4 +179,5 @@ def slot_report(slot: Slot, *, progress: float = 0.0, variant: str | None = None
         attempt=slot.target.attempt if slot.target else 0,
         progress=round(progress, 3),
         error=Fault(code=fault.code, message=fault.message[:MAX_REASON], digest=fault.digest) if fault else None,
+        shadow=shadow,
     )

@@ -17,6 +17,7 @@ from shoal_protocol.errors import ContentError
 if TYPE_CHECKING:
     from shoal_agent.runtime.feedback import Feedback
     from shoal_agent.runtime.model import LoadedModel
+    from shoal_agent.runtime.shadow import Shadow
     from shoal_agent.runtime.slots import SlotTable
 
 
@@ -57,6 +58,7 @@ class ModelHost:
         facts: Chooses the variant.
         threads: Of onnxruntime for each model; none: as the bundle says.
         feedback: Told of each model before it answers, so that labels can name its predictions.
+        shadow_share: Share of the calls that shadows see.
     """
 
     def __init__(
@@ -67,12 +69,14 @@ class ModelHost:
         facts: DeviceFacts,
         threads: int | None,
         feedback: Feedback | None = None,
+        shadow_share: float = 1.0,
     ) -> None:
         self._store = store
         self._slots = slots
         self._facts = facts
         self._threads = threads
         self._feedback = feedback
+        self._shadow_share = shadow_share
         self._paths: dict[str, str] = {}
         self._installed: dict[str, str] = {}
 
@@ -98,6 +102,26 @@ class ModelHost:
         """Leave the slot without a model."""
         self._slots.remove(slot)
         self._installed.pop(slot, None)
+
+    def active(self, slot: str) -> LoadedModel | None:
+        """Return the model that answers in a slot."""
+        return self._slots.get(slot)
+
+    def beside(self, active: LoadedModel, shadow: LoadedModel) -> Shadow:
+        """Put a shadow beside a model, not started yet.
+
+        Raises:
+            UnfitError: The two take different inputs.
+        """
+        from shoal_agent.runtime.shadow import Shadow  # noqa: PLC0415 - few devices have one
+
+        return Shadow(active, shadow, share=self._shadow_share)
+
+    def release(self) -> None:
+        """Hand the memory of a dropped model back to the system."""
+        from shoal_agent.runtime.memory import release_free_memory  # noqa: PLC0415 - as the above
+
+        release_free_memory()
 
     def variants(self) -> dict[str, str]:
         """Return the path of the variant that answers, by slot."""

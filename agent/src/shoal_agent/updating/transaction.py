@@ -44,6 +44,7 @@ from shoal_agent.domain.slot import (
     Recorded,
     Refused,
     SelfTest,
+    ShadowWish,
     Slot,
     SlotEffect,
     SlotEvent,
@@ -61,6 +62,7 @@ from shoal_agent.ports import BlobStore, Cancelled, Clock, Spool, StateFile
 from shoal_agent.updating.boot import runnable_state
 from shoal_agent.updating.messages import Messages
 from shoal_agent.updating.model_host import ModelHost
+from shoal_agent.updating.shadows import MAX_STARTS, Shadows
 from shoal_agent.updating.trial_watch import TrialWatch
 from shoal_agent.updating.work import Work
 from shoal_protocol.errors import DigestMismatchError, ShoalError
@@ -69,6 +71,7 @@ from shoal_protocol.trust.assignment import Assignment
 
 if TYPE_CHECKING:
     from shoal_agent.runtime.model import LoadedModel
+    from shoal_protocol.mqtt.messages import ShadowReport
 
 _ENDED = frozenset({SlotState.COMMITTED, SlotState.REJECTED, SlotState.ROLLED_BACK})
 _RESTING = frozenset({SlotState.IDLE, SlotState.TRIAL})
@@ -146,6 +149,15 @@ class Transactions:
         self._scratch: dict[str, _Scratch] = {}
         self._troubles: dict[str, SlotFault] = {}
         self._watch = TrialWatch(around.host, rules=rhythm.rules, monotonic=rhythm.monotonic)
+        self._shadows = Shadows(
+            around.host,
+            around.work,
+            monotonic=rhythm.monotonic,
+            chance=rhythm.chance,
+            backoff=rhythm.backoff,
+            cancelled=cancelled,
+            changed=changed,
+        )
         self._sweep_due = True
         self._unsaved = ""
         self.state = DeviceState()
@@ -167,6 +179,10 @@ class Transactions:
         """Return the path of the variant that answers, by slot."""
         return self._around.host.variants()
 
+    def shadows(self) -> dict[str, ShadowReport]:
+        """Return what runs beside the active models, by slot."""
+        return self._shadows.reports()
+
     # From start to stop ------------------------------------------------------------------------------------------
 
     def boot(self) -> None:
@@ -183,10 +199,14 @@ class Transactions:
             self._start_active(name)
 
     def stop(self) -> None:
-        """Give the starts of trials back."""
+        """Give the starts of trials and shadows back."""
+        self._shadows.stop()
         for name in sorted(self.state.slots):
             self._measure(name)
             self._apply(name, Stopped())
+            slot = self.state.slots[name]
+            if slot.shadow is not None and 0 < slot.shadow.starts < MAX_STARTS:
+                self.state = self.state.with_slot(name, replace(slot, shadow=replace(slot.shadow, starts=0)))
         self._queue.clear()
         self._save(self.state)
 
@@ -196,6 +216,9 @@ class Transactions:
         for name, wish in sorted(assignment.slots.items()):
             target = Target(wish.digest, wish.name or "", wish.attempt)
             slot = self.state.slots.get(name, Slot())
+            shadow = None if wish.shadow is None else ShadowWish(wish.shadow, wish.attempt)
+            if slot.shadow is None or shadow is None or replace(slot.shadow, starts=0) != shadow:
+                slot, self._sweep_due = replace(slot, shadow=shadow), True
             self.state = self.state.with_slot(name, slot)
             if slot.target != target or slot.pending is not None:
                 self._apply(name, Wanted(target))
@@ -239,6 +262,7 @@ class Transactions:
             if self._cancelled():
                 break
         else:
+            self._advance_shadows()
             self._collect_garbage()
 
     def tick(self) -> None:
@@ -256,6 +280,26 @@ class Transactions:
             verdict = self._watch.verdict(self.state.slots[name])
             if verdict is not None:
                 self.handle(name, verdict)
+
+    def _advance_shadows(self) -> None:
+        """Bring shadows on while no slot is in an update."""
+        if any(slot.state is not SlotState.IDLE for slot in self.state.slots.values()):
+            return
+        for name, slot in sorted(self.state.slots.items()):
+            try:
+                self._shadows.advance(name, slot, partial(self._save_shadow, name))
+            except Exception:  # noqa: BLE001 - an error of ours must not keep the updates from going on
+                _log.exception("slot %s: its shadow failed", name)
+            if self._cancelled():
+                return
+
+    def _save_shadow(self, name: str, wish: ShadowWish) -> bool:
+        before = self.state
+        self.state = before.with_slot(name, replace(before.slots[name], shadow=wish))
+        if self._save(self.state):
+            return True
+        self.state = before
+        return False
 
     def idle_s(self) -> float | None:
         """Return the seconds until a wait is over; none: nothing waits."""
@@ -445,7 +489,7 @@ class Transactions:
         """Delete what no slot needs, when nothing is under way and a restart would not go back to what needed it."""
         if self._unsaved or any(slot.state not in _RESTING for slot in self.state.slots.values()):
             return
-        if not self._sweep_due:
+        if not self._sweep_due or self._shadows.is_fetching:
             return
         self._around.work.forget()
         try:

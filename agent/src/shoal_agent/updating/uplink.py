@@ -22,7 +22,7 @@ from shoal_agent.errors import LabelBookError
 from shoal_agent.ports import Clock, LabelBook, Link, LinkHandlers, Spool, Spooled
 from shoal_agent.updating.messages import Messages
 from shoal_protocol.errors import ContentError, ShoalError
-from shoal_protocol.mqtt.messages import Event, parse_ack, parse_message
+from shoal_protocol.mqtt.messages import Event, ShadowReport, parse_ack, parse_message
 from shoal_protocol.mqtt.topics import Down, Up
 
 if TYPE_CHECKING:
@@ -120,12 +120,14 @@ class Situation:
         state: Of the device.
         progress: Share of the download, by slot.
         variants: Path of the variant that runs, by slot.
+        shadows: What runs beside the active model, by slot.
     """
 
     facts: Callable[[], Mapping[str, Any]]
     state: Callable[[], DeviceState]
     progress: Callable[[], Mapping[str, float]]
     variants: Callable[[], Mapping[str, str]]
+    shadows: Callable[[], Mapping[str, ShadowReport]] = dict
 
 
 class Uplink:
@@ -262,7 +264,12 @@ class Uplink:
         situation = self._situation
         return self._link.publish(
             Up.REPORTED,
-            self._messages.reported(situation.state(), progress=situation.progress(), variants=situation.variants()),
+            self._messages.reported(
+                situation.state(),
+                progress=situation.progress(),
+                variants=situation.variants(),
+                shadows=situation.shadows(),
+            ),
         )
 
     def _flush(self) -> None:

@@ -73,6 +73,15 @@ class Birth(Message, frozen=True, kw_only=True):
     """Of the newest verified list of releases."""
 
 
+class ShadowReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a slot's shadow, which sees the same inputs and answers nobody."""
+
+    digest: str
+    state: str
+    """``waiting``, ``running`` or ``failed``."""
+    error: Fault | None = None
+
+
 class SlotReport(msgspec.Struct, frozen=True, kw_only=True):
     """What one slot really does. HEALTHY for a digest means: it is both `active` and `proven`."""
 
@@ -88,6 +97,7 @@ class SlotReport(msgspec.Struct, frozen=True, kw_only=True):
     progress: float = 0.0
     """Of the download, 0 to 1."""
     error: Fault | None = None
+    shadow: ShadowReport | None = None
 
 
 class Reported(Message, frozen=True, kw_only=True):

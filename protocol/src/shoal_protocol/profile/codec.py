@@ -18,6 +18,7 @@ from shoal_protocol.canonical import Digest
 from shoal_protocol.errors import ContentError
 from shoal_protocol.profile.labels import ErrorSums, LabelGroup, check_labels
 from shoal_protocol.profile.profile import Counts, Profile, ProfileSpec, check_profile
+from shoal_protocol.profile.shadow import ShadowSums, check_shadows
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -51,6 +52,7 @@ class ProfileMessage(msgspec.Struct, frozen=True, kw_only=True):
         resources: ``cpu_s``, ``rss_bytes`` and the like.
         body: Coded counts; `profile` decodes it.
         labels: Counts of true labels of earlier predictions, whatever bundle and window these are of.
+        shadows: How far shadow models agreed with this one.
     """
 
     epoch: str
@@ -68,6 +70,7 @@ class ProfileMessage(msgspec.Struct, frozen=True, kw_only=True):
     resources: dict[str, float]
     body: bytes
     labels: tuple[LabelGroup, ...] = ()
+    shadows: tuple[ShadowSums, ...] = ()
 
     @property
     def end_ms(self) -> int:
@@ -121,6 +124,7 @@ class _Wire(msgspec.Struct, array_like=True, frozen=True):
     resources: dict[str, float]
     body: bytes
     labels: tuple[_WireLabels, ...] = ()
+    shadows: tuple[ShadowSums, ...] = ()
 
 
 _decoder = msgspec.msgpack.Decoder(_Wire)
@@ -157,6 +161,7 @@ def encode_profile(message: ProfileMessage) -> bytes:
                 )
                 for group in message.labels
             ),
+            message.shadows,
         )
     )
 
@@ -196,6 +201,7 @@ def decode_profile(raw: bytes) -> ProfileMessage:
         resources=wire.resources,
         body=wire.body,
         labels=_labels(wire.labels),
+        shadows=check_shadows(wire.shadows, latencies=LATENCIES),
     )
 
 

@@ -25,6 +25,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "device": ("device:device", "See and manage devices."),
     "model": ("model:model", "See models and versions, move aliases."),
     "rollout": ("rollout:rollout", "Move a cohort to a bundle by stages; watch and stop it."),
+    "shadow": ("shadow:shadow", "Run a bundle beside the active one, answering nobody, and compare them."),
     "drift": ("drift:drift", "See what changed in inputs and predictions."),
     "alert": ("alert:alert", "See alerts and acknowledge them."),
     "audit": ("audit:audit", "See who changed what, and prove that nothing was removed."),

@@ -9,7 +9,7 @@ sent, so that MQTT and HTTP tell the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -69,12 +69,10 @@ def assign_all(session: Session, slot: str, wanted: Mapping[str, SlotTarget | No
         By device the generation that says so; the present one where nothing changes.
     """
     names = sorted(wanted)
-    rows: dict[str, DesiredRow] = {}
+    rows = {row.device: row for row in _locked(session, names)}
     seen: dict[str, int] = {}
     for begin in range(0, len(names), _SQL_VARIABLES):
         some = names[begin : begin + _SQL_VARIABLES]
-        locked = select(DesiredRow).where(col(DesiredRow.device).in_(some)).order_by(DesiredRow.device)
-        rows.update((row.device, row) for row in session.exec(locked.with_for_update()))
         reported = select(DeviceRow.id, DeviceRow.generation_reported).where(col(DeviceRow.id).in_(some))
         seen.update(session.exec(reported).all())
     for name in names:
@@ -85,7 +83,58 @@ def assign_all(session: Session, slot: str, wanted: Mapping[str, SlotTarget | No
     return {name: rows[name].generation for name in names}
 
 
+def adjust_all(
+    session: Session,
+    slot: str,
+    devices: Collection[str],
+    change: Callable[[SlotTarget], SlotTarget],
+    *,
+    now: float,
+) -> list[str]:
+    """Change what goes beside the model of a slot (its shadow, its sampling) where the slot should run one.
+
+    Args:
+        session: Of an open write transaction.
+        slot: Which.
+        devices: On these.
+        change: From the present target to the new one, of the same digest.
+        now: Seconds since the epoch.
+
+    Returns:
+        The devices whose slot should run a model, ascending; the others have nothing that could be changed.
+    """
+    present = slot_targets(session, slot)
+    wanted = {name: change(present[name]) for name in devices if name in present and present[name].digest is not None}
+    rows = {row.device: row for row in _locked(session, sorted(wanted))}
+    reported = dict(session.exec(select(DeviceRow.id, DeviceRow.generation_reported)).all())
+    for name, target in sorted(wanted.items()):
+        _store(rows[name], slot, target, seen=reported.get(name, 0), now=now)
+        session.add(rows[name])
+    session.flush()
+    return sorted(wanted)
+
+
+def _locked(session: Session, names: list[str]) -> Iterator[DesiredRow]:
+    for begin in range(0, len(names), _SQL_VARIABLES):
+        some = select(DesiredRow).where(col(DesiredRow.device).in_(names[begin : begin + _SQL_VARIABLES]))
+        yield from session.exec(some.order_by(DesiredRow.device).with_for_update())
+
+
 def _assign(row: DesiredRow, slot: str, target: SlotTarget | None, *, seen: int, now: float) -> None:
+    """Set another digest; what goes beside the model stays, but for a shadow that is now the model itself."""
+    stored = row.slots.get(slot)
+    if target is not None and stored is not None:
+        before = _target(stored)
+        shadow = target.shadow or before.shadow
+        target = msgspec.structs.replace(
+            target,
+            shadow=None if shadow == target.digest else shadow,
+            sampling=target.sampling or before.sampling,
+        )
+    _store(row, slot, target, seen=seen, now=now)
+
+
+def _store(row: DesiredRow, slot: str, target: SlotTarget | None, *, seen: int, now: float) -> None:
     slots = {name: stored for name, stored in row.slots.items() if name != slot}
     if target is not None:
         slots[slot] = msgspec.to_builtins(target)

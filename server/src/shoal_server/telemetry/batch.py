@@ -24,6 +24,7 @@ from shoal_server.telemetry import rollup, store
 from shoal_server.telemetry.arrivals import Arrival
 from shoal_server.telemetry.labels import LabelSums
 from shoal_server.telemetry.ledger import Ledger
+from shoal_server.telemetry.shadows import ShadowHours
 from shoal_server.telemetry.store import LedgerKey
 
 Handler: TypeAlias = Callable[[Session, str, Any, float], object]
@@ -112,6 +113,7 @@ class _Batch:
         self._rows: list[tuple[Any, ...]] = []  # by `store.WINDOW_COLUMNS`
         self._sums = rollup.Sums()
         self._labels = LabelSums()
+        self._shadows = ShadowHours()
         self._contents: dict[tuple[LedgerKey, int], bytes] = {}
         self._again: list[tuple[LedgerKey, int, bytes]] = []
         self._malformed: list[dict[str, Any]] = []
@@ -169,6 +171,7 @@ class _Batch:
         )
         self._sums.add(slot=message.slot, digest=message.digest, start_ms=start_ms, n=message.n, errors=message.errors)
         self._labels.add(arrived.device, message.labels, latest_ms=round(self._now * 1000))
+        self._shadows.add(arrived.device, message, start_ms=start_ms)
 
     def _take_event(self, arrived: Arrival, message: Event) -> None:
         key = LedgerKey(arrived.device, message.epoch)
@@ -201,6 +204,7 @@ class _Batch:
         store.insert_windows(self._session, self._rows)
         self._sums.save(self._session)
         self._labels.save(self._session)
+        self._shadows.save(self._session)
         changed = {key: ledger for key, ledger in self.outcome.ledgers.items() if ledger != self._loaded[key]}
         store.save_ledgers(self._session, changed, self._now)
         if self._malformed:

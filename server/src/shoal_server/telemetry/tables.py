@@ -103,3 +103,40 @@ class LabelErrorRow(SQLModel, table=True):
     square: float
     truth: float
     truth_square: float
+
+
+class ShadowRow(SQLModel, table=True):
+    """How far a shadow agreed with the active model on one device, by the hour; see `shoal_protocol.profile.shadow`."""
+
+    __tablename__ = "shadow_hours"
+    __table_args__: Any = (Index(None, "slot", "hour_ms"),)
+    slot: str = Field(primary_key=True)
+    digest: str = Field(primary_key=True)
+    shadow: str = Field(primary_key=True)
+    device: str = Field(primary_key=True)
+    hour_ms: int = Field(primary_key=True, sa_type=BigInteger)
+    compared: int = Field(sa_type=BigInteger)
+    agreed: int = Field(sa_type=BigInteger)
+    dropped: int = Field(sa_type=BigInteger)
+    errors: int = Field(sa_type=BigInteger)
+    n: int = Field(sa_type=BigInteger)
+    difference: float
+    absolute: float
+    square: float
+
+
+class ShadowCellRow(SQLModel, table=True):
+    """Counts that belong to a `ShadowRow`: pairs of classes, differences by size, latency of both models."""
+
+    __tablename__ = "shadow_cells"
+    __table_args__: Any = (Index(None, "slot", "hour_ms"),)
+    slot: str = Field(primary_key=True)
+    digest: str = Field(primary_key=True)
+    shadow: str = Field(primary_key=True)
+    device: str = Field(primary_key=True)
+    hour_ms: int = Field(primary_key=True, sa_type=BigInteger)
+    kind: str = Field(primary_key=True)
+    """``pair`` (class, class), ``difference`` (cell), ``active_latency`` and ``shadow_latency`` (cell)."""
+    first: str = Field(primary_key=True)
+    second: str = Field(primary_key=True)
+    n: int = Field(sa_type=BigInteger)

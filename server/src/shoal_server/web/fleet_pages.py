@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request
@@ -19,6 +19,7 @@ from shoal_server.fleet import assignments, store
 from shoal_server.fleet import routes as fleet_routes
 from shoal_server.fleet.cohort import CohortError, parse_cohort
 from shoal_server.fleet.devices import ALL_SLOTS, Device, DeviceState
+from shoal_server.telemetry.shadows import ShadowSummary, summaries
 from shoal_server.timestamps import rfc3339
 from shoal_server.web.bundle_names import names_of
 from shoal_server.web.charts import columns
@@ -29,6 +30,7 @@ from shoal_server.web.words import plural
 router = APIRouter(prefix="/devices", route_class=PageRoute, include_in_schema=False)
 _PAGE = 50
 _WINDOWS = 48
+_SHADOW_S = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class SlotView:
     """One slot of a device: what should run and what it says that runs.
 
     Attributes:
+        shadow: How far its shadow agreed with the active model in the last day.
         agrees: Whether both are the same bundle, proven by its trial; None when nothing is desired.
     """
 
@@ -43,6 +46,7 @@ class SlotView:
     desired: SlotTarget | None
     report: SlotReport | None
     pinned: str | None
+    shadow: ShadowSummary | None = None
 
     @property
     def agrees(self) -> bool | None:
@@ -114,7 +118,12 @@ def show_device(device_id: str, request: Request, program: Program, principal: V
     """Show one device: its slots, facts, labels, last windows and what was changed about it."""
     with program.database.read() as session:
         device = store.device(session, device_id)
-        slots = slot_views(device, assignments.targets(session, device_id))
+        since_ms = int((program.clock() - _SHADOW_S) * 1000)
+        compared = {one.slot: one for one in summaries(session, since_ms=since_ms, device=device_id)}
+        slots = [
+            replace(slot, shadow=compared.get(slot.name))
+            for slot in slot_views(device, assignments.targets(session, device_id))
+        ]
         digests = [digest for slot in slots for digest in _digests(slot)]
         windows = recent_windows(session, device_id, limit=_WINDOWS)
         names = names_of(session, [*digests, *(window.digest for window in windows)])

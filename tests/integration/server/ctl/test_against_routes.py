@@ -18,13 +18,14 @@ from shoal_server.ctl.cli import run
 from shoal_server.ctl.program import Program
 from shoal_server.drift import routes as drift_routes
 from shoal_server.fleet import routes as fleet_routes
+from shoal_server.fleet import shadow_routes
 from shoal_server.registry import routes as model_routes
 from shoal_server.rollouts import routes as rollout_routes
 from shoal_server.storage.database import Database
 from shoal_server.testing import api_token, fake_services, program_of
 from shoal_server.testing.link import FakeLink
 
-ROOMS = [access_routes, fleet_routes, model_routes, rollout_routes, drift_routes, alert_routes]
+ROOMS = [access_routes, fleet_routes, shadow_routes, model_routes, rollout_routes, drift_routes, alert_routes]
 Ctl = Callable[..., tuple[int, str, str]]
 
 
@@ -94,6 +95,31 @@ def test_devices(ctl: Ctl) -> None:
     assert ctl("device", "revoke", "cam-new-01", "--yes")[1].split() == ["device", "cam-new-01", "state", "revoked"]
     assert ctl("device", "decommission", "cam-new-01", "--yes")[0] == 0
     assert ctl("device", "show", "cam-new-01")[0] == 1
+
+
+def test_a_shadow_is_wanted_shown_and_taken_away(ctl: Ctl) -> None:
+    slot, bundle = "meter-reader", "meter-reader:1.2.0"
+    running = _json(ctl, "model", "show", "meter-reader")["versions"][0]["digest"]
+    answer = _json(ctl, "shadow", "set", slot, bundle, "--cohort", "site = bern")
+    assert answer["devices"]
+    assert not set(answer["devices"]) & set(answer["skipped"])
+    assert answer["shadow"] == running
+    device = answer["devices"][0]
+    assert _json(ctl, "device", "show", device)["slots"][slot]["desired"]["shadow"] == running
+    assert "meter-reader:1.2.0 not reported yet" in ctl("device", "show", device)[1]
+    assert f"slot {slot}: {bundle} is wanted on" in ctl("shadow", "show", slot)[1]
+    assert _json(ctl, "shadow", "unset", slot, "--device", device)["devices"] == [device]
+    assert _json(ctl, "device", "show", device)["slots"][slot]["desired"]["shadow"] is None
+    assert ctl("shadow", "unset", slot)[0] == 0
+    assert _json(ctl, "shadow", "show")["wanted"] == []
+
+
+def test_a_shadow_that_can_not_be_set_says_why(ctl: Ctl) -> None:
+    code, _, told = ctl("shadow", "set", "meter-reader", "meter-reader:1.2.0")
+    assert (code, "one of --cohort QUERY and --device NAME" in told) == (2, True)
+    assert ctl("shadow", "set", "meter-reader", "meter-reader:9.9.9", "--cohort", "all")[0] == 1
+    code, _, told = ctl("shadow", "set", "no-such-slot", "meter-reader:1.2.0", "--cohort", "all")
+    assert (code, "none of which runs another bundle in slot 'no-such-slot'" in told) == (1, True)
 
 
 def test_a_wrong_query_names_the_position(ctl: Ctl) -> None:

@@ -141,6 +141,17 @@ def _running(found: Mapping[str, Any], names: BundleNames) -> str:
     return ", ".join(words)
 
 
+def _shadow(report: Mapping[str, Any], names: BundleNames) -> str:
+    """Return what should and what does run beside the active model."""
+    told = report.get("shadow") or {}
+    wanted = (report.get("desired") or {}).get("shadow")
+    error = told.get("error")
+    words = f"{names.of(wanted or told.get('digest'))} {told.get('state') or 'not reported yet'}"
+    if not wanted:
+        words += ", no longer wanted"
+    return words + (f" ({error['code']}: {error['message']})" if error else "")
+
+
 def _print_device(found: Mapping[str, Any], names: BundleNames) -> None:
     print_facts(
         {
@@ -164,6 +175,9 @@ def _print_device(found: Mapping[str, Any], names: BundleNames) -> None:
                 "  trial passed for": names.of(report.get("proven")),
                 "  can return to": names.of(report.get("previous")),
                 "  state": report.get("state"),
+            }
+            | ({"  shadow": _shadow(report, names)} if desired.get("shadow") or report.get("shadow") else {})
+            | {
                 "  error": f"{fault['code']}: {fault['message']}" if fault else None,
             }
         )
