@@ -19,6 +19,7 @@ from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
 
 from shoal_protocol.mqtt.topics import Up
+from shoal_protocol.trust.roots import TrustMode
 from shoal_server.access import people
 from shoal_server.access import routes as access_routes
 from shoal_server.access.guard import unguarded
@@ -33,7 +34,7 @@ from shoal_server.errors import StartError
 from shoal_server.fleet import device_routes, intake, shadow_routes
 from shoal_server.fleet import routes as fleet_routes
 from shoal_server.fleet import store as fleet_store
-from shoal_server.fleet.assignments import assigned_slots
+from shoal_server.fleet.assignments import assigned_slots, sign_all_again
 from shoal_server.fleet.publisher import Publisher
 from shoal_server.link.broker import BrokerLink
 from shoal_server.link.endpoint import EmbeddedLink
@@ -97,6 +98,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     manifest_routes.router,
     model_routes.router,
     trust_routes.router,
+    trust_routes.api,
     rollout_routes.router,
     drift_routes.router,
     quality_routes.router,
@@ -237,6 +239,7 @@ def build_services(settings: Settings, database: Database, clock: Clock, *, url:
         trust=TrustService(database, keys_folder=settings.data / "keys", clock=clock),
         link=link,
         ingest=Ingest(link, database, HANDLERS, clock, on_clone=on_clone, signals=signals),
+        call_devices=sign_all_again,
         reference=bundles.reference,
         verify_device=fleet_store.verify_secret,
     )
@@ -331,6 +334,16 @@ def build_app(program: Services, loops: Sequence[Loop], *, routers: Sequence[API
                     "shoal_signed_list_expires_timestamp_seconds",
                     "When devices stop believing the signed list",
                     lambda: program.trust.expiries()["targets"],
+                ),
+                (
+                    "shoal_trust_root_expires_timestamp_seconds",
+                    "When devices stop believing the root of trust",
+                    lambda: program.trust.expiries()["root"],
+                ),
+                (
+                    "shoal_trust_development",
+                    "1 while this server holds every signing key",
+                    lambda: program.trust.mode is TrustMode.DEVELOPMENT,
                 ),
             ),
         )

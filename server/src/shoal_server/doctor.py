@@ -17,7 +17,7 @@ from typing import Any
 from shoal_protocol.errors import ShoalError
 from shoal_server.registry.onnx_check import OnnxChecker
 from shoal_server.registry.refusals import Fault
-from shoal_server.registry.trust_keys import ROLES
+from shoal_server.registry.trust_keys import ONLINE_ROLES, ROLES
 from shoal_server.runtime_file import read_runtime
 from shoal_server.storage.database import Database
 from shoal_server.storage.settings import Settings
@@ -109,7 +109,9 @@ def _keys(settings: Settings) -> Finding:
     folder = settings.data / "keys"
     if not folder.is_dir():
         return Finding("signing keys", ok=True, what="there are none yet; the first start makes them")
-    missing = [role for role in ROLES if not (folder / f"{role}.pem").is_file()]
+    both_away = not (folder / "root.pem").exists() and not (folder / "targets.pem").exists()
+    roles = ONLINE_ROLES if both_away else ROLES
+    missing = [role for role in roles if not (folder / f"{role}.pem").is_file()]
     if missing:
         hint = "restore the folder from the same backup as the database"
         return Finding("signing keys", ok=False, what=f"missing: {', '.join(missing)}", hint=hint)
@@ -118,7 +120,8 @@ def _keys(settings: Settings) -> Finding:
         return Finding(
             "signing keys", ok=False, what=f"others can read {', '.join(readable)}", hint=f"chmod 600 {folder}/*"
         )
-    return Finding("signing keys", ok=True, what="all there, and only this user can read them (development trust)")
+    mode = "release keys: only the online keys are here" if both_away else "development trust: every key is here"
+    return Finding("signing keys", ok=True, what=f"all there, and only this user can read them ({mode})")
 
 
 def _checker(_settings: Settings) -> Finding:

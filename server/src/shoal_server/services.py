@@ -59,6 +59,8 @@ class Services:
     letting_in: threading.Lock = field(default_factory=threading.Lock)
     """Held while the devices' credentials are read and told to the link, so that no older list comes after a newer."""
     ingest: Ingest = _ABSENT
+    call_devices: Callable[[Session], None] = _ABSENT
+    """(session of a write): have every device's assignment signed again, so that each looks at the signed list."""
     reference: Callable[[str], Reference | None] = _ABSENT
     """Bundle digest -> the profile of its training data, None when the bundle has none; see `Bundles.reference`."""
     verify_device: Callable[[Session, str, str], bool] = _ABSENT

@@ -25,7 +25,7 @@ from shoal_protocol.trust.enrolment import EnrolReply, EnrolRequest, enrol_proof
 from shoal_protocol.trust.join_token import JoinToken, parse_join_token
 
 ENROL_PATH = "/api/v1/device/enrol"
-ROOT_PATH = "/trust/1.root.json"
+ROOT_PATH = "/trust/{version}.root.json"
 CA_PATH = "/trust/ca.pem"
 
 
@@ -76,7 +76,7 @@ def join(
             folder.save_ca(_fetched_ca(url, parsed.ca_digest))
         http = HttpClient(url, ca_file=folder.ca_file)
         trust = TrustStore(state / "trust", http=http, root_digest=parsed.root_digest, clock=clock)
-        trust.pin_root(_fetched(http, ROOT_PATH))
+        trust.pin_root(_fetched(http, ROOT_PATH.format(version=parsed.root_version)))
         trust.raise_floors(targets_version=parsed.targets_version)
         reply = _enrol(http, parsed, folder, name=name, facts=facts)
         identity = Identity(

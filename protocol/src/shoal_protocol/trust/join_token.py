@@ -24,6 +24,7 @@ class JoinToken(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         id: Names the token at the server.
         secret: 256 bits; the server keeps only its hash.
         root_digest: Of the trust root that the device pins.
+        root_version: Of that root, the newest when the token was made.
         targets_version: The device refuses an older signed list.
         ca_digest: Of the certificate authority's DER form, where the server has one of its own.
     """
@@ -31,6 +32,7 @@ class JoinToken(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     secret: str
     root_digest: str
+    root_version: int = 1
     targets_version: int = 0
     ca_digest: str | None = None
 
@@ -54,6 +56,6 @@ def parse_join_token(text: str) -> JoinToken:
         token = msgspec.json.decode(raw, type=JoinToken)
     except (binascii.Error, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CallerError("this join token is damaged or cut off", hint=hint) from error
-    if DIGEST_RE.fullmatch(token.root_digest) is None:
+    if token.root_version < 1 or DIGEST_RE.fullmatch(token.root_digest) is None:
         raise CallerError("this join token names no trust root", hint=hint)
     return token

@@ -12,13 +12,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuf.api.metadata import TargetFile, Targets
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata, TargetFile, Targets
 
 from shoal_protocol.canonical import parse_digest, sha256_digest
 from shoal_protocol.errors import CallerError, ContentError, DeniedError, RollbackError, UnsignedError
 from shoal_protocol.refs import check_name, check_version
 
 SHOAL_FIELD = "x-shoal"
+MAX_LIST_BYTES = 4 * 1024 * 1024
+"""As TUF clients allow by default (5 MB), with some room."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,24 @@ class SignedList:
         """Return the release with this digest, if the list names it."""
         return self.entries.get(digest)
 
+    def revocation(self, digest: str) -> str | None:
+        """Say why a bundle that was installed once may not be started on or returned to; none: nothing bars it.
+
+        A list forgets nothing that it still allows, so what it doesn't name was taken off.
+        """
+        try:
+            self.check(digest)
+        except UnsignedError:
+            return f"the signed list of version {self.version} does not name it any more"
+        except (DeniedError, RollbackError) as error:
+            return error.message
+        return None
+
+    def next_counter(self, model: str) -> int:
+        """Return the release counter of the model's next version: above all that the list says of the model."""
+        known = [entry.counter for entry in self.entries.values() if entry.model == model]
+        return 1 + max([*known, self.minimum.get(model, 0)], default=0)
+
     def check(self, digest: str) -> TargetEntry:
         """Return the release, when it may be installed.
 
@@ -82,6 +103,25 @@ class SignedList:
                 f"{entry.path} has release counter {entry.counter}, the signed minimum is {least}", digest=digest
             )
         return entry
+
+
+def parse_targets(raw: bytes) -> Metadata[Targets]:
+    """Parse a signed list without believing it.
+
+    Raises:
+        ContentError: It is no list of releases, or delegates to others, which version 1 does not know.
+    """
+    if len(raw) > MAX_LIST_BYTES:
+        raise ContentError(f"a signed list of {len(raw)} bytes is over the limit of {MAX_LIST_BYTES}")
+    try:
+        metadata = Metadata[Targets].from_bytes(raw)
+    except (RepositoryError, RecursionError) as error:
+        raise ContentError(f"this is no signed list: {error}") from error
+    if not isinstance(metadata.signed, Targets):
+        raise ContentError("this is signed metadata, but no list of releases")
+    if metadata.signed.delegations is not None:
+        raise ContentError("the signed list delegates to other roles, which Shoal does not know")
+    return metadata
 
 
 def release_target(

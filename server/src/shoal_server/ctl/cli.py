@@ -28,6 +28,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "shadow": ("shadow:shadow", "Run a bundle beside the active one, answering nobody, and compare them."),
     "drift": ("drift:drift", "See what changed in inputs and predictions."),
     "alert": ("alert:alert", "See alerts and acknowledge them."),
+    "trust": ("trust:trust", "See who may sign what here, and until when."),
     "audit": ("audit:audit", "See who changed what, and prove that nothing was removed."),
 }
 

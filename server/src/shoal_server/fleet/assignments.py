@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import msgspec
 from securesystemslib.signer import Signer
-from sqlalchemy import or_
+from sqlalchemy import or_, update
 from sqlmodel import Session, col, select
 
 from shoal_protocol.canonical import sha256_digest
@@ -218,6 +218,11 @@ def after(session: Session, device_id: str, *, limit: int) -> list[str]:
         .limit(limit)
     )
     return list(session.exec(query))
+
+
+def sign_all_again(session: Session) -> None:
+    """Have every device's document signed and sent again: devices then look at the signed list, and at its keys."""
+    session.exec(update(DesiredRow).values(resign_at=0.0))
 
 
 def mark_published(session: Session, published: Mapping[str, tuple[int, float]]) -> None:

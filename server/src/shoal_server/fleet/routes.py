@@ -168,10 +168,12 @@ def create_join_token(request: Request, program: Program, who: Operator, wanted:
         row = enrolment.create_token(session, allowed, token_id=token_id, secret=secret, now=now)
         shown = join_token_json(row)
         record_change(session, request, action="join_token.create", subject=f"join_token:{token_id}", after=shown)
+    root_version, root_digest = program.trust.pinned_root()
     token = JoinToken(
         id=token_id,
         secret=secret,
-        root_digest=program.trust.root_digest,
+        root_digest=root_digest,
+        root_version=root_version,
         targets_version=program.trust.targets_version,
     )
     join = f"shoal-agent join {shlex.quote(_public_url(program))} --token {token}"

@@ -3,7 +3,8 @@
 Owns the procedure: parse, check, store the bytes, then record everything in one transaction, with the signed list and
 the audit. Leaves HTTP to `manifest_routes`, the rules of a bundle to `admission`.
 
-Invariant: a model version exists exactly when its manifest was admitted, and then it is on the signed list.
+Invariant: a model version exists exactly when its manifest was admitted. In development trust it is on the signed list
+from then on; else it is `unsigned` until a release key elsewhere puts it there.
 """
 
 from dataclasses import dataclass
@@ -162,12 +163,13 @@ class _Recorder:
             return
         assert bundle is not None
         counter = next_counter(row.counter for row in store.versions(session, model, limit=1))
+        signs_here = self._program.trust.signs_releases(session)
         row = ModelVersion(
             model=model,
             version=version,
             digest=digest,
             counter=counter,
-            state=VersionState.RELEASED.value,
+            state=(VersionState.RELEASED if signs_here else VersionState.UNSIGNED).value,
             task=bundle.info.task,
             framework=bundle.info.framework,
             size=bundle.manifest.total_bytes,
@@ -176,7 +178,9 @@ class _Recorder:
             created_by=self._actor,
         )
         store.add_version(session, row)
-        self._program.trust.publish_release(session, model=model, version=version, manifest_raw=raw, counter=counter)
+        if signs_here:
+            trust = self._program.trust
+            trust.publish_release(session, model=model, version=version, manifest_raw=raw, counter=counter)
         self._audit("model.push", f"model:{name}", after={"digest": digest, "counter": counter})
 
     def alias(self, model: str, alias: str, digest: str) -> None:

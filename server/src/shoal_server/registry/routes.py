@@ -13,6 +13,7 @@ from shoal_server.access.guard import Program, Releaser, Viewer, record_change
 from shoal_server.errors import NotFoundError
 from shoal_server.paging import MAX_LIMIT, decode_cursor, page
 from shoal_server.registry import store
+from shoal_server.registry.list_rules import state_by_list
 from shoal_server.registry.tables import AliasChange, ModelAlias, ModelVersion
 from shoal_server.registry.versions import VersionState
 from shoal_server.timestamps import rfc3339
@@ -137,13 +138,35 @@ def _set_state(model: str, version: str, state: VersionState, request: Request, 
         before = row.state
         if before != state:
             row.state = state.value
-            program.trust.set_denied(session, row.digest, denied=state is VersionState.DENIED)
+            _tell_devices(session, program, row, state)
             subject = f"model:{model}:{version}"
             record_change(
                 session, request, action=f"model.{_VERBS[state]}", subject=subject, before=before, after=state
             )
-    program.signals.bump("models")
-    return _version(row)
+        advice = _advice(program, session, row)
+    for topic in ("models", "desired"):
+        program.signals.bump(topic)
+    return {**_version(row), **advice}
+
+
+def _tell_devices(session: Session, program: Program, row: ModelVersion, state: VersionState) -> None:
+    """Change the signed list where this server signs it; else only the release key's holder can tell devices."""
+    trust = program.trust
+    if trust.signs_releases(session):
+        trust.set_denied(session, row.digest, denied=state is VersionState.DENIED)
+        if state is VersionState.DENIED:
+            program.call_devices(session)
+    elif state is VersionState.RELEASED:
+        row.state = state_by_list(trust.signed_list(session), row.digest, was=VersionState.UNSIGNED).value
+
+
+def _advice(program: Program, session: Session, row: ModelVersion) -> dict[str, Any]:
+    if program.trust.signs_releases(session):
+        return {}
+    if row.state == VersionState.RELEASED or row.digest in program.trust.signed_list(session).deny:
+        return {}
+    ref = f"{row.model}:{row.version}"
+    return {"advice": f"no new rollout takes it; so that devices refuse it too: shoal-convert keys revoke {ref}"}
 
 
 _VERBS = {VersionState.DENIED: "deny", VersionState.RELEASED: "allow"}

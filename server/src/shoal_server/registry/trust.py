@@ -1,8 +1,9 @@
-"""The signed list of releases, kept by the server: TUF metadata in development trust.
+"""The signed list of releases, kept by the server: TUF metadata.
 
-Owns making, extending, restricting, renewing and serving the metadata of TUF's four top-level roles. In development
-trust the server holds every key, so a push with a releaser's token is enough for a device to accept the bundle; the
-server says so wherever it describes itself (`mode`).
+Owns making, extending, renewing, taking in and serving the metadata of TUF's four top-level roles. Two modes, told by
+the root itself (`mode`): in development trust the server holds every key, so a push with a releaser's token is enough
+for a device to accept the bundle, and the server says so wherever it describes itself. With release keys, root and list
+are signed away from here; the server checks and serves them and signs only snapshot, timestamp and assignments.
 
 Invariants:
     - A change is one transaction with whatever causes it: list, snapshot and timestamp appear together or not at all.
@@ -16,18 +17,27 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from securesystemslib.signer import Signer
-from sqlmodel import Session, col, delete, func, select
+from securesystemslib.signer import CryptoSigner, Signer
+from sqlmodel import Session
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
-from tuf.api.serialization.json import JSONSerializer
 
 from shoal_protocol.canonical import Digest, sha256_digest
-from shoal_protocol.errors import DigestMismatchError
-from shoal_protocol.trust.targets import SignedList, release_target, set_restrictions, signed_list
-from shoal_server.errors import NotFoundError
-from shoal_server.registry.tables import TrustDocument
-from shoal_server.registry.trust_keys import ROLES, DevelopmentKeys, load_keys, make_keys
-from shoal_server.storage.database import Clock, Database, insert_ignore, lock_for_transaction
+from shoal_protocol.errors import DigestMismatchError, ExpiredError
+from shoal_protocol.trust.roots import TrustMode, check_signed, check_successor, parse_root, trust_mode
+from shoal_protocol.trust.targets import SignedList, parse_targets, release_target, set_restrictions, signed_list
+from shoal_server.errors import ConflictError, NotFoundError, PreconditionError
+from shoal_server.registry import trust_documents as documents
+from shoal_server.registry.list_rules import Held, check_next_list
+from shoal_server.registry.trust_keys import (
+    ONLINE_ROLES,
+    ROLES,
+    load_keys,
+    make_keys,
+    missing_keys,
+    next_online_keys,
+    tidy_keys,
+)
+from shoal_server.storage.database import Clock, Database, lock_for_transaction
 
 LIFETIMES = {
     "root": timedelta(days=3650),
@@ -35,9 +45,8 @@ LIFETIMES = {
     "snapshot": timedelta(days=14),
     "timestamp": timedelta(days=2),
 }
-"""How long a device believes what was signed; each is renewed at half of it."""
+"""How long a device believes what the server signs; each is renewed at half of it."""
 
-_KEPT_VERSIONS = 20
 _FILE_RE = re.compile(r"(?:(\d{1,9})\.)?(root|targets|snapshot|timestamp)\.json")
 
 _SignedT = TypeVar("_SignedT", Root, Timestamp, Snapshot, Targets)
@@ -52,26 +61,36 @@ class TrustService:
         clock: for expiry.
     """
 
-    mode = "development"
-    """Who holds the keys: `development` means that this server holds all of them."""
-
     def __init__(self, database: Database, *, keys_folder: Path, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._keys = self._begin(keys_folder)
-        with database.read() as session:
-            self.root_digest: Digest = sha256_digest(_raw(session, "root", 1))
+        self._folder = keys_folder
+        self._keys = load_keys(keys_folder)
+        self._begin()
+
+    @property
+    def mode(self) -> TrustMode:
+        """Who holds the keys."""
+        with self._database.read() as session:
+            return trust_mode(documents.root(session).signed)
 
     @property
     def assignment_signer(self) -> Signer:
         """The signer of assignments: the key of the timestamp role."""
-        return self._keys["timestamp"]
+        with self._database.read() as session:
+            return self._signer(documents.root(session).signed, "timestamp")
 
     @property
     def targets_version(self) -> int:
         """Version of the signed list now, the floor of a device that joins now."""
         with self._database.read() as session:
-            return _newest(session, "targets")
+            return documents.newest(session, "targets")
+
+    def pinned_root(self) -> tuple[int, Digest]:
+        """Return version and digest of the newest root, which a device that joins now believes from the start."""
+        with self._database.read() as session:
+            raw = documents.newest_raw(session, "root")
+        return parse_root(raw).signed.version, sha256_digest(raw)
 
     def metadata(self, file: str) -> bytes:
         """Return a document by the name under which TUF clients ask for it, such as `3.targets.json`.
@@ -83,12 +102,20 @@ class TrustService:
         if match is None:
             raise NotFoundError(f"{file!r:.80} is no document of the trust metadata")
         with self._database.read() as session:
-            version = int(match[1]) if match[1] else _newest(session, match[2])
-            return _raw(session, match[2], version)
+            version = int(match[1]) if match[1] else documents.newest(session, match[2])
+            return documents.raw(session, match[2], version)
+
+    def root(self, session: Session) -> Root:
+        """Return the newest root."""
+        return documents.root(session).signed
 
     def signed_list(self, session: Session) -> SignedList:
         """Return what the list allows now, as seen by the open transaction."""
-        return signed_list(_load(session, "targets", Targets).signed)
+        return signed_list(documents.targets(session).signed)
+
+    def signs_releases(self, session: Session) -> bool:
+        """Tell whether a push is signed here; False: only a release key elsewhere can."""
+        return trust_mode(documents.root(session).signed) is TrustMode.DEVELOPMENT
 
     def publish_release(
         self,
@@ -100,13 +127,13 @@ class TrustService:
         counter: int,
         platform: str | None = None,
     ) -> None:
-        """Add a release to the signed list; the same release again changes nothing.
+        """Add a release to the signed list, in development trust; the same release again changes nothing.
 
         Raises:
             DigestMismatchError: the list already names another digest for this version.
         """
         target = release_target(model, version, manifest_raw, counter=counter, platform=platform)
-        current = _load(session, "targets", Targets).signed.targets.get(target.path)
+        current = documents.targets(session).signed.targets.get(target.path)
         if current is not None:
             if current.hashes != target.hashes:
                 raise DigestMismatchError(
@@ -120,7 +147,7 @@ class TrustService:
         self._change_list(session, add)
 
     def set_denied(self, session: Session, digest: str, *, denied: bool) -> None:
-        """Put a digest on the signed deny list, or lift it from there."""
+        """Put a digest on the signed deny list, or lift it from there, in development trust."""
 
         def restrict(targets: Targets) -> None:
             known = signed_list(targets)
@@ -129,8 +156,94 @@ class TrustService:
 
         self._change_list(session, restrict)
 
+    def accept_list(self, session: Session, raw: bytes, *, held: Held, if_match: str | None = None) -> bool:
+        """Take a list that a release key signed elsewhere, and publish it.
+
+        Args:
+            session: of an open write transaction.
+            raw: the signed list.
+            held: what the registry holds.
+            if_match: entity tag of the list that was edited.
+
+        Returns:
+            False when this very list is the present one already.
+
+        Raises:
+            ConflictError: the server signs the list itself, or the list's version is not the next one.
+            PreconditionError: another list than `if_match` is the present one.
+            UnsignedError: not enough release keys signed it.
+            ExpiredError: it is expired already.
+            ContentError: it breaks a rule of `list_rules`.
+        """
+        lock_for_transaction(session, "trust")
+        present = documents.newest_raw(session, "targets")
+        if raw == present:
+            return False
+        root = documents.root(session).signed
+        if trust_mode(root) is TrustMode.DEVELOPMENT:
+            raise ConflictError(
+                "this server signs the list of releases itself (development trust)",
+                hint="give it your keys first: shoal-convert keys adopt",
+            )
+        if if_match is not None and if_match != entity_tag(present):
+            raise PreconditionError(
+                f"the signed list is now version {_version_of(present)}: another pipeline was faster",
+                hint="fetch it, add to it, sign it again",
+            )
+        self._store_list(session, root, raw, held)
+        self._publish_snapshot(session)
+        return True
+
+    def accept_root(self, session: Session, raw: bytes, *, targets: bytes | None, held: Held) -> bool:
+        """Take a root that root keys signed elsewhere, together with the list that its release keys signed.
+
+        In development trust the server adds the signature of its own root key, which the caller, an administrator,
+        asks for by this: that is how a fleet changes to real keys without joining again.
+
+        Returns:
+            False when this very root is the present one already.
+
+        Raises:
+            ConflictError: the root leaves the server without a key that it needs, or gives it one too many.
+            UnsignedError: not enough keys signed it.
+            RollbackError: its version is not the next one.
+            ExpiredError: it is expired already.
+        """
+        lock_for_transaction(session, "trust")
+        old, new = documents.root(session), parse_root(raw)
+        if new.signed_bytes == old.signed_bytes:
+            return False
+        own = self._keys.find(old.signed, "root")
+        if own is not None and own.public_key.keyid not in new.signatures:
+            new.sign(own, append=True)
+        root = check_successor(old.signed, new)
+        self._keys = load_keys(self._folder)
+        self._check_keys(root)
+        self._check_unexpired("root", root)
+        documents.store(session, "root", root.version, documents.to_bytes(new))
+        if targets is not None:
+            self._store_list(session, root, targets, held)
+        else:
+            check_signed(root, Targets.type, documents.targets(session), whose="the new root")
+        self._publish_snapshot(session)
+        return True
+
+    def next_online_keys(self) -> dict[str, dict[str, Any]]:
+        """Return the public keys that can replace the server's online ones, by role and key id."""
+        made = next_online_keys(self._folder)
+        self._keys = load_keys(self._folder)
+        return {role: {signer.public_key.keyid: signer.public_key.to_dict()} for role, signer in made.items()}
+
+    def tidy_keys(self) -> list[str]:
+        """Delete key files that the newest root doesn't name any more; returns which."""
+        with self._database.read() as session:
+            root = documents.root(session).signed
+        gone = tidy_keys(self._folder, root)
+        self._keys = load_keys(self._folder)
+        return gone
+
     def refresh(self) -> bool:
-        """Renew whatever has lived half its lifetime, with all that refers to it; True when something was."""
+        """Renew whatever this server signs and has lived half its life, with all that refers to it."""
         with self._database.read() as session:
             due = self._due(session)
         if not due:
@@ -139,74 +252,126 @@ class TrustService:
             lock_for_transaction(session, "trust")
             due = self._due(session)
             if "root" in due:
-                self._renew(session, "root", Root)
+                self._renew(session, "root", documents.root(session))
             if "targets" in due:
                 self._change_list(session, lambda _targets: None)
             elif "snapshot" in due:
                 self._publish_snapshot(session)
             elif "timestamp" in due:
-                self._renew(session, "timestamp", Timestamp)
+                self._renew(session, "timestamp", documents.timestamp(session))
         return bool(due)
 
     def expiries(self) -> dict[str, float]:
         """Return when each role's newest document expires, seconds since the epoch."""
         with self._database.read() as session:
-            return {role: _expires(session, role) for role in ROLES}
+            return {role: documents.expires(session, role) for role in ROLES}
 
-    def _begin(self, folder: Path) -> DevelopmentKeys:
+    def _begin(self) -> None:
         with self._database.read() as session:
-            begun = _newest(session, "root") > 0
-        if begun:
-            return load_keys(folder)
-        keys = make_keys(folder)
-        with self._database.write() as session:
-            lock_for_transaction(session, "trust")
-            if _newest(session, "root") == 0:
-                self._first_documents(session, keys)
-        return load_keys(folder)
+            begun = documents.newest(session, "root") > 0
+        if not begun:
+            keys = make_keys(self._folder)
+            with self._database.write() as session:
+                lock_for_transaction(session, "trust")
+                if documents.newest(session, "root") == 0:
+                    self._first_documents(session, keys)
+        self.tidy_keys()
+        with self._database.read() as session:
+            root = documents.root(session).signed
+        lost = missing_keys(self._keys, root, _roles_signed_here(root))
+        if lost is not None:
+            raise lost
 
-    def _first_documents(self, session: Session, keys: DevelopmentKeys) -> None:
+    def _first_documents(self, session: Session, keys: dict[str, CryptoSigner]) -> None:
         root = Root(expires=self._expiry("root"), consistent_snapshot=True)
         for role in ROLES:
             root.add_key(keys[role].public_key, role)
         targets = Targets(expires=self._expiry("targets"))
         set_restrictions(targets)
-        for role, signed in (
-            ("root", root),
-            ("targets", targets),
-            ("snapshot", Snapshot(expires=self._expiry("snapshot"))),
-            ("timestamp", Timestamp(expires=self._expiry("timestamp"))),
-        ):
-            _store(session, role, Metadata(signed), keys[role])
+        firsts: dict[str, Any] = {
+            "root": root,
+            "targets": targets,
+            "snapshot": Snapshot(expires=self._expiry("snapshot")),
+            "timestamp": Timestamp(expires=self._expiry("timestamp")),
+        }
+        for role, signed in firsts.items():
+            metadata: Metadata[Any] = Metadata(signed)
+            metadata.sign(keys[role])
+            documents.store(session, role, 1, documents.to_bytes(metadata))
+
+    def _check_keys(self, root: Root) -> None:
+        if trust_mode(root) is not TrustMode.RELEASE_KEY:
+            raise ConflictError("a root that isn't made for release keys came; the way back is not offered")
+        for role in ("root", "targets"):
+            if self._keys.find(root, role) is not None:
+                raise ConflictError(f"the new root gives this server a {role} key; only the online keys belong here")
+        for role in ONLINE_ROLES:
+            if root.roles[role].threshold != 1 or self._keys.find(root, role) is None:
+                raise ConflictError(
+                    f"the new root names {role} keys that this server does not hold, so it could sign nothing",
+                    hint="make the root anew from this server's present one",
+                )
+
+    def _check_unexpired(self, what: str, signed: Root | Targets) -> None:
+        if signed.is_expired(datetime.fromtimestamp(self._clock(), UTC)):
+            raise ExpiredError(
+                f"the {what} expired at {signed.expires.isoformat()}", hint="sign it again with a later date"
+            )
+
+    def _store_list(self, session: Session, root: Root, raw: bytes, held: Held) -> None:
+        metadata, present = parse_targets(raw), documents.targets(session)
+        check_signed(root, Targets.type, metadata, whose="the root")
+        if metadata.signed.version != present.signed.version + 1:
+            raise ConflictError(
+                f"the signed list has version {metadata.signed.version}, expected {present.signed.version + 1}",
+                hint="fetch the present list, add to it, sign it again",
+            )
+        self._check_unexpired("signed list", metadata.signed)
+        check_next_list(signed_list(present.signed), signed_list(metadata.signed), held)
+        documents.store(session, "targets", metadata.signed.version, raw)
 
     def _change_list(self, session: Session, change: Callable[[Targets], None]) -> None:
         lock_for_transaction(session, "trust")
-        self._renew(session, "targets", Targets, change)
+        self._renew(session, "targets", documents.targets(session), change)
         self._publish_snapshot(session)
 
     def _publish_snapshot(self, session: Session) -> None:
-        targets = _newest(session, "targets")
+        targets = documents.newest(session, "targets")
 
         def list_targets(snapshot: Snapshot) -> None:
             snapshot.meta["targets.json"] = MetaFile(version=targets)
 
-        self._renew(session, "snapshot", Snapshot, list_targets)
-        snapshot = _newest(session, "snapshot")
+        self._renew(session, "snapshot", documents.snapshot(session), list_targets)
+        snapshot = documents.newest(session, "snapshot")
 
         def name_snapshot(timestamp: Timestamp) -> None:
             timestamp.snapshot_meta = MetaFile(version=snapshot)
 
-        self._renew(session, "timestamp", Timestamp, name_snapshot)
+        self._renew(session, "timestamp", documents.timestamp(session), name_snapshot)
 
     def _renew(
-        self, session: Session, role: str, kind: type[_SignedT], change: Callable[[_SignedT], None] | None = None
+        self,
+        session: Session,
+        role: str,
+        metadata: Metadata[_SignedT],
+        change: Callable[[_SignedT], None] | None = None,
     ) -> None:
-        metadata = _load(session, role, kind)
         if change is not None:
             change(metadata.signed)
         metadata.signed.version += 1
         metadata.signed.expires = self._expiry(role)
-        _store(session, role, metadata, self._keys[role])
+        metadata.sign(self._signer(documents.root(session).signed, role))
+        documents.store(session, role, metadata.signed.version, documents.to_bytes(metadata))
+
+    def _signer(self, root: Root, role: str) -> Signer:
+        """Return the signer of a role; another replica may have changed the keys, so the folder is asked again."""
+        found = self._keys.find(root, role)
+        if found is None:
+            self._keys = load_keys(self._folder)
+            found = self._keys.find(root, role)
+        if found is None:
+            raise missing_keys(self._keys, root, [role]) or AssertionError
+        return found
 
     def _expiry(self, role: str) -> datetime:
         now = datetime.fromtimestamp(self._clock(), UTC).replace(microsecond=0)
@@ -214,38 +379,18 @@ class TrustService:
 
     def _due(self, session: Session) -> set[str]:
         now = self._clock()
-        return {role for role in ROLES if _expires(session, role) - now < LIFETIMES[role].total_seconds() / 2}
+        roles = _roles_signed_here(documents.root(session).signed)
+        return {role for role in roles if documents.expires(session, role) - now < LIFETIMES[role].total_seconds() / 2}
 
 
-def _newest(session: Session, role: str) -> int:
-    query = select(func.max(TrustDocument.version)).where(TrustDocument.role == role)
-    return session.exec(query).one() or 0
+def entity_tag(raw: bytes) -> str:
+    """Return the HTTP entity tag of a document."""
+    return f'"{sha256_digest(raw).removeprefix("sha256:")[:32]}"'
 
 
-def _raw(session: Session, role: str, version: int) -> bytes:
-    found = session.get(TrustDocument, (role, version))
-    if found is None:
-        raise NotFoundError(f"there is no version {version} of {role}.json")
-    return found.raw
+def _roles_signed_here(root: Root) -> tuple[str, ...]:
+    return ROLES if trust_mode(root) is TrustMode.DEVELOPMENT else ONLINE_ROLES
 
 
-def _load(session: Session, role: str, _kind: type[_SignedT]) -> Metadata[_SignedT]:
-    return Metadata[_SignedT].from_bytes(_raw(session, role, _newest(session, role)))
-
-
-def _expires(session: Session, role: str) -> float:
-    metadata: Metadata[Any] = Metadata.from_bytes(_raw(session, role, _newest(session, role)))
-    return float(metadata.signed.expires.timestamp())
-
-
-def _store(session: Session, role: str, metadata: Metadata[Any], signer: Signer) -> None:
-    metadata.sign(signer)
-    version = metadata.signed.version
-    raw = metadata.to_bytes(JSONSerializer(compact=True))
-    if not insert_ignore(session, TrustDocument, {"role": role, "version": version, "raw": raw}):
-        raise RuntimeError(f"version {version} of {role}.json is already signed; two changes ran at once")
-    if role != "root":  # the walk from an old root to the newest needs every one of them
-        old = delete(TrustDocument).where(
-            col(TrustDocument.role) == role, col(TrustDocument.version) <= version - _KEPT_VERSIONS
-        )
-        session.exec(old)
+def _version_of(raw: bytes) -> int:
+    return parse_targets(raw).signed.version

@@ -19,6 +19,8 @@ class VersionState(StrEnum):
 
     RELEASED = "released"  # on the signed list: devices may install it
     DENIED = "denied"  # on the signed deny list: no device installs it or returns to it
+    UNSIGNED = "unsigned"  # pushed, but no release key has signed it yet: no device installs it
+    REVOKED = "revoked"  # was on the signed list and is gone, or is below the model's signed minimum
 
 
 class TagMeaning(StrEnum):

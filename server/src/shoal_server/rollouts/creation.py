@@ -132,6 +132,11 @@ def _check_released(session: Session, bundle: ResolvedBundle) -> None:
     row = registry.version_of_digest(session, bundle.digest)
     if row is not None and row.state == VersionState.DENIED:
         raise CreationError(f"{bundle.name} is on the signed deny list", hint="shoalctl model deny --lift lifts it")
+    if row is not None and row.state != VersionState.RELEASED:
+        raise CreationError(
+            f"{bundle.name} is {row.state}: the signed list does not name it, so no device would install it",
+            hint="sign it: shoal-convert push BUNDLE --key KEY",
+        )
 
 
 def _reached(session: Session, plan: Plan) -> list[Device]:

@@ -64,6 +64,7 @@ def fake_services(database: Database, folder: Path, **parts: Any) -> Services:
         "clock": FakeClock(),
         "signals": Signals(),
         "verify_device": no_device,
+        "call_devices": lambda _session: None,
         "url": "http://testserver",
     }
     return Services(**{**given, **parts})

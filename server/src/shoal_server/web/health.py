@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from shoal_server.access.guard import Program, RequireViewerOrLocal
 from shoal_server.access.roles import Principal
+from shoal_server.registry import trust_status
 from shoal_server.services import Services
 
 _log = logging.getLogger(__name__)
@@ -36,7 +37,8 @@ def readyz(program: Program) -> JSONResponse:
     """Say of each part whether it can do its work; 503 when one can't."""
     parts = {name: _state(name, check, program) for name, check in CHECKS.items()}
     ready = all(state == "ok" for state in parts.values())
-    return JSONResponse({"status": "ok" if ready else "unavailable", **parts}, 200 if ready else 503)
+    soon = {"warnings": found} if (found := _warnings(program)) else {}
+    return JSONResponse({"status": "ok" if ready else "unavailable", **parts, **soon}, 200 if ready else 503)
 
 
 @router.get("/metrics", operation_id="health_metrics")
@@ -48,7 +50,16 @@ def metrics(program: Program, _principal: Annotated[Principal | None, Depends(Re
 @router.get("/version", operation_id="health_version")
 def show_version(program: Program) -> dict[str, Any]:
     """Name the version, and who holds the signing keys."""
-    return {"name": "shoal-server", "version": version("shoal-server"), "trust": program.trust.mode}
+    return {"name": "shoal-server", "version": version("shoal-server"), "trust": program.trust.mode.value}
+
+
+def _warnings(program: Services) -> list[str]:
+    """Return what will need somebody soon; a part that can't say is told by its own check."""
+    try:
+        return trust_status.warnings(program.trust, now=program.clock())
+    except Exception:  # noqa: BLE001 - advice must not cost the answer
+        _log.warning("the trust can't be looked at", exc_info=True)
+        return []
 
 
 def _check_broker(program: Services) -> None:

@@ -15,6 +15,7 @@ from shoal_server.alerts.rules import AlertState
 from shoal_server.fleet import store as fleet
 from shoal_server.fleet.devices import Device, DeviceState
 from shoal_server.registry import store as registry
+from shoal_server.registry import trust_status
 from shoal_server.rollouts import store as rollouts
 from shoal_server.rollouts.machine import ACTIVE, RolloutState
 from shoal_server.web.bundle_names import names_of
@@ -54,6 +55,8 @@ def show_overview(request: Request, program: Program, _principal: Viewer) -> Res
         alerts=open_alerts,
         changes=changes[:8],
         has_models=has_models,
+        trust_mode=program.trust.mode.value,
+        trust_warnings=trust_status.warnings(program.trust, now=program.clock()),
     )
 
 

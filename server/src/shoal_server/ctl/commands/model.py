@@ -83,7 +83,11 @@ def alias(call: Call, *, name: str, alias: str | None, version: str | None, dele
 @click.argument("ref", metavar="NAME:VERSION")
 @connected
 def deny(call: Call, *, ref: str) -> None:
-    """Let no device install a version or return to it; where it runs, it runs on."""
+    """Let no device install a version or return to it; where it runs, it runs on and is reported.
+
+    In development trust the server signs that at once. With release keys it bars new rollouts here, and devices hear
+    of it when the release key signs it: shoal-convert keys revoke NAME:VERSION.
+    """
     _set_state(call, ref, "deny")
 
 
@@ -123,11 +127,15 @@ def version_of(client: Client, ref: str) -> dict[str, Any]:
     return found
 
 
+_SHOWN = {"version": "ref", "state": "state", "advice": "advice"}
+
+
 def _set_state(call: Call, ref: str, verb: str) -> None:
     parsed = parse_ref(ref)
     path = f"/api/v1/models/{segment(parsed.name)}/versions/{segment(parsed.version or ref)}/{verb}"
     answer = call.client.post(path)
-    call.show(answer, lambda: print_facts({"version": answer["ref"], "state": answer["state"]}))
+    shown = {name: answer[key] for name, key in _SHOWN.items() if key in answer}
+    call.show(answer, lambda: print_facts(shown))
 
 
 def _print_model(found: dict[str, Any]) -> None:
