@@ -38,6 +38,7 @@ from shoal_agent.settings import Settings
 from shoal_agent.status import live_status, save_snapshot
 from shoal_agent.updating.assignments import AssignmentIntake
 from shoal_agent.updating.desk import Desk
+from shoal_agent.updating.list_watch import ListWatch
 from shoal_agent.updating.messages import Messages
 from shoal_agent.updating.model_host import ModelHost
 from shoal_agent.updating.transaction import Rhythm, Surroundings, Transactions
@@ -157,6 +158,7 @@ def assemble(state: Path, settings: Settings, overrides: Overrides) -> Assembly:
         desk=desk,
         tick_s=min(max(settings.trial_seconds / 20, 0.2), 5.0),
         monotonic=overrides.monotonic,
+        watch=ListWatch(base.trust, monotonic=overrides.monotonic, every_s=settings.trust_refresh_s),
     )
     assembly = Assembly(
         identity=base.identity,
@@ -276,6 +278,7 @@ def _uplink(base: _Base, transactions: Transactions, sink: WindowSpool) -> Uplin
         progress=transactions.progress,
         variants=transactions.variants,
         shadows=transactions.shadows,
+        revoked=lambda: transactions.revoked,
     )
     return Uplink(
         overrides.link(base.identity) if overrides.link else _link(base),

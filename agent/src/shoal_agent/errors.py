@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shoal_protocol.errors import CallerError, ContentError, LocalError, PeerError
+from shoal_protocol.errors import CallerError, ContentError, LocalError, PeerError, TrustError
 
 
 class IllegalEventError(CallerError):
@@ -63,6 +63,12 @@ class PreflightError(ContentError):
     """The model failed its self-test in the child process."""
 
     code = "preflight"
+
+
+class ImplausibleTimeError(TrustError):
+    """The server signed a time that neither this device's clock nor the release key's list speaks for."""
+
+    code = "implausible_time"
 
 
 class TransportError(PeerError):

@@ -290,6 +290,9 @@ class Trust(Protocol):
     def known(self) -> SignedList | None:
         """Return the list that was verified last, without any network."""
 
+    def newest(self) -> SignedList | None:
+        """Return the list that was verified last, even when it has expired, without any network."""
+
     def assignment_keys(self) -> list[Key]:
         """Return the keys that sign assignments, of the newest verified root."""
 

@@ -64,6 +64,10 @@ class Settings:
     download_max_bytes_per_s: float | None = _setting(
         None, "download.max_bytes_per_s", _positive, "bytes per second above 0", "Cap of the bandwidth of downloads."
     )
+    trust_refresh_s: float = _setting(
+        21_600.0, "trust.refresh_s", _positive, "seconds above 0",
+        "Time between two looks at the signed list for revoked bundles; the server can ask for one sooner.",
+    )  # fmt: skip
     trial_predictions: int = _setting(
         100, "trial.predictions", _count, "a count, 1 or more", "So many predictions end a new model's trial."
     )

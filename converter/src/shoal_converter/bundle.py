@@ -24,6 +24,7 @@ from shoal_protocol.refs import Ref
 
 if TYPE_CHECKING:
     from shoal_converter.pushing import Pushed
+    from shoal_converter.signing.pipeline import ReleaseKey
 
 STATEMENT_MEDIA_TYPE = "application/vnd.in-toto+json"
 _EMPTY = b"{}"
@@ -183,6 +184,7 @@ class Bundle:
         token: str | None = None,
         ca: str | None = None,
         progress: Callable[[str], None] | None = None,
+        key: ReleaseKey | None = None,
     ) -> Pushed:
         """Upload it to a registry.
 
@@ -191,6 +193,7 @@ class Bundle:
             token: Of a releaser; for another registry ``user:password``.
             ca: File of the certificate authority to trust.
             progress: Called with one line for each thing done.
+            key: Signs the release; `shoal_converter.signing.pipeline.open_release_key` opens one.
 
         Returns:
             What was sent, and what signed it.
@@ -201,7 +204,7 @@ class Bundle:
         """
         from shoal_converter.pushing import push  # noqa: PLC0415 - needs an HTTP client only here
 
-        return push(self, url, token=token, ca=ca, progress=progress)
+        return push(self, url, token=token, ca=ca, progress=progress, key=key)
 
     def summary(self) -> list[tuple[str, str]]:
         """Return what a person wants to know, as rows of a table."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from shoal_converter.bundle import Bundle
+    from shoal_converter.signing.pipeline import ReleaseKey
 
 
 class Share(click.ParamType[float]):
@@ -58,7 +59,23 @@ _token_file = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Program(click.Group):
+    """The commands of this module, and groups whose modules are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return all names."""
+        return sorted([*super().list_commands(ctx), "keys"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command."""
+        if cmd_name != "keys":
+            return super().get_command(ctx, cmd_name)
+        from shoal_converter.commands.keys_cli import keys  # noqa: PLC0415 - keeps the others apart from it
+
+        return keys
+
+
+@click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="shoal-converter", prog_name="shoal-convert")
 def cli() -> None:
     """Turn trained models into verified, reproducible bundles, and bring them to a registry.
@@ -155,19 +172,42 @@ def verify(bundle: Path, *, json_wanted: bool) -> None:
 
 @cli.command(short_help="Upload a bundle to a registry.")
 @click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--key", metavar="KEY", envvar="SHOAL_KEY", help="Release key: a path, awskms:… gcpkms:… azurekms:… hsm:… hv:…"
+)
+@click.option("--root", type=click.Path(path_type=Path), help="The pinned root. Default: root.json beside the key.")
+@click.option(
+    "--passphrase-file",
+    type=click.Path(path_type=Path),
+    envvar="SHOAL_KEY_PASSPHRASE_FILE",
+    help="File that holds the key's passphrase.",
+)
 @_url
 @_token_file
 @_json
-def push(bundle: Path, url: str | None, token_file: Path | None, *, json_wanted: bool) -> None:
+def push(  # noqa: PLR0917 - click passes by name
+    bundle: Path,
+    key: str | None,
+    root: Path | None,
+    passphrase_file: Path | None,
+    url: str | None,
+    token_file: Path | None,
+    *,
+    json_wanted: bool,
+) -> None:
     """Upload a bundle to a Shoal server or any OCI registry; what is already there is not sent again.
+
+    With --key the release is signed here, where the server can't: `shoal-convert keys --help`.
 
     \b
     SHOAL_TOKEN=... shoal-convert push quality-1.4.0.tar --url http://127.0.0.1:8080
+    shoal-convert push quality-1.4.0.tar --key shoal-keys/release-1.pem
     """  # noqa: D301 - click needs the character itself
     from shoal_converter.pushing import push as send  # noqa: PLC0415 - keeps --help quick
 
     terminal, opened = Terminal(json_wanted=json_wanted), _open(bundle)
     settings = load_settings(url=url, token_file=token_file)
+    release_key = _release_key(key, root, passphrase_file)
     with terminal.bar(f"push {opened.ref}", opened.size_bytes) as count:
         pushed = send(
             opened,
@@ -176,6 +216,7 @@ def push(bundle: Path, url: str | None, token_file: Path | None, *, json_wanted:
             ca=settings.ca,
             progress=terminal.progress,
             bytes_sent=count,
+            key=release_key,
         )
     if json_wanted:
         terminal.json(pushed.as_json())
@@ -187,7 +228,7 @@ def push(bundle: Path, url: str | None, token_file: Path | None, *, json_wanted:
             ("sent", f"{pushed.sent_bytes:,} bytes, {pushed.already_there} files already there"),
             (
                 "signed by",
-                f"{pushed.signed_by} ({', '.join(k[:12] for k in pushed.key_ids)})"
+                f"{pushed.signed_by} {', '.join(k[:12] for k in pushed.key_ids)}"
                 if pushed.signed_by
                 else "nobody: this registry keeps no signed list, and Shoal's devices install only what is on one",
             ),
@@ -255,6 +296,19 @@ def diff(old: Path, new: Path, *, json_wanted: bool) -> None:
         terminal.table(("WHAT", "OLD", "NEW"), [(d.what, d.old, d.new) for d in found])
     else:
         click.echo("the same bundle")
+
+
+def _release_key(key: str | None, root: Path | None, passphrase_file: Path | None) -> ReleaseKey | None:
+    if key is None:
+        return None
+    from shoal_converter.signing.pipeline import open_release_key  # noqa: PLC0415 - only where something is signed
+    from shoal_converter.signing.signers import passphrase_reader  # noqa: PLC0415
+
+    def ask(what: str) -> bytes:
+        text: str = click.prompt(f"Passphrase of {what}", hide_input=True, err=True)
+        return text.encode()
+
+    return open_release_key(key, root=root, passphrase=passphrase_reader(passphrase_file, ask=ask))
 
 
 def _open(path: Path) -> Bundle:

@@ -100,6 +100,13 @@ class RegistryRefusedError(ConverterError, PeerError):
     code = "refused"
 
 
+class KeyUnusableError(ConverterError, LocalError):
+    """A signing key is not there, or does not open."""
+
+    exit_code = EXIT_SIGNATURE
+    code = "key"
+
+
 class SignatureError(ConverterError, TrustError):
     """Bytes are not those that a digest names, or nobody signed them."""
 

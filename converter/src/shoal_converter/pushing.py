@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shoal_converter.bundle import Bundle
 from shoal_converter.errors import RegistryRefusedError, SignatureError
@@ -18,6 +18,9 @@ from shoal_converter.registry import Registry
 from shoal_protocol.bundle.manifest import Manifest, parse_manifest
 from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.refs import parse_ref
+
+if TYPE_CHECKING:
+    from shoal_converter.signing.pipeline import ReleaseKey
 
 Progress = Callable[[str], None]
 
@@ -61,6 +64,7 @@ def push(
     ca: str | None = None,
     progress: Progress | None = None,
     bytes_sent: Callable[[int], None] | None = None,
+    key: ReleaseKey | None = None,
 ) -> Pushed:
     """Upload a bundle.
 
@@ -71,6 +75,7 @@ def push(
         ca: File of the certificate authority.
         progress: Called with one line for each step.
         bytes_sent: Called with the number of bytes of each piece that goes out.
+        key: Signs the release here; none: the server has to, or nobody does.
 
     Raises:
         RegistryError: The registry can't be reached or fails.
@@ -81,6 +86,8 @@ def push(
     count = bytes_sent or (lambda _: None)
     name, version = bundle.info.name, bundle.info.version
     with _opened(url, token, ca) as registry:
+        if key is not None:
+            key.check(registry)
         blobs = bundle.blobs()
         paths: dict[str, str] = {sha256_digest(content): path for path, content in bundle.files.items()}
         missing = {digest: content for digest, content in blobs.items() if not registry.has_blob(name, digest)}
@@ -95,6 +102,9 @@ def push(
         registry.put_manifest(name, version, bundle.manifest_raw)
         tell(f"manifest {name}:{version}  {'already there' if there else 'sent'}")
         statements = _push_statements(registry, bundle, name, tell)
+        if key is not None:
+            listed = key.release(registry, name, version, bundle.manifest_raw).signed
+            tell(f"signed list version {listed.version}  names {name}:{version}")
         key_ids = signatures(registry, name, version, bundle.digest)
         return Pushed(
             ref=str(bundle.ref),
@@ -102,10 +112,17 @@ def push(
             url=registry.url,
             sent_bytes=sum(len(content) for content in missing.values()),
             already_there=len(blobs) - len(missing),
-            signed_by="the server's development key" if key_ids else "",
+            signed_by=_signer_words(registry) if key_ids else "",
             key_ids=key_ids,
             statements=statements,
         )
+
+
+def _signer_words(registry: Registry) -> str:
+    """Say whose key signed, by the server's own word on its trust; older servers and others say nothing."""
+    document = registry.json("/version")
+    mode = document.get("trust") if isinstance(document, dict) else None
+    return "the release key" if mode == "release_key" else "the server's development key"
 
 
 def _push_statements(registry: Registry, bundle: Bundle, name: str, tell: Progress) -> bool:
@@ -141,7 +158,7 @@ def signatures(registry: Registry, name: str, version: str, digest: str) -> tupl
     if (target.get("hashes") or {}).get("sha256") != digest.partition(":")[2]:
         raise SignatureError(
             f"{registry.url} took {name}:{version} but did not sign it: no device will install it",
-            hint="does the token belong to a releaser? The server's log says why",
+            hint="sign it: push again with --key, the release key of this server (shoal-convert keys --help)",
         )
     return tuple(str(entry.get("keyid")) for entry in document.get("signatures") or [] if entry.get("sig"))
 

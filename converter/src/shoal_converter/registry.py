@@ -157,6 +157,17 @@ class Registry:
         except ValueError:
             return None
 
+    def exchange(
+        self, method: str, path: str, *, content: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Send one request and return status, headers (names in lower case) and body, whatever the server says.
+
+        Raises:
+            RegistryError: It can't be reached, or fails (5xx).
+        """
+        answer = self._request(method, path, good=tuple(range(200, 500)), content=content, headers=headers)
+        return answer.status_code, {name.lower(): value for name, value in answer.headers.items()}, answer.content
+
     def _location(self, answer: httpx2.Response) -> str:
         location = answer.headers.get("Location")
         if location is None:

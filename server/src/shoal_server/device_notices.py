@@ -23,6 +23,7 @@ _NOTICES = {
     "refused": _Notice("critical", "{device} refused what it was sent"),
     "rolled_back": _Notice("warning", "{device} went back to its previous model in {slot}"),
     "rejected": _Notice("warning", "{device} did not take a model into {slot}"),
+    "revoked": _Notice("critical", "{device} runs a revoked bundle in {slot}"),
     "lost": _Notice("warning", "{device} lost statistics"),
 }
 """Events that somebody should look at; the others are history only."""

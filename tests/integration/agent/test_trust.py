@@ -11,8 +11,10 @@ from shoal_agent.adapters.enrolment import join
 from shoal_agent.adapters.http_client import HttpClient
 from shoal_agent.adapters.identity import IdentityFolder
 from shoal_agent.adapters.trust_store import TrustStore
+from shoal_agent.domain.device import DeviceState
 from shoal_agent.errors import NotEnrolledError, TransportError
 from shoal_agent.testing import FakeClock, SimulatedServer
+from shoal_agent.updating.assignments import AssignmentIntake
 from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.errors import (
     CallerError,
@@ -128,6 +130,57 @@ def test_a_damaged_floor_is_no_floor_at_zero(place):
     (place.folder / "floor.json").write_bytes(b"{")
     with pytest.raises(TrustError, match="damaged"):
         place.store().refresh()
+
+
+# The signed time -------------------------------------------------------------------------------------------------
+
+DAY_S = 86_400
+
+
+def take(place, *, ahead_days: float) -> tuple[object, object]:
+    """Take an assignment in that claims to be signed in the future; returns it, or the refusal."""
+    place.server.generation += 1
+    raw = place.server.sign(generation=place.server.generation, age_s=-ahead_days * DAY_S)
+    intake = AssignmentIntake("dev-1", place.store())
+    return intake.take(raw, DeviceState()), intake.refusal
+
+
+def test_a_signed_time_in_the_far_future_is_refused_and_freezes_nothing(place):
+    digest = place.release("1.0")
+    assert take(place, ahead_days=0)[0] is not None
+    for days in (365, 3650):
+        assignment, refusal = take(place, ahead_days=days)
+        assert (assignment, refusal.code) == (None, "implausible_time")
+    assert place.store().refresh().find(digest) is not None
+
+
+def test_a_device_that_slept_without_a_clock_believes_what_the_release_keys_list_covers(place):
+    place.store().raise_floors(time_ms=int((time.time() - 200 * DAY_S) * 1000))
+    place.clock.now = 100.0
+    place.store().refresh()
+    assert take(place, ahead_days=0)[0] is not None
+    assert place.store().now_ms() > (time.time() - DAY_S) * 1000
+
+
+def test_a_thiefs_time_is_forgotten_with_the_stolen_key(place):
+    place.clock.now = 100.0  # no clock that could speak against it
+    place.store().refresh()
+    end_days = (place.store()._list_ends_ms() / 1000 - time.time()) / DAY_S
+    assert take(place, ahead_days=end_days - 0.5)[0] is not None
+    place.server.publish(expires=dt.datetime.now(tz=dt.UTC).replace(microsecond=0) + dt.timedelta(days=0.1))
+    with pytest.raises(ExpiredError):
+        place.store().refresh()
+    place.server.rotate("timestamp", "snapshot")
+    assert place.store().refresh().version == place.server._targets.version
+    assert place.store().floors().time_ms == 0
+
+
+def test_a_damaged_cached_root_is_made_whole_when_the_next_document_comes(place):
+    place.server.rotate("timestamp")
+    place.store().refresh()
+    cached = next((place.folder / "metadata" / "root_history").glob("2.root.json"))
+    cached.write_bytes(b'{"signed": ')
+    assert take(place, ahead_days=0)[0] is not None
 
 
 # Joining --------------------------------------------------------------------------------------------------------

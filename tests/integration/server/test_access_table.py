@@ -55,6 +55,10 @@ TABLE = """
     viewer     GET     /api/v1/audit/verification
 
     everybody  GET     /trust/{file}
+    releaser   PUT     /trust/targets.json
+    admin      PUT     /trust/root.json
+    viewer     GET     /api/v1/trust
+    admin      POST    /api/v1/trust/online-keys
     pull       GET     /v2/
     pull       GET     /v2/token
     pull       HEAD    /v2/{name}/blobs/{digest}

@@ -33,6 +33,7 @@ class Place:
         trust = SimpleNamespace(
             assignment_keys=lambda: [SIGNER.public_key],
             refresh=lambda: None,
+            check_time=lambda _issued: None,
             now_ms=lambda: self.now_ms,
             raise_floors=self._raise_floors,
         )

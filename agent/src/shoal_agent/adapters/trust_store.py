@@ -18,10 +18,11 @@ import msgspec
 
 from shoal_agent.adapters.durable import put
 from shoal_agent.adapters.http_client import HttpClient
-from shoal_agent.domain.reference_time import reference_ms
+from shoal_agent.domain.reference_time import believable, reference_ms
+from shoal_agent.errors import ImplausibleTimeError
 from shoal_agent.ports import Clock
 from shoal_protocol.canonical import sha256_digest
-from shoal_protocol.errors import DigestMismatchError, ExpiredError, RollbackError, TrustError
+from shoal_protocol.errors import ContentError, DigestMismatchError, ExpiredError, RollbackError, TrustError
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Key
@@ -35,10 +36,12 @@ class Floors(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         targets_version: Of the newest signed list that was verified, or that the join token told.
         time_ms: Newest time that the server signed, milliseconds since the epoch.
+        time_keys: Ids of the keys that signed it; a floor of keys that a root took away is forgotten.
     """
 
     targets_version: int = 0
     time_ms: int = 0
+    time_keys: tuple[str, ...] = ()
 
 
 class TrustStore:
@@ -74,9 +77,34 @@ class TrustStore:
     def raise_floors(self, *, targets_version: int = 0, time_ms: int = 0) -> None:
         """Remember a verified version or signed time, before anything acts on it."""
         old = self.floors()
-        new = Floors(targets_version=max(old.targets_version, targets_version), time_ms=max(old.time_ms, time_ms))
-        if new != old:
-            put(self._folder / "floor.json", msgspec.json.encode(new))
+        keys = old.time_keys if time_ms <= old.time_ms else self._time_keys()
+        self._put_floors(
+            old,
+            Floors(
+                targets_version=max(old.targets_version, targets_version),
+                time_ms=max(old.time_ms, time_ms),
+                time_keys=keys,
+            ),
+        )
+
+    def check_time(self, time_ms: int) -> None:
+        """Refuse a signed time that is too far ahead; see `shoal_agent.domain.reference_time`.
+
+        Raises:
+            ImplausibleTimeError: Neither the clock nor the release key's list speaks for it.
+            PeerError: The list that could is not known, and the server can't be asked.
+        """
+        floor_ms, clock_ms = self.floors().time_ms, int(self._clock() * 1000)
+        if believable(time_ms, clock_ms=clock_ms, floor_ms=floor_ms) or time_ms <= self._list_ends_ms():
+            return
+        self.refresh()
+        end_ms = self._list_ends_ms()
+        if time_ms > end_ms:
+            raise ImplausibleTimeError(
+                f"the server signed the time {time_ms} ms, which is past the end of the signed list ({end_ms} ms) and "
+                f"of what this device's clock says ({clock_ms} ms)",
+                hint="look at the server's clock and this device's; if both are right, the online key may be stolen",
+            )
 
     def targets_version(self) -> int:
         """Return the version below which no signed list is accepted."""
@@ -107,7 +135,14 @@ class TrustStore:
 
         if self._http is None:
             raise TrustError("there is no server to ask for the signed list")
-        found = tuf_client.refresh(self._metadata, http=self._http, bootstrap=self._pinned(), now_ms=self.now_ms())
+        http, bootstrap = self._http, self._pinned()
+        try:
+            found = tuf_client.refresh(self._metadata, http=http, bootstrap=bootstrap, now_ms=self.now_ms())
+        except ExpiredError:
+            if not self._forget_times_of_old_keys():
+                raise
+            found = tuf_client.refresh(self._metadata, http=http, bootstrap=bootstrap, now_ms=self.now_ms())
+        self._forget_times_of_old_keys()
         self._hold_floor(found)
         self.raise_floors(targets_version=found.version)
         return found
@@ -129,11 +164,49 @@ class TrustStore:
             raise ExpiredError("the signed list has expired", hint="the release key's owner has to sign it again")
         return stored.releases
 
+    def newest(self) -> SignedList | None:
+        """Return the list that was verified last, even when it has expired: what it revokes stays revoked.
+
+        Raises:
+            TrustError: The cache is damaged.
+        """
+        from shoal_agent.adapters import tuf_client  # noqa: PLC0415 - see the module's docstring
+
+        stored = tuf_client.stored_list(self._metadata, bootstrap=self._pinned())
+        if stored is None:
+            return None
+        self._hold_floor(stored.releases)
+        return stored.releases
+
     def assignment_keys(self) -> list[Key]:
         """Return the keys of the timestamp role in the newest verified root."""
         from shoal_agent.adapters import tuf_client  # noqa: PLC0415 - see the module's docstring
 
         return tuf_client.timestamp_keys(self._metadata, bootstrap=self._pinned())
+
+    def _list_ends_ms(self) -> int:
+        from shoal_agent.adapters import tuf_client  # noqa: PLC0415 - see the module's docstring
+
+        try:
+            stored = tuf_client.stored_list(self._metadata, bootstrap=self._pinned())
+        except (TrustError, ContentError):  # a damaged cache: a refresh makes it whole
+            return 0
+        return 0 if stored is None else stored.expires_ms
+
+    def _time_keys(self) -> tuple[str, ...]:
+        return tuple(sorted(key.keyid for key in self.assignment_keys()))
+
+    def _forget_times_of_old_keys(self) -> bool:
+        """Drop the floor of time when a root took its keys away; True when it was dropped."""
+        old = self.floors()
+        if not old.time_keys or old.time_keys == self._time_keys():
+            return False
+        self._put_floors(old, Floors(targets_version=old.targets_version))
+        return True
+
+    def _put_floors(self, old: Floors, new: Floors) -> None:
+        if new != old:
+            put(self._folder / "floor.json", msgspec.json.encode(new))
 
     def _hold_floor(self, found: SignedList) -> None:
         floor = self.targets_version()

@@ -218,9 +218,16 @@ class Damaged:
     digest: str
 
 
+@dataclass(frozen=True)
+class Barred:
+    """The signed list no longer allows these bundles: none of them is gone back to; the active one runs on."""
+
+    digests: frozenset[str]
+
+
 SlotEvent: TypeAlias = (
     Wanted | Cleared | Fetched | Begun | Passed | Loaded | Refused | Postponed | Due | Measured | Proved | Failed
-    | Installed | Recorded | Booted | Stopped | Damaged
+    | Installed | Recorded | Booted | Stopped | Damaged | Barred
 )  # fmt: skip
 
 

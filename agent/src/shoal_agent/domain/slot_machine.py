@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from shoal_agent.domain.slot import (
+    Barred,
     Begun,
     Booted,
     Check,
@@ -221,6 +222,11 @@ def _damaged(slot: Slot, event: Damaged) -> Outcome:
     return replace(kept, state=SlotState.IDLE) if kept.state is SlotState.TRIAL and not kept.trial else kept, effects
 
 
+def _barred(slot: Slot, event: Barred) -> Outcome:
+    previous, fallback = (None if digest in event.digests else digest for digest in (slot.previous, slot.fallback))
+    return replace(slot, previous=previous, fallback=fallback), ()
+
+
 def _target(slot: Slot) -> Target:
     if slot.target is None:
         raise IllegalEventError(f"the slot is {slot.state.value} without a target")
@@ -306,6 +312,7 @@ RESUME: Mapping[SlotState, SlotState] = {
 """Where a restart resumes; a trial without starts left, or a test cut off too often, ends instead."""
 
 TRANSITIONS: Mapping[tuple[SlotState, type[Any]], Rule] = {
+    **{(state, Barred): _rule(_barred, state) for state in _S},
     (_S.IDLE, Wanted): _rule(_wanted, *_STARTED),
     (_S.ASSIGNED, Cleared): _rule(_cleared, _S.DOWNLOADING),
     (_S.ASSIGNED, Refused): _rule(_refused, _S.REJECTED),

@@ -14,7 +14,7 @@ from shoal_agent.ports import Cancelled, LinkHandlers, Needed, PreflightLimits, 
 from shoal_agent.updating.model_host import Seen
 from shoal_protocol.bundle.manifest import Descriptor, Manifest, parse_manifest
 from shoal_protocol.canonical import sha256_digest
-from shoal_protocol.errors import ContentError, DigestMismatchError
+from shoal_protocol.errors import ContentError, DigestMismatchError, ExpiredError
 from shoal_protocol.mqtt.topics import Up
 from shoal_protocol.trust.targets import SignedList, TargetEntry
 
@@ -198,6 +198,7 @@ class FakeTrust:
     online: bool = True
     version: int = 1
     refreshes: int = 0
+    expired: bool = False
 
     def allow(self, model: str, version: str, manifest_raw: bytes, *, platform: str | None = None) -> str:
         """Add a release; return its digest."""
@@ -212,10 +213,16 @@ class FakeTrust:
         self.refreshes += 1
         if not self.online:
             raise TransportError("no network")
+        return self.known()
+
+    def known(self) -> SignedList:
+        """Return the list, unless it has expired."""
+        if self.expired:
+            raise ExpiredError("the signed list has expired")
         return self._list()
 
-    def known(self) -> SignedList | None:
-        """Return the list."""
+    def newest(self) -> SignedList | None:
+        """Return the list, expired or not."""
         return self._list()
 
     def assignment_keys(self) -> list[Any]:

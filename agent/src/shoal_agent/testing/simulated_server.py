@@ -130,6 +130,20 @@ class SimulatedServer:
         set_restrictions(self._targets, deny=deny, minimum=minimum)
         self.publish()
 
+    def rotate(self, *roles: str) -> None:
+        """Replace the keys of some roles by a new root, and sign everything anew."""
+        old = self._signers["root"]
+        for role in roles:
+            self._signers[role] = CryptoSigner.generate_ecdsa()
+            self._root.roles[role] = Role([], 1)
+            self._root.add_key(self._signers[role].public_key, role)
+        self._root.version += 1
+        metadata = Metadata(self._root)
+        for signer in {id(s): s for s in (old, self._signers["root"])}.values():
+            metadata.sign(signer, append=True)
+        self.trust_files[f"{self._root.version}.root.json"] = metadata.to_bytes()
+        self.publish()
+
     def publish(self, *, expires: dt.datetime | None = None) -> None:
         """Sign all online metadata anew."""
         self._targets.version += bool(self.trust_files.get("timestamp.json"))
@@ -149,7 +163,7 @@ class SimulatedServer:
         return self.desired
 
     def sign(self, *, generation: int, device: str | None = None, role: str = "timestamp", age_s: float = 0.0) -> bytes:
-        """Return a document over the present wishes, signed by a role's key, as old as asked."""
+        """Return a document over the present wishes, signed by a role's key, as old as asked (below 0: ahead)."""
         now_ms = int((self._clock() - age_s) * 1000)
         assignment = Assignment(
             device=device or self.device,

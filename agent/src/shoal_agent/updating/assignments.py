@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from shoal_agent.domain.device import DeviceState
 from shoal_protocol.canonical import sha256_digest
-from shoal_protocol.errors import ContentError, TrustError, UnsignedError
+from shoal_protocol.errors import ContentError, ExpiredError, TrustError
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Key
@@ -30,6 +30,9 @@ class AssignmentTrust(Protocol):
 
     def now_ms(self) -> int:
         """Return the reference time."""
+
+    def check_time(self, time_ms: int) -> None:
+        """Refuse a signed time that is too far ahead."""
 
     def raise_floors(self, *, targets_version: int = 0, time_ms: int = 0) -> None:
         """Remember a signed time."""
@@ -75,6 +78,7 @@ class AssignmentIntake:
             return None
         try:
             assignment = self._verified(raw, state)
+            self._trust.check_time(assignment.issued)
             is_new = (assignment.generation, assignment.content_digest) != (state.generation, state.content_hash)
             self._trust.raise_floors(time_ms=assignment.issued)
         except (TrustError, ContentError) as error:
@@ -92,11 +96,13 @@ class AssignmentIntake:
 
         try:
             assignment = verify()
-        except UnsignedError as unsigned:
+        except ExpiredError:
+            raise
+        except TrustError as distrusted:
             try:
-                self._trust.refresh()  # the key may have been rotated by a newer root
+                self._trust.refresh()  # a newer root may name another key; a damaged cache is made whole by it, too
             except TrustError:
-                raise unsigned from None
+                raise distrusted from None
             assignment = verify()
         check_succession((state.generation, state.content_hash) if state.generation else None, assignment)
         return assignment

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from shoal_agent.domain.device import DeviceState
@@ -73,6 +74,7 @@ class Messages:
         progress: Mapping[str, float],
         variants: Mapping[str, str],
         shadows: Mapping[str, ShadowReport] | None = None,
+        revoked: Mapping[str, str] = MappingProxyType({}),
     ) -> bytes:
         """Return what really runs.
 
@@ -81,11 +83,16 @@ class Messages:
             progress: Share of the download that is there, by slot.
             variants: Path of the variant that runs, by slot.
             shadows: What runs beside the active model, by slot.
+            revoked: Why bundles are revoked, by digest.
         """
         shadows = shadows or {}
         slots = {
             name: slot_report(
-                slot, progress=progress.get(name, 0.0), variant=variants.get(name), shadow=shadows.get(name)
+                slot,
+                progress=progress.get(name, 0.0),
+                variant=variants.get(name),
+                shadow=shadows.get(name),
+                revoked=revoked.get(slot.active or ""),
             )
             for name, slot in state.slots.items()
         }
@@ -165,7 +172,12 @@ def state_word(slot: Slot) -> str:
 
 
 def slot_report(
-    slot: Slot, *, progress: float = 0.0, variant: str | None = None, shadow: ShadowReport | None = None
+    slot: Slot,
+    *,
+    progress: float = 0.0,
+    variant: str | None = None,
+    shadow: ShadowReport | None = None,
+    revoked: str | None = None,
 ) -> SlotReport:
     """Return one slot as the server sees it."""
     fault = slot.fault
@@ -178,6 +190,7 @@ def slot_report(
         target=slot.target.digest if slot.target else None,
         attempt=slot.target.attempt if slot.target else 0,
         progress=round(progress, 3),
+        revoked=revoked[:MAX_REASON] if revoked else None,
         error=Fault(code=fault.code, message=fault.message[:MAX_REASON], digest=fault.digest) if fault else None,
         shadow=shadow,
     )

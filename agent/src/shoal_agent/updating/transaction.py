@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from shoal_agent.domain.backoff import Backoff
 from shoal_agent.domain.device import DeviceState
 from shoal_agent.domain.slot import (
+    Barred,
     Begun,
     Booted,
     Check,
@@ -160,12 +161,23 @@ class Transactions:
         )
         self._sweep_due = True
         self._unsaved = ""
+        self._revoked: Mapping[str, str] = {}
         self.state = DeviceState()
 
     @property
     def troubles(self) -> Mapping[str, SlotFault]:
         """What keeps a slot waiting just now, by slot; not final."""
         return MappingProxyType(self._troubles)
+
+    @property
+    def revoked(self) -> Mapping[str, str]:
+        """Why bundles that run here, or ran, may not be installed or returned to any more, by digest."""
+        return MappingProxyType(dict(self._revoked))
+
+    def digests(self) -> set[str]:
+        """Return what runs here and what could be gone back to."""
+        slots = self.state.slots.values()
+        return {digest for slot in slots for digest in (slot.active, slot.previous, slot.fallback) if digest}
 
     def progress(self) -> dict[str, float]:
         """Return the share of each slot's download that is there."""
@@ -225,6 +237,24 @@ class Transactions:
         self._save(self.state)
         self._changed()
 
+    def bar(self, revoked: Mapping[str, str]) -> None:
+        """Go back to none of these bundles, and tell it; what runs, runs on.
+
+        Args:
+            revoked: Why each of `digests` is revoked, of those that are.
+        """
+        news = {digest: why for digest, why in revoked.items() if digest not in self._revoked}
+        changed = dict(revoked) != dict(self._revoked)
+        self._revoked = dict(revoked)
+        barred = frozenset(revoked)
+        for name, slot in sorted(self.state.slots.items()):
+            if barred & {slot.previous, slot.fallback}:
+                self.handle(name, Barred(barred))
+            if slot.active in news:
+                self._tell_revoked(name, slot.active or "", news[slot.active or ""])
+        if changed:
+            self._changed()
+
     def roll_back(self, name: str, reason: str) -> None:
         """Go back to the previous model by an operator's word at the device.
 
@@ -248,7 +278,7 @@ class Transactions:
             return
         if isinstance(event, Postponed):
             self._trouble(name, event)
-        elif not isinstance(event, Measured):
+        elif not isinstance(event, Measured | Barred):
             self._troubles.pop(name, None)
         if (self.state != before and not isinstance(event, Measured)) or isinstance(event, Postponed):
             self._changed()
@@ -469,6 +499,14 @@ class Transactions:
             _log.error("slot %s: the outcome %r could not be spooled: %s", name, record.kind, error)
         if slot.state in _ENDED and slot.state.value == record.kind:
             self.handle(name, Recorded())
+
+    def _tell_revoked(self, name: str, digest: str, why: str) -> None:
+        _log.warning("slot %s: the running bundle %s is revoked: %s", name, digest, why)
+        event = self._around.messages.event("revoked", slot=name, digest=digest, data={"message": why[:500]})
+        try:
+            self._around.spool.append(Up.EVENT, event, key=f"revoked/{name}/{digest}/{self.state.generation}")
+        except SpoolError as error:
+            _log.error("slot %s: the revocation could not be spooled: %s", name, error)
 
     # Little things ----------------------------------------------------------------------------------------------
 

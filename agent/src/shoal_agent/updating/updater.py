@@ -16,6 +16,7 @@ from typing import Protocol
 
 from shoal_agent.ports import Clock, Spool
 from shoal_agent.updating.assignments import AssignmentIntake
+from shoal_agent.updating.list_watch import ListWatch
 from shoal_agent.updating.messages import Messages
 from shoal_agent.updating.transaction import Transactions
 from shoal_protocol.errors import ExpiredError, PeerError, ShoalError
@@ -114,6 +115,7 @@ class Updater:
         desk: Where other processes leave requests, and see the status.
         tick_s: Seconds between two looks at a model on trial.
         monotonic: Seconds for durations.
+        watch: Looks at the signed list for what is revoked; none without a server.
     """
 
     def __init__(
@@ -127,8 +129,10 @@ class Updater:
         desk: RequestDesk,
         tick_s: float,
         monotonic: Clock,
+        watch: ListWatch | None = None,
     ) -> None:
         self._transactions = transactions
+        self._watch = watch
         self._make_intake = intake
         self._intake: AssignmentIntake | None = None
         self._inbox = inbox
@@ -169,10 +173,18 @@ class Updater:
             self._desk.answer(request, path)
         self._transactions.tick()
         self._transactions.work()
+        self._look_at_list()
         self._desk.show()
         wait_s = self._transactions.idle_s()
         pause_s = self._tick_s if self._transactions.on_trial() else _IDLE_S
         return pause_s if wait_s is None else min(wait_s, pause_s)
+
+    def _look_at_list(self) -> None:
+        if self._watch is None:
+            return
+        revoked = self._watch.look(self._transactions.digests())
+        if revoked is not None:
+            self._transactions.bar(revoked)
 
     def _take_document(self, raw: bytes) -> None:
         if self._intake is None:
@@ -185,6 +197,8 @@ class Updater:
             _log.info("an assignment can't be taken over yet: %s", error)
             self._postponed = (raw, self._monotonic() + _RETRY_S)
             return
+        if self._watch is not None and self._intake.refusal is None:
+            self._watch.look_soon()
         if assignment is not None:
             self._transactions.take_over(assignment)
         elif self._intake.refusal is not None:

@@ -121,6 +121,7 @@ class Situation:
         progress: Share of the download, by slot.
         variants: Path of the variant that runs, by slot.
         shadows: What runs beside the active model, by slot.
+        revoked: Why bundles are revoked, by digest.
     """
 
     facts: Callable[[], Mapping[str, Any]]
@@ -128,6 +129,7 @@ class Situation:
     progress: Callable[[], Mapping[str, float]]
     variants: Callable[[], Mapping[str, str]]
     shadows: Callable[[], Mapping[str, ShadowReport]] = dict
+    revoked: Callable[[], Mapping[str, str]] = dict
 
 
 class Uplink:
@@ -269,6 +271,7 @@ class Uplink:
                 progress=situation.progress(),
                 variants=situation.variants(),
                 shadows=situation.shadows(),
+                revoked=situation.revoked(),
             ),
         )
 

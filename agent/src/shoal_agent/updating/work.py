@@ -17,7 +17,15 @@ from shoal_agent.ports import BlobStore, Cancelled, Fetcher, Preflight, Prefligh
 from shoal_protocol.bundle.layout import BUNDLE_JSON
 from shoal_protocol.bundle.manifest import Descriptor, Manifest, parse_manifest
 from shoal_protocol.bundle.schema import BundleInfo, parse_bundle_info
-from shoal_protocol.errors import ContentError, DigestMismatchError, LocalError, PeerError, ShoalError, TrustError
+from shoal_protocol.errors import (
+    ContentError,
+    DigestMismatchError,
+    ExpiredError,
+    LocalError,
+    PeerError,
+    ShoalError,
+    TrustError,
+)
 from shoal_protocol.trust.targets import SignedList, TargetEntry
 
 RESERVE_BYTES = 16 << 20
@@ -71,7 +79,7 @@ class Work:
         digest = target.digest or ""
 
         def run() -> SlotEvent:
-            entry = self._signed(digest).check(digest)
+            entry = self._listed(digest).check(digest)
             release = self._release(entry)
             info = self._bundle_info(release, cancelled)
             faults = misfits(info, self._parts.facts, platform=entry.platform)
@@ -91,7 +99,7 @@ class Work:
         digest = target.digest or ""
 
         def run() -> SlotEvent:
-            release = self._releases.get(digest) or self._release(self._signed(digest).check(digest))
+            release = self._releases.get(digest) or self._release(self._listed(digest).check(digest))
             self._bundle_info(release, cancelled)  # says which variant to leave out
             total = max(sum(blob.size for blob in self._needed(release)), 1)
             for blob in self._missing(release):
@@ -132,6 +140,30 @@ class Work:
         """Drop what is known of releases; nothing is under way any more."""
         self._releases.clear()
 
+    def _listed(self, digest: str) -> SignedList:
+        """Return the list to judge by.
+
+        An expired one bars what is new. A bundle that is stored whole was let in by a list that was valid then: to it
+        the device may go back, unless the newest verified list took it off.
+        """
+        try:
+            return self._signed(digest)
+        except ListUnusableError as error:
+            if not isinstance(error.__cause__, ExpiredError) or not self._is_stored(digest):
+                raise
+            newest = self._parts.trust.newest()
+            if newest is None:
+                raise
+            _log.warning("the signed list has expired; going back to a stored bundle that it still names")
+            return newest
+
+    def _is_stored(self, digest: str) -> bool:
+        stored = self._parts.store.manifest(digest)
+        return stored is not None and all(
+            self._parts.store.has(blob)
+            for blob in needed_blobs(stored, self._parts.store.read, facts=self._parts.facts)
+        )
+
     def _signed(self, digest: str) -> SignedList:
         """Return the newest list; without network the known one serves, if it names the digest."""
         try:
@@ -147,11 +179,7 @@ class Work:
             raise ListUnusableError(f"the signed list can't be used: {error.message}", hint=error.hint) from error
 
     def _release(self, entry: TargetEntry) -> _Release:
-        stored = self._parts.store.manifest(entry.digest)
-        if stored is not None and all(
-            self._parts.store.has(blob)
-            for blob in needed_blobs(stored, self._parts.store.read, facts=self._parts.facts)
-        ):
+        if self._is_stored(entry.digest):
             raw = self._parts.store.manifest_bytes(entry.digest)
         else:
             raw = self._parts.fetcher.manifest(entry.model, entry.digest, size=entry.size)

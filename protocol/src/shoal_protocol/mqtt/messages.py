@@ -98,6 +98,8 @@ class SlotReport(msgspec.Struct, frozen=True, kw_only=True):
     """Of the download, 0 to 1."""
     error: Fault | None = None
     shadow: ShadowReport | None = None
+    revoked: str | None = None
+    """Why the active bundle may not be installed or returned to any more; it runs on until something else comes."""
 
 
 class Reported(Message, frozen=True, kw_only=True):

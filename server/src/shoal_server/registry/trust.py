@@ -52,6 +52,12 @@ _FILE_RE = re.compile(r"(?:(\d{1,9})\.)?(root|targets|snapshot|timestamp)\.json"
 _SignedT = TypeVar("_SignedT", Root, Timestamp, Snapshot, Targets)
 
 
+class StaleListError(ConflictError):
+    """A signed list came that does not follow the present one: another pipeline was faster."""
+
+    code = "stale_list"
+
+
 class TrustService:
     """Signs and serves the metadata of one server.
 
@@ -322,7 +328,7 @@ class TrustService:
         metadata, present = parse_targets(raw), documents.targets(session)
         check_signed(root, Targets.type, metadata, whose="the root")
         if metadata.signed.version != present.signed.version + 1:
-            raise ConflictError(
+            raise StaleListError(
                 f"the signed list has version {metadata.signed.version}, expected {present.signed.version + 1}",
                 hint="fetch the present list, add to it, sign it again",
             )
