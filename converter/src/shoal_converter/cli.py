@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from shoal_converter.bundle import Bundle
+    from shoal_converter.pushing import Pushed
     from shoal_converter.signing.pipeline import ReleaseKey
 
 
@@ -218,22 +219,7 @@ def push(  # noqa: PLR0917 - click passes by name
             bytes_sent=count,
             key=release_key,
         )
-    if json_wanted:
-        terminal.json(pushed.as_json())
-        return
-    terminal.facts(
-        [
-            ("pushed", f"{pushed.ref} to {pushed.url}"),
-            ("digest", pushed.digest),
-            ("sent", f"{pushed.sent_bytes:,} bytes, {pushed.already_there} files already there"),
-            (
-                "signed by",
-                f"{pushed.signed_by} {', '.join(k[:12] for k in pushed.key_ids)}"
-                if pushed.signed_by
-                else "nobody: this registry keeps no signed list, and Shoal's devices install only what is on one",
-            ),
-        ]
-    )
+    _tell_pushed(terminal, pushed)
 
 
 @cli.command(short_help="Download a bundle and check every digest.")
@@ -296,6 +282,25 @@ def diff(old: Path, new: Path, *, json_wanted: bool) -> None:
         terminal.table(("WHAT", "OLD", "NEW"), [(d.what, d.old, d.new) for d in found])
     else:
         click.echo("the same bundle")
+
+
+def _tell_pushed(terminal: Terminal, pushed: Pushed) -> None:
+    if terminal.json_wanted:
+        terminal.json(pushed.as_json())
+        return
+    terminal.facts(
+        [
+            ("pushed", f"{pushed.ref} to {pushed.url}"),
+            ("digest", pushed.digest),
+            ("sent", f"{pushed.sent_bytes:,} bytes, {pushed.already_there} files already there"),
+            (
+                "signed by",
+                f"{pushed.signed_by} {', '.join(k[:12] for k in pushed.key_ids)}"
+                if pushed.signed_by
+                else "nobody: this registry keeps no signed list, and Shoal's devices install only what is on one",
+            ),
+        ]
+    )
 
 
 def _release_key(key: str | None, root: Path | None, passphrase_file: Path | None) -> ReleaseKey | None:

@@ -20,23 +20,14 @@ from shoal_server.drift import routes as drift_routes
 from shoal_server.fleet import routes as fleet_routes
 from shoal_server.fleet import shadow_routes
 from shoal_server.registry import routes as model_routes
+from shoal_server.registry.trust import TrustService
 from shoal_server.rollouts import routes as rollout_routes
 from shoal_server.storage.database import Database
-from shoal_server.testing import api_token, fake_services, program_of
+from shoal_server.testing import FakeClock, api_token, fake_services, program_of
 from shoal_server.testing.link import FakeLink
 
 ROOMS = [access_routes, fleet_routes, shadow_routes, model_routes, rollout_routes, drift_routes, alert_routes]
 Ctl = Callable[..., tuple[int, str, str]]
-
-
-class FakeTrust:
-    """What join tokens ask of the trust service."""
-
-    root_digest = "sha256:" + "ab" * 32
-    targets_version = 3
-
-    def set_denied(self, *_args: Any, **_options: Any) -> None:
-        """Take note of nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +35,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     folder = tmp_path_factory.mktemp("server")
     database = Database(f"sqlite:///{folder}/shoal.db")
     database.create_all()
-    program = fake_services(database, folder, link=FakeLink(), trust=FakeTrust())
+    trust = TrustService(database, keys_folder=folder / "keys", clock=FakeClock())
+    program = fake_services(database, folder, link=FakeLink(), trust=trust)
     seed(program)
     app = program_of(program, [room.router for room in ROOMS])
     app.state.passwords = Passwords(PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))

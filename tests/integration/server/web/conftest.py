@@ -13,9 +13,10 @@ from shoal_server.access import routes as access_routes
 from shoal_server.access.secrets import Passwords
 from shoal_server.fleet import routes as fleet_routes
 from shoal_server.link.port import DeviceLink
+from shoal_server.registry.trust import TrustService
 from shoal_server.services import Services
 from shoal_server.storage.database import Database
-from shoal_server.testing import fake_services, program_of
+from shoal_server.testing import FakeClock, fake_services, program_of
 from shoal_server.testing.link import FakeLink
 from shoal_server.web import pages
 
@@ -26,7 +27,8 @@ Browser = Callable[[str], TestClient]
 def dashboard(database: Database, folder: Path) -> FastAPI:
     """A program with the pages and the routes that they stand beside."""
     link: DeviceLink = FakeLink()
-    program: Services = fake_services(database, folder, link=link)
+    trust = TrustService(database, keys_folder=folder / "keys", clock=FakeClock())
+    program: Services = fake_services(database, folder, link=link, trust=trust)
     app = program_of(program, [access_routes.router, fleet_routes.router])
     app.state.passwords = Passwords(PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
     pages.install(app)
