@@ -22,8 +22,6 @@ from shoal_agent.settings import join_token, load_settings, names, state_folder
 from shoal_protocol.errors import CallerError, ShoalError
 
 if TYPE_CHECKING:
-    from shoal_agent.agent import Agent
-    from shoal_agent.serving.http import LocalServer
     from shoal_agent.settings import Settings
 
 OK, FAILED, USAGE, NO_MODEL, NOT_ENROLLED = 0, 1, 2, 3, 4
@@ -92,19 +90,19 @@ def _run(given: argparse.Namespace) -> int:
     if given.bundle is not None:
         return _run_bundle(given)
     from shoal_agent.agent import Agent  # noqa: PLC0415 - numpy and onnxruntime come with it
+    from shoal_agent.serving.front import Front  # noqa: PLC0415 - only `run` needs it
 
     state = state_folder(given.state)
     settings = _settings(given, state)
     stop = _stop_on_signals()
     with Agent(state, settings) as agent:
-        server = _local_server(agent, settings.listen, insecure=given.insecure)
-        if server is not None:
-            print(f"answering at {server.start()}", flush=True)
+        front = Front(agent.slots, settings.listen, feedback=agent.labels, insecure=given.insecure)
+        for address in front.start():
+            print(f"answering at {address}", flush=True)
         try:
             stop.wait()
         finally:
-            if server is not None:
-                server.stop()
+            front.stop()
     return OK
 
 
@@ -122,18 +120,6 @@ def _run_bundle(given: argparse.Namespace) -> int:
         insecure=given.insecure,
     )
     return OK
-
-
-def _local_server(agent: Agent, listen: str, *, insecure: bool) -> LocalServer | None:
-    """Return the local HTTP API, not started; none: it is switched off."""
-    if listen == "none":
-        return None
-    from shoal_agent.serving.api import Api  # noqa: PLC0415 - only `run` needs it
-    from shoal_agent.serving.http import LocalServer  # noqa: PLC0415
-    from shoal_agent.serving.listen import parse_listen  # noqa: PLC0415
-
-    where = parse_listen(listen, insecure=insecure)
-    return LocalServer(Api(agent.slots, hosts=where.hosts, feedback=agent.labels).handle, where)
 
 
 def _status(given: argparse.Namespace) -> int:
@@ -232,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     join.add_argument("--json", action="store_true")
 
     run = add("run", _run, "Run the agent until it is told to stop.")
-    run.add_argument("--listen", metavar="WHERE", help="HOST:PORT, unix:PATH or none")
+    run.add_argument("--listen", metavar="WHERE", help="HOST:PORT, unix:PATH, both with a comma, or none")
     run.add_argument("--bundle", metavar="FILE", help="serve this bundle, without any server")
     run.add_argument("--config", metavar="FILE", type=Path, help="configuration file (SHOAL_CONFIG)")
     run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting, e.g. window_s=60")

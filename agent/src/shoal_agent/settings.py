@@ -92,8 +92,9 @@ class Settings:
         "Share of the predictions that a shadow model sees too, where the server wants one.",
     )  # fmt: skip
     listen: str = _setting(
-        "127.0.0.1:8130", "listen", str, "HOST:PORT, unix:PATH or none", "Where the local HTTP API listens."
-    )
+        "127.0.0.1:8130", "listen", str, "HOST:PORT, unix:PATH or none",
+        "Where the local HTTP API listens; several addresses are separated by commas.",
+    )  # fmt: skip
     resend_s: float = _setting(
         30.0, "resend_s", _positive, "seconds above 0", "A message without acknowledgement is sent again after so long."
     )

@@ -1,6 +1,8 @@
 """Swapping models under load: no prediction dropped or mixed, memory handed back, every row counted."""
 
 import gc
+import http.client
+import json
 import threading
 import weakref
 from typing import Any
@@ -13,6 +15,7 @@ from shoal_agent.errors import NoModelError
 from shoal_agent.runtime.bundle_files import from_blobs
 from shoal_agent.runtime.model import LoadedModel
 from shoal_agent.runtime.slots import SlotTable
+from shoal_agent.serving.front import Front
 from shoal_protocol.profile.grid import NumericGrid
 from shoal_protocol.profile.profile import ProfileSpec, Stream
 
@@ -71,6 +74,72 @@ def test_a_hundred_swaps_under_four_threads_drop_and_mix_nothing() -> None:
     del observed
     assert [ref() for ref in gone[:-1]] == [None] * 99
     assert releases.times >= 1
+
+
+def two_more_answers(counts: list[int], wrong: list[Any]) -> None:
+    """Wait until every caller was answered by the present model; the first answer may be the last one's."""
+    wanted, pause = [count + 2 for count in counts], threading.Event()
+    while not wrong and any(count < want for count, want in zip(counts, wanted, strict=True)):
+        pause.wait(0.001)
+
+
+def test_a_hundred_swaps_under_callers_in_process_and_over_http() -> None:  # noqa: C901 - two kinds of callers
+    slots = SlotTable(release=lambda: None)
+    slots.install("quality", load(0))
+    digests = {f"{number}.0": model.digest for number, model in ((n, load(n)) for n in (0, 1))}
+    models = [load(number % 2) for number in range(1, 101)]
+    handle = slots.model("quality")
+    front = Front(slots, "127.0.0.1:0")
+    (url,) = front.start()
+    stop, wrong = threading.Event(), []
+    seen: list[set[str]] = [set() for _ in range(4)]
+    counts = [0] * 4
+    body = json.dumps({"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1.0, 1.0]}]})
+
+    def ask_in_process(at: int) -> None:
+        while not stop.is_set():
+            counts[at] += 1
+            try:
+                answer = handle.predict({"x": X})
+            except NoModelError as error:
+                wrong.append((at, "dropped", str(error)))
+                return
+            seen[at].add(answer.version)
+            if answer["value"].tolist() != [[float(answer.version)]] or answer.digest != digests[answer.version]:
+                wrong.append((at, answer.version, answer["value"].tolist()))
+
+    def ask_over_http(at: int) -> None:
+        client = http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)
+        while not stop.is_set():
+            client.request("POST", "/v2/models/quality/infer", body)
+            reply = client.getresponse()
+            answer = json.loads(reply.read())
+            counts[at] += 1
+            if reply.status != 200:
+                wrong.append((at, reply.status, answer))
+                continue
+            version = answer["model_version"]
+            seen[at].add(version)
+            if answer["outputs"][0]["data"] != [float(version)] or answer["parameters"]["digest"] != digests[version]:
+                wrong.append((at, version, answer))
+        client.close()
+
+    asks = (ask_in_process, ask_in_process, ask_over_http, ask_over_http)
+    threads = [threading.Thread(target=ask, args=(at,)) for at, ask in enumerate(asks)]
+    for thread in threads:
+        thread.start()
+    for done in range(100):
+        if done % 10 < 2:
+            two_more_answers(counts, wrong)
+        slots.install("quality", models.pop(0))
+    stop.set()
+    for thread in threads:
+        thread.join()
+    front.stop()
+    assert wrong == []
+    assert all(versions == {"0.0", "1.0"} for versions in seen)
+    summaries = [one.observer.close_window() for one in slots.observed()]
+    assert (sum(one.rows for one in summaries), sum(one.errors + one.refused for one in summaries)) == (sum(counts), 0)
 
 
 def test_the_old_session_is_freed_by_the_swap_and_its_rows_are_still_counted() -> None:

@@ -20,6 +20,7 @@ from shoal_agent.runtime.model import LoadedModel
 from shoal_agent.runtime.slots import SlotTable
 from shoal_agent.serving.api import Api
 from shoal_agent.serving.connection import Limits
+from shoal_agent.serving.front import Front
 from shoal_agent.serving.http import LocalServer
 from shoal_agent.serving.listen import Listen
 from shoal_protocol.errors import LocalError
@@ -303,3 +304,22 @@ def test_stopping_ends_open_connections_and_threads(slots: SlotTable) -> None:
     with pytest.raises((http.client.HTTPException, OSError)):
         ask(client, "GET", "/v2")
     client.close()
+
+
+def test_tcp_and_a_unix_socket_answer_at_once_and_all_or_none(slots: SlotTable, tmp_path: Path) -> None:
+    path = tmp_path / "agent.sock"
+    front = Front(slots, f"127.0.0.1:0,unix:{path}")
+    tcp, unix = front.start()
+    try:
+        for address, family in ((tcp, socket.AF_INET), (unix, socket.AF_UNIX)):
+            host, _, port = address.removeprefix("http://").rpartition(":")
+            with socket.socket(family) as client:
+                client.connect((host, int(port)) if family == socket.AF_INET else str(path))
+                client.sendall(b"GET /v2/health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert client.recv(4096).startswith(b"HTTP/1.1 200")
+        with pytest.raises(LocalError):
+            Front(slots, f"unix:{tmp_path}/other.sock,{tcp.removeprefix('http://')}").start()
+        assert not (tmp_path / "other.sock").exists()
+    finally:
+        front.stop()
+    assert not path.exists()

@@ -1,6 +1,7 @@
 """Routes, status codes and problems, with a slot table that has no model or a model that is none."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +9,7 @@ from shoal_agent.runtime.errors import Fault, InputError
 from shoal_agent.runtime.slots import SlotTable
 from shoal_agent.serving.api import Api, problem
 from shoal_agent.serving.http_message import Response, parse_head
-from shoal_agent.serving.listen import parse_listen
+from shoal_agent.serving.listen import Listen, parse_listen, parse_listens
 from shoal_protocol.errors import CallerError
 
 API = Api(SlotTable(), hosts=frozenset({"localhost", "127.0.0.1", "[::1]"}))
@@ -88,3 +89,16 @@ def test_other_machines_are_let_in_only_when_said_so(text: str) -> None:
     with pytest.raises(CallerError, match="other machines"):
         parse_listen(text)
     assert parse_listen(text, insecure=True).hosts is None
+
+
+def test_several_addresses_are_separated_by_commas() -> None:
+    assert parse_listens("none") == []
+    both = parse_listens("127.0.0.1:8130, unix:/run/a.sock")
+    assert both == [Listen("127.0.0.1", 8130), Listen(path=Path("/run/a.sock"))]
+    assert len(parse_listens("127.0.0.1:0,127.0.0.1:0")) == 2
+    with pytest.raises(CallerError, match="twice"):
+        parse_listens("unix:/a,unix:/a")
+    with pytest.raises(CallerError, match="is no address"):
+        parse_listens("127.0.0.1:8130,none")
+    with pytest.raises(CallerError, match="other machines"):
+        parse_listens("127.0.0.1:8130,0.0.0.0:8130")

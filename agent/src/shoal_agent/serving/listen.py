@@ -57,3 +57,18 @@ def parse_listen(text: str, *, insecure: bool = False) -> Listen:
             hint="listen on 127.0.0.1 or unix:PATH, put a proxy in front, or say --insecure",
         )
     return listen
+
+
+def parse_listens(text: str, *, insecure: bool = False) -> list[Listen]:
+    """Parse addresses separated by commas, ``127.0.0.1:8130,unix:/run/shoal/agent.sock``; ``none`` is no address.
+
+    Raises:
+        CallerError: As `parse_listen`; or one stands twice.
+    """
+    if text.strip() == "none":
+        return []
+    found = [parse_listen(one.strip(), insecure=insecure) for one in text.split(",")]
+    twice = [one for at, one in enumerate(found) if one in found[:at] and (one.path is not None or one.port)]
+    if twice:
+        raise CallerError(f"{text!r} names one address twice", hint="each address once, separated by commas")
+    return found

@@ -19,9 +19,7 @@ from shoal_agent.runtime.bundle_files import open_bundle
 from shoal_agent.runtime.model import LoadedModel
 from shoal_agent.runtime.prediction import Prediction
 from shoal_agent.runtime.slots import SlotTable
-from shoal_agent.serving.api import Api
-from shoal_agent.serving.http import LocalServer
-from shoal_agent.serving.listen import parse_listen
+from shoal_agent.serving.front import Front
 from shoal_agent.serving.plain_rows import answer_document, parse_rows
 from shoal_protocol.bundle.schema import FieldSpec
 from shoal_protocol.errors import CallerError, ContentError
@@ -34,7 +32,7 @@ class Serving:
     """What a running interface serves, for telling the user.
 
     Attributes:
-        url: Where: ``http://127.0.0.1:8130`` or ``unix:PATH``.
+        url: Where: ``http://127.0.0.1:8130`` or ``unix:PATH``; of several, with "and" between.
         slot: The model's name in URLs.
         bundle: ``name:version``.
         digest: The bundle's.
@@ -77,7 +75,7 @@ def serve_bundle(
 
     Args:
         path: The bundle.
-        listen: ``127.0.0.1:8130`` or ``unix:PATH``.
+        listen: ``127.0.0.1:8130``, ``unix:PATH``, or both with a comma between.
         stop: Set by whoever ends the program.
         announce: Called once, when requests are answered.
         slot: Name of the model in URLs; none: the bundle's own name.
@@ -87,19 +85,18 @@ def serve_bundle(
     Raises:
         ShoalError: The bundle can't be loaded, or the address not be listened on.
     """
-    where = parse_listen(listen, insecure=insecure)
+    slots = SlotTable()
+    front = Front(slots, listen, insecure=insecure)  # first: a wrong address needs no model to be told
     model = load_bundle(path, threads=threads)
     name = slot or model.name
     serving = (name, f"{model.name}:{model.version}", model.digest)
-    slots = SlotTable()
     slots.install(name, model)
-    server = LocalServer(Api(slots, hosts=where.hosts).handle, where)
-    url = server.start()
+    urls = front.start()
     try:
-        announce(Serving(url, *serving))
+        announce(Serving(" and ".join(urls), *serving))
         stop.wait()
     finally:
-        server.stop()
+        front.stop()
 
 
 def predict_bundle(path: Path, source: Path | None, *, threads: int | None = None) -> dict[str, Any]:
