@@ -190,6 +190,16 @@ def _print_status(status: dict[str, Any]) -> None:
         print(f"  clock: implausible; using {status['clock']['reference']}, the newest time that the server signed")
 
 
+def _tuf_client(given: argparse.Namespace) -> int:
+    from shoal_agent.adapters.tuf_conformance import run  # noqa: PLC0415 - tuf comes with it
+
+    try:
+        return run(given)
+    except CallerError as error:
+        _told(error, as_json=False)
+        return FAILED  # the suite knows 0 and 1
+
+
 # Arguments ------------------------------------------------------------------------------------------------------
 
 
@@ -237,7 +247,21 @@ def _parser() -> argparse.ArgumentParser:
     rollback = add("rollback", _rollback, "Go back to the previous model, and don't take this one again by itself.")
     rollback.add_argument("--slot", metavar="NAME", help="which, where there are several")
     rollback.add_argument("--reason", default="asked for at the device")
+    _add_conformance(commands)
     return parser
+
+
+def _add_conformance(commands: Any) -> None:
+    """Add the hidden command by which the TUF conformance suite drives this client."""
+    tuf = commands.add_parser("tuf-client")
+    tuf.set_defaults(command=_tuf_client)
+    for option in ("--metadata-dir", "--metadata-url", "--target-name", "--target-url", "--target-base-url"):
+        tuf.add_argument(option, required=option == "--metadata-dir")
+    tuf.add_argument("--target-dir")
+    tuf.add_argument("--days-in-future", type=float, default=0.0)
+    tuf.add_argument("--max-root-rotations", type=int, help=argparse.SUPPRESS)
+    tuf.add_argument("action", choices=["init", "refresh", "download"])
+    tuf.add_argument("trusted_root", nargs="?")
 
 
 def _settings(given: argparse.Namespace, state: Path) -> Settings:

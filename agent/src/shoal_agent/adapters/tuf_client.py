@@ -57,11 +57,32 @@ def refresh(folder: Path, *, http: HttpClient, bootstrap: bytes, now_ms: int) ->
         TransportError: A download failed.
         TrustError: The metadata can't be trusted.
     """
+    run_workflow(folder, http=http, base=f"{http.url}/trust/", bootstrap=bootstrap, now_ms=now_ms)
+    stored = stored_list(folder, bootstrap=bootstrap)
+    if stored is None:
+        raise TrustError("the signed list is missing after a refresh")
+    return stored.releases
+
+
+def run_workflow(folder: Path, *, http: HttpClient, base: str, bootstrap: bytes, now_ms: int) -> None:
+    """Run the client workflow of the specification, sections 5.3 to 5.6, and sync what it stored.
+
+    Args:
+        folder: Cache of the client.
+        http: The server.
+        base: URL of the metadata, with its last slash.
+        bootstrap: The pinned root.
+        now_ms: Reference time for expiry.
+
+    Raises:
+        TransportError: A download failed.
+        TrustError: The metadata can't be trusted.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     _drop_empty(folder)
     config = UpdaterConfig(prefix_targets_with_hash=False)
     try:
-        updater = Updater(str(folder), f"{http.url}/trust/", fetcher=_Fetcher(http), config=config, bootstrap=bootstrap)
+        updater = Updater(str(folder), base, fetcher=_Fetcher(http), config=config, bootstrap=bootstrap)
         # the updater offers no way to give it a clock other than the device's, which may be wrong by decades
         updater._trusted_set.reference_time = _as_date(now_ms)  # noqa: SLF001
         updater.refresh()
@@ -71,10 +92,6 @@ def refresh(folder: Path, *, http: HttpClient, bootstrap: bytes, now_ms: int) ->
         raise _translated(error) from error
     finally:
         _sync(folder)
-    stored = stored_list(folder, bootstrap=bootstrap)
-    if stored is None:
-        raise TrustError("the signed list is missing after a refresh")
-    return stored.releases
 
 
 def stored_list(folder: Path, *, bootstrap: bytes) -> StoredList | None:
