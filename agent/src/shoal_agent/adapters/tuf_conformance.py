@@ -1,8 +1,8 @@
 """The command set by which the TUF conformance suite drives a client: ``shoal-agent tuf-client``.
 
 Owns three commands over this agent's own refresh, fetcher and verification, so that what the suite judges is what
-devices do: https://github.com/theupdateframework/tuf-conformance (CLIENT-CLI.md). Not for operators. Delegations are not known
-here (version 1 of Shoal's list has none), so the suite's tests of delegations fail as expected.
+devices do (https://github.com/theupdateframework/tuf-conformance, CLIENT-CLI.md). Not for operators. Delegations are
+not known here (version 1 of Shoal's list has none), so the suite's tests of delegations fail as expected.
 """
 
 from __future__ import annotations
