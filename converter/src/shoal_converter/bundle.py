@@ -41,6 +41,7 @@ class Bundle:
         files: Path inside the bundle -> content.
         statements: In-toto statements by a short name (``provenance``, ``parity``); outside the digest.
         parity: The parity report, when it was packed here.
+        measured: What was measured when it was packed here: latency, memory, variants.
         path: Where it was written or read.
     """
 
@@ -49,6 +50,7 @@ class Bundle:
     files: Mapping[str, bytes]
     statements: Mapping[str, bytes] = field(default_factory=dict)
     parity: Mapping[str, Any] | None = None
+    measured: Mapping[str, Any] | None = None
     path: Path | None = None
 
     @classmethod

@@ -95,6 +95,21 @@ def cli() -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder or .tar. Default: NAME-VERSION.tar.")
 @click.option("--trust", is_flag=True, help="SOURCE is a pickle whose origin you know; it runs in a child process.")
 @click.option("--parent", metavar="BUNDLE", help="Earlier version (path, or name:1.3.0) whose grids are inherited.")
+@click.option(
+    "--validation", type=click.Path(path_type=Path), help="Rows the model has never seen, for honest figures."
+)
+@click.option(
+    "--segment-by", multiple=True, metavar="COLUMN[,COLUMN]", help="Split the figures by columns; may be repeated."
+)
+@click.option(
+    "--variant",
+    "variants",
+    multiple=True,
+    type=click.Choice(["fp16", "int8", "int8-dynamic", "auto"]),
+    help="Build it beside the canonical model, if it proves near enough and a gain; may be repeated.",
+)
+@click.option("--latency-budget", type=click.FloatRange(min=0, min_open=True), metavar="MS", help="p95 of one row.")
+@click.option("--memory-budget", type=click.IntRange(min=1), metavar="MB", help="What the model may need on a device.")
 @click.option("--rtol", type=float, default=1e-4, show_default=True, help="Relative difference that counts as equal.")
 @click.option("--atol", type=float, default=1e-5, show_default=True, help="Absolute difference that counts as equal.")
 @click.option("--max-label-flips", type=Share(), default="0%", show_default=True, help="Rows whose label may differ.")
@@ -115,6 +130,8 @@ def pack(**arguments: Any) -> None:
     \b
     shoal-convert pack model.joblib --trust --sample train.csv --target y -t quality:1.4.0
     shoal-convert pack model.joblib --trust --sample train.npz -t quality:1.4.1 --parent quality-1.4.0.tar
+    shoal-convert pack model.joblib --trust --sample train.csv --validation unseen.csv --target y \
+        --segment-by site -t quality:1.4.2
     """  # noqa: D301 - click needs the character itself
     from shoal_converter.commands.pack import run  # noqa: PLC0415 - keeps --help quick
 

@@ -30,10 +30,12 @@ from shoal_converter.onnx_graph.interface import (
 from shoal_converter.onnx_graph.joining import join
 from shoal_converter.onnx_runtime import Runner, RuntimeRefusedError
 from shoal_converter.probing import probes
+from shoal_converter.rounding import culprit, lost_precision
 from shoal_converter.sample import Column, Sample, make_sample
 from shoal_converter.sources.estimator import Answer, answers, last_step, refuse_input
 from shoal_converter.sources.sklearn_export import export
 from shoal_protocol.bundle.schema import OutputSpec
+from shoal_protocol.profile.quality import DataKind
 
 Array = npt.NDArray[Any]
 Options = Mapping[int, Mapping[str, Any]]
@@ -61,6 +63,37 @@ class Conversion:
     outputs: tuple[OutputSpec, ...]
     source: Mapping[str, Array]
     found: Mapping[str, Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Proof:
+    """A converted model compared with its source on further rows.
+
+    Attributes:
+        sample: The rows in both forms.
+        report: The comparison.
+        found: The ONNX model's outputs on them.
+    """
+
+    sample: Sample
+    report: ParityReport
+    found: Mapping[str, Array]
+
+
+def prove(model: Any, sample: Sample, conversion: Conversion, *, options: Options | None = None) -> Proof:
+    """Compare a conversion with its source on rows that it was not made from.
+
+    Raises:
+        ParityError: It answers otherwise there; its data says ``validation``.
+        SampleError: The source model refuses the rows.
+    """
+    source = {answer.name: answer.values for answer in answers(model, sample.source)}
+    found = Runner(conversion.onnx).run(sample.tensors)
+    report = compare(source, found, conversion.report.tolerance)
+    if not report.passed:
+        failed = replace(conversion, report=report, source=source, found=found)
+        raise _parity_error(model, sample, failed, options, data="validation")
+    return Proof(sample, report, found)
 
 
 def convert_rows(
@@ -275,14 +308,22 @@ def _output_spec(answer: Answer, found: Array) -> OutputSpec:
     return OutputSpec(name=answer.name, dtype=dtype, shape=shape, role=answer.role, classes=answer.classes)
 
 
-def _parity_error(model: Any, sample: Sample, best: Conversion, options: Options | None) -> ParityError:
+def _parity_error(
+    model: Any, sample: Sample, best: Conversion, options: Options | None, *, data: DataKind = "sample"
+) -> ParityError:
     step = first_diverging_step(model, sample, best, options)
     where = " on rows made by mixing the sample's" if best.report.unseen else ""
+    if data == "validation":
+        where = " on the validation data"
+    loss = None if best.report.unseen else culprit(model, sample, best.source, best.report.tolerance)
+    why = "" if loss is None else f". {loss.sentence()}"
+    report = {**best.report.as_json(), "step": step, "attempt": best.attempt.name, "data": data}
     return ParityError(
-        f"the ONNX model differs from its source at {step}{where}: {best.report.sentence()}",
+        f"the ONNX model differs from its source at {step}{where}: {best.report.sentence()}{why}",
         step=step,
-        report={**best.report.as_json(), "step": step, "attempt": best.attempt.name},
+        report=report | ({} if loss is None else {"feature": loss.feature}),
         hint=_advice(best),
+        data=data,
     )
 
 
@@ -310,39 +351,32 @@ def first_diverging_step(model: Any, sample: Sample, failed: Conversion, options
 
 
 def _advice(best: Conversion) -> str:
-    """Say what cures it: a stated tolerance when little is off, else another step."""
+    """Say what cures it, as options to add to the command: a stated tolerance when little is off, else another step."""
     report = best.report
     only_labels = all(output.name == "label" or not output.rows_off for output in report.outputs)
     comparable = not any(output.problem for output in report.outputs)
     if comparable and only_labels and report.label_flips <= report.rows * 0.01:
         share = -(-report.label_flips * 10000 // report.rows) / 100
-        return f"if so many flips are acceptable: --max-label-flips {share}%; else replace that step"
+        return (
+            f"if so many flips are acceptable, add --max-label-flips {share:g}% "
+            f"(in Python Tolerance(max_label_flips={share / 100:g})); else replace that step"
+        )
     if comparable and not report.label_flips and report.max_rel < 0.01:
-        near = f"--rtol {report.max_rel * 1.1:.1g} --atol {report.max_abs * 1.1:.1g}"
-        return f"if this is near enough: {near}; else replace that step"
+        near = _enough(report)
+        return (
+            f"if this is near enough, add --rtol {near[0]:g} --atol {near[1]:g} "
+            f"(in Python Tolerance({near[0]:g}, {near[1]:g})); else replace that step"
+        )
     return "its converter is not exact for these settings: replace that step, or leave it out"
 
 
-def lost_precision(sample: Sample) -> str | None:
-    """Name the float32 feature that loses most of its spread to rounding; none when float32 holds every number."""
-    worst, name = 0.0, None
-    for at, column in enumerate(sample.columns):
-        if column.dtype != "float32":
-            continue
-        values = _source_column(sample.source, at)
-        if values is None or values.size == 0:
-            continue
-        error = float(np.max(np.abs(values - values.astype(np.float32).astype(np.float64))))
-        share = error / (float(np.std(values)) or 1.0)
-        if share > worst:
-            worst, name = share, column.name
-    return name
+def _enough(report: ParityReport) -> tuple[float, float]:
+    """Return the relative and absolute tolerance, one digit rounded up, within which every number lies."""
+    return _rounded_up(report.max_rel), _rounded_up(report.max_abs)
 
 
-def _source_column(source: Any, at: int) -> Array | None:
-    values = source.iloc[:, at].to_numpy() if hasattr(source, "iloc") else np.asarray(source)[:, at]
-    try:
-        numbers = values.astype(np.float64)
-    except (TypeError, ValueError):
-        return None
-    return np.asarray(numbers[np.isfinite(numbers)])
+def _rounded_up(value: float) -> float:
+    if value <= 0:
+        return 0.0
+    unit = 10.0 ** np.floor(np.log10(value))
+    return float(f"{np.ceil(value / unit + 1e-9) * unit:.1g}")

@@ -69,16 +69,37 @@ class ParityError(ConverterError, ContentError):
 
     Attributes:
         step: First step whose output differs, or the whole model.
-        report: The comparison, as in the bundle's parity statement.
+        report: The comparison, as in the bundle's parity statement; ``data`` in it says on which rows.
     """
 
     exit_code = EXIT_PARITY
     code = "parity"
 
-    def __init__(self, message: str, *, step: str, report: dict[str, Any], hint: str = "") -> None:
-        super().__init__(message, hint=hint, step=step, report=report)
+    def __init__(
+        self, message: str, *, step: str, report: dict[str, Any], hint: str = "", data: str = "sample"
+    ) -> None:
+        super().__init__(message, hint=hint, step=step, report=report, data=data)
         self.step = step
         self.report = report
+
+
+class VariantRefusedError(ConverterError, ContentError):
+    """A form of the model that was asked for by name is not near enough, gains nothing, or can't be built.
+
+    Attributes:
+        figures: What was measured.
+    """
+
+    code = "variant"
+
+    def __init__(self, variant: str, why: str, *, figures: dict[str, Any] | None = None) -> None:
+        super().__init__(
+            f"variant {variant}: {why}",
+            hint=f"leave --variant {variant} out, or ask for auto, which keeps only what pays",
+            variant=variant,
+            figures=figures or {},
+        )
+        self.figures = figures or {}
 
 
 class LibraryMissingError(ConverterError, LocalError):

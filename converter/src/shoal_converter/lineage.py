@@ -23,6 +23,7 @@ from shoal_protocol.canonical import canonical_bytes, sha256_digest
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PROVENANCE = "https://slsa.dev/provenance/v1"
 PARITY = "urn:shoal:parity:v1"
+MEASUREMENT = "urn:shoal:measurement:v1"
 BUILD_TYPE = "urn:shoal:pack:v1"
 
 PACKAGES = ("shoal-converter", "scikit-learn", "skl2onnx", "onnx", "onnxruntime", "numpy", "scipy", "pandas")
@@ -179,6 +180,11 @@ def provenance_statement(lineage: Lineage, *, subject: str, digest: str, finishe
 def parity_statement(report: Mapping[str, Any], *, subject: str, digest: str) -> bytes:
     """Return an in-toto statement with the parity report."""
     return _statement(subject, digest, PARITY, dict(report))
+
+
+def measurement_statement(report: Mapping[str, Any], *, subject: str, digest: str) -> bytes:
+    """Return an in-toto statement with what the model and its variants cost on the machine that packed them."""
+    return _statement(subject, digest, MEASUREMENT, dict(report))
 
 
 def _statement(subject: str, digest: str, kind: str, predicate: dict[str, Any]) -> bytes:

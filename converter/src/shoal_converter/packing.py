@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +20,17 @@ import onnx
 
 from shoal_converter.bundle import Bundle
 from shoal_converter.card import model_card
-from shoal_converter.conversion import Conversion, Options, convert_rows
+from shoal_converter.conversion import Conversion, Options, Proof, convert_rows, prove
 from shoal_converter.domain.golden import golden_rows
 from shoal_converter.domain.parity import Tolerance
-from shoal_converter.errors import SampleError
-from shoal_converter.lineage import gather, parity_statement, provenance_statement
+from shoal_converter.errors import ParityError, SampleError
+from shoal_converter.evidence import Evidence, as_fed
+from shoal_converter.lineage import gather, measurement_statement, parity_statement, provenance_statement
 from shoal_converter.onnx_runtime import Runner
 from shoal_converter.reference import build_reference
 from shoal_converter.sample import Sample, make_sample
 from shoal_converter.sources.estimator import check_estimator, framework_of, missing_allowed, task_of, unknown_allowed
+from shoal_converter.variants import Built, build_variants, cost_of, here, variant_line
 from shoal_protocol.bundle.layout import (
     BUNDLE_JSON,
     LICENSE,
@@ -66,6 +68,15 @@ class PackOptions:
         gates: Default gates for rollouts.
         lineage: Added to the provenance: parameters, run ids.
         source: The model's file, for the provenance.
+        validation: Rows that the model has never seen, in the sample's form: parity is proven on them too, and the
+            reference profile, calibration, importance and all figures are of them.
+        validation_y: Their labels or values.
+        segments: Columns by which figures are split, by name, one value for each row that is judged: of the validation
+            data where it has labels, else of the sample. They need not be features.
+        segment_by: Which of them together; each alone, if not given.
+        variants: Forms to build beside the canonical one: ``fp16``, ``int8``, ``int8-dynamic`` or ``auto``.
+        latency_budget_ms: Declared: p95 of one row that a device may take, milliseconds.
+        memory_budget_bytes: Declared: what the model may need beside interpreter and runtime.
     """
 
     tolerance: Tolerance = field(default_factory=Tolerance)
@@ -76,6 +87,13 @@ class PackOptions:
     gates: Mapping[str, Any] | None = None
     lineage: Mapping[str, str] | None = None
     source: Path | None = None
+    validation: Any = None
+    validation_y: Any = None
+    segments: Mapping[str, Any] | None = None
+    segment_by: tuple[tuple[str, ...], ...] = ()
+    variants: tuple[str, ...] = ()
+    latency_budget_ms: float | None = None
+    memory_budget_bytes: int | None = None
 
 
 def to_onnx(model: Any, sample: Any, options: Options | None = None) -> bytes:
@@ -145,28 +163,53 @@ def pack(
     check_estimator(model)
     truth = check_truth(y, make_sample(sample, model=model).rows, classification=task_of(model) == "classification")
     tell(f"converting {type(model).__name__}")
-    rows, conversion = convert_rows(
-        model,
-        sample,
-        options=options.converter_options,
-        tolerance=options.tolerance,
-        float64_inputs=options.float64_inputs,
-        progress=tell,
-    )
+    rows, conversion, validation = _proven(model, sample, options, tell)
     tell(f"parity: {conversion.report.sentence()}")
+    if validation is not None:
+        tell(f"parity on the validation data: {validation.report.sentence()}")
     if rows.rows < _FEW_ROWS:
         tell(f"{rows.rows} rows prove little, and are a weak reference for drift: give {_FEW_ROWS} or more")
     tell("measuring the reference and the importance of features")
     older = Bundle.open(parent) if isinstance(parent, (str, Path)) else parent
-    work = _Work(model, rows, truth, conversion, older, options)
+    work = _Work(model, rows, truth, conversion, validation, older, options)
+    work, measured = _measured(work, tell)
     info = _info(work, name=name, version=version)
     files = _files(work, info)
     bundle = Bundle.build(files, config=_config(info, files), annotations=_annotations(info))
-    bundle = _stated(bundle, rows, conversion, options)
+    bundle = _stated(bundle, work, measured)
     tell(f"digest {bundle.digest}")
     if output is not None:
         bundle = replace(bundle, path=bundle.write(output))
     return bundle
+
+
+def _proven(model: Any, sample: Any, options: PackOptions, tell: Progress) -> tuple[Sample, Conversion, Proof | None]:
+    """Convert, and prove the result on the validation data too; what fails only there is tried with double inputs."""
+
+    def converted(*, double: bool) -> tuple[Sample, Conversion, Proof | None]:
+        rows, conversion = convert_rows(
+            model,
+            sample,
+            options=options.converter_options,
+            tolerance=options.tolerance,
+            float64_inputs=double,
+            progress=tell,
+        )
+        if options.validation is None:
+            return rows, conversion, None
+        dtype: Literal["float32", "float64"] = (
+            "float64" if any(column.dtype == "float64" for column in rows.columns) else "float32"
+        )
+        unseen = as_fed(make_sample(options.validation, model=model, float_dtype=dtype), rows)
+        return rows, conversion, prove(model, unseen, conversion, options=options.converter_options)
+
+    try:
+        return converted(double=options.float64_inputs)
+    except ParityError as error:
+        if options.float64_inputs or error.data.get("data") != "validation":
+            raise
+        tell(f"{error.message}; trying float64 inputs")
+        return converted(double=True)
 
 
 def parse_tag(tag: str) -> tuple[str, str]:
@@ -181,8 +224,8 @@ def parse_tag(tag: str) -> tuple[str, str]:
     return ref.name, ref.version
 
 
-def check_truth(y: Any, rows: int, *, classification: bool) -> Array | None:
-    """Return labels or values as an array.
+def check_truth(y: Any, rows: int, *, classification: bool, what: str = "sample") -> Array | None:
+    """Return labels or values as an array; `what` names the rows in what is said of them.
 
     Raises:
         SampleError: Another number than rows, or some are missing.
@@ -194,7 +237,7 @@ def check_truth(y: Any, rows: int, *, classification: bool) -> Array | None:
         truth = truth.ravel()
     if len(truth) != rows:
         raise SampleError(
-            f"y has {len(truth)} rows, the sample has {rows}", hint="give the labels of exactly these rows"
+            f"y has {len(truth)} rows, the {what} has {rows}", hint="give the labels of exactly these rows"
         )
     if truth.dtype.kind == "f":
         missing = int(np.isnan(truth).reshape(rows, -1).any(axis=1).sum())
@@ -205,7 +248,7 @@ def check_truth(y: Any, rows: int, *, classification: bool) -> Array | None:
     if missing:
         raise SampleError(
             f"y has no {'label' if classification else 'value'} in {missing} of {rows} rows",
-            hint="leave those rows out of sample and y, or leave y out",
+            hint=f"leave those rows out of {what} and y, or leave y out",
         )
     return truth
 
@@ -218,8 +261,49 @@ class _Work:
     rows: Sample
     truth: Array | None
     conversion: Conversion
+    validation: Proof | None
     parent: Bundle | None
     options: PackOptions
+    variants: tuple[Built, ...] = ()
+
+    @property
+    def profiled(self) -> Evidence:
+        """The rows whose distribution becomes the reference: validation data if there is any."""
+        return self._of_sample() if self.validation is None else self._of_validation(self.validation)
+
+    @property
+    def judged(self) -> Evidence:
+        """The rows that figures are of: validation data, unless only the sample has labels."""
+        only_sample = self.truth is not None and self.options.validation_y is None
+        if self.validation is None or only_sample:
+            return self._split(self._of_sample())
+        return self._split(self._of_validation(self.validation))
+
+    def _of_sample(self) -> Evidence:
+        return Evidence("sample", self.rows.tensors, self.conversion.found, self.truth)
+
+    def _of_validation(self, proof: Proof) -> Evidence:
+        rows = proof.sample.rows
+        truth = check_truth(
+            self.options.validation_y, rows, classification=task_of(self.model) == "classification", what="validation"
+        )
+        return Evidence("validation", proof.sample.tensors, proof.found, truth)
+
+    def _split(self, evidence: Evidence) -> Evidence:
+        columns = {name: np.asarray(values) for name, values in (self.options.segments or {}).items()}
+        wrong = [name for name, values in columns.items() if values.shape != (evidence.rows,)]
+        if wrong:
+            raise SampleError(
+                f"the column {wrong[0]!r} to split by has shape {columns[wrong[0]].shape}; "
+                f"the {evidence.kind} has {evidence.rows} rows",
+                hint="give one value for each row that is judged",
+            )
+        return replace(evidence, columns=columns)
+
+    @property
+    def groupings(self) -> tuple[tuple[str, ...], ...]:
+        """The columns to split figures by."""
+        return self.options.segment_by or tuple((name,) for name in self.options.segments or {})
 
     @property
     def chosen(self) -> npt.NDArray[np.int64]:
@@ -238,6 +322,7 @@ def _files(work: _Work, info: BundleInfo) -> dict[str, bytes]:
     )
     reference = _reference(work, schema, runner)
     files = {
+        **{variant.entry.path: variant.onnx for variant in work.variants},
         BUNDLE_JSON: encode_document(info),
         SCHEMA_JSON: encode_document(schema),
         MODEL_ONNX: work.conversion.onnx,
@@ -255,16 +340,14 @@ def _files(work: _Work, info: BundleInfo) -> dict[str, bytes]:
 
 
 def _reference(work: _Work, schema: ModelSchema, runner: Runner) -> Reference:
-    rows, found = work.rows, work.conversion.found
-    counted = np.unique(np.linspace(0, rows.rows - 1, min(rows.rows, _MOST_REFERENCE_ROWS)).astype(np.int64))
     return build_reference(
         task=task_of(work.model),
         fields=schema.inputs,
         outputs=schema.outputs,
-        tensors=rows.take(counted),
-        found={name: values[counted] if len(values) == rows.rows else values for name, values in found.items()},
         predict=runner.run,
-        truth=None if work.truth is None else work.truth[counted],
+        profiled=work.profiled.thinned(_MOST_REFERENCE_ROWS),
+        judged=work.judged.thinned(_MOST_REFERENCE_ROWS),
+        groupings=work.groupings,
         parent=work.parent.reference if work.parent else None,
     )
 
@@ -287,8 +370,11 @@ def _info(work: _Work, *, name: str, version: str) -> BundleInfo:
             "ir_version": graph.ir_version,
             "opsets": {entry.domain or "ai.onnx": entry.version for entry in graph.opset_import},
         },
-        variants=(Variant(precision="float64" if conversion.attempt.floats == "float64" else "float32"),),
-        runtime=Runtime(),
+        variants=(
+            *(variant.entry for variant in work.variants),
+            Variant(precision="float64" if conversion.attempt.floats == "float64" else "float32"),
+        ),
+        runtime=Runtime(memory_budget_bytes=options.memory_budget_bytes, latency_budget_ms=options.latency_budget_ms),
         golden=Golden(rows=len(work.chosen), rtol=tolerance.rtol, atol=tolerance.atol),
         parent={"digest": work.parent.digest} if work.parent else None,
         gates=dict(options.gates or {}),
@@ -301,7 +387,7 @@ def _config(info: BundleInfo, files: Mapping[str, bytes]) -> bytes:
         {
             "descriptor": {"name": info.name, "version": info.version},
             "modelfs": {"type": "layers", "diffIds": [sha256_digest(files[path]) for path in sorted(files)]},
-            "config": {"format": "onnx", "precision": info.variants[0].precision},
+            "config": {"format": "onnx", "precision": info.variants[-1].precision},
         }
     )
 
@@ -310,12 +396,48 @@ def _annotations(info: BundleInfo) -> dict[str, str]:
     return {"org.opencontainers.image.title": info.name, "org.opencontainers.image.version": info.version}
 
 
-def _stated(bundle: Bundle, rows: Sample, conversion: Conversion, options: PackOptions) -> Bundle:
+def _measured(work: _Work, tell: Progress) -> tuple[_Work, dict[str, Any]]:
+    """Build the variants that were asked for, and measure what the model costs here."""
+    conversion, options = work.conversion, work.options
+    seen = [(work.rows.tensors, conversion.found)]
+    if work.validation is not None:
+        seen.append((work.validation.sample.tensors, work.validation.found))
+    built: list[Built] = []
+    refused: list[dict[str, Any]] = []
+    if options.variants:
+        tell(f"building variants: {', '.join(options.variants)}")
+        golden = work.rows.take(work.chosen)
+        answered = Runner(conversion.onnx).run(golden)
+        built, refused = build_variants(
+            conversion.onnx, options.variants, outputs=conversion.outputs, data=seen, golden=(golden, answered)
+        )
+        for entry in built:
+            tell(f"variant {entry.evidence['variant']}: {variant_line(entry.evidence)}")
+        for no in refused:
+            tell(f"refused: {no['why']}")
+    cost = cost_of(conversion.onnx, seen[-1][0])
+    if cost is not None:
+        tell(f"one row takes {cost.p50_ms:.3g} ms here (p95 {cost.p95_ms:.3g} ms)")
+    measured = {
+        "platform": here(),
+        "cost": None if cost is None else cost.as_json(),
+        "variants": [dict(variant.evidence) for variant in built],
+        "refused": refused,
+    }
+    return replace(work, variants=tuple(built)), measured
+
+
+def _stated(bundle: Bundle, work: _Work, measured: Mapping[str, Any]) -> Bundle:
+    rows, conversion, options = work.rows, work.conversion, work.options
     lineage = gather(tensors=rows.tensors, source=options.source, extra=options.lineage)
     report = {**conversion.report.as_json(), "attempt": conversion.attempt.name}
+    if work.validation is not None:
+        report["validation"] = work.validation.report.as_json()
     subject = str(bundle.ref)
     provenance = provenance_statement(
         lineage, subject=subject, digest=bundle.digest, finished_at=datetime.now(UTC).isoformat(timespec="seconds")
     )
     parity = parity_statement(report, subject=subject, digest=bundle.digest)
-    return replace(bundle, parity=report, statements={"provenance": provenance, "parity": parity})
+    measurement = measurement_statement(measured, subject=subject, digest=bundle.digest)
+    statements = {"provenance": provenance, "parity": parity, "measurement": measurement}
+    return replace(bundle, parity=report, measured=measured, statements=statements)

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal_converter.domain.importance import Predict, permutation_importance
+from shoal_converter.evidence import Evidence
+from shoal_converter.figures import quality_of, segments_of
 from shoal_converter.sources.estimator import Task, label_texts, metrics_of
 from shoal_protocol.bundle.schema import FieldSpec, OutputSpec
 from shoal_protocol.profile.grid import (
@@ -41,28 +43,32 @@ def build_reference(
     task: Task,
     fields: Sequence[FieldSpec],
     outputs: Sequence[OutputSpec],
-    tensors: Mapping[str, Array],
-    found: Mapping[str, Array],
     predict: Predict,
-    truth: Array | None = None,
+    profiled: Evidence,
+    judged: Evidence,
+    groupings: Sequence[Sequence[str]] = (),
     parent: Reference | None = None,
 ) -> Reference:
-    """Make the reference of a model from its sample.
+    """Make the reference of a model from its sample, or better from data that it has not seen.
 
     Args:
         task: What the model is for.
         fields: Input features; of more than 256 the most important are counted, over 2,048 none is measured.
         outputs: Its outputs.
-        tensors: The sample's input tensors.
-        found: The ONNX model's outputs on them.
         predict: The ONNX model.
-        truth: Labels or values of the sample's rows.
+        profiled: The rows whose distribution the fleet is compared with.
+        judged: The rows, labelled if possible, that all other figures are of.
+        groupings: Columns of `judged` by which its figures are split, each one or several together.
         parent: The reference whose grids are inherited.
+
+    Raises:
+        SampleError: Figures by column are wanted, and there are no labels.
     """
+    tensors, found = profiled.tensors, profiled.found
     features = [(field.name, field.tensor, field.column or 0) for field in fields]
     if len(features) > _MAX_MEASURED:
         features = []
-    importance, metric = permutation_importance(predict, tensors, features, truth=truth)
+    importance, metric = permutation_importance(predict, judged.tensors, features, truth=judged.truth)
     counted = _counted(fields, importance)
     streams = [_input_stream(field, tensors) for field in counted] + _output_streams(outputs, found)
     if parent is not None:
@@ -75,9 +81,20 @@ def build_reference(
         profile,
         importance={field.name: importance[field.name] for field in counted if field.name in importance},
         metric=metric,
-        metrics={} if truth is None else metrics_of(task, truth, found),
-        calibration=_calibration(outputs, found, truth),
+        metrics={} if judged.truth is None else metrics_of(task, judged.truth, judged.found),
+        calibration=_calibration(outputs, judged.found, judged.truth),
+        validation=profiled.kind == "validation",
+        quality=quality_of(judged, outputs, task=task),
+        segments=segments_of(judged, groupings, task=task),
+        sources=_sources(profiled, judged, split=bool(groupings)),
     )
+
+
+def _sources(profiled: Evidence, judged: Evidence, *, split: bool) -> dict[str, str]:
+    sources: dict[str, str] = {"profile": profiled.kind, "importance": judged.kind}
+    if judged.truth is not None:
+        sources["metrics"] = judged.kind
+    return {**sources, "segments": judged.kind} if split else sources
 
 
 def _counted(fields: Sequence[FieldSpec], importance: Mapping[str, float]) -> list[FieldSpec]:

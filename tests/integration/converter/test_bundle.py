@@ -48,7 +48,7 @@ def test_the_reference_counts_every_row_of_the_sample(bundle: Bundle) -> None:
 def test_golden_rows_cover_every_class_and_run_again(bundle: Bundle) -> None:
     inputs, outputs = golden(bundle)
     assert set(outputs["label"].tolist()) == {"setosa", "versicolor", "virginica"}
-    assert len(next(iter(inputs.values()))) == bundle.info.golden.rows == 32
+    assert len(next(iter(inputs.values()))) == bundle.info.golden.rows == 48
     assert all(check.ok for check in verify(bundle))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
+
 from shoal_converter.bundle import Bundle
 from shoal_converter.domain.parity import Tolerance
 from shoal_converter.errors import OutputExistsError, SampleError
@@ -33,6 +35,11 @@ def run(
     licence: Path | None,
     meta: tuple[str, ...],
     force: bool,
+    validation: Path | None,
+    segment_by: tuple[str, ...],
+    variants: tuple[str, ...],
+    latency_budget: float | None,
+    memory_budget: int | None,
 ) -> None:
     """Pack a model file; arguments as the command's options. What can be refused without work is refused first."""
     name, version = parse_tag(tag)
@@ -46,6 +53,11 @@ def run(
             hint="--sample train.csv --target y; 1,000 typical rows are plenty",
         )
     check_sample_file(sample)
+    if validation is not None:
+        check_sample_file(validation, flag="--validation")
+    groupings = [names for text in segment_by if (names := [name.strip() for name in text.split(",") if name.strip()])]
+    if groupings and target is None:
+        raise CallerError("--segment-by splits figures, and without labels there are none", hint="add --target COLUMN")
     if parent is not None:
         Bundle.open(parent)
     about_text, licence_text, lineage = _text(about, "--about"), _text(licence, "--licence"), _pairs(meta)
@@ -60,6 +72,10 @@ def run(
         about=about_text,
         licence=licence_text,
         lineage=lineage,
+        validation=validation,
+        segment_by=groupings,
+        variants=variants,
+        budget=_budget(latency_budget, memory_budget),
         progress=terminal.progress,
     )
     bundle = replace(bundle, path=bundle.write(path, force=force))
@@ -67,6 +83,33 @@ def run(
         terminal.json(result(bundle))
     else:
         terminal.facts([*bundle.summary(), ("signed", "not yet: a push signs it")])
+
+
+def variants_of(bundle: Bundle) -> list[dict[str, object]]:
+    """Return the forms of the model, the one that a device prefers first, with what is known of each."""
+    known = {entry["variant"]: entry for entry in (bundle.measured or {}).get("variants", [])}
+    return [
+        {
+            "path": form.path,
+            "precision": form.precision,
+            "platform": form.platform,
+            "bytes": len(bundle.files[form.path]),
+            "evidence": next((entry for name, entry in known.items() if f".{name}." in form.path), None),
+        }
+        for form in bundle.info.variants
+    ]
+
+
+def figures(bundle: Bundle) -> dict[str, object]:
+    """Return the model's own figures, and which data each is of."""
+    reference = bundle.reference
+    if reference is None:
+        return {}
+    return {
+        "metrics": reference.metrics,
+        "segments": msgspec.to_builtins(reference.segments),
+        "sources": reference.sources,
+    }
 
 
 def result(bundle: Bundle) -> dict[str, object]:
@@ -77,7 +120,19 @@ def result(bundle: Bundle) -> dict[str, object]:
         "path": None if bundle.path is None else str(bundle.path),
         "parity": None if bundle.parity is None else dict(bundle.parity),
         "refused": [],
+        "variants": variants_of(bundle),
+        "measured": bundle.measured,
+        **figures(bundle),
     }
+
+
+def _budget(latency_ms: float | None, memory_mb: int | None) -> dict[str, float]:
+    budget: dict[str, float] = {}
+    if latency_ms is not None:
+        budget["latency_budget_ms"] = latency_ms
+    if memory_mb is not None:
+        budget["memory_budget_bytes"] = memory_mb << 20
+    return budget
 
 
 def _text(path: Path | None, flag: str) -> str:

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,10 @@ def pack_pickled(
     about: str = "",
     licence: str = "",
     lineage: Mapping[str, str] | None = None,
+    validation: Path | None = None,
+    segment_by: Sequence[Sequence[str]] = (),
+    variants: Sequence[str] = (),
+    budget: Mapping[str, float] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Bundle:
     """Pack a pickled model in a child process.
@@ -100,6 +104,10 @@ def pack_pickled(
         about: For the model card.
         licence: The licence's text.
         lineage: Added to the provenance.
+        validation: File of rows that the model has never seen.
+        segment_by: Columns to split figures by, of the validation file where there is one, else of the sample.
+        variants: Forms to build beside the canonical one.
+        budget: ``latency_budget_ms`` and ``memory_budget_bytes`` to declare.
         progress: Called with each line that the child reports.
 
     Raises:
@@ -121,13 +129,17 @@ def pack_pickled(
             "about": about,
             "licence": licence,
             "lineage": dict(lineage or {}),
+            "validation": str(validation.resolve()) if validation else None,
+            "segment_by": [list(names) for names in segment_by],
+            "variants": list(variants),
+            "budget": dict(budget or {}),
             "output": str(output),
         }
         answer = _run(request, progress or (lambda _: None))
         if "error" in answer:
             raise _error(answer["error"])
         bundle = Bundle.open(output)
-        return replace(bundle, path=None, parity=answer.get("parity"))
+        return replace(bundle, path=None, parity=answer.get("parity"), measured=answer.get("measured"))
 
 
 def _run(request: Mapping[str, Any], progress: Callable[[str], None]) -> dict[str, Any]:

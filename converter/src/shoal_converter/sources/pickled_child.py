@@ -42,7 +42,7 @@ def main() -> int:
         + ("without network" if cut else "(this system does not let it cut the network)")
     )
     try:
-        _write(answers, {"parity": _pack(request, tell)})
+        _write(answers, _pack(request, tell))
     except Exception as error:  # noqa: BLE001 - whatever a pickle raises is told to the parent
         _write(answers, {"error": _fault(error)})
     answers.flush()
@@ -55,14 +55,23 @@ def _write(answers: TextIO, message: dict[str, Any]) -> None:
     answers.flush()
 
 
-def _pack(request: dict[str, Any], tell: Any) -> Any:
+def _pack(request: dict[str, Any], tell: Any) -> dict[str, Any]:
     from shoal_converter.domain.parity import Tolerance  # noqa: PLC0415
     from shoal_converter.packing import PackOptions, pack  # noqa: PLC0415
     from shoal_converter.sources.sample_file import read_table  # noqa: PLC0415
 
     path = Path(request["path"])
     model = _load(path)
-    table = read_table(Path(request["sample"]), target=request["target"])
+    sample = Path(request["sample"])
+    table = read_table(sample, target=request["target"])
+    unseen = Path(request["validation"]) if request["validation"] else None
+    judged = read_table(unseen, target=request["target"]) if unseen else None
+    names = [name for grouping in request["segment_by"] for name in grouping]
+    if judged is not None and unseen is not None:
+        judged, columns = judged.split_by(names, model, path=unseen)
+        table = table.without(names, model)
+    else:
+        table, columns = table.split_by(names, model, path=sample)
     options = PackOptions(
         tolerance=Tolerance(**request["tolerance"]),
         float64_inputs=request["float64_inputs"],
@@ -70,6 +79,12 @@ def _pack(request: dict[str, Any], tell: Any) -> Any:
         licence=request["licence"],
         lineage=request["lineage"],
         source=path,
+        validation=None if judged is None else judged.rows_for(model),
+        validation_y=None if judged is None else judged.target,
+        segments=columns,
+        segment_by=tuple(tuple(grouping) for grouping in request["segment_by"]),
+        variants=tuple(request["variants"]),
+        **request["budget"],
     )
     bundle = pack(
         model,
@@ -81,7 +96,7 @@ def _pack(request: dict[str, Any], tell: Any) -> Any:
         options=options,
         progress=tell,
     )
-    return bundle.parity
+    return {"parity": bundle.parity, "measured": bundle.measured}
 
 
 def _load(path: Path) -> Any:

@@ -6,9 +6,9 @@ Owns reading and the split into features and target. Nothing here unpickles: arr
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -35,11 +35,37 @@ class Table:
         matrix: 2-D array, or none.
         columns: Arrays of equal length, when it holds columns.
         target: Labels or values.
+        further: Arrays beside the matrix of an .npz.
     """
 
     matrix: Array | None = None
     columns: dict[str, Array] | None = None
     target: Array | None = None
+    further: dict[str, Array] = field(default_factory=dict)
+
+    def split_by(self, names: Sequence[str], model: Any, *, path: Path) -> tuple[Table, dict[str, Array]]:
+        """Take the columns out by which figures are split; those that are features too stay as well.
+
+        Raises:
+            SampleError: There is no such column.
+        """
+        have = self.further if self.columns is None else self.columns
+        absent = [name for name in names if name not in have]
+        if absent:
+            raise SampleError(
+                f"{path.name} has no column {absent[0]!r} to split figures by; it has {', '.join(have) or 'none'}",
+                hint="name another --segment-by",
+            )
+        return self.without(names, model), {name: have[name] for name in names}
+
+    def without(self, names: Sequence[str], model: Any) -> Table:
+        """Take columns out, as far as they are there and no features of the model."""
+        if self.columns is None:
+            return self
+        known, width = fitted_names(model), getattr(model, "n_features_in_", None)
+        features = set(known) if known else set(self.columns) if len(self.columns) == width else set()
+        kept = {name: values for name, values in self.columns.items() if name not in names or name in features}
+        return replace(self, columns=kept)
 
     def rows_for(self, model: Any) -> Any:
         """Return the rows as the model was fitted on them: a DataFrame, or an array.
@@ -77,16 +103,16 @@ def read_table(path: Path, *, target: str | None = None) -> Table:
     return _split(_parquet(path), path, target)
 
 
-def check_sample_file(path: Path) -> None:
+def check_sample_file(path: Path, *, flag: str = "--sample") -> None:
     """Refuse what can be refused without reading.
 
     Raises:
         SampleError: It isn't there, or isn't of a known kind.
     """
     if not path.is_file():
-        raise SampleError(f"there is no sample file {path}", hint=f"--sample takes {', '.join(SUFFIXES)}")
+        raise SampleError(f"there is no {flag[2:]} file {path}", hint=f"{flag} takes {', '.join(SUFFIXES)}")
     if path.suffix.lower() not in SUFFIXES:
-        raise SampleError(f"{path.name} is of no known kind", hint=f"--sample takes {', '.join(SUFFIXES)}")
+        raise SampleError(f"{path.name} is of no known kind", hint=f"{flag} takes {', '.join(SUFFIXES)}")
 
 
 @contextmanager
@@ -122,7 +148,7 @@ def _npz(path: Path, target: str | None) -> Table:
     if matrix is None and len(arrays) == 1:
         matrix = next(iter(arrays))
     if matrix is not None:
-        return Table(matrix=arrays[matrix], target=truth)
+        return Table(matrix=arrays.pop(matrix), target=truth, further=arrays)
     if arrays and all(values.ndim == 1 for values in arrays.values()):
         _same_length(path, arrays)
         return Table(columns=arrays, target=truth)
