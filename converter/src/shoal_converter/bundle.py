@@ -208,6 +208,13 @@ class Bundle:
 
         return push(self, url, token=token, ca=ca, progress=progress, key=key)
 
+    def statement(self, name: str) -> Any:
+        """Return what a statement beside the bundle says, or none where there is no such statement."""
+        import json  # noqa: PLC0415 - only when read
+
+        raw = self.statements.get(name)
+        return None if raw is None else json.loads(raw).get("predicate")
+
     def summary(self) -> list[tuple[str, str]]:
         """Return what a person wants to know, as rows of a table."""
         rows = [
@@ -223,10 +230,18 @@ class Bundle:
             rows.append(("golden rows", str(self.info.golden.rows)))
         reference = self.reference
         if reference is not None:
-            rows.append(("reference", f"{reference.profile.n} rows, {len(reference.spec.streams)} streams"))
-            rows += [(name, f"{value:.4g}") for name, value in sorted(reference.metrics.items())]
+            of = reference.sources.get("profile", "sample")
+            rows.append(("reference", f"{reference.profile.n} rows of the {of}, {len(reference.spec.streams)} streams"))
+            of = reference.sources.get("metrics", "sample")
+            rows += [(name, f"{value:.4g} on the {of}") for name, value in sorted(reference.metrics.items())]
+            rows += [(f"  {name}", said) for name, said in segment_lines(reference)]
             top = sorted(reference.importance.items(), key=lambda item: (-item[1], item[0]))[:5]
             rows.append(("importance", ", ".join(f"{name} {value:.3g}" for name, value in top)))
+        if len(self.info.variants) > 1:
+            forms = (
+                f"{f.path} {len(self.files[f.path]):,} bytes, {f.platform or 'anywhere'}" for f in self.info.variants
+            )
+            rows.append(("variants", "; ".join(forms)))
         if self.parity is not None:
             rows.append(("parity", parity_line(self.parity)))
         if self.path is not None:
@@ -243,6 +258,18 @@ class Bundle:
             for name, value in self.summary()
         )
         return f"<table>{cells}</table>"
+
+
+def segment_lines(reference: Reference) -> list[tuple[str, str]]:
+    """Return for each segment what it is, and its figures with their 95 % intervals."""
+    return [
+        (
+            ", ".join(f"{column} {value}" for column, value in part.by.items()),
+            "; ".join(f"{n} {f.value:.4g} ({f.low:.4g} to {f.high:.4g})" for n, f in part.metrics.items())
+            + f", n {part.n}",
+        )
+        for part in reference.segments
+    ]
 
 
 def parity_line(report: Mapping[str, Any]) -> str:

@@ -6,10 +6,12 @@ time, host or user, since it is covered by the digest.
 
 from __future__ import annotations
 
-from shoal_protocol.bundle.schema import BundleInfo, FieldSpec, ModelSchema
+from shoal_converter.bundle import segment_lines
+from shoal_protocol.bundle.schema import BundleInfo, FieldSpec, ModelSchema, Nearness
 from shoal_protocol.profile.reference import Reference
 
 _MOST_FIELDS = 60
+_SAID = {"sample": "sample (training data may be among it)", "validation": "validation data"}
 
 
 def model_card(info: BundleInfo, schema: ModelSchema, reference: Reference, *, about: str = "") -> str:
@@ -40,10 +42,43 @@ def model_card(info: BundleInfo, schema: ModelSchema, reference: Reference, *, a
         classes = ", ".join(_cell(text) for text in output.classes or ())
         lines.append(f"| {output.name} | {output.dtype} | {shape} | {classes} |")
     lines += ["", "## Figures", ""]
-    lines.append(f"Reference: {reference.profile.n} rows. Importance is the loss of {reference.metric}.")
+    of = {figure: _SAID[data] for figure, data in reference.sources.items()}
+    lines.append(
+        f"Reference: {reference.profile.n} rows of the {of.get('profile', _SAID['sample'])}. Importance is the loss of "
+        f"{reference.metric} on the {of.get('importance', _SAID['sample'])}, the mean of three shuffles."
+    )
     for name, value in sorted(reference.metrics.items()):
-        lines.append(f"- {name} on these rows (training data may be among them): {value:.6g}")
-    return "\n".join(lines) + "\n"
+        lines.append(f"- {name} on the {of.get('metrics', _SAID['sample'])}: {value:.6g}")
+    if reference.segments:
+        lines += ["", f"By segment, with 95 % intervals, on the {of.get('segments', _SAID['sample'])}:", ""]
+        lines += ["| segment | figures and rows |", "|---|---|"]
+        lines += [f"| {_cell(part)} | {figures} |" for part, figures in segment_lines(reference)]
+    return "\n".join([*lines, *_variants(info)]) + "\n"
+
+
+def _variants(info: BundleInfo) -> list[str]:
+    runtime = info.runtime
+    lines = [
+        "",
+        "## Forms",
+        "",
+        "| file | precision | runs on | as near to the canonical model as |",
+        "|---|---|---|---|",
+    ]
+    for form in info.variants:
+        near = "itself" if form.golden is None else _nearness(form.golden)
+        lines.append(f"| {form.path} | {form.precision} | {form.platform or 'any platform'} | {near} |")
+    lines += ["", "A device takes the first one that runs on it."]
+    if runtime.latency_budget_ms is not None:
+        lines.append(f"- declared latency of one row (p95): {runtime.latency_budget_ms:g} ms at most")
+    if runtime.memory_budget_bytes is not None:
+        lines.append(f"- declared memory of the model: {runtime.memory_budget_bytes >> 20} MiB at most")
+    return lines
+
+
+def _nearness(near: Nearness) -> str:
+    numbers = ", ".join(f"{name} within {atol:g}" for name, atol in sorted(near.atol.items()))
+    return f"{numbers}; {near.label_flips} labels of the golden rows may differ"
 
 
 def _field(field: FieldSpec, reference: Reference) -> str:

@@ -159,6 +159,10 @@ def inspect(bundle: Path, *, json_wanted: bool) -> None:
                 "files": [{"path": p, "size": d.size, "digest": d.digest} for p, d in opened.manifest.files().items()],
                 "metrics": reference.metrics if reference else {},
                 "importance": reference.importance if reference else {},
+                "segments": msgspec.to_builtins(reference.segments) if reference else [],
+                "sources": reference.sources if reference else {},
+                "quality": msgspec.to_builtins(reference.quality) if reference else None,
+                "measured": opened.statement("measurement"),
                 "statements": sorted(opened.statements),
             }
         )

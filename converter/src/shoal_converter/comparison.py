@@ -72,7 +72,8 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
         ("task", info.task),
         ("framework", info.framework),
         ("onnx", str(info.onnx)),
-        ("precision", info.variants[0].precision),
+        ("variants", ", ".join(f"{form.path} ({form.platform or 'anywhere'})" for form in info.variants)),
+        ("precision", info.variants[-1].precision),
         ("size", f"{bundle.size_bytes:,} bytes"),
     ]
 
@@ -83,6 +84,21 @@ def _metrics(old: Bundle, new: Bundle) -> Iterator[Difference]:
     for name in sorted(set(before) | set(after)):
         if before.get(name) != after.get(name):
             yield Difference(name, *(f"{side[name]:.6g}" if name in side else "" for side in (before, after)))
+    parts, later = _segments(old), _segments(new)
+    for name in sorted(set(parts) | set(later)):
+        if parts.get(name) != later.get(name):
+            yield Difference(name, parts.get(name, ""), later.get(name, ""))
+
+
+def _segments(bundle: Bundle) -> dict[str, str]:
+    """Return each figure of each segment, by a name that tells which."""
+    return {
+        f"{name} where {', '.join(f'{column} is {value}' for column, value in part.by.items())}": (
+            f"{figure.value:.6g} (n {part.n})"
+        )
+        for part in (bundle.reference.segments if bundle.reference else ())
+        for name, figure in part.metrics.items()
+    }
 
 
 def _grids(old: Bundle, new: Bundle) -> Iterator[Difference]:

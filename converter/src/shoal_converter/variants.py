@@ -116,10 +116,9 @@ def _built(model: bytes, form: Form, *, outputs: Sequence[OutputSpec], data: Seq
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise VariantRefusedError(form, f"it can't be built or does not run: {line}") from error
     for what, report in zip(("sample", "validation data"), reports, strict=False):
-        if not _passed(report, TOLERANCES[form]):
-            raise VariantRefusedError(
-                form, f"not near enough on the {what}: {_sentence(report)}", figures={"parity": _figures(report)}
-            )
+        _check_near(form, what, report)
+    numbers = {name: report for name, report in golden_report.items() if name != "label"}
+    _check_near(form, "golden rows", numbers)
     costs = measure({"canonical": model, form: made}, data[-1][0])
     ratio, size = costs[form].p50_ms / costs["canonical"].p50_ms, len(made) / len(model)
     figures = _evidence(costs, form, size=size, bytes_=len(made)) | {"parity": _figures(reports[-1])}
@@ -178,13 +177,15 @@ def _compare(
     }
 
 
-def _passed(reports: Mapping[str, ParityReport], rule: Tolerance) -> bool:
-    return all(
-        report.passed
-        if name == "label" or report.rows_off == 0
-        else report.rows_off <= rule.max_label_flips * report.rows
-        for name, report in reports.items()
-    )
+def _check_near(form: Form, what: str, reports: Mapping[str, ParityReport]) -> None:
+    """Refuse a form that is off: labels by the share that may flip, numbers by none.
+
+    Raises:
+        VariantRefusedError: It is.
+    """
+    if not all(report.passed for report in reports.values()):
+        why = f"not near enough on the {what}: {_sentence(reports)}"
+        raise VariantRefusedError(form, why, figures={"parity": _figures(reports)})
 
 
 def _sentence(reports: Mapping[str, ParityReport]) -> str:

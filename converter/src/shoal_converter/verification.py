@@ -16,7 +16,7 @@ import onnx
 from shoal_converter.bundle import Bundle
 from shoal_converter.onnx_graph.canonical import MAX_IR_VERSION, MAX_OPSETS, canonical_onnx
 from shoal_converter.onnx_runtime import Runner
-from shoal_protocol.bundle.layout import golden_input, golden_output
+from shoal_protocol.bundle.layout import MODEL_ONNX, golden_input, golden_output
 from shoal_protocol.bundle.tensors import decode_tensor
 from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.errors import ContentError, ShoalError
@@ -45,6 +45,7 @@ def verify(bundle: Bundle) -> tuple[Check, ...]:
         ("model", _model),
         ("interface", _interface),
         ("golden rows", _golden),
+        ("variants", _variants),
     )
     return tuple(_checked(name, check, bundle) for name, check in checks)
 
@@ -85,6 +86,31 @@ def _model(bundle: Bundle) -> str:
         raise ContentError(f"too new for the devices: IR {model.ir_version}, {', '.join(high)}")
     canonical = "canonical" if canonical_onnx(model) == bundle.model else "valid, not in canonical form"
     return f"{canonical}, IR {model.ir_version}, {len(model.graph.node)} nodes"
+
+
+def _variants(bundle: Bundle) -> str:
+    rule = bundle.info.golden
+    inputs, expected = golden(bundle)
+    held = []
+    for form in bundle.info.variants:
+        if form.path == MODEL_ONNX or rule is None:
+            continue
+        got = Runner(bundle.files[form.path]).run(inputs)
+        near = form.golden
+        for name, values in expected.items():
+            if values.dtype.kind == "f":
+                rtol, atol = (rule.rtol, rule.atol) if near is None else (near.rtol, near.atol.get(name, rule.atol))
+                off = int((~np.isclose(got[name], values, rtol=rtol, atol=atol, equal_nan=True)).sum())
+                allowed = 0
+            else:
+                off = int((got[name].astype(str) != values.astype(str)).sum())
+                allowed = 0 if near is None else near.label_flips
+            if off > allowed:
+                raise ContentError(
+                    f"{form.path}: {name} differs in {off} of {values.size} values, allowed are {allowed}"
+                )
+        held.append(form.path)
+    return f"{', '.join(held)}: as near as they declare" if held else "none but the canonical model"
 
 
 def _interface(bundle: Bundle) -> str:

@@ -25,7 +25,7 @@ Form = Literal["fp16", "int8", "int8-dynamic"]
 
 FORMS: tuple[Form, ...] = ("fp16", "int8", "int8-dynamic")
 QUANTISED = ("Conv", "MatMul", "Gemm")
-_CALIBRATION_ROWS = 512
+_CALIBRATION_ROWS = 2048
 _CALIBRATION_BLOCK = 64
 
 
@@ -108,9 +108,13 @@ class _Reader:
 @contextmanager
 def _silent() -> Iterator[None]:
     """Keep the tools' advice to the root logger from the user, who can't follow it here."""
+    import onnxruntime as ort  # noqa: PLC0415 - heavy
+
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    ort.set_default_logger_severity(4)
     try:
         yield
     finally:
         logging.disable(before)
+        ort.set_default_logger_severity(2)
