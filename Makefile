@@ -62,7 +62,7 @@ types: $(VENV)/.dev
 imports: $(VENV)/.dev
 	@$(BIN)/lint-imports
 
-bench: $(VENV)/.dev  ## BENCH=agent|http|ingest|profile, all without it: a table, and benchmarks/results/<name>.json
+bench: $(VENV)/.dev  ## BENCH=agent|http|ingest|pack|profile, all without it: a table, and benchmarks/results/<name>.json
 	@$(BIN)/python benchmarks/run.py $(BENCH)
 
 campaign: $(VENV)/.dev  ## NAME=crash POINTS=n SEED=s: long seeded sweeps

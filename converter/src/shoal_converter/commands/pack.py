@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -11,7 +12,7 @@ from shoal_converter.bundle import Bundle
 from shoal_converter.domain.parity import Tolerance
 from shoal_converter.errors import OutputExistsError, SampleError
 from shoal_converter.packing import parse_tag
-from shoal_converter.sources.pickled import check_trusted, pack_pickled
+from shoal_converter.sources.pickled import Examination, check_trusted, pack_pickled
 from shoal_converter.sources.sample_file import check_sample_file
 from shoal_converter.terminal import Terminal
 from shoal_protocol.errors import CallerError
@@ -35,11 +36,7 @@ def run(
     licence: Path | None,
     meta: tuple[str, ...],
     force: bool,
-    validation: Path | None,
-    segment_by: tuple[str, ...],
-    variants: tuple[str, ...],
-    latency_budget: float | None,
-    memory_budget: int | None,
+    **asked: Any,
 ) -> None:
     """Pack a model file; arguments as the command's options. What can be refused without work is refused first."""
     name, version = parse_tag(tag)
@@ -53,11 +50,7 @@ def run(
             hint="--sample train.csv --target y; 1,000 typical rows are plenty",
         )
     check_sample_file(sample)
-    if validation is not None:
-        check_sample_file(validation, flag="--validation")
-    groupings = [names for text in segment_by if (names := [name.strip() for name in text.split(",") if name.strip()])]
-    if groupings and target is None:
-        raise CallerError("--segment-by splits figures, and without labels there are none", hint="add --target COLUMN")
+    examination = _examination(**asked)
     if parent is not None:
         Bundle.open(parent)
     about_text, licence_text, lineage = _text(about, "--about"), _text(licence, "--licence"), _pairs(meta)
@@ -72,10 +65,7 @@ def run(
         about=about_text,
         licence=licence_text,
         lineage=lineage,
-        validation=validation,
-        segment_by=groupings,
-        variants=variants,
-        budget=_budget(latency_budget, memory_budget),
+        examination=examination,
         progress=terminal.progress,
     )
     bundle = replace(bundle, path=bundle.write(path, force=force))
@@ -126,13 +116,24 @@ def result(bundle: Bundle) -> dict[str, object]:
     }
 
 
-def _budget(latency_ms: float | None, memory_mb: int | None) -> dict[str, float]:
+def _examination(
+    *,
+    validation: Path | None,
+    segment_by: tuple[str, ...],
+    variants: tuple[str, ...],
+    latency_budget: float | None,
+    memory_budget: int | None,
+) -> Examination:
+    """Return what the options ask of the model beside parity; budgets in milliseconds and MiB."""
+    if validation is not None:
+        check_sample_file(validation, flag="--validation")
+    groupings = [names for text in segment_by if (names := [name.strip() for name in text.split(",") if name.strip()])]
     budget: dict[str, float] = {}
-    if latency_ms is not None:
-        budget["latency_budget_ms"] = latency_ms
-    if memory_mb is not None:
-        budget["memory_budget_bytes"] = memory_mb << 20
-    return budget
+    if latency_budget is not None:
+        budget["latency_budget_ms"] = latency_budget
+    if memory_budget is not None:
+        budget["memory_budget_bytes"] = memory_budget << 20
+    return Examination(validation, groupings, variants, budget)
 
 
 def _text(path: Path | None, flag: str) -> str:

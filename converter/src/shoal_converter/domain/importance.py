@@ -18,7 +18,7 @@ Predict = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
 MOST_ROWS = 1000
 REPEATS = 3
-_MOST_PREDICTIONS = 200_000
+_MOST_PREDICTIONS = 30_000
 
 
 def permutation_importance(

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,32 @@ _ERRORS: dict[str, type[ShoalError]] = {
 }
 
 
+@dataclass(frozen=True)
+class Examination:
+    """What is asked of a model beside parity on the sample.
+
+    Attributes:
+        validation: File of rows that the model has never seen.
+        segment_by: Columns to split figures by, of the validation file where there is one, else of the sample.
+        variants: Forms to build beside the canonical one.
+        budget: ``latency_budget_ms`` and ``memory_budget_bytes`` to declare.
+    """
+
+    validation: Path | None = None
+    segment_by: Sequence[Sequence[str]] = ()
+    variants: Sequence[str] = ()
+    budget: Mapping[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as the child process takes it."""
+        return {
+            "validation": str(self.validation.resolve()) if self.validation else None,
+            "segment_by": [list(names) for names in self.segment_by],
+            "variants": list(self.variants),
+            "budget": dict(self.budget),
+        }
+
+
 def check_trusted(path: Path, *, trust: bool) -> None:
     """Refuse a pickle that the caller did not say is trusted.
 
@@ -85,10 +111,7 @@ def pack_pickled(
     about: str = "",
     licence: str = "",
     lineage: Mapping[str, str] | None = None,
-    validation: Path | None = None,
-    segment_by: Sequence[Sequence[str]] = (),
-    variants: Sequence[str] = (),
-    budget: Mapping[str, float] | None = None,
+    examination: Examination | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Bundle:
     """Pack a pickled model in a child process.
@@ -104,10 +127,7 @@ def pack_pickled(
         about: For the model card.
         licence: The licence's text.
         lineage: Added to the provenance.
-        validation: File of rows that the model has never seen.
-        segment_by: Columns to split figures by, of the validation file where there is one, else of the sample.
-        variants: Forms to build beside the canonical one.
-        budget: ``latency_budget_ms`` and ``memory_budget_bytes`` to declare.
+        examination: What is asked of the model beside parity.
         progress: Called with each line that the child reports.
 
     Raises:
@@ -129,10 +149,7 @@ def pack_pickled(
             "about": about,
             "licence": licence,
             "lineage": dict(lineage or {}),
-            "validation": str(validation.resolve()) if validation else None,
-            "segment_by": [list(names) for names in segment_by],
-            "variants": list(variants),
-            "budget": dict(budget or {}),
+            **(examination or Examination()).as_json(),
             "output": str(output),
         }
         answer = _run(request, progress or (lambda _: None))
