@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from shoal_protocol.errors import CallerError, ContentError, LocalError, PeerError, TrustError
 
 
@@ -99,3 +101,14 @@ class DiskFullError(LocalError):
     """There is not enough room on the state folder's disk."""
 
     code = "disk_full"
+
+
+_DAMAGE = frozenset({errno.ENOENT, errno.EIO, errno.EUCLEAN, errno.EBADMSG})
+
+
+def tells_of_damage(error: OSError) -> bool:
+    """Tell whether a failed read says something about the file: it is gone, or the disk can't give it back.
+
+    All else (no free descriptor, no memory, no permission just now) says nothing about it: look again later.
+    """
+    return error.errno in _DAMAGE

@@ -98,7 +98,11 @@ class BlobStore(Protocol):
         """Return the digests of the whole bundles, the newest first."""
 
     def intact(self, digest: str) -> bool:
-        """Hash every file of a bundle that is needed here and tell whether all match."""
+        """Hash every file of a bundle that is needed here and tell whether all match.
+
+        Raises:
+            OSError: A file can't be read just now, which says nothing about what is in it.
+        """
 
     def free_bytes(self) -> int:
         """Return the free room, bytes."""

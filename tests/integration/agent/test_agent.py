@@ -120,27 +120,31 @@ def test_a_denied_bundle_is_refused(settled):
     assert answer(agent) == 3.0
 
 
-def test_a_tampered_blob_is_refused_and_the_running_model_unharmed(settled):
+def test_a_tampered_blob_is_never_taken_and_the_running_model_unharmed(settled):
     world, agent, first = settled
     second = world.pack(5.0, "1.1", padding=10_000)
     raw = world.server.get(f"/v2/quality/manifests/{second}", {})[2]
     readme = next(layer for layer in json.loads(raw)["layers"] if layer["size"] == 10_000)
     world.server.faults.swapped[readme["digest"]] = b"\0" * 10_000
     world.assign(second)
-    assert world.failed(second).code == "digest_mismatch"
+    world.until(lambda: waits_for(agent) == "digest_mismatch", "that it waits")
     assert (world.report().active, answer(agent)) == (first, 3.0)
-    world.server.faults.swapped.clear()
-    world.assign(second, attempt=1)
+    world.server.faults.swapped.clear()  # whoever tampered with it on the way
     world.committed(second)
 
 
-def test_a_tampered_manifest_is_refused(settled):
+def waits_for(agent) -> str | None:
+    waiting = agent.status()["slots"]["quality"]["waiting"]
+    return waiting["code"] if waiting else None
+
+
+def test_a_tampered_manifest_is_never_taken(settled):
     world, agent, _ = settled
     second = world.pack(5.0, "1.1")
     raw = world.server.get(f"/v2/quality/manifests/{second}", {})[2]
     world.server.faults.swapped[second] = raw.replace(b"bundle.json", b"bundle.jsom")
     world.assign(second)
-    assert world.failed(second).code == "digest_mismatch"
+    world.until(lambda: waits_for(agent) == "digest_mismatch", "that it waits")
     assert answer(agent) == 3.0
 
 

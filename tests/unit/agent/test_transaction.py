@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
-from shoal_agent.domain.slot import SlotState
+from shoal_agent.domain.crash_loop import CRASHES, suspect
+from shoal_agent.domain.device import DeviceState
+from shoal_agent.domain.slot import Slot, SlotState
+from shoal_agent.domain.trial import Trial
 from shoal_agent.errors import NoModelError, TransportError
 from shoal_agent.ports import PreflightOutcome
 from shoal_agent.runtime.errors import ModelLoadError
@@ -88,14 +93,19 @@ def test_transport_faults_wait_with_backoff_and_go_on(device):
     assert (device.slot.state, dict(device.all.troubles)) == (SlotState.TRIAL, {})
 
 
-def test_a_blob_that_is_wrong_once_is_fetched_again_and_wrong_twice_is_final(device):
-    device.fetcher.faults = [DigestMismatchError("more bytes than signed")]
-    first = device.bundle("1.0")
-    device.fetcher.faults.insert(0, TransportError("first the manifest"))
-    device.want(first)
-    device.turn(1.0)
-    device.fetcher.faults = []
-    assert device.slot.fault.code == "digest_mismatch"  # the manifest itself was wrong
+def test_other_bytes_than_signed_wait_long_and_blame_no_bundle(device):
+    digest = device.bundle("1.0")
+    device.fetcher.faults = [DigestMismatchError("other bytes")] * 3
+    device.want(digest)
+    for wait_s in (6.0, 12.0, 24.0):  # a fifth of the longest usual wait, doubled, halved by the lot
+        assert (device.slot.state, device.slot.fault) == (SlotState.ASSIGNED, None)
+        assert device.all.troubles["s"].code == "digest_mismatch"
+        assert device.all.idle_s() == wait_s
+        device.turn(wait_s)
+    assert device.slot.active == digest
+
+
+def test_a_blob_that_is_wrong_once_is_fetched_again_at_once(device):
     second = device.bundle("1.1")
     blobs = device.fetcher.blob
     wrong = iter([True, False] + [False] * 20)
@@ -364,6 +374,41 @@ def test_a_file_that_was_damaged_on_the_disk_is_fetched_again_and_blames_no_bund
     assert device.store.intact(second)
 
 
+def test_no_descriptor_or_memory_for_the_files_is_no_damage(device):
+    digest = install(device, "1.0")
+    second, load = install(device, "1.1"), device.host.load
+
+    def exhausted(_wanted):
+        raise OSError(errno.EMFILE, "too many open files")
+
+    device.host.load = exhausted
+    device.restart()
+    assert (device.slot.active, device.slot.previous, device.host.answering) == (second, digest, {})
+    assert device.all.troubles["s"].code == "disk"
+    device.turn(1.0)
+    device.host.load = load
+    device.turn(2.0)
+    assert device.host.answering == {"s": second}
+    assert device.store.intact(second)
+
+
+def test_files_that_can_not_be_loaded_but_look_intact_are_given_up_after_a_few_looks(device):
+    first = install(device, "1.0")
+    second, load = install(device, "1.1"), device.host.load
+
+    def unreadable(wanted):
+        if wanted == second:
+            raise OSError(errno.EIO, "the disk fails")
+        return load(wanted)
+
+    device.host.load = unreadable
+    device.restart()
+    for _ in range(3):
+        assert device.slot.active == second
+        device.turn(60.0)
+    assert device.host.answering == {"s": first}
+
+
 def test_a_file_that_is_damaged_before_it_is_loaded_is_fetched_again(device):
     digest, load = device.bundle("1.0"), device.host.load
 
@@ -387,7 +432,56 @@ def test_boot_without_any_state_finds_models_by_their_names(device, left):
     device.turn()  # collects garbage, of which the models are none
     assert device.host.answering == {"q": second}
     assert device.store.intact(second)
-    assert device.all.state.slots["q"].previous is not None
+    slot = device.all.state.slots["q"]
+    assert (slot.previous is not None, slot.proven, slot.state) == (True, None, SlotState.TRIAL)
+    device.host.counts["q"] = Seen(predictions=10)
+    device.turn()
+    assert device.all.state.slots["q"].proven == second
+
+
+def crash(device, times: int) -> None:
+    for _ in range(times):
+        device.restart()
+
+
+def test_five_crashes_in_a_row_after_a_commitment_take_the_model_back_once(device):
+    first, second = install(device, "1.0"), install(device, "1.1")
+    device.all.stop()
+    crash(device, 5)
+    assert device.host.answering == {"s": second}
+    crash(device, 1)
+    assert (device.slot.active, device.host.answering) == (first, {"s": first})
+    device.turn()
+    assert (device.slot.bad[second].code, device.slot.state) == ("crash_loop", SlotState.IDLE)
+    assert device.events()[-1] == "rolled_back"
+    crash(device, 20)
+    assert device.slot.active == first  # it holds
+    device.want(second)
+    assert device.slot.active == first
+    device.want(second, attempt=1)
+    assert device.slot.active == second
+
+
+@pytest.mark.parametrize("ends", ["in order", "late"])
+def test_a_run_that_stops_in_order_or_lasts_ends_the_row_of_crashes(device, ends):
+    install(device, "1.0")
+    second = install(device, "1.1")
+    for _ in range(3):
+        crash(device, 4)
+        if ends == "in order":
+            device.all.stop()
+        else:
+            device.turn(121.0)
+    assert device.host.answering == {"s": second}
+
+
+def test_of_several_slots_the_one_that_changed_last_is_taken_back_first():
+    slots = {name: Slot(active="b", previous="a", since=at) for name, at in (("old", 1.0), ("young", 2.0))}
+    state = DeviceState(slots=slots, starts=CRASHES)
+    assert suspect(state) == "young"
+    assert suspect(state.with_slot("young", Slot(active="a"))) == "old"
+    assert suspect(state.with_slot("young", Slot(active="b", trial=Trial(left=3)))) is None
+    assert suspect(DeviceState(slots=slots, starts=CRASHES - 1)) is None
 
 
 def test_old_bundles_are_deleted_but_never_what_is_needed(device):

@@ -16,14 +16,17 @@ import logging
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from shoal_agent.adapters.durable import move, put, sync_file, sync_folder
+from shoal_agent.errors import tells_of_damage
 from shoal_agent.ports import Needed
 from shoal_protocol.bundle.manifest import Descriptor, Manifest, parse_manifest
 from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.errors import ContentError, DigestMismatchError
 
 _CHUNK = 1 << 20
+_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 
@@ -140,10 +143,14 @@ class FolderBlobStore:
         return [f"sha256:{path.stem}" for path in found]
 
     def intact(self, digest: str) -> bool:
-        """Hash every file of a bundle that is needed here and tell whether all match; a damaged blob is put away."""
+        """Hash every file of a bundle that is needed here and tell whether all match; a damaged blob is put away.
+
+        Raises:
+            OSError: A file can't be read just now, which says nothing about what is in it; nothing was put away.
+        """
         try:
-            manifest = self.manifest(digest)
-        except (ContentError, OSError):
+            manifest = _twice(lambda: self.manifest(digest), None)
+        except ContentError:
             manifest = None
         if manifest is None:
             return False
@@ -193,10 +200,7 @@ class FolderBlobStore:
         return self._bundles / f"{_name(digest)}.json"
 
     def _blob_intact(self, blob: Descriptor) -> bool:
-        try:
-            return self.has(blob) and _hash_of(self.path(blob.digest)) == blob.digest
-        except OSError:
-            return False
+        return _twice(lambda: self.has(blob) and _hash_of(self.path(blob.digest)) == blob.digest, False)  # noqa: FBT003
 
     def _bury(self, path: Path) -> None:
         try:
@@ -205,6 +209,23 @@ class FolderBlobStore:
             return
         except OSError as error:  # what is damaged is not believed wherever it lies
             _log.warning("%s could not be put away: %s", path, error)
+
+
+def _twice(read: Callable[[], _T], damaged: _T) -> _T:
+    """Return what was read, or `damaged` when the disk fails at it twice: one failure may be a cable's.
+
+    Raises:
+        OSError: It can't be read just now.
+    """
+    for last in (False, True):
+        try:
+            return read()
+        except OSError as error:
+            if not tells_of_damage(error):
+                raise
+            if last:
+                break
+    return damaged
 
 
 def _blobs_of(path: Path) -> tuple[Descriptor, ...]:

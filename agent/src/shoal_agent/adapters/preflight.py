@@ -34,6 +34,7 @@ class ChildReport(msgspec.Struct, frozen=True):
         passed: Outcome, at stage ``done``.
         code: Why not.
         message: Why not, in a sentence.
+        transient: Not passed, but this machine is to blame.
         measured: Numbers.
     """
 
@@ -41,6 +42,7 @@ class ChildReport(msgspec.Struct, frozen=True):
     passed: bool = False
     code: str = ""
     message: str = ""
+    transient: bool = False
     measured: dict[str, float] = {}
 
 
@@ -112,7 +114,7 @@ def judge_ending(report: ChildReport, status: int, *, timed_out: bool, limits: P
         limits: What it was allowed.
     """
     if report.stage == "done" and not timed_out:
-        return PreflightOutcome(report.passed, report.code, report.message, measured=report.measured)
+        return PreflightOutcome(report.passed, report.code, report.message, report.transient, report.measured)
     begun = report.stage in {"imported", "loaded", "done"}
     if begun and (timed_out or status == -signal.SIGXCPU):
         return PreflightOutcome(

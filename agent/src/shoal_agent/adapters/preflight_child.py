@@ -62,6 +62,8 @@ def _outcome(answers: IO[str], request: dict[str, Any]) -> dict[str, Any]:
         if any(sign in error.message for sign in _OUT_OF_MEMORY):
             return _done(passed=False, code="over_budget", message=f"the model needs more memory: {error.message}")
         return _done(passed=False, code=error.code, message=error.message)
+    except OSError as error:  # a file of the store, not the model: onnxruntime raises its own errors
+        return _done(passed=False, code="disk", message=f"the bundle can't be read: {error}", transient=True)
     except Exception as error:  # noqa: BLE001 - whatever a model does at its golden rows is the answer
         code = "over_budget" if any(sign in repr(error) for sign in _OUT_OF_MEMORY) else "preflight_run"
         return _done(passed=False, code=code, message=f"the golden rows can't be run: {error}")
@@ -77,10 +79,13 @@ def _compare(test: Any, budget_ms: float | None) -> dict[str, Any]:
     return _done(passed=True, **measured)
 
 
-def _done(*, passed: bool, code: str = "", message: str = "", **measured: float) -> dict[str, Any]:
+def _done(
+    *, passed: bool, code: str = "", message: str = "", transient: bool = False, **measured: float
+) -> dict[str, Any]:
     peak = float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     numbers = {name: value for name, value in {**measured, "rss_bytes": peak}.items() if abs(value) < float("inf")}
-    return {"stage": "done", "passed": passed, "code": code, "message": message[:1000], "measured": numbers}
+    ending = {"stage": "done", "passed": passed, "code": code, "message": message[:1000]}
+    return {**ending, "transient": transient, "measured": numbers}
 
 
 def _set_limits(request: dict[str, Any]) -> None:

@@ -16,11 +16,13 @@ class DeviceState:
         generation: Of the newest assignment that was taken over; it only grows.
         content_hash: Of that assignment; the same generation with other content is refused.
         slots: By name.
+        starts: Starts in a row, this one included, of which none has lasted (see `shoal_agent.domain.crash_loop`).
     """
 
     generation: int = 0
     content_hash: str = ""
     slots: Mapping[str, Slot] = field(default_factory=dict)
+    starts: int = 0
 
     def with_slot(self, name: str, slot: Slot) -> DeviceState:
         """Return the state with one slot replaced."""

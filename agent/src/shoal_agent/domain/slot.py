@@ -164,6 +164,8 @@ class Postponed:
 
     code: str = ""
     message: str = ""
+    costly: bool = False
+    """Whether a try costs much and seldom helps: a whole download that came out wrong."""
 
 
 @dataclass(frozen=True)
@@ -289,6 +291,8 @@ class Wait:
     """Say `Due` after a backoff."""
 
     tries: int
+    costly: bool = False
+    """Whether to wait much longer than after a transfer that broke off."""
 
 
 SlotEffect: TypeAlias = Check | Fetch | Prepare | SelfTest | Load | Install | Record | Wait

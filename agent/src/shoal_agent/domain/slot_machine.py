@@ -131,8 +131,8 @@ def _refused(slot: Slot, event: Refused) -> Outcome:
     return _ended(replace(slot, state=SlotState.REJECTED, bad=_with(slot.bad, fault)))
 
 
-def _postponed(slot: Slot, _event: Postponed) -> Outcome:
-    return replace(slot, tries=slot.tries + 1), (Wait(slot.tries + 1),)
+def _postponed(slot: Slot, event: Postponed) -> Outcome:
+    return replace(slot, tries=slot.tries + 1), (Wait(slot.tries + 1, event.costly),)
 
 
 def _test_postponed(slot: Slot, _event: Postponed) -> Outcome:
@@ -265,7 +265,7 @@ def _work(slot: Slot) -> tuple[SlotEffect, ...]:
             return (Prepare(),)
         case SlotState.ACTIVATING:
             return (Load(_digest(slot)),)
-        case SlotState.TRIAL if _target(slot).digest == slot.active:
+        case SlotState.TRIAL if slot.target is not None and slot.target.digest == slot.active:
             return (Record("activated", _digest(slot), _target(slot).attempt),)
         case SlotState.ROLLING_BACK:
             return (Install(slot.active),)

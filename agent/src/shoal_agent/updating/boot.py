@@ -10,7 +10,8 @@ import logging
 from dataclasses import replace
 
 from shoal_agent.domain.device import DeviceState
-from shoal_agent.domain.slot import Slot
+from shoal_agent.domain.slot import Slot, SlotState
+from shoal_agent.domain.trial import Trial, TrialRules
 from shoal_agent.errors import DamagedFileError
 from shoal_agent.ports import BlobStore, StateFile
 from shoal_protocol.bundle.layout import BUNDLE_JSON
@@ -35,7 +36,9 @@ def runnable_state(state_file: StateFile, store: BlobStore) -> tuple[DeviceState
         for digest in (slot.active, slot.previous, slot.fallback):
             if digest is None or (name, digest) in damaged:
                 continue
-            if not intact.setdefault(digest, store.intact(digest)):
+            if digest not in intact:
+                intact[digest] = _looks_intact(store, digest)
+            if not intact[digest]:
                 _log.error("slot %s: bundle %s is damaged or missing", name, digest)
                 damaged.append((name, digest))
                 continue
@@ -43,8 +46,20 @@ def runnable_state(state_file: StateFile, store: BlobStore) -> tuple[DeviceState
     return state, damaged
 
 
+def _looks_intact(store: BlobStore, digest: str) -> bool:
+    """Tell whether a bundle is intact; one that can't be read just now is believed, and read again at loading."""
+    try:
+        return store.intact(digest)
+    except OSError as error:
+        _log.warning("bundle %s can't be looked at just now: %s", digest, error)
+        return True
+
+
 def scanned_state(store: BlobStore) -> DeviceState:
-    """Rebuild a state from the bundles alone: the newest intact one of each model, in the slot named like the model."""
+    """Rebuild a state from the bundles alone: the newest intact one of each model, in the slot named like the model.
+
+    Nothing tells which of them ever passed a trial here, so the newest is on trial, with the next newest to go back to.
+    """
     state = DeviceState()
     for digest in store.bundles():
         try:
@@ -58,7 +73,8 @@ def scanned_state(store: BlobStore) -> DeviceState:
             continue
         slot = state.slots.get(name)
         if slot is None:
-            state = state.with_slot(name, Slot(active=digest, proven=digest))
+            found = Slot(state=SlotState.TRIAL, active=digest, trial=Trial(left=TrialRules.starts))
+            state = state.with_slot(name, found)
         elif slot.previous is None:
             state = state.with_slot(name, replace(slot, previous=digest))
     return state

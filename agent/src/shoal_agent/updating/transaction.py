@@ -19,6 +19,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from shoal_agent.domain import crash_loop
 from shoal_agent.domain.backoff import Backoff
 from shoal_agent.domain.device import DeviceState
 from shoal_agent.domain.slot import (
@@ -58,7 +59,7 @@ from shoal_agent.domain.slot import (
 )  # fmt: skip
 from shoal_agent.domain.slot_machine import TRANSITIONS, step
 from shoal_agent.domain.trial import TrialRules
-from shoal_agent.errors import CancelledError, NoModelError, SpoolError
+from shoal_agent.errors import CancelledError, NoModelError, SpoolError, tells_of_damage
 from shoal_agent.ports import BlobStore, Cancelled, Clock, Spool, StateFile
 from shoal_agent.updating.boot import runnable_state
 from shoal_agent.updating.messages import Messages
@@ -76,6 +77,9 @@ if TYPE_CHECKING:
 
 _ENDED = frozenset({SlotState.COMMITTED, SlotState.REJECTED, SlotState.ROLLED_BACK})
 _RESTING = frozenset({SlotState.IDLE, SlotState.TRIAL})
+MAX_LOOKS = 3
+"""So often files that can't be loaded, but look intact, are loaded again before the bundle counts as damaged."""
+
 _LEADING_ON = (Cleared, Fetched, Begun, Passed, Loaded, Proved)
 _log = logging.getLogger(__name__)
 
@@ -119,6 +123,15 @@ class Rhythm:
     backoff: Backoff
     rules: TrialRules
 
+    def delay_s(self, wait: Wait) -> float:
+        """Return how long to wait: after a costly failure from a fifth of the usual longest wait to 72 times that.
+
+        With the default of 300 s that is a minute at first, and six hours at most.
+        """
+        usual = self.backoff
+        bounds = Backoff(base_s=usual.cap_s / 5, cap_s=usual.cap_s * 72) if wait.costly else usual
+        return bounds.delay_s(wait.tries, self.chance())
+
 
 @dataclass
 class _Scratch:
@@ -126,6 +139,10 @@ class _Scratch:
 
     loaded: LoadedModel | None = None
     due_at: float | None = None
+    again: SlotEffect | None = None
+    """What to do when the wait is over, in states that know of no `Due`."""
+    failures: int = 0
+    """Tries of `again` so far."""
     progress: float = 0.0
 
 
@@ -162,6 +179,7 @@ class Transactions:
         self._sweep_due = True
         self._unsaved = ""
         self._revoked: Mapping[str, str] = {}
+        self._began = rhythm.monotonic()
         self.state = DeviceState()
 
     @property
@@ -200,9 +218,13 @@ class Transactions:
     def boot(self) -> None:
         """Find what can run, count the start, and let every slot's model answer; needs no network."""
         found, damaged = runnable_state(self._around.state_file, self._around.store)
-        self.state = found
+        suspect = crash_loop.suspect(found)
+        self.state = crash_loop.begun(crash_loop.settled(found) if suspect else found)
         for name, digest in damaged:
             self._apply(name, Damaged(digest))
+        if suspect is not None and found.slots[suspect].active == self.state.slots[suspect].active:
+            crashes = f"the agent crashed {found.starts} times in a row while this model was active"
+            self._apply(suspect, Failed("crash_loop", crashes))
         for name in sorted(found.slots):
             self._apply(name, Booted())
         if not self._save(self.state):
@@ -219,6 +241,7 @@ class Transactions:
             slot = self.state.slots[name]
             if slot.shadow is not None and 0 < slot.shadow.starts < MAX_STARTS:
                 self.state = self.state.with_slot(name, replace(slot, shadow=replace(slot.shadow, starts=0)))
+        self.state = crash_loop.settled(self.state)
         self._queue.clear()
         self._save(self.state)
 
@@ -297,13 +320,19 @@ class Transactions:
 
     def tick(self) -> None:
         """Wake slots whose wait is over, and judge trials; a state that could not be saved is tried again."""
-        if self._unsaved:
-            self._save(self.state)
         now = self._rhythm.monotonic()
+        if self.state.starts and now - self._began >= crash_loop.SETTLED_S:
+            self.state = crash_loop.settled(self.state)
+            self._save(self.state)
+        elif self._unsaved:
+            self._save(self.state)
         for name, scratch in list(self._scratch.items()):
             if scratch.due_at is not None and scratch.due_at <= now:
                 scratch.due_at = None
-                if (self.state.slots[name].state, Due) in TRANSITIONS:
+                again, scratch.again = scratch.again, None
+                if again is not None:
+                    self._queue.append((name, again))
+                elif (self.state.slots[name].state, Due) in TRANSITIONS:
                     self.handle(name, Due())
         for name in list(self.state.slots):
             self._measure(name)
@@ -413,8 +442,8 @@ class Transactions:
             self._at(name).due_at = self._rhythm.monotonic()
         except Exception as error:  # noqa: BLE001 - an error of ours must not leave a slot stuck for ever
             _log.exception("slot %s: %s failed", name, type(effect).__name__)
-            if (self.state.slots[name].state, Postponed) in TRANSITIONS:
-                self.handle(name, Postponed("internal", f"{type(error).__name__}: {error}"))
+            code = "disk" if isinstance(error, OSError) else "internal"
+            self._do_again(name, effect, Postponed(code, f"{type(error).__name__}: {error}"))
 
     def _dispatch(self, name: str, effect: SlotEffect) -> None:
         work, cancelled = self._around.work, self._cancelled
@@ -434,15 +463,14 @@ class Transactions:
                 self._install(name, wanted)
             case Record():
                 self._record(name, effect)
-            case Wait(tries):
-                delay_s = self._rhythm.backoff.delay_s(tries, self._rhythm.chance())
-                self._at(name).due_at = self._rhythm.monotonic() + delay_s
+            case Wait():
+                self._at(name).due_at = self._rhythm.monotonic() + self._rhythm.delay_s(effect)
 
     def _load(self, name: str, digest: str) -> None:
         try:
             self._at(name).loaded = self._around.host.load(digest)
-        except DigestMismatchError:
-            self._put_away(name, digest)
+        except DigestMismatchError as error:
+            self._put_away(name, Load(digest), error)
         except ShoalError as error:
             self.handle(name, Refused(error.code, error.message))
         except MemoryError:
@@ -464,22 +492,42 @@ class Transactions:
                     model = self._around.host.load(digest)
                 self._around.host.install(name, model)
             except (DigestMismatchError, OSError) as error:
-                _log.error("slot %s: the files of %s are damaged: %s", name, digest, error)
-                self._put_away(name, digest)
+                if isinstance(error, OSError) and not tells_of_damage(error):
+                    raise  # no descriptor or no memory just now: the same again later
+                self._put_away(name, Install(digest), error)
                 return
             except (ShoalError, MemoryError) as error:
                 code = error.code if isinstance(error, ShoalError) else "over_budget"
                 self.handle(name, Failed(code, str(error)))
                 return
+        scratch.again, scratch.failures = None, 0
         self._watch.began(name)
         if self.state.slots[name].state is SlotState.ROLLING_BACK:
             self.handle(name, Installed())
         self._changed()
 
-    def _put_away(self, name: str, digest: str) -> None:
-        """Put damaged files of a bundle away, so that they count as missing and are fetched again."""
-        self._around.store.intact(digest)
-        self.handle(name, Damaged(digest))
+    def _do_again(self, name: str, effect: SlotEffect, fault: Postponed) -> None:
+        """Do something again after a wait: by the table where it knows of one, else just so."""
+        if (self.state.slots[name].state, Postponed) in TRANSITIONS and not isinstance(effect, Install):
+            self.handle(name, fault)
+            return
+        scratch = self._at(name)
+        scratch.failures, scratch.again = scratch.failures + 1, effect
+        scratch.due_at = self._rhythm.monotonic() + self._rhythm.delay_s(Wait(scratch.failures))
+        self._trouble(name, fault)
+        self._changed()
+
+    def _put_away(self, name: str, effect: Load | Install, error: Exception) -> None:
+        """Put damaged files of a bundle away, so that they count as missing and are fetched again.
+
+        Where a second look finds nothing wrong it is loaded again, a few times.
+        """
+        digest = str(effect.digest)
+        _log.error("slot %s: the files of %s look damaged: %s", name, digest, error)
+        if self._around.store.intact(digest) and self._at(name).failures < MAX_LOOKS:
+            self._do_again(name, effect, Postponed("disk", f"its files could not be read: {error}"))
+        else:
+            self.handle(name, Damaged(digest))
 
     def _start_active(self, name: str) -> None:
         """At a start: let the active model answer before anything that may need the network."""

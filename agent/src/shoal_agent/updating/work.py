@@ -1,7 +1,7 @@
 """The steps of an update, each from a target to the event that follows: check, fetch, test.
 
-Owns which fault is final and which only postpones: what the transport or this machine did is tried again; what the
-bundle is or does is final. It keeps no state of slots.
+Owns which fault is final and which only postpones: what the transport or this machine did is tried again, also when it
+brought other bytes than were signed; what the bundle is or does is final. It keeps no state of slots.
 """
 
 from __future__ import annotations
@@ -119,7 +119,11 @@ class Work:
         """
 
         def run() -> SlotEvent:
-            outcome = self._parts.preflight.run(digest, limits=self._limits(digest), cancelled=cancelled)
+            try:
+                limits = self._limits(digest)
+            except FileNotFoundError:  # what the disk lost is fetched again
+                return Damaged(digest)
+            outcome = self._parts.preflight.run(digest, limits=limits, cancelled=cancelled)
             if outcome.passed:
                 _log.info("bundle %s passed its self-test: %s", digest, outcome.measured)
                 return Passed()
@@ -209,7 +213,11 @@ class Work:
             raise DiskFullError(f"the update needs {need} bytes on the disk, {free} are free")
 
     def _fetch_blob(self, model: str, blob: Descriptor, cancelled: Cancelled) -> None:
-        """Fetch one blob; a wrong one is fetched once more from its first byte, because a cache may have broken it."""
+        """Fetch one blob; a wrong one is fetched once more from its first byte, because a cut may have broken it.
+
+        Wrong twice, the server or something on the way to it holds other bytes than were signed. That says nothing
+        about the bundle: the step is postponed, for longer than after a cut.
+        """
         for last in (False, True):
             part = self._parts.store.part(blob.digest)
             try:
@@ -226,7 +234,7 @@ class Work:
         manifest = self._parts.store.manifest(digest)
         blob = manifest.files().get(BUNDLE_JSON) if manifest else None
         if blob is None:
-            raise ContentError(f"the bundle {digest} is not stored whole")
+            raise FileNotFoundError(f"the bundle {digest} is not stored whole")
         info = parse_bundle_info(self._parts.store.read(blob.digest))
         variant = variant_for(info, self._parts.facts)
         if variant is None:
@@ -253,6 +261,8 @@ def _guarded(run: Callable[[], SlotEvent]) -> SlotEvent:
         raise
     except (PeerError, LocalError) as error:
         return Postponed(error.code, error.message)
+    except DigestMismatchError as error:
+        return Postponed(error.code, f"what came is not what was signed: {error.message}", costly=True)
     except ShoalError as error:
         return Refused(error.code, error.message)
     except OSError as error:
