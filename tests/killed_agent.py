@@ -11,12 +11,15 @@ import json
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 NEVER = 10**9
 
@@ -30,7 +33,12 @@ class Fate:
         steps: The step at which it ends.
         roll_back: Whether it goes back by an operator's word first.
         power_cut: The seed of what unsynced files are left as; none: all writes stay.
-        flaw: A mistake to be found: ``unsynced`` (nothing is ever synced), ``late`` (the state is saved after acting).
+        flaw: A mistake to be found: ``unsynced`` (nothing is ever synced), ``unordered`` (files are synced only after
+            they were renamed), ``late`` (the state is saved after acting).
+        gate: Where it stops itself (SIGSTOP) until it is continued: ``boot``, before anything; ``threads``, when the
+            stored model answers and updating is about to begin; none: nowhere.
+        look: Whether it only starts, says what answers, and ends; no server, nobody helps.
+        patience_s: It gives up waiting after so many seconds.
     """
 
     wanted: str
@@ -38,6 +46,9 @@ class Fate:
     roll_back: bool = False
     power_cut: int | None = None
     flaw: str | None = None
+    gate: str | None = None
+    look: bool = False
+    patience_s: float = 15.0
 
 
 @dataclass(frozen=True)
@@ -45,12 +56,18 @@ class Ended:
     """How a run ended.
 
     Attributes:
-        status: -9: killed at the step; 0: it settled before.
+        status: -9: killed at the step; 0: it settled before; 2: it gave up waiting.
         told: What it printed.
     """
 
     status: int
     told: str
+
+    @property
+    def seen(self) -> dict[str, Any]:
+        """What an agent that only looked has found: ``active`` and ``answer``."""
+        found = re.search(r"^saw (.*)$", self.told, re.MULTILINE)
+        return dict(json.loads(found[1])) if found else {}
 
     @property
     def steps(self) -> int:
@@ -107,13 +124,17 @@ def _wrap(state: Path, fate: Fate) -> Countdown:
     sync, rename, save = os.fsync, Path.replace, StateFile.save
 
     def synced(descriptor: int) -> None:
-        if fate.flaw != "unsynced":
+        if fate.flaw not in {"unsynced", "unordered"} or (fate.flaw == "unordered" and _is_folder(descriptor)):
             sync(descriptor)
             if cut is not None:
                 cut.synced(descriptor)
 
     def renamed(source: Path, target) -> Path:
-        return cut.rename(rename, source, Path(target)) if cut else rename(source, target)
+        done = cut.rename(rename, source, Path(target)) if cut else rename(source, target)
+        if fate.flaw == "unordered":
+            with Path(target).open("rb") as file:
+                sync(file.fileno())
+        return done
 
     os.fsync = countdown.before(synced)
     Path.replace = countdown.before(renamed)
@@ -121,6 +142,45 @@ def _wrap(state: Path, fate: Fate) -> Countdown:
     if fate.flaw == "late":
         StateFile.save = lambda self, state: threading.Timer(1.0, save, (self, state)).start()
     return countdown
+
+
+def _is_folder(descriptor: int) -> bool:
+    return stat.S_ISDIR(os.fstat(descriptor).st_mode)
+
+
+def import_all() -> None:
+    """Import what an agent imports sooner or later, in a process that will fork."""
+    import numpy as np
+    import tuf.ngclient  # noqa: F401
+    import urllib3  # noqa: F401
+
+    import shoal_agent.bootstrap
+    import shoal_agent.runtime.engine
+    import shoal_agent.runtime.model
+    import shoal_agent.runtime.slots
+    import shoal_agent.runtime.windows
+    import shoal_agent.testing
+    import shoal_protocol.trust.assignment
+    import shoal_protocol.trust.targets  # noqa: F401
+
+    np.ones(1)
+    tempfile.gettempdir()  # tries folders out by writing into them, the working directory at last
+    shoal_agent.runtime.engine.import_onnxruntime()  # plainly imported it would start a thread
+
+
+def _stop_at(gate: str | None) -> None:
+    """Stop at the gate until somebody continues this process."""
+    if gate == "boot":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    elif gate == "threads":
+        start = threading.Thread.start
+
+        def stopped(thread: threading.Thread) -> None:
+            threading.Thread.start = start
+            os.kill(os.getpid(), signal.SIGSTOP)
+            start(thread)
+
+        threading.Thread.start = stopped
 
 
 def main(state: Path, fate: Fate) -> None:
@@ -134,19 +194,41 @@ def main(state: Path, fate: Fate) -> None:
     settings = Settings(
         window_s=3600.0, poll_s=0.05, trial_predictions=10, trial_seconds=0.1, retry_max_s=0.1, listen="none"
     )
+    if fate.look:
+        _look(Agent(state, settings, overrides=Overrides(preflight=FakePreflight(), link=lambda _identity: None)))
+    _stop_at(fate.gate)
     agent = Agent(state, settings, overrides=Overrides(preflight=FakePreflight()))
     agent.start()
     slot = agent.status()["slots"].get("quality", {})
     print(f"started with {slot.get('active')}", flush=True)
     if fate.roll_back and slot.get("active") not in {None, fate.wanted}:
         agent.roll_back("quality")
-    for _ in range(750):
-        slot = agent.status()["slots"].get("quality", {})
-        if slot.get("active") == fate.wanted and slot["state"] == "idle" and slot["trial"] is None:
-            break
+    deadline = time.monotonic() + fate.patience_s
+    while not _has_settled(slot := agent.status()["slots"].get("quality", {}), fate):
+        if time.monotonic() > deadline:
+            print(f"gave up: {slot}", flush=True)
+            os._exit(2)
         time.sleep(0.02)
     time.sleep(0.2)  # until the server was told
     print(f"settled after {countdown.count} steps", flush=True)
+    os._exit(0)
+
+
+def _has_settled(slot: dict[str, Any], fate: Fate) -> bool:
+    return slot.get("active") == fate.wanted and slot["state"] == "idle" and slot["trial"] is None
+
+
+def _look(agent: Any) -> None:
+    """Say what answers after a start; never returns."""
+    import numpy as np
+
+    agent.start()
+    slot = agent.status()["slots"].get("quality", {})
+    answer = None
+    if slot.get("active") is not None:
+        answer = float(agent.model("quality").predict({"x": np.ones((1, 2), np.float32)})["y"][0, 0])
+    print("saw " + json.dumps({"active": slot.get("active"), "answer": answer}), flush=True)
+    agent.stop()
     os._exit(0)
 
 

@@ -1,15 +1,17 @@
-"""A seeded sweep: a real agent ends at random durable steps, by SIGKILL or power cut, and what is left is looked at.
+"""A seeded sweep: a real agent ends, or its disk fails, at any point of an update, and what is left is looked at.
 
-    make campaign NAME=crash POINTS=1000 SEED=7
+    make campaign NAME=crash POINTS=2000 SEED=7
 
-Each point draws a story (first install, upgrade, way back, an upgrade that was cut off before), a step and an end.
-Then, without any network: the state on the disk is intact; the old or the new model is active and answers as itself,
-never none; the device has not gone back behind what it told the server; no number was given to two messages. Every
-fifth point goes on until the device has arrived where it was to go. Two flawed agents, one that never syncs and one
-that saves its state after acting, must be caught, or the sweep proves nothing.
+Each point is a story (first install, upgrade, way back, an upgrade that was cut off before), a place in it and what
+happens there: see `crash_points`. The kinds of points that the machine offers take turns; what it lacks is said at the
+start and in the result. After each point, without any network: the state on the disk is intact; the old or the new
+model is active and answers as itself, never none; the device has not gone back behind what it told the server; no
+number was given to two messages. Every tenth goes on until the device has arrived where it was to go. Flawed agents
+(one that never syncs, one that syncs files only after it renamed them, one that saves its state after acting) must be
+caught, or the sweep proves nothing.
 
-Writes ``benchmarks/results/campaign-crash.json`` after every point; a sweep of the same seed and points that was
-interrupted goes on where it stopped.
+Writes ``benchmarks/results/campaign-crash.json``; a sweep of the same seed and points that was interrupted goes on
+where it stopped. Several devices are swept at once (`--lanes`).
 """
 
 from __future__ import annotations
@@ -17,288 +19,175 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import random
-import shutil
+import queue
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-import numpy as np  # noqa: E402 - the path comes first
-
-from agent_bundles import bundle_files  # noqa: E402
-from killed_agent import Fate, run_killed  # noqa: E402
-from shoal_agent import Agent  # noqa: E402
-from shoal_agent.adapters.enrolment import join  # noqa: E402
-from shoal_agent.adapters.state_file import decode_state  # noqa: E402
-from shoal_agent.bootstrap import Overrides  # noqa: E402
-from shoal_agent.domain.slot import Slot  # noqa: E402
-from shoal_agent.settings import Settings  # noqa: E402
-from shoal_agent.testing import FakePreflight, SimulatedServer  # noqa: E402
-from shoal_protocol.mqtt.topics import Up  # noqa: E402
+from agent_nursery import Nursery  # noqa: E402 - the path comes first
+from crash_points import CONTROLS, CUT_KINDS, KINDS, Lane, Map, caught, controls, missing  # noqa: E402
+from crash_stories import Device  # noqa: E402
+from loop_disks import LoopDisk  # noqa: E402
+from shoal_agent.testing import SimulatedServer  # noqa: E402
 
 RESULT = HERE.parents[1] / "benchmarks" / "results" / "campaign-crash.json"
-SETTINGS = Settings(
-    window_s=3600.0, poll_s=0.05, trial_predictions=10, trial_seconds=0.1, retry_max_s=0.1, listen="none"
-)
-CONTROL_POINTS = 40
+CONTROL_POINTS = 60
 """So many points at most may a flawed agent stay unnoticed."""
-
-FLAWS = ("unsynced", "late")
 
 
 @dataclass(frozen=True)
-class Story:
-    """What happens to the device.
+class Plan:
+    """What to sweep.
 
     Attributes:
-        name: As it is printed.
-        start: Folder that is copied as the beginning.
-        document: What the server wants.
-        path: Active bundles in the order in which they may follow each other.
-        roll_back: Whether an operator at the device starts it.
-        cut_before: Whether the agent is cut off twice.
-        steps: Durable steps when nothing goes wrong.
+        points: How many.
+        seed: Decides all of them.
+        lanes: Devices at once.
+        kinds: Kinds of points that are wanted.
+        flaws: Of the agents that must be caught first.
     """
 
-    name: str
-    start: Path
-    document: bytes
-    path: tuple[str | None, ...]
-    roll_back: bool = False
-    cut_before: bool = False
-    steps: int = 0
-
-
-@dataclass
-class Sweep:
-    """The sweep over one simulated server.
-
-    Attributes:
-        server: Told by the device.
-        folder: For everything.
-        answers: What the model of each bundle says to a one.
-        stories: By name.
-    """
-
-    server: SimulatedServer
-    folder: Path
-    answers: dict[str | None, float] = field(default_factory=dict)
-    stories: list[Story] = field(default_factory=list)
-
-    @property
-    def state(self) -> Path:
-        """The device's state folder."""
-        return self.folder / "state"
-
-    def prepare(self) -> None:
-        """Make the beginnings of the stories, and count their steps."""
-        join(self.server.url, self.server.join_token, self.state, name="dev-1", labels={}, facts={}, clock=time.time)
-        joined = self._keep("joined")
-        old, first = self._release(3.0, "1.0")
-        self._settle(old)
-        settled = self._keep("settled")
-        new, second = self._release(5.0, "1.1")
-        self._settle(new)
-        updated = self._keep("updated")
-        drafts = [
-            Story("install", joined, first, (None, old)),
-            Story("upgrade", settled, second, (old, new)),
-            Story("rollback", updated, second, (new, old), roll_back=True),
-            Story("resume", settled, second, (old, new), cut_before=True),
-        ]
-        for draft in drafts:
-            self._begin(draft)
-            ended = run_killed(self.state, self._fate(draft))
-            if ended.status != 0 or not ended.steps:
-                raise SystemExit(f"{draft.name} does not even work undisturbed: {ended.told}")
-            self.stories.append(Story(**{**vars(draft), "steps": ended.steps}))
-
-    def point(self, seed: str, *, flaw: str | None = None) -> tuple[str, list[str]]:
-        """Play one point; return what it was and what is wrong."""
-        lots = random.Random(seed)
-        story = lots.choice(self.stories)
-        self._begin(story)
-        told = [story.name]
-        for _ in range(2 if story.cut_before else 1):
-            step = lots.randint(1, story.steps)
-            cut = lots.randrange(1 << 30) if flaw == "unsynced" or lots.random() < 0.5 else None
-            ended = run_killed(self.state, self._fate(story, steps=step, power_cut=cut, flaw=flaw))
-            told.append(f"{'power cut' if cut is not None else 'SIGKILL'} at {step}/{story.steps}")
-            if ended.status not in {0, -9}:
-                return ", ".join(told), [f"the agent ended with {ended.status}: {ended.told[-2000:]}"]
-        faults = list(self._faults(story))
-        if not faults and flaw is None and lots.random() < 0.2:
-            faults = list(self._unsettled(story))
-        return ", ".join(told), faults
-
-    def _fate(self, story: Story, **fields: Any) -> Fate:
-        return Fate(str(story.path[-1]), roll_back=story.roll_back, **fields)
-
-    def _faults(self, story: Story) -> Iterator[str]:
-        """Look at what is left; nobody helps."""
-        path = self.state / "state.json"
-        try:
-            saved = decode_state(path.read_bytes()) if path.exists() else None
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with it is the finding
-            yield f"state.json is not intact: {error}"
-            saved = None
-        slot = saved.slots.get("quality", Slot()) if saved else Slot()
-        if slot.active not in story.path:
-            yield f"{slot.active} is active on the disk, which is neither the old nor the new bundle"
-            return
-        for report in self.server.of(Up.REPORTED):
-            said = report.slots.get("quality")
-            for what in ("active", "proven") if said is not None else ():
-                kept, told = getattr(slot, what), getattr(said, what)
-                if self._is_behind(story, kept, told):
-                    yield f"the server was told that {told} is {what}; the disk says {kept}"
-        for event in self.server.of(Up.EVENT):
-            if event.kind == "committed" and self._is_behind(story, slot.proven, event.digest):
-                yield f"the server was told that {event.digest} is committed; the disk says {slot.proven}"
-        yield from self._doubles()
-        yield from self._silent(slot.active)
-
-    @staticmethod
-    def _is_behind(story: Story, kept: str | None, told: str | None) -> bool:
-        return told in story.path and (kept not in story.path or story.path.index(kept) < story.path.index(told))
-
-    def _doubles(self) -> Iterator[str]:
-        seen: dict[tuple[str, int], Any] = {}
-        for kind in (Up.EVENT, Up.PROFILE):
-            for message in self.server.of(kind):
-                if seen.setdefault((message.epoch, message.seq), message) != message:
-                    yield f"number {message.seq} was given to two messages"
-
-    def _silent(self, active: str | None) -> Iterator[str]:
-        overrides = Overrides(preflight=FakePreflight(), link=lambda _identity: None)
-        try:
-            with Agent(self.state, SETTINGS, overrides=overrides) as agent:
-                if active is None:
-                    return
-                found = agent.status()["slots"]["quality"]["active"]
-                if found != active:
-                    yield f"{active} is active on the disk, after a start it is {found}"
-                said = _answer(agent)
-                if said != self.answers.get(found):
-                    yield f"{found} is active and answers {said} instead of {self.answers.get(found)}"
-        except Exception as error:  # noqa: BLE001 - whatever keeps the agent from answering is the finding
-            yield f"after a start nothing answers: {type(error).__name__}: {error}"
-
-    def _unsettled(self, story: Story) -> Iterator[str]:
-        """Let the device go on with its server."""
-        goals = {story.path[-1]} if not story.roll_back else set(story.path)
-        with Agent(self.state, SETTINGS, overrides=Overrides(preflight=FakePreflight())) as agent:
-
-            def arrived() -> bool:
-                slot = agent.status()["slots"].get("quality", {})
-                return slot.get("state") == "idle" and slot["active"] in goals
-
-            if not _until(arrived):
-                yield f"the device never arrived: {agent.status()['slots']}"
-            elif _answer(agent) not in {self.answers[goal] for goal in goals}:
-                yield "it arrived, but another model answers"
-
-    def _release(self, weight: float, version: str) -> tuple[str, bytes]:
-        digest = self.server.add_bundle(bundle_files(weight, version=version, padding=5_000))
-        self.answers[digest] = weight
-        return digest, self.server.assign("quality", self.server.release(digest, "quality", version))
-
-    def _settle(self, wanted: str) -> None:
-        with Agent(self.state, SETTINGS, overrides=Overrides(preflight=FakePreflight())) as agent:
-            if not _until(lambda: agent.status()["slots"].get("quality", {}).get("state") == "idle"):
-                raise SystemExit(f"{wanted} can't even be installed: {agent.status()}")
-
-    def _keep(self, name: str) -> Path:
-        shutil.copytree(self.state, self.folder / name, symlinks=True)
-        return self.folder / name
-
-    def _begin(self, story: Story) -> None:
-        for name in ("state", "state.cut"):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-        shutil.copytree(story.start, self.state, symlinks=True)
-        self.server.desired = story.document
-        self.server.forget_messages()
-
-
-def _answer(agent: Agent) -> float:
-    return float(agent.model("quality").predict({"x": np.ones((1, 2), np.float32)})["y"][0, 0])
-
-
-def _until(met: Callable[[], bool], *, timeout_s: float = 30.0) -> bool:
-    waiter, deadline = threading.Event(), time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if met():
-            return True
-        waiter.wait(0.02)
-    return False
+    points: int
+    seed: int
+    lanes: int = 3
+    kinds: Sequence[str] = KINDS
+    flaws: Sequence[str] = tuple(CONTROLS)
 
 
 @contextmanager
-def sweeping() -> Iterator[Sweep]:
-    """Give a sweep that is ready for points."""
-    with tempfile.TemporaryDirectory(prefix="shoal-crash-") as folder, SimulatedServer() as server:
-        sweep = Sweep(server, Path(folder))
-        sweep.prepare()
-        yield sweep
+def lanes_of(plan: Plan, kinds: Sequence[str]) -> Iterator[list[Lane]]:
+    """Give devices that are ready for points."""
+    with ExitStack() as stack:
+        lanes: list[Lane] = []
+        for _ in range(plan.lanes):
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shoal-crash-")))
+            server = stack.enter_context(SimulatedServer())
+            device = Device(server, stack.enter_context(Nursery(folder)), folder)
+            device.prepare()
+            here = lanes[0].map if lanes else Map.of(device, seed=plan.seed) if set(kinds) != {"step"} else Map()
+            disks = {kind: LoopDisk(disk, folder) for kind, disk in CUT_KINDS.items() if kind in kinds}
+            for disk in disks.values():
+                stack.callback(disk.unmount)
+            lanes.append(Lane(device, here, disks, kinds))
+        yield lanes
 
 
-def caught(sweep: Sweep, flaw: str, *, seed: int, points: int = CONTROL_POINTS) -> str | None:
-    """Return how a flawed agent was noticed; none: it was not."""
-    for index in range(points):
-        told, faults = sweep.point(f"{seed}/{flaw}/{index}", flaw=flaw)
-        if faults:
-            return f"point {index + 1} ({told}): {faults[0]}"
-    return None
-
-
-def campaign(points: int, seed: int, result: Path) -> int:
+def campaign(plan: Plan, result: Path) -> int:
     """Sweep, write down and tell; return the exit code."""
-    known = _interrupted(result, points, seed)
-    began, before = time.monotonic(), known.get("seconds", 0.0)
-    failures, done = known.get("failures", []), known.get("done", 0)
-    document = {"seed": seed, "points": points, "done": done, "failures": failures, "control_caught": False}
-
-    def note() -> None:
-        document["seconds"] = round(before + time.monotonic() - began, 1)
-        result.parent.mkdir(parents=True, exist_ok=True)
-        result.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-
-    with sweeping() as sweep:
-        controls = {flaw: caught(sweep, flaw, seed=seed) for flaw in FLAWS}
-        for flaw, how in controls.items():
-            print(f"control {flaw}: {'NOT CAUGHT' if how is None else 'caught at ' + how}", flush=True)
-        document |= {"control_caught": all(controls.values()), "controls": controls}
-        for index in range(done, points):
-            told, faults = sweep.point(f"{seed}/{index}")
-            failures += [{"point": index, "what": told, "fault": fault} for fault in faults]
-            document["done"] = index + 1
-            note()
-            for fault in faults:
-                print(f"point {index + 1} ({told}): {fault}", flush=True)
-            if (index + 1) % 10 == 0 or index + 1 == points:
-                print(f"{index + 1}/{points} points, {len(failures)} failures, {document['seconds']} s", flush=True)
-        note()
+    with tempfile.TemporaryDirectory(prefix="shoal-crash-") as folder:
+        lacks = {kind: why for kind, why in missing(Path(folder)).items() if kind in plan.kinds}
+    for kind, why in lacks.items():
+        print(f"no points of the kind {kind!r} here: {why}", flush=True)
+    kinds = [kind for kind in plan.kinds if kind not in lacks]
+    known = _interrupted(result, plan)
+    record = Record(plan, result, known)
+    record.document |= {"kinds": kinds, "lacks": lacks}
+    with lanes_of(plan, kinds) as lanes:
+        record.document["places"] = len(lanes[0].map.places)
+        if "controls" not in known:
+            _sweep_controls(lanes[0], kinds, plan, record)
+        _sweep(lanes, record)
+    record.note()
     print(f"wrote {result}")
-    return 0 if document["control_caught"] and not failures else 1
+    return 0 if record.document["control_caught"] and not record.document["failures"] else 1
 
 
-def _interrupted(result: Path, points: int, seed: int) -> dict[str, Any]:
+class Record:
+    """What is known so far, on disk after every point.
+
+    Args:
+        plan: What is swept.
+        result: Where it is written.
+        known: Of an interrupted sweep.
+    """
+
+    def __init__(self, plan: Plan, result: Path, known: dict[str, Any]) -> None:
+        self.plan, self._result = plan, result
+        self._lock = threading.Lock()
+        self._began, self._before = time.monotonic(), known.get("seconds", 0.0)
+        self.document: dict[str, Any] = {"seed": plan.seed, "points": plan.points, "done": [], "failures": []} | known
+
+    def add(self, index: int, kind: str, told: str, faults: Sequence[str]) -> None:
+        """Note a point."""
+        with self._lock:
+            done, failures = self.document["done"], self.document["failures"]
+            done.append(index)
+            by_kind = Counter(self.document.get("by_kind", {}))
+            by_kind[kind] += 1
+            self.document["by_kind"] = dict(by_kind)
+            failures += [{"point": index, "what": told, "fault": fault} for fault in faults]
+            self.note()
+            for fault in faults:
+                print(f"point {index} ({told}): {fault}", flush=True)
+            if len(done) % 25 == 0 or len(done) == self.plan.points:
+                seconds = self.document["seconds"]
+                print(f"{len(done)}/{self.plan.points} points, {len(failures)} failures, {seconds} s", flush=True)
+
+    def note(self) -> None:
+        """Write it down."""
+        self.document["seconds"] = round(self._before + time.monotonic() - self._began, 1)
+        self._result.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._result.with_suffix(".tmp")
+        temporary.write_text(json.dumps(self.document, indent=1) + "\n", encoding="utf-8")
+        temporary.replace(self._result)
+
+
+def _sweep_controls(lane: Lane, kinds: Sequence[str], plan: Plan, record: Record) -> None:
+    found = {}
+    for flaw, kind in controls(plan.flaws, kinds):
+        how = caught(lane, flaw, kind, seed=plan.seed, points=CONTROL_POINTS)
+        found[f"{flaw} by {kind}"] = how
+        print(f"control {flaw} by {kind}: {'NOT CAUGHT' if how is None else 'caught at ' + how[:300]}", flush=True)
+    record.document |= {"control_caught": all(found.values()), "controls": found}
+
+
+def _sweep(lanes: Sequence[Lane], record: Record) -> None:
+    """Play all points that are left, on all lanes at once."""
+    left: queue.SimpleQueue[int] = queue.SimpleQueue()
+    done = set(record.document["done"])
+    for index in range(record.plan.points):
+        if index not in done:
+            left.put(index)
+    errors: list[BaseException] = []
+
+    def work(lane: Lane) -> None:
+        try:
+            while not errors:
+                index = left.get_nowait()
+                told, faults = lane.point(index, record.plan.seed)
+                record.add(index, lane.kinds[index % len(lane.kinds)], told, faults)
+        except queue.Empty:
+            return
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(lane,)) for lane in lanes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+def _interrupted(result: Path, plan: Plan) -> dict[str, Any]:
     """Return what an unfinished sweep of the same seed and points has left."""
     try:
         known = json.loads(result.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    same = (known.get("seed"), known.get("points")) == (seed, points)
-    return known if same and known.get("done", points) < points else {}
+    same = (known.get("seed"), known.get("points")) == (plan.seed, plan.points)
+    return known if same and len(known.get("done", ())) < plan.points else {}
 
 
 def main() -> int:
@@ -306,10 +195,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=150)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--lanes", type=int, default=3)
+    parser.add_argument("--kind", action="append", choices=KINDS, help="only this kind of points; may be repeated")
     parser.add_argument("--result", type=Path, default=RESULT)
     given = parser.parse_args()
     logging.disable(logging.CRITICAL)  # agents that find damage say so loudly, and here all do
-    return campaign(given.points, given.seed, given.result)
+    plan = Plan(given.points, given.seed, given.lanes, tuple(given.kind or KINDS))
+    return campaign(plan, given.result)
 
 
 if __name__ == "__main__":

@@ -158,7 +158,7 @@ def _clock(trust: TrustStore, now: float) -> dict[str, Any]:
     now_ms = int(now * 1000)
     try:
         floor_ms = trust.floors().time_ms
-    except TrustError:
+    except (TrustError, OSError):
         floor_ms = 0
     return {
         "plausible": plausible(now_ms, floor_ms),

@@ -9,37 +9,53 @@ from pathlib import Path
 
 import pytest
 
+from crash_points import CUT_KINDS, missing
 from power_cut import PowerCut
 
 CAMPAIGNS = Path(__file__).parents[2] / "campaigns"
+SEED = 1
+
+
+@pytest.fixture
+def crash(monkeypatch):
+    monkeypatch.syspath_prepend(str(CAMPAIGNS))
+    import crash
+
+    yield crash
+    sys.modules.pop("crash")
 
 
 @pytest.mark.slow
-def test_a_short_sweep_finds_nothing_and_its_flawed_agents_are_caught(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(CAMPAIGNS))
-    import crash
-
+def test_150_points_find_nothing_and_the_flawed_agents_are_caught(crash, tmp_path):
     result = tmp_path / "campaign-crash.json"
-    assert crash.campaign(20, 1, result) == 0, result.read_text()
+    kinds = ("step", "kill", "fail")  # kinds that need no rights; without strace they all are steps
+    assert crash.campaign(crash.Plan(150, SEED, lanes=4, kinds=kinds), result) == 0, result.read_text()
     written = json.loads(result.read_text())
-    assert (written["seed"], written["points"], written["done"], written["failures"]) == (1, 20, 20, [])
+    assert (written["seed"], written["points"], written["failures"]) == (SEED, 150, [])
+    assert sorted(written["done"]) == list(range(150))
     assert written["control_caught"] is True
-    assert written["seconds"] > 0
-    sys.modules.pop("crash")
 
 
-def test_only_an_unfinished_sweep_of_the_same_seed_and_points_goes_on(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(CAMPAIGNS))
-    import crash
+@pytest.mark.slow
+def test_power_cuts_on_real_file_systems_find_nothing_and_the_flawed_agents_are_caught(crash, tmp_path):
+    lacks = missing(tmp_path)
+    kinds = tuple(kind for kind in CUT_KINDS if kind not in lacks)
+    if not kinds:
+        pytest.skip("; ".join(f"{kind}: {lacks[kind]}" for kind in CUT_KINDS))
+    result = tmp_path / "campaign-crash.json"
+    assert crash.campaign(crash.Plan(8, SEED, lanes=2, kinds=kinds, flaws=("unsynced",)), result) == 0, (
+        result.read_text()
+    )
 
+
+def test_only_an_unfinished_sweep_of_the_same_seed_and_points_goes_on(crash, tmp_path):
     path = tmp_path / "result.json"
-    assert crash._interrupted(path, 20, 1) == {}
-    path.write_text(json.dumps({"seed": 1, "points": 20, "done": 7}))
-    assert crash._interrupted(path, 20, 1)["done"] == 7
-    assert crash._interrupted(path, 20, 2) == crash._interrupted(path, 30, 1) == {}
-    path.write_text(json.dumps({"seed": 1, "points": 20, "done": 20}))
-    assert crash._interrupted(path, 20, 1) == {}
-    sys.modules.pop("crash")
+    assert crash._interrupted(path, crash.Plan(20, 1)) == {}
+    path.write_text(json.dumps({"seed": 1, "points": 20, "done": list(range(7))}))
+    assert len(crash._interrupted(path, crash.Plan(20, 1))["done"]) == 7
+    assert crash._interrupted(path, crash.Plan(20, 2)) == crash._interrupted(path, crash.Plan(30, 1)) == {}
+    path.write_text(json.dumps({"seed": 1, "points": 20, "done": list(range(20))}))
+    assert crash._interrupted(path, crash.Plan(20, 1)) == {}
 
 
 @pytest.mark.parametrize(("synced", "left"), [("neither", b""), ("file", b"new"), ("both", b"new")])

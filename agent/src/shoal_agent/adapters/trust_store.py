@@ -60,19 +60,23 @@ class TrustStore:
         self._http = http
         self._root_digest = root_digest
         self._clock = clock
+        self._floors: Floors | None = None
 
     def floors(self) -> Floors:
-        """Return the floors.
+        """Return the floors; read once, because nobody else writes them.
 
         Raises:
             TrustError: The file is damaged: without it an old list could be passed off as new.
+            OSError: It can't be read just now.
         """
-        try:
-            return msgspec.json.decode((self._folder / "floor.json").read_bytes(), type=Floors)
-        except FileNotFoundError:
-            return Floors()
-        except msgspec.DecodeError as error:
-            raise TrustError(f"trust/floor.json is damaged: {error}", hint="let the device join again") from error
+        if self._floors is None:
+            try:
+                self._floors = msgspec.json.decode((self._folder / "floor.json").read_bytes(), type=Floors)
+            except FileNotFoundError:
+                return Floors()
+            except msgspec.DecodeError as error:
+                raise TrustError(f"trust/floor.json is damaged: {error}", hint="let the device join again") from error
+        return self._floors
 
     def raise_floors(self, *, targets_version: int = 0, time_ms: int = 0) -> None:
         """Remember a verified version or signed time, before anything acts on it."""
@@ -207,6 +211,7 @@ class TrustStore:
     def _put_floors(self, old: Floors, new: Floors) -> None:
         if new != old:
             put(self._folder / "floor.json", msgspec.json.encode(new))
+            self._floors = new
 
     def _hold_floor(self, found: SignedList) -> None:
         floor = self.targets_version()

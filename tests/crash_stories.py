@@ -1,0 +1,183 @@
+"""What happens to a device in the crash campaign, and what must be true of what an end at any point leaves.
+
+Without any network: the state on the disk is intact; the old or the new model is active and answers as itself, never
+none; the device has not gone back behind what it told the server; no number was given to two messages.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from agent_bundles import bundle_files
+from agent_nursery import Nursery
+from killed_agent import Ended, Fate
+from shoal_agent.adapters.enrolment import join
+from shoal_agent.adapters.state_file import decode_state
+from shoal_agent.domain.slot import Slot
+from shoal_agent.testing import SimulatedServer
+from shoal_protocol.mqtt.topics import Up
+
+
+@dataclass(frozen=True)
+class Story:
+    """What happens to the device.
+
+    Attributes:
+        name: As it is printed.
+        start: Folder that is copied as the beginning.
+        document: What the server wants.
+        path: Active bundles in the order in which they may follow each other.
+        roll_back: Whether an operator at the device starts it.
+        cut_before: Whether the agent is cut off twice.
+        steps: Durable steps when nothing goes wrong.
+    """
+
+    name: str
+    start: Path
+    document: bytes
+    path: tuple[str | None, ...]
+    roll_back: bool = False
+    cut_before: bool = False
+    steps: int = 0
+
+    def fate(self, **fields: Any) -> Fate:
+        """Return what its agent is to do."""
+        return Fate(str(self.path[-1]), roll_back=self.roll_back, **fields)
+
+
+@dataclass
+class Device:
+    """One device, its simulated server and the nursery of its agents.
+
+    Attributes:
+        server: Told by the device.
+        nursery: Where its agents come from.
+        folder: For everything.
+        answers: What the model of each bundle says to a one.
+        stories: What can happen to it.
+    """
+
+    server: SimulatedServer
+    nursery: Nursery
+    folder: Path
+    answers: dict[str | None, float] = field(default_factory=dict)
+    stories: list[Story] = field(default_factory=list)
+
+    @property
+    def state(self) -> Path:
+        """The device's state folder on the usual disk."""
+        return self.folder / "state"
+
+    def prepare(self) -> None:
+        """Make the beginnings of the stories, and count their steps."""
+        join(self.server.url, self.server.join_token, self.state, name="dev-1", labels={}, facts={}, clock=time.time)
+        joined = self._keep("joined")
+        old, first = self._release(3.0, "1.0")
+        self._settle(old)
+        settled = self._keep("settled")
+        new, second = self._release(5.0, "1.1")
+        self._settle(new)
+        updated = self._keep("updated")
+        drafts = [
+            Story("install", joined, first, (None, old)),
+            Story("upgrade", settled, second, (old, new)),
+            Story("rollback", updated, second, (new, old), roll_back=True),
+            Story("resume", settled, second, (old, new), cut_before=True),
+        ]
+        for draft in drafts:
+            self.begin(draft)
+            ended = self.nursery.run(self.state, draft.fate())
+            if ended.status != 0 or not ended.steps:
+                raise SystemExit(f"{draft.name} does not even work undisturbed: {ended.told}")
+            self.stories.append(replace(draft, steps=ended.steps))
+
+    def begin(self, story: Story, state: Path | None = None) -> Path:
+        """Put the device at the beginning of a story; return its state folder."""
+        state = state or self.state
+        for path in (state, state.with_name(state.name + ".cut")):
+            shutil.rmtree(path, ignore_errors=True)
+        shutil.copytree(story.start, state, symlinks=True)
+        self.server.desired = story.document
+        self.server.forget_messages()
+        return state
+
+    def faults(self, story: Story, state: Path) -> Iterator[str]:
+        """Look at what is left; nobody helps."""
+        path = state / "state.json"
+        try:
+            saved = decode_state(path.read_bytes()) if path.exists() else None
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it is the finding
+            yield f"state.json is not intact: {error}"
+            saved = None
+        slot = saved.slots.get("quality", Slot()) if saved else Slot()
+        if slot.active not in story.path:
+            yield f"{slot.active} is active on the disk, which is neither the old nor the new bundle"
+            return
+        yield from self._forgotten(story, slot)
+        yield from self._doubles()
+        yield from self._silent(state, slot.active)
+
+    def unsettled(self, story: Story, state: Path) -> Iterator[str]:
+        """Let the device go on with its server."""
+        ended = self.nursery.run(state, Fate(str(story.path[-1]), roll_back=story.roll_back))
+        if ended.status != 0:
+            yield f"the device never arrived: {ended.told[-1500:]}"
+            return
+        seen = self._look(state).seen
+        if seen.get("answer") != self.answers[story.path[-1]]:
+            yield f"it arrived, but another model answers: {seen}"
+
+    def _forgotten(self, story: Story, slot: Slot) -> Iterator[str]:
+        """What the server was told must still be so."""
+        for report in self.server.of(Up.REPORTED):
+            said = report.slots.get("quality")
+            for what in ("active", "proven") if said is not None else ():
+                kept, told = getattr(slot, what), getattr(said, what)
+                if _is_behind(story, kept, told):
+                    yield f"the server was told that {told} is {what}; the disk says {kept}"
+        for event in self.server.of(Up.EVENT):
+            if event.kind == "committed" and _is_behind(story, slot.proven, event.digest):
+                yield f"the server was told that {event.digest} is committed; the disk says {slot.proven}"
+
+    def _doubles(self) -> Iterator[str]:
+        seen: dict[tuple[str, int], Any] = {}
+        for kind in (Up.EVENT, Up.PROFILE):
+            for message in self.server.of(kind):
+                if seen.setdefault((message.epoch, message.seq), message) != message:
+                    yield f"number {message.seq} was given to two messages"
+
+    def _silent(self, state: Path, active: str | None) -> Iterator[str]:
+        ended = self._look(state)
+        seen = ended.seen
+        if ended.status != 0 or not seen:
+            yield f"after a start nothing answers: {ended.told[-1500:]}"
+        elif seen["active"] != active:
+            yield f"{active} is active on the disk, after a start it is {seen['active']}"
+        elif seen["answer"] != self.answers.get(active):
+            yield f"{active} is active and answers {seen['answer']} instead of {self.answers.get(active)}"
+
+    def _look(self, state: Path) -> Ended:
+        return self.nursery.run(state, Fate("", look=True))
+
+    def _release(self, weight: float, version: str) -> tuple[str, bytes]:
+        digest = self.server.add_bundle(bundle_files(weight, version=version, padding=5_000))
+        self.answers[digest] = weight
+        return digest, self.server.assign("quality", self.server.release(digest, "quality", version))
+
+    def _settle(self, wanted: str) -> None:
+        ended = self.nursery.run(self.state, Fate(wanted))
+        if ended.status != 0:
+            raise SystemExit(f"{wanted} can't even be installed: {ended.told}")
+
+    def _keep(self, name: str) -> Path:
+        shutil.copytree(self.state, self.folder / name, symlinks=True)
+        return self.folder / name
+
+
+def _is_behind(story: Story, kept: str | None, told: str | None) -> bool:
+    return told in story.path and (kept not in story.path or story.path.index(kept) < story.path.index(told))
