@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from shoal_agent.domain.coarsening import Span
 from shoal_agent.domain.device import DeviceState
 from shoal_protocol.bundle.layout import MODEL_ONNX
 from shoal_protocol.bundle.manifest import Descriptor, Manifest
@@ -137,6 +138,21 @@ class SpoolUsage:
     fault: str = ""
 
 
+@dataclass(frozen=True)
+class Shed:
+    """What a spool lets go of to keep its budget; the builders of messages get the number of theirs first.
+
+    Attributes:
+        merge: Gives the one window that says what several said together.
+        tell_merged: Gives the event about numbers that were merged into others, and never sent.
+        tell_lost: Gives the event about numbers that were dropped, and the rows that were counted in them.
+    """
+
+    tell_lost: Callable[[int, list[int], int], bytes]
+    merge: Callable[[int, list[bytes]], bytes] | None = None
+    tell_merged: Callable[[int, list[int]], bytes] | None = None
+
+
 class Spool(Protocol):
     """Where messages wait for the server's acknowledgement."""
 
@@ -145,13 +161,25 @@ class Spool(Protocol):
     first: int
     """Number from which this start counts its messages about the device's state."""
 
-    def append(self, kind: Up, build: Callable[[int], bytes], *, key: str | None = None) -> int | None:
-        """Store the message that `build` makes for its number; once per key. Return the number, if stored."""
+    def append(
+        self, kind: Up, build: Callable[[int], bytes], *, key: str | None = None, span: Span | None = None
+    ) -> int | None:
+        """Store the message that `build` makes for its number; once per key. Return the number, if stored.
 
-    def make_room(self, tell: Callable[[int, list[int]], bytes]) -> list[int]:
-        """Drop the oldest beyond the budget, store the event that `tell` makes of it; return the numbers dropped."""
+        A window with a span may be merged with others until it is handed over.
+        """
 
-    def give_up(self, seqs: Iterable[int], tell: Callable[[int, list[int]], bytes] | None) -> list[int]:
+    def hand_over(self, seqs: Sequence[int]) -> None:
+        """Remember, before it happens, that these are handed to a transport: they never change any more.
+
+        Raises:
+            SpoolError: That can't be stored; don't hand them over.
+        """
+
+    def make_room(self, shed: Shed) -> list[int]:
+        """Keep the budget: merge windows that were never handed over, then drop the oldest; return what was dropped."""
+
+    def give_up(self, seqs: Iterable[int], tell: Callable[[int, list[int], int], bytes] | None) -> list[int]:
         """Drop these, store the event that `tell` makes of it, if any; return the numbers dropped."""
 
     def waiting(self, limit: int = 1024) -> list[int]:

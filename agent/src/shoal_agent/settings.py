@@ -55,7 +55,8 @@ class Settings:
     )
     spool_bytes: int = _setting(
         64 * 1024 * 1024, "spool_bytes", _count, "bytes, 1 or more",
-        "Room for what the server has not acknowledged yet; beyond it the oldest messages are dropped and counted.",
+        "Room for what the server has not acknowledged yet; beyond it windows that were never sent are merged into "
+        "coarser ones, then the oldest are dropped and counted.",
     )  # fmt: skip
     poll_s: float | None = _setting(
         None, "poll_s", _positive, "seconds above 0",

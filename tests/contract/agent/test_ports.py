@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,14 +12,16 @@ from shoal_agent.adapters import durable
 from shoal_agent.adapters.blob_store import FolderBlobStore
 from shoal_agent.adapters.spool import SqliteSpool
 from shoal_agent.adapters.state_file import StateFile
+from shoal_agent.domain.coarsening import Span
 from shoal_agent.domain.device import DeviceState
 from shoal_agent.domain.slot import Slot, SlotFault, SlotState, Target
 from shoal_agent.domain.trial import Trial
+from shoal_agent.ports import Shed
 from shoal_agent.testing import MemoryBlobStore, MemorySpool, MemoryStateFile
 from shoal_protocol.bundle.assembly import build_manifest
 from shoal_protocol.bundle.manifest import Descriptor, encode_manifest
 from shoal_protocol.canonical import sha256_digest
-from shoal_protocol.errors import DigestMismatchError
+from shoal_protocol.errors import ContentError, DigestMismatchError
 from shoal_protocol.mqtt.messages import Ack
 from shoal_protocol.mqtt.topics import Up
 
@@ -201,35 +205,100 @@ def test_only_the_servers_acknowledgement_of_this_epoch_deletes(spool):
 def test_beyond_the_budget_the_oldest_are_dropped_counted_and_told(spool):
     told = []
 
-    def tell(seq, dropped):
-        told.append((seq, dropped))
+    def tell(seq, dropped, rows):
+        told.append((seq, dropped, rows))
         return b"lost"
 
+    shed = Shed(tell)
     for _ in range(4):
         put(spool, b"x" * 30)
-    assert spool.make_room(tell) == [1]
-    assert told == [(5, [1])]
+    assert spool.make_room(shed) == [1]
+    assert told == [(5, [1], 0)]
     assert spool.waiting() == [2, 3, 4, 5]
     usage = spool.usage()
     assert (usage.windows, usage.dropped) == (3, 1)
     assert usage.size_bytes == 3 * 31 + 4
-    assert spool.make_room(tell) == []
+    assert spool.make_room(shed) == []
 
 
 def test_what_is_given_up_is_counted_and_told_if_asked(spool):
     for _ in range(4):
         put(spool)
     told = []
-    assert spool.give_up([3, 1, 9], lambda seq, dropped: told.append((seq, dropped)) or b"lost") == [1, 3]
+    assert spool.give_up([3, 1, 9], lambda seq, dropped, rows: told.append((seq, dropped)) or b"lost") == [1, 3]
     assert (told, spool.waiting()) == ([(5, [1, 3])], [2, 4, 5])
     assert spool.give_up([2], None) == [2]
-    assert spool.give_up([2], lambda seq, dropped: b"never") == []
+    assert spool.give_up([2], lambda seq, dropped, rows: b"never") == []
     assert (spool.waiting(), spool.usage().dropped) == ([4, 5], 3)
 
 
 def test_a_spool_that_keeps_its_budget_drops_nothing(spool):
     put(spool)
-    assert spool.make_room(lambda seq, dropped: b"") == []
+    assert spool.make_room(Shed(lambda seq, dropped, rows: b"")) == []
+
+
+def windows(spool, count: int, *, stream: str = "s", size: int = 10) -> None:
+    """Put windows of one second, one after the other, whose body is their count of rows."""
+    for _ in range(count):
+        spool.append(
+            Up.PROFILE,
+            lambda seq: b"1".rjust(size, b"0"),
+            span=Span(stream, 1000 * len(spool.waiting()), 1000, rows=1),
+        )
+
+
+def added_up(told):
+    def merge(seq, bodies):
+        return b"%010d" % sum(map(int, bodies))
+
+    def tell_merged(seq, parts):
+        told["merged"] += parts
+        return b"m"
+
+    def tell_lost(seq, dropped, rows):
+        told["lost"] += dropped
+        told["rows"] += rows
+        return b"l"
+
+    return Shed(tell_lost, merge, tell_merged)
+
+
+def test_a_full_spool_merges_what_was_never_handed_over_and_loses_nothing(spool):
+    told = {"merged": [], "lost": [], "rows": 0}
+    windows(spool, 12)
+    assert spool.make_room(added_up(told)) == []
+    kept = [message for message in spool.read(spool.waiting()) if message.kind is Up.PROFILE]
+    assert sum(int(message.body) for message in kept) == 12
+    assert 1 < len(kept) < 10
+    numbers = {message.seq for message in kept}
+    assert set(told["merged"]) == set(range(1, 13)) - numbers
+    assert numbers.isdisjoint(told["merged"])
+    assert spool.usage().dropped == 0
+
+
+def test_what_was_handed_over_is_never_merged_and_goes_whole(spool):
+    told = {"merged": [], "lost": [], "rows": 0}
+    windows(spool, 12)
+    spool.hand_over([12])
+    assert spool.make_room(added_up(told)) == [1, 2]
+    assert (told["merged"], told["lost"], told["rows"]) == ([], [1, 2], 2)
+    windows(spool, 5)
+    spool.make_room(added_up(told))
+    assert set(told["merged"]).isdisjoint(range(1, 13))
+    assert told["merged"]
+
+
+def test_windows_that_can_not_be_merged_are_dropped_at_last(spool):
+    told = {"merged": [], "lost": [], "rows": 0}
+
+    def refuse(seq, bodies):
+        raise ContentError("of different layouts")
+
+    windows(spool, 12)
+    shed = added_up(told)
+    assert spool.make_room(Shed(shed.tell_lost, refuse, shed.tell_merged)) == [1, 2]
+    assert told["merged"] == []
+    assert spool.append(Up.EVENT, lambda seq: b"x") == 14
 
 
 def test_an_acknowledgement_beyond_all_bounds_harms_nothing(spool):
@@ -250,6 +319,35 @@ def test_numbers_and_epoch_outlive_the_process_and_boot_grows(tmp_path: Path):
     assert (second.epoch, first.boot, second.boot) == ("a" * 16, 1, 2)
     assert put(second) == 2
     second.close()
+
+
+def test_what_was_handed_over_is_remembered_over_restarts(tmp_path: Path):
+    path, told = tmp_path / "s", {"merged": [], "lost": [], "rows": 0}
+    first = SqliteSpool(path, budget_bytes=100, new_epoch=lambda: "a" * 16)
+    windows(first, 8)
+    first.hand_over([6])
+    first.close()
+    second = SqliteSpool(path, budget_bytes=60, new_epoch=lambda: "a" * 16)
+    second.make_room(added_up(told))
+    assert set(told["merged"]) <= {7, 8}
+    second.close()
+
+
+def test_a_file_of_an_earlier_version_merges_none_of_its_windows(tmp_path: Path):
+    path, told = tmp_path / "s", {"merged": [], "lost": [], "rows": 0}
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(
+            "CREATE TABLE items (seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT, size INTEGER NOT NULL,"
+            " body BLOB NOT NULL); CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);"
+            "INSERT INTO facts VALUES ('epoch', 'aaaaaaaaaaaaaaaa'), ('boot', '1'), ('seq', '2'), ('dropped', '0');"
+            "INSERT INTO items VALUES (1, 'profile', NULL, 40, x'30'), (2, 'profile', NULL, 40, x'30');"
+        )
+    spool = SqliteSpool(path, budget_bytes=100, new_epoch=lambda: "b" * 16)
+    assert (spool.epoch, spool.boot) == ("a" * 16, 2)
+    windows(spool, 8)
+    spool.make_room(added_up(told))
+    assert set(told["merged"]).isdisjoint({1, 2})
+    spool.close()
 
 
 def test_a_damaged_spool_is_put_aside_and_begins_a_new_epoch(tmp_path: Path):

@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
+from shoal_agent.domain.coarsening import Span, mergeable, together
 from shoal_agent.domain.outbox import surplus
-from shoal_agent.ports import Spooled, SpoolUsage
+from shoal_agent.domain.shedding import Told
+from shoal_agent.ports import Shed, Spooled, SpoolUsage
+from shoal_protocol.errors import ContentError
 from shoal_protocol.mqtt.messages import Ack
 from shoal_protocol.mqtt.topics import Up
 
 _MAX_KEYS = 1000
+_ROOMY = 0.75
+"""Share of the budget that merging leaves at most, so that it isn't done again at every window."""
 
 
 class MemorySpool:
@@ -42,12 +48,17 @@ class MemorySpool:
     ) -> None:
         self.epoch, self.boot, self.first = epoch, boot, first
         self.items: dict[int, Spooled] = {}
+        self._spans: dict[int, Span] = {}
+        self._handed = 0
+        self._told: dict[str, Told] = {}
         self._budget, self._fault = budget_bytes, fault
         self._seq, self._dropped = after, 0
         self._keys: dict[str, None] = {}
         self._lock = threading.RLock()
 
-    def append(self, kind: Up, build: Callable[[int], bytes], *, key: str | None = None) -> int | None:
+    def append(
+        self, kind: Up, build: Callable[[int], bytes], *, key: str | None = None, span: Span | None = None
+    ) -> int | None:
         """Store a message under the next number; one with a key is stored once."""
         with self._lock:
             if key is not None and key in self._keys:
@@ -55,29 +66,100 @@ class MemorySpool:
             body = build(self._seq + 1)
             self._seq += 1
             self.items[self._seq] = Spooled(self._seq, kind, body)
+            if span is not None:
+                self._spans[self._seq] = span
             if key is not None:
                 self._keys[key] = None
                 while len(self._keys) > _MAX_KEYS:
                     del self._keys[next(iter(self._keys))]
             return self._seq
 
-    def make_room(self, tell: Callable[[int, list[int]], bytes]) -> list[int]:
-        """Drop the oldest messages until the budget is kept, and store an event that says which."""
-        with self._lock:
-            sizes = [(seq, len(item.body)) for seq, item in self.items.items()]
-            total = sum(size for _, size in sizes)
-            return self.give_up(surplus(sizes, total_bytes=total, budget_bytes=self._budget), tell)
+    def hand_over(self, seqs: Sequence[int]) -> None:
+        """Remember that these never change any more."""
+        self._handed = max([self._handed, *seqs])
 
-    def give_up(self, seqs: Iterable[int], tell: Callable[[int, list[int]], bytes] | None) -> list[int]:
+    def make_room(self, shed: Shed) -> list[int]:
+        """Keep the budget: merge what was never handed over, then drop the oldest; store events that say so."""
+        with self._lock:
+            if self._total() <= self._budget:
+                return []
+            gone = self._coarsen(shed.merge) if shed.merge is not None else []
+            aged = sorted(self.items, key=lambda seq: (seq not in self._spans, self._started(seq), seq))
+            sizes = [(seq, len(self.items[seq].body)) for seq in aged]
+            beyond = surplus(sizes, total_bytes=self._total(), budget_bytes=self._budget)
+            dropped = sorted(set(beyond).difference(told.seq for told in self._told.values()))
+            rows = self._delete(dropped)
+            if dropped:
+                gone += self._tell("lost", dropped, shed.tell_lost, rows=rows)
+            if gone and shed.tell_merged is not None:
+                tell_merged = shed.tell_merged
+                self._tell("merged", gone, lambda seq, parts, _rows: tell_merged(seq, parts))
+            return dropped
+
+    def give_up(self, seqs: Iterable[int], tell: Callable[[int, list[int], int], bytes] | None) -> list[int]:
         """Drop messages, and store an event that says which."""
         with self._lock:
             dropped = sorted(set(seqs).intersection(self.items))
-            for seq in dropped:
-                del self.items[seq]
-            self._dropped += len(dropped)
+            rows = self._delete(dropped)
             if dropped and tell is not None:
-                self.append(Up.EVENT, lambda seq: tell(seq, dropped))
+                self.append(Up.EVENT, lambda seq: tell(seq, dropped, rows))
             return dropped
+
+    def _tell(
+        self, name: str, numbers: list[int], build: Callable[[int, list[int], int], bytes], *, rows: int = 0
+    ) -> list[int]:
+        """Store the event about numbers, in the place of one that was never sent; return that one's number, if any."""
+        last = self._told.get(name, Told())
+        waits = last.seq > self._handed
+        replaced = [last.seq] if waits else []
+        for seq in replaced:
+            self._remove(seq)
+        merged = replaced if name == "merged" else []  # its own number is one more that never comes
+        told = last.next(self._seq + 1, [*numbers, *merged], rows=rows, waits=waits)
+        self.append(Up.EVENT, lambda seq: build(seq, list(told.numbers), told.rows))
+        self._told[name] = told
+        return replaced
+
+    def _delete(self, dropped: list[int]) -> int:
+        """Delete messages and count them as dropped; return the rows that were counted in them."""
+        rows = sum(self._spans[seq].rows for seq in dropped if seq in self._spans)
+        for seq in dropped:
+            self._remove(seq)
+        self._dropped += len(dropped)
+        return rows
+
+    def _coarsen(self, merge: Callable[[int, list[bytes]], bytes]) -> list[int]:
+        """Merge until there is room again, or nothing is left that could be merged; return the numbers merged."""
+        gone, stuck = list[int](), set[int]()
+        while self._total() > self._budget * _ROOMY:
+            free = {seq: at for seq, at in self._spans.items() if seq > self._handed and seq not in stuck}
+            groups = mergeable(free)
+            if not groups:
+                break
+            for group in groups:
+                bodies = [self.items[seq].body for seq in group]
+                try:
+                    self.append(Up.PROFILE, partial(_build, merge, bodies), span=together(free[seq] for seq in group))
+                except ContentError:
+                    stuck.update(group)
+                    continue
+                for seq in group:
+                    self._remove(seq)
+                gone += group
+                if self._total() <= self._budget * _ROOMY:
+                    break
+        return gone
+
+    def _remove(self, seq: int) -> None:
+        del self.items[seq]
+        self._spans.pop(seq, None)
+
+    def _started(self, seq: int) -> int:
+        span = self._spans.get(seq)
+        return span.start_ms if span else 0
+
+    def _total(self) -> int:
+        return sum(len(item.body) for item in self.items.values())
 
     def waiting(self, limit: int = 1024) -> list[int]:
         """Return the numbers of the oldest unacknowledged messages, ascending."""
@@ -94,7 +176,7 @@ class MemorySpool:
         with self._lock:
             gone = [seq for seq in self.items if ack.epoch == self.epoch and ack.covers(seq)]
             for seq in gone:
-                del self.items[seq]
+                self._remove(seq)
             return len(gone)
 
     def usage(self) -> SpoolUsage:
@@ -106,3 +188,7 @@ class MemorySpool:
 
     def close(self) -> None:
         """Do nothing: what waits is lost with the process."""
+
+
+def _build(merge: Callable[[int, list[bytes]], bytes], bodies: list[bytes], seq: int) -> bytes:
+    return merge(seq, bodies)

@@ -4,12 +4,14 @@ One SQLite file (WAL, synchronous=FULL, one writer): with synchronous=NORMAL, co
 The file also owns `epoch` and `boot`, because they say which sequence its numbers belong to: a spool that is lost or
 damaged begins a new epoch.
 
-Invariants: a number is given once; a message never changes after it was stored, so that sending it twice is the same as
-once; what is dropped is counted, and told to the server in an event of its own.
+Invariants: a number is given once; a message never changes after it was handed over, so that sending it twice is the
+same as once (windows that were not may be merged, under a new number); what is dropped or merged is counted, and told
+to the server in an event of its own.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
 import threading
@@ -17,9 +19,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from shoal_agent.domain.coarsening import Span, mergeable, together
 from shoal_agent.domain.outbox import surplus
+from shoal_agent.domain.shedding import Told
 from shoal_agent.errors import SpoolError
-from shoal_agent.ports import Spooled, SpoolUsage
+from shoal_agent.ports import Shed, Spooled, SpoolUsage
+from shoal_protocol.errors import ContentError
 from shoal_protocol.mqtt.messages import Ack
 from shoal_protocol.mqtt.topics import Up
 
@@ -27,12 +32,18 @@ _log = logging.getLogger(__name__)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS items (
-    seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT, size INTEGER NOT NULL, body BLOB NOT NULL
+    seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT, size INTEGER NOT NULL, body BLOB NOT NULL,
+    stream TEXT, start_ms INTEGER, length_ms INTEGER, counted INTEGER
 );
 CREATE TABLE IF NOT EXISTS recorded (key TEXT PRIMARY KEY, seq INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
+_COLUMNS = "seq, kind, key, size, body, stream, start_ms, length_ms, counted"
+_INSERT = f"INSERT INTO items ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constant names
 _MAX_KEYS = 1000
+_ROOMY = 0.75
+"""Share of the budget that merging leaves at most, so that it isn't done again at every window."""
+
 _DAMAGED = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_MISMATCH})
 """What SQLite says of a file that is no spool; SQLITE_ERROR: its tables are others than expected."""
 
@@ -74,23 +85,29 @@ class SqliteSpool:
         try:
             with self._transaction() as db:
                 db.execute("INSERT OR IGNORE INTO facts VALUES ('epoch', ?)", (new_epoch(),))
-                for name in ("boot", "seq", "dropped"):
+                for name in ("boot", "seq", "dropped", "merged"):
                     db.execute("INSERT OR IGNORE INTO facts VALUES (?, '0')", (name,))
+                # a file that never noted what it handed over may have handed over all of it
+                db.execute("INSERT OR IGNORE INTO facts SELECT 'handed', value FROM facts WHERE name = 'seq'")
                 self.epoch = str(db.execute("SELECT value FROM facts WHERE name = 'epoch'").fetchone()[0])
                 self.boot = _add(db, "boot", 1)
-                db.execute("SELECT seq, kind, key, size, body FROM items LIMIT 0")
+                self._handed = _add(db, "handed", 0)
+                db.execute(f"SELECT {_COLUMNS} FROM items LIMIT 0")  # noqa: S608 - constant names
                 db.execute("SELECT key, seq FROM recorded LIMIT 0")
         except SpoolError:
             self._connection.close()
             raise
 
-    def append(self, kind: Up, build: Callable[[int], bytes], *, key: str | None = None) -> int | None:
+    def append(
+        self, kind: Up, build: Callable[[int], bytes], *, key: str | None = None, span: Span | None = None
+    ) -> int | None:
         """Store a message under the next number.
 
         Args:
             kind: What it is.
             build: Gives the message's bytes for its number.
             key: A message with a key is stored once, however often it is appended.
+            span: Of a window that may be merged with others until it is handed over.
 
         Returns:
             Its number, or none when a message with this key was stored before.
@@ -102,36 +119,118 @@ class SqliteSpool:
             if key is not None and db.execute("SELECT 1 FROM recorded WHERE key = ?", (key,)).fetchone():
                 return None
             seq = _add(db, "seq", 1)
-            body = build(seq)
-            db.execute("INSERT INTO items VALUES (?, ?, ?, ?, ?)", (seq, kind.value, key, len(body), body))
+            _insert(db, seq, kind, build(seq), key=key, span=span)
             if key is not None:
                 db.execute("INSERT INTO recorded VALUES (?, ?)", (key, seq))
                 db.execute("DELETE FROM recorded WHERE seq <= ? - ?", (seq, _MAX_KEYS))
             return seq
 
-    def make_room(self, tell: Callable[[int, list[int]], bytes]) -> list[int]:
-        """Drop the oldest messages until the budget is kept, and store an event that says which.
+    def hand_over(self, seqs: Sequence[int]) -> None:
+        """Remember that these are handed to a transport: they, and all before them, never change any more.
 
-        Args:
-            tell: Gives the event's bytes for its number and the numbers dropped.
+        Raises:
+            SpoolError: The disk is full or failing; don't hand them over.
+        """
+        newest = max(seqs, default=0)
+        if newest > self._handed:
+            with self._transaction() as db:
+                db.execute("UPDATE facts SET value = ? WHERE name = 'handed'", (newest,))
+            self._handed = newest
+
+    def make_room(self, shed: Shed) -> list[int]:
+        """Keep the budget, and store events that say how.
+
+        First windows that were never handed over are merged into coarser ones, then the oldest windows are dropped,
+        then what else is oldest.
 
         Returns:
             The numbers dropped.
         """
         with self._transaction() as db:
-            total = _total(db)
-            if total <= self._budget:
+            if _total(db) <= self._budget:
                 return []
-            sizes = db.execute("SELECT seq, size FROM items ORDER BY seq").fetchall()
-            dropped = surplus(sizes, total_bytes=total, budget_bytes=self._budget)
-            return _drop(db, dropped, tell)
+            gone = self._coarsen(db, shed.merge) if shed.merge is not None else []
+            by_age = "SELECT seq, size FROM items ORDER BY start_ms IS NULL, start_ms, seq"
+            sizes = db.execute(by_age).fetchall()
+            waits = {_told(db, name).seq for name in ("told_lost", "told_merged")}
+            beyond = surplus(sizes, total_bytes=_total(db), budget_bytes=self._budget)
+            dropped = sorted(set(beyond).difference(waits))
+            rows = _delete(db, dropped)
+            if dropped:
+                gone += self._tell(db, "told_lost", dropped, shed.tell_lost, rows=rows)
+            if gone and shed.tell_merged is not None:
+                tell_merged = shed.tell_merged
+                self._tell(db, "told_merged", gone, lambda seq, parts, _rows: tell_merged(seq, parts))
+            return dropped
 
-    def give_up(self, seqs: Iterable[int], tell: Callable[[int, list[int]], bytes] | None) -> list[int]:
+    def _coarsen(self, db: sqlite3.Connection, merge: Callable[[int, list[bytes]], bytes]) -> list[int]:
+        """Merge until there is room again, or nothing is left that could be merged; return the numbers merged."""
+        total, gone = _total(db), list[int]()
+        stuck: set[int] = set()
+        found = "SELECT seq, stream, start_ms, length_ms, counted FROM items WHERE seq > ? AND stream IS NOT NULL"
+        while total > self._budget * _ROOMY:
+            spans = {row[0]: Span(*row[1:]) for row in db.execute(found, (self._handed,)) if row[0] not in stuck}
+            groups = mergeable(spans)
+            if not groups:
+                break
+            for group in groups:
+                total -= self._merge(db, {seq: spans[seq] for seq in group}, merge, gone, stuck)
+                if total <= self._budget * _ROOMY:
+                    break
+        _add(db, "merged", len(gone))
+        return gone
+
+    def _tell(
+        self,
+        db: sqlite3.Connection,
+        name: str,
+        numbers: list[int],
+        build: Callable[[int, list[int], int], bytes],
+        *,
+        rows: int = 0,
+    ) -> list[int]:
+        """Store the event about numbers, in the place of one that was never sent; return that one's number, if any."""
+        last = _told(db, name)
+        waits = last.seq > self._handed
+        replaced = [last.seq] if waits else []
+        db.executemany("DELETE FROM items WHERE seq = ?", [(seq,) for seq in replaced])
+        merged = replaced if name == "told_merged" else []  # its own number is one more that never comes
+        told = last.next(_add(db, "seq", 1), [*numbers, *merged], rows=rows, waits=waits)
+        _insert(db, told.seq, Up.EVENT, build(told.seq, list(told.numbers), told.rows))
+        db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(told.as_json())))
+        return replaced
+
+    def _merge(
+        self,
+        db: sqlite3.Connection,
+        spans: dict[int, Span],
+        merge: Callable[[int, list[bytes]], bytes],
+        gone: list[int],
+        stuck: set[int],
+    ) -> int:
+        """Replace windows by one; return the bytes that this saves. What can't be merged is noted as stuck."""
+        marks = ",".join("?" * len(spans))
+        bodies = [bytes(row[0]) for row in db.execute(f"SELECT body FROM items WHERE seq IN ({marks})", [*spans])]  # noqa: S608 - question marks
+        seq = _add(db, "seq", 1)
+        try:
+            body = merge(seq, bodies)
+        except ContentError as error:
+            _log.warning("windows %s stay as they are: %s", sorted(spans), error)
+            _add(db, "seq", -1)
+            stuck.update(spans)
+            return 0
+        db.executemany("DELETE FROM items WHERE seq = ?", [(part,) for part in spans])
+        _insert(db, seq, Up.PROFILE, body, span=together(spans.values()))
+        gone.extend(spans)
+        return sum(map(len, bodies)) - len(body)
+
+    def give_up(self, seqs: Iterable[int], tell: Callable[[int, list[int], int], bytes] | None) -> list[int]:
         """Drop messages that the server can't take, and store an event that says which.
 
         Args:
             seqs: Their numbers; those that are gone are left out.
-            tell: Gives the event's bytes for its number and the numbers dropped; none: no event.
+            tell: Gives the event's bytes for its number, the numbers dropped and the rows counted in them; none: no
+                event.
 
         Returns:
             The numbers dropped.
@@ -238,6 +337,7 @@ def _open(path: Path) -> sqlite3.Connection:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             connection.executescript(_SCHEMA)
+            _add_columns(connection)
             fault = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if fault != "ok":
                 raise sqlite3.DatabaseError(str(fault))
@@ -247,6 +347,14 @@ def _open(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise SpoolError(f"the spool can't be opened: {error}", hint="is the disk full or read-only?") from error
     return connection
+
+
+def _add_columns(connection: sqlite3.Connection) -> None:
+    """Give a file of an earlier version the columns that windows are merged by; its windows are never merged."""
+    known = {row[1] for row in connection.execute("PRAGMA table_info(items)")}
+    for name, kind in (("stream", "TEXT"), ("start_ms", "INTEGER"), ("length_ms", "INTEGER"), ("counted", "INTEGER")):
+        if name not in known:
+            connection.execute(f"ALTER TABLE items ADD COLUMN {name} {kind}")
 
 
 def _is_damage(error: BaseException | None) -> bool:
@@ -269,17 +377,40 @@ def put_aside(path: Path) -> None:
             damaged.replace(path.with_name(f"{path.name}.damaged{suffix}"))
 
 
-def _drop(db: sqlite3.Connection, dropped: list[int], tell: Callable[[int, list[int]], bytes] | None) -> list[int]:
+def _insert(
+    db: sqlite3.Connection, seq: int, kind: Up, body: bytes, *, key: str | None = None, span: Span | None = None
+) -> None:
+    place = (span.stream, span.start_ms, span.length_ms, span.rows) if span else (None, None, None, None)
+    db.execute(_INSERT, (seq, kind.value, key, len(body), body, *place))
+
+
+def _drop(db: sqlite3.Connection, dropped: list[int], tell: Callable[[int, list[int], int], bytes] | None) -> list[int]:
     """Delete messages, count them, and store the event that says which."""
-    if not dropped:
-        return []
+    rows = _delete(db, dropped)
+    if dropped and tell is not None:
+        seq = _add(db, "seq", 1)
+        _insert(db, seq, Up.EVENT, tell(seq, dropped, rows))
+    return dropped
+
+
+def _delete(db: sqlite3.Connection, dropped: list[int]) -> int:
+    """Delete messages and count them as dropped; return the rows that were counted in them."""
+    rows = _rows(db, dropped)
     db.executemany("DELETE FROM items WHERE seq = ?", [(seq,) for seq in dropped])
     _add(db, "dropped", len(dropped))
-    if tell is not None:
-        seq = _add(db, "seq", 1)
-        body = tell(seq, dropped)
-        db.execute("INSERT INTO items VALUES (?, ?, NULL, ?, ?)", (seq, Up.EVENT.value, len(body), body))
-    return dropped
+    return rows
+
+
+def _told(db: sqlite3.Connection, name: str) -> Told:
+    """Return the last event of a kind about what was let go of."""
+    row = db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+    return Told.from_json(json.loads(row[0])) if row else Told()
+
+
+def _rows(db: sqlite3.Connection, seqs: list[int]) -> int:
+    """Return the rows that were counted in these windows."""
+    found = (db.execute("SELECT counted FROM items WHERE seq = ?", (seq,)).fetchone() for seq in seqs)
+    return sum(row[0] or 0 for row in found if row)
 
 
 def _add(db: sqlite3.Connection, name: str, amount: int) -> int:

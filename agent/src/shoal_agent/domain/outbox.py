@@ -88,10 +88,10 @@ class Outbox:
 
 
 def surplus(sizes: Iterable[tuple[int, int]], *, total_bytes: int, budget_bytes: int) -> list[int]:
-    """Return the sequence numbers to drop so that the spool fits its budget: the oldest first, the newest never.
+    """Return the sequence numbers to drop so that the spool fits its budget: the first come first, the last never.
 
     Args:
-        sizes: (sequence number, bytes), ascending.
+        sizes: (sequence number, bytes), in the order in which to drop.
         total_bytes: Sum of all sizes.
         budget_bytes: Bytes allowed.
     """

@@ -15,6 +15,7 @@ from shoal_agent.domain.device import DeviceState
 from shoal_agent.domain.outbox import as_ranges
 from shoal_agent.domain.slot import Record, Slot, SlotState
 from shoal_agent.ports import Clock
+from shoal_agent.updating.merging import merged_windows
 from shoal_protocol.errors import ContentError
 from shoal_protocol.mqtt.messages import (
     MAX_PAYLOAD,
@@ -27,7 +28,7 @@ from shoal_protocol.mqtt.messages import (
     SlotReport,
     encode_message,
 )  # fmt: skip
-from shoal_protocol.profile.codec import ProfileMessage, encode_counts, encode_profile
+from shoal_protocol.profile.codec import ProfileMessage, decode_profile, encode_counts, encode_profile
 from shoal_protocol.profile.labels import LabelGroup
 
 if TYPE_CHECKING:
@@ -118,15 +119,24 @@ class Messages:
 
         return build
 
-    def lost(self, dropped: Sequence[int], *, unnumbered: int = 0) -> Callable[[int], bytes]:
+    def merged(self, parts: Sequence[int]) -> Callable[[int], bytes]:
+        """Return the builder of an event about windows that were merged into others before they were ever sent.
+
+        Args:
+            parts: Their numbers, ascending; the server never gets them, and misses nothing.
+        """
+        return self.event("merged", data={"ranges": as_ranges(parts)[:MAX_LOST_RANGES], "count": len(parts)})
+
+    def lost(self, dropped: Sequence[int], *, unnumbered: int = 0, rows: int = 0) -> Callable[[int], bytes]:
         """Return the builder of an event about messages that the server will never get.
 
         Args:
             dropped: Their numbers, ascending.
             unnumbered: So many more never got a number.
+            rows: Predicted rows that were counted in them.
         """
-        ranges = as_ranges(dropped)[:MAX_LOST_RANGES]
-        return self.event("lost", data={"ranges": ranges, "count": len(dropped) + unnumbered})
+        data = {"ranges": as_ranges(dropped)[:MAX_LOST_RANGES], "count": len(dropped) + unnumbered}
+        return self.event("lost", data=data | ({"rows": rows} if rows else {}))
 
     def window(self, seq: int, window: ClosedWindow, labels: tuple[LabelGroup, ...] = ()) -> bytes:
         """Return a closed window's message, which also takes labels of earlier predictions along.
@@ -151,9 +161,15 @@ class Messages:
                 shadows=window.shadows,
             )
         )
-        if len(raw) > MAX_PAYLOAD:
-            raise ContentError(f"the window's profile has {len(raw)} bytes, at most {MAX_PAYLOAD} can be sent")
-        return raw
+        return _bounded(raw)
+
+    def merged_window(self, seq: int, bodies: Sequence[bytes]) -> bytes:
+        """Return the message of one window that says what several said together.
+
+        Raises:
+            ContentError: They can't be merged, or it is larger than any message may be.
+        """
+        return _bounded(encode_profile(merged_windows([decode_profile(body) for body in bodies], seq=seq)))
 
     def now_ms(self) -> int:
         """Return the device's time, milliseconds since the epoch."""
@@ -164,6 +180,12 @@ class Messages:
 
     def _head(self, number: int) -> dict[str, Any]:
         return {"epoch": self._epoch, "boot": self._boot, "seq": number, "sent_at": self.now_ms()}
+
+
+def _bounded(raw: bytes) -> bytes:
+    if len(raw) > MAX_PAYLOAD:
+        raise ContentError(f"the window's profile has {len(raw)} bytes, at most {MAX_PAYLOAD} can be sent")
+    return raw
 
 
 def state_word(slot: Slot) -> str:

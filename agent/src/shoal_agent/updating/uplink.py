@@ -16,10 +16,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from shoal_agent.domain.coarsening import Span
 from shoal_agent.domain.device import DeviceState
 from shoal_agent.domain.outbox import Outbox
-from shoal_agent.errors import LabelBookError
-from shoal_agent.ports import Clock, LabelBook, Link, LinkHandlers, Spool, Spooled
+from shoal_agent.errors import LabelBookError, SpoolError
+from shoal_agent.ports import Clock, LabelBook, Link, LinkHandlers, Shed, Spool, Spooled
 from shoal_agent.updating.messages import Messages
 from shoal_protocol.errors import ContentError, ShoalError
 from shoal_protocol.mqtt.messages import Event, ShadowReport, parse_ack, parse_message
@@ -34,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 class WindowSpool:
-    """Where closed windows go: encoded once, stored, never changed again.
+    """Where closed windows go: encoded once and stored; merged, when the spool is full, until they are first sent.
 
     Args:
         spool: Keeps them.
@@ -50,6 +51,11 @@ class WindowSpool:
         self._messages = messages
         self._stored = stored
         self._labels = labels
+        self._shed = Shed(
+            tell_lost=lambda seq, dropped, rows: messages.lost(dropped, rows=rows)(seq),
+            merge=messages.merged_window,
+            tell_merged=lambda seq, parts: messages.merged(parts)(seq),
+        )
         self.failed = 0
         """Windows that could not be stored since the start."""
         self._told = 0
@@ -65,7 +71,7 @@ class WindowSpool:
             self.failed += 1
             _log.error("the window of slot %s is lost: %s", window.slot, error)
         try:
-            self._spool.make_room(lambda seq, dropped: self._messages.lost(dropped)(seq))
+            self._spool.make_room(self._shed)
             self._tell_failed()
         except ShoalError as error:
             _log.debug("the spool could not be put in order: %s", error)
@@ -74,7 +80,7 @@ class WindowSpool:
     def _append(self, window: ClosedWindow) -> None:
         """Store the window, with the labels that wait where they find room in its message."""
         if self._labels is None or not self._labels.waiting:
-            self._spool.append(Up.PROFILE, lambda seq: self._messages.window(seq, window))
+            self._spool.append(Up.PROFILE, lambda seq: self._messages.window(seq, window), span=_span(window))
             return
         try:
             self._append_with_labels(window, self._labels)
@@ -84,7 +90,7 @@ class WindowSpool:
             _log.warning("the labels can't be told now: %s", error)
         else:
             return
-        self._spool.append(Up.PROFILE, lambda seq: self._messages.window(seq, window))
+        self._spool.append(Up.PROFILE, lambda seq: self._messages.window(seq, window), span=_span(window))
 
     def _append_with_labels(self, window: ClosedWindow, labels: LabelBook) -> None:
         number = 0
@@ -279,7 +285,13 @@ class Uplink:
         assert self._link is not None
         now, waiting = self._monotonic(), self._spool.waiting()
         self._outbox = self._outbox.forget(waiting)
-        for message in self._spool.read(self._outbox.due(waiting, now)):
+        due = self._outbox.due(waiting, now)
+        try:
+            self._spool.hand_over(due)
+        except SpoolError as error:  # what is not noted as sent could be merged, and then be counted twice
+            _log.debug("nothing is sent from the spool just now: %s", error)
+            return
+        for message in self._spool.read(due):
             if not self._link.publish(message.kind, message.body):
                 break
             self._outbox = self._outbox.hand_over([message.seq], now)
@@ -313,8 +325,19 @@ class Uplink:
         self._spool.give_up(mourned, None)
         self._spool.give_up(
             sorted(set(seqs).difference(mourned)),
-            lambda seq, dropped: self._messages.lost(dropped)(seq),
+            lambda seq, dropped, rows: self._messages.lost(dropped, rows=rows)(seq),
         )
+
+
+def _span(window: ClosedWindow) -> Span | None:
+    """Return what a window may be merged by; none: never, because it says more than counts that add up.
+
+    Labels are booked under the number of the message that takes them along, so such a message has no span either.
+    """
+    if window.shadows:
+        return None
+    stream = f"{window.slot} {window.digest} {window.spec_hash}"
+    return Span(stream, window.start_ms, window.length_ms, round(window.resources.get("rows", window.n)))
 
 
 def _tells_of_loss(message: Spooled) -> bool:

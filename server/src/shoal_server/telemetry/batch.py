@@ -36,6 +36,9 @@ CloneAlarm: TypeAlias = Callable[[Session, str, int, float], object]
 LOST = "lost"
 """The kind of event by which a device tells which numbers it has dropped: data.ranges, closed."""
 
+MERGED = "merged"
+"""The kind of event by which a device tells which numbers it merged into later ones before it ever sent them."""
+
 _CLOCK_SLACK_MS = 60_000
 
 
@@ -178,9 +181,10 @@ class _Batch:
         if not self._is_new(key, message.seq):
             return
         self.outcome.events += 1
-        if message.kind == LOST:
+        if message.kind in {LOST, MERGED}:
             ranges = _ranges_before(message.seq, message.data.get("ranges"))
-            self.outcome.ledgers[key] = self.outcome.ledgers[key].give_up(ranges)
+            ledger = self.outcome.ledgers[key]
+            self.outcome.ledgers[key] = ledger.give_up(ranges) if message.kind == LOST else ledger.skip(ranges)
         self._handle(arrived)
 
     def _is_new(self, key: LedgerKey, seq: int) -> bool:

@@ -4,7 +4,8 @@ Pure. It outlives the windows themselves, so that a duplicate is known as one af
 acknowledgement says. Numbers begin at 1.
 
 Invariants:
-    - `through` and `ranges` hold every number that was ever added, and none that wasn't, but for those in `lost`.
+    - `through` and `ranges` hold every number that was ever added, and none that wasn't, but for those in `lost` and
+      those that the device skipped.
     - Ranges are closed, ascending, apart from each other and from `through`; there are at most `MAX_RANGES`: beyond
       that the oldest gap is given up, and its numbers count as lost.
 """
@@ -55,6 +56,10 @@ class Ledger:
                 joined = _joined(ledger, [*ledger.ranges, (max(first, ledger.through + 1), last)])
                 ledger = replace(joined, lost=ledger.lost + joined.size - ledger.size)
         return ledger
+
+    def skip(self, ranges: Iterable[Sequence[int]]) -> Ledger:
+        """Return the ledger with closed ranges that the device never sent and never will, without a loss."""
+        return replace(self.give_up(ranges), lost=self.lost)
 
     @property
     def size(self) -> int:

@@ -122,6 +122,11 @@ def test_what_a_device_reports_as_lost_closes_its_gaps(database):
     assert (late.windows, late.duplicates) == (0, 1)
 
 
+def test_what_a_device_merged_before_it_ever_sent_it_closes_its_gaps_without_a_loss(database):
+    outcome = take(database, [window(1), window(5), event(6, kind="merged", ranges=[[2, 4]])])
+    assert outcome.ledgers == {KEY: Ledger(6, (), 0)}
+
+
 @pytest.mark.parametrize("ranges", [None, "x", [1, 2], [[1]], [["a", 2]], [[5, 2]], [[-5, -1]], [[1, 2, 3]], {}])
 def test_a_lost_event_that_names_no_ranges_loses_nothing(database, ranges):
     assert take(database, [event(4, kind="lost", ranges=ranges)]).ledgers[KEY].lost == 0
