@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from shoal_protocol.errors import CallerError
+from shoal_protocol.mqtt.topics import check_device
 from shoal_server.ctl.names import BundleNames
 from shoal_server.ctl.output import print_facts, print_table
 from shoal_server.ctl.program import Call, connected
@@ -68,13 +69,13 @@ def show(call: Call, *, slot: str | None, device: str | None, hours: int) -> Non
 def _cohort(cohort: str | None, device: str | None) -> str:
     if (cohort is None) == (device is None):
         raise CallerError("expected one of --cohort QUERY and --device NAME", hint="all devices: --cohort all")
-    return cohort if cohort is not None else f'id = "{device}"'
+    return cohort if cohort is not None else f'id = "{check_device(device or "")}"'
 
 
 def _show_change(call: Call, answer: Mapping[str, Any]) -> None:
     def text() -> None:
         verb = "is wanted on" if answer["shadow"] else "is no longer wanted on"
-        click.echo(f"A shadow in slot {answer['slot']} {verb} {len(answer['devices'])} devices.")
+        click.echo(f"A shadow in slot {answer['slot']} {verb} {_devices(answer['devices'])}.")
         if answer["skipped"]:
             click.echo(f"Left out, since nothing else runs in that slot there: {', '.join(answer['skipped'][:10])}")
 
@@ -83,7 +84,7 @@ def _show_change(call: Call, answer: Mapping[str, Any]) -> None:
 
 def _print(found: Mapping[str, Any], names: BundleNames, *, hours: int) -> None:
     for one in found["wanted"]:
-        click.echo(f"slot {one['slot']}: {names.of(one['shadow'])} is wanted on {len(one['devices'])} devices")
+        click.echo(f"slot {one['slot']}: {names.of(one['shadow'])} is wanted on {_devices(one['devices'])}")
     for one in found["items"]:
         click.echo(f"\nslot {one['slot']}, the last {hours} h")
         print_facts(
@@ -107,6 +108,10 @@ def _print(found: Mapping[str, Any], names: BundleNames, *, hours: int) -> None:
             print_table(("active said", "shadow said", "rows"), rows, empty="")
     if not found["items"] and not found["wanted"]:
         click.echo("No shadow runs. Let one: shoalctl shadow set SLOT NAME:VERSION --cohort all")
+
+
+def _devices(names: Sequence[str]) -> str:
+    return "1 device" if len(names) == 1 else f"{len(names)} devices"
 
 
 def _percent(share: float | None) -> str:
