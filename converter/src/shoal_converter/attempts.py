@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from shoal_converter.sample import Sample
 from shoal_converter.sources.estimator import first_step, steps
 
@@ -51,7 +53,7 @@ def attempts(model: Any, sample: Sample) -> Iterator[Attempt]:
     if trees and len(flat) > 1 and _is_tree(flat[-1][1]):
         order = ("mixed", "float64", "float32")  # its trees compare in float32, what comes before is in float64
     elif compares_in_double(model) or trees:
-        order = ("float64", "float32")
+        order = ("float64", "mixed", "float32") if len(flat) > 1 else ("float64", "float32")
     elif len(flat) > 1:
         order = ("float64", "mixed", "float32") if double else ("float32", "mixed", "float64")
     if any("HistGradientBoosting" in type(step).__name__ for _, step in steps(model)):
@@ -87,9 +89,23 @@ def compares_in_double(model: Any) -> bool:
     the rows themselves are no such case: scikit-learn rounds for them.
     """
     names = [type(step).__name__ for _, step in steps(model)]
-    if any(name.startswith(_COMPARING) for name in names):
+    if any(name.startswith(_COMPARING) for name in names) or any(
+        _has_fine_categories(step) for _, step in steps(model)
+    ):
         return True
     return len(names) > 1 and len(flat_steps(model)) > 1 and any(_is_tree(step) for _, step in steps(model))
+
+
+def _has_fine_categories(step: Any) -> bool:
+    """Tell whether an encoder knows numbers that float32 can't hold, so that a rounded one would be unseen."""
+    for values in getattr(step, "categories_", None) or ():
+        known = np.asarray(values)
+        if (
+            known.dtype.kind == "f"
+            and (known[np.isfinite(known)] != known[np.isfinite(known)].astype(np.float32)).any()
+        ):
+            return True
+    return False
 
 
 def _wants_columns(model: Any, sample: Sample) -> bool:

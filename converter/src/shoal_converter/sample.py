@@ -267,7 +267,8 @@ def _fed_column(name: str, series: Any, float_dtype: DType) -> tuple[DType, Arra
     if kind in "mM":
         raise SampleError(
             f"column {name!r} holds {series.dtype}, which ONNX models don't take",
-            hint=f"make it a number before training, for example df[{name!r}].astype('int64')",
+            hint="derive number columns from it before training, which devices then send as well, for example "
+            f"df[{name!r}].dt.hour, or seconds by df[{name!r}].astype('int64') // 10**9; leave it out if unused",
         )
     if kind in "biu" and not missing.any():
         return "int64", series.to_numpy(dtype=np.int64)

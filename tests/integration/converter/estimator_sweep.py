@@ -20,6 +20,7 @@ import onnxruntime as ort
 import pandas as pd
 from sklearn import datasets, linear_model, pipeline, preprocessing, svm, tree
 from sklearn.base import is_classifier, is_regressor
+from sklearn.experimental import enable_halving_search_cv, enable_iterative_imputer  # noqa: F401 - they show them
 from sklearn.utils import all_estimators
 
 from shoal_converter import ConverterError, ParityError, UnsupportedModelError, to_onnx

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shoal_converter.sample import MISSING_TEXT
 from shoal_converter.sources.formula import Formula
 from shoal_converter.sources.kernels import kernel
 
@@ -210,6 +211,17 @@ def simple_imputer(f: Formula, model: Any) -> tuple[str, ...]:
         return (whole,)
     marks = f.node("Cast", f.columns(gaps, model.indicator_.features_), to=11)
     return (f.node("Concat", whole, marks, axis=1),)
+
+
+def text_imputer(f: Formula, model: Any) -> str:
+    """The statistic where a text is missing, as the text that stands for a missing one says, or is the one named."""
+    missing = model.missing_values if isinstance(model.missing_values, str) else MISSING_TEXT
+    if not all(isinstance(value, str) for value in model.statistics_):
+        raise RuntimeError("SimpleImputer of texts needs a text to fill in for every column")
+    table: dict[str, Any] = {"keys_strings": [missing], "values_int64s": [1], "default_int64": 0}
+    gaps = f.node("LabelEncoder", f.x, op_domain="ai.onnx.ml", op_version=2, **table)
+    fill = np.asarray(model.statistics_, dtype=object).reshape(1, -1)
+    return f.node("Where", f.node("Cast", gaps, to=9), fill, f.x)
 
 
 def selection(f: Formula, model: Any) -> tuple[str, ...]:

@@ -115,7 +115,9 @@ def children(model: Any) -> list[tuple[str, Any]]:
     if hasattr(model, "steps"):
         return list(model.steps)
     if hasattr(model, "transformers_"):
-        return [(entry[0], entry[1]) for entry in model.transformers_ if len(entry[2])]
+        return [
+            (name, step) for name, step, columns in model.transformers_ if isinstance(columns, slice) or len(columns)
+        ]
     if hasattr(model, "transformer_list"):
         return list(model.transformer_list)
     named = getattr(model, "named_estimators_", None)

@@ -61,9 +61,16 @@ class Formula:
         )
         return results
 
-    def widths(self) -> list[tuple[str, int]]:
-        """Return each input and its number of columns."""
-        return [(name, int(each.type.shape[1])) for name, each in zip(self.inputs, self._operator.inputs, strict=True)]
+    def widths(self) -> list[tuple[str, int, bool]]:
+        """Return each input, its number of columns, and whether it holds texts."""
+        return [
+            (name, int(each.type.shape[1]), _element_type(each.type) == TensorProto.STRING)
+            for name, each in zip(self.inputs, self._operator.inputs, strict=True)
+        ]
+
+    def numbers(self, texts: str) -> str:
+        """Return numbers that were written as texts, in double."""
+        return self.node("Cast", texts, to=TensorProto.DOUBLE)
 
     def place(self, x: str, categories: Any) -> str:
         """Return the place of each value of one column, [N, 1], among its categories; unseen ones get the next."""

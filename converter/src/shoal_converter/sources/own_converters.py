@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 
 from shoal_converter.sources import closed_forms as forms
-from shoal_converter.sources import compositions, gaussian_processes, linear, neighbours, scalers, sketches
+from shoal_converter.sources import (
+    compositions,
+    encoders,
+    gaussian_processes,
+    linear,
+    neighbours,
+    scalers,
+    sketches,
+)
 from shoal_converter.sources.formula import Formula
 from shoal_converter.sources.functions import apply, inverse
 from shoal_converter.sources.imputation import knn_imputer
@@ -125,7 +133,10 @@ _OWN: dict[str, Own] = {
     "RandomTreesEmbedding": Own(random_trees_embedding),
     "PolynomialCountSketch": Own(sketches.polynomial_count_sketch),
     "KernelDensity": Own(sketches.kernel_density),
-    "TargetEncoder": Own(sketches.target_encoder, apart=True),
+    "TargetEncoder": Own(encoders.target_encoder, apart=True),
+    "OneHotEncoder": Own(encoders.one_hot_encoder, apart=True),
+    "OrdinalEncoder": Own(encoders.ordinal_encoder, apart=True),
+    "QuantileTransformer": Own(scalers.quantile_transformer, suits=lambda m: m.output_distribution == "uniform"),
     "RegressorChain": Own(composed=compositions.regressor_chain),
     "ClassifierChain": Own(composed=compositions.classifier_chain, outputs=("labels", "numbers")),
     "OutputCodeClassifier": Own(composed=compositions.output_code, outputs=("label",)),
@@ -291,6 +302,8 @@ def _double(inputs: Any) -> bool:
 
 def _width(model: Any) -> int | None:
     """Return the number of columns of a transformer's rows, where a row of ones shows it."""
+    if hasattr(model, "categories_"):
+        return None  # rows of ones may be unseen categories
     if not hasattr(model, "transform") or not hasattr(model, "n_features_in_"):
         return None
     try:

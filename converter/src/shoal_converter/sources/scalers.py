@@ -52,6 +52,36 @@ def bins(f: Formula, model: Any) -> tuple[str, ...]:
     return (f.node("Concat", *parts, axis=1),)
 
 
+def quantile_transformer(f: Formula, model: Any) -> tuple[str, ...]:
+    """The mean of two linear interpolations between the quantiles, from below and from above: ties get their middle."""
+    references = np.asarray(model.references_, dtype=np.float64)
+    parts = []
+    for at in range(model.n_features_in_):
+        known = np.asarray(model.quantiles_[:, at], dtype=np.float64)
+        x = f.columns(f.x, [at])
+        below = _interpolated(f, x, known, references)
+        above = _interpolated(f, f.node("Neg", x), -known[::-1], -references[::-1])
+        value = f.node("Mul", f.node("Sub", below, above), 0.5)
+        value = f.node("Where", f.node("Equal", x, float(known[-1])), 1.0, value)
+        parts.append(f.node("Where", f.node("Equal", x, float(known[0])), 0.0, value))
+    return (f.node("Concat", *parts, axis=1),)
+
+
+def _interpolated(f: Formula, x: str, points: Any, values: Any) -> str:
+    """As numpy's interp: between the last point that is not above x and the next, the ends' values beyond them."""
+    widths = np.diff(points)
+    slopes = np.divide(np.diff(values), widths, out=np.zeros_like(widths), where=widths > 0)
+    passed = f.total(f.number(f.node("GreaterOrEqual", x, points[np.newaxis, 1:-1])))
+    place = f.flat(f.node("Cast", passed, to=TensorProto.INT64))
+
+    def taken(table: Any) -> str:
+        return f.node("Gather", table[:, np.newaxis], place, axis=0)
+
+    inner = f.node("Add", f.node("Mul", taken(slopes), f.node("Sub", x, taken(points[:-1]))), taken(values[:-1]))
+    inner = f.node("Where", f.node("GreaterOrEqual", x, float(points[-1])), float(values[-1]), inner)
+    return f.node("Where", f.node("Less", x, float(points[0])), float(values[0]), inner)
+
+
 def binarizer(f: Formula, model: Any) -> tuple[str, ...]:
     """1 above the threshold, else 0."""
     return (f.node("Cast", f.node("Greater", f.x, float(model.threshold)), to=TensorProto.DOUBLE),)

@@ -1,4 +1,4 @@
-"""Estimators of closed form that stand alone: tensor sketches, kernel densities, target means by category."""
+"""Estimators of closed form that stand alone: tensor sketches and kernel densities."""
 
 from __future__ import annotations
 
@@ -96,16 +96,3 @@ def _log_norm(name: str, size: int) -> float:
         "linear": lambda: ball(size) - math.log(size + 1.0),
     }
     return factors[name]()
-
-
-def target_encoder(f: Formula, model: Any) -> tuple[str, ...]:
-    """Each category's mean of the target, for several classes of each class; unseen ones get the mean of all."""
-    single = [f.columns(name, [at]) for name, width in f.widths() for at in range(width)]
-    classes = len(model.classes_) if model.target_type_ == "multiclass" else 1
-    means = np.asarray(model.target_mean_, dtype=np.float64).reshape(-1)
-    parts = []
-    for at, categories in enumerate(model.categories_):
-        known = [np.asarray(model.encodings_[at * classes + each], dtype=np.float64) for each in range(classes)]
-        table = np.concatenate([np.stack(known, axis=1), means.reshape(1, -1)])
-        parts.append(f.node("Gather", table, f.flat(f.place(single[at], categories))))
-    return (f.node("Concat", *parts, axis=1),)

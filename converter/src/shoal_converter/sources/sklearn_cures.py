@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from shoal_converter.sample import MISSING_TEXT
-from shoal_converter.sources.closed_forms import simple_imputer
+from shoal_converter.sources.closed_forms import simple_imputer, text_imputer
 from shoal_converter.sources.formula import Formula
 
 Converter = Callable[[Any, Any, Any], None]
@@ -30,7 +29,6 @@ def cured_converters() -> dict[type, Converter]:
     from sklearn.ensemble import VotingClassifier  # noqa: PLC0415 - heavy
     from sklearn.impute import SimpleImputer  # noqa: PLC0415 - heavy
     from sklearn.multiclass import OneVsOneClassifier  # noqa: PLC0415 - heavy
-    from sklearn.preprocessing import OneHotEncoder  # noqa: PLC0415 - heavy
 
     def original(kind: type) -> Converter:
         found: Converter = get_converter(get_model_alias(kind))
@@ -45,7 +43,6 @@ def cured_converters() -> dict[type, Converter]:
         cures[kind] = _rounded_once(original(kind))
     cures[VotingClassifier] = _without_flattening(original(VotingClassifier))
     cures[OneVsOneClassifier] = _with_texts(original(OneVsOneClassifier))
-    cures[OneHotEncoder] = _with_missing_texts(original(OneHotEncoder))
     cures[SimpleImputer] = _imputing_any_float(original(SimpleImputer))
     return cures
 
@@ -143,9 +140,17 @@ def _imputing_any_float(original: Converter) -> Converter:
     """onnxruntime imputes float32 and int64 only, and skl2onnx forgets the indicator: our own formula for numbers."""  # noqa: D403
 
     def convert(scope: Any, operator: Any, container: Any) -> None:
-        from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType  # noqa: PLC0415 - heavy
+        from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType  # noqa: PLC0415 - heavy
 
         source = operator.inputs
+        if (
+            len(source) == 1
+            and isinstance(source[0].type, StringTensorType)
+            and not operator.raw_operator.add_indicator
+        ):
+            formula = Formula(scope, operator, container)
+            formula.give(text_imputer(formula, operator.raw_operator))
+            return
         if len(source) != 1 or not isinstance(source[0].type, (DoubleTensorType, FloatTensorType)):
             original(scope, operator, container)
             return
@@ -182,28 +187,6 @@ def _with_texts(original: Converter) -> Converter:
         formula.give(formula.labels(classes, label.onnx_name), scores.onnx_name)
 
     return convert
-
-
-def _with_missing_texts(original: Converter) -> Converter:
-    """A category that is missing becomes the text that stands for it in tensors."""
-
-    def convert(scope: Any, operator: Any, container: Any) -> None:
-        model = operator.raw_operator
-        operator.raw_operator = copy.copy(model)
-        operator.raw_operator.categories_ = [_categories(each) for each in model.categories_]
-        try:
-            original(scope, operator, container)
-        finally:
-            operator.raw_operator = model
-
-    return convert
-
-
-def _categories(values: Any) -> Any:
-    if values.dtype.kind != "O":
-        return values
-    texts = [MISSING_TEXT if value is None or value != value else value for value in values]  # noqa: PLR0124 - NaN
-    return np.array(texts, dtype=object)
 
 
 class _PlainAttributes:
