@@ -10,6 +10,7 @@ SOURCES := $(foreach d,$(DISTRIBUTIONS),$(d)/src)
 PYPROJECTS := $(foreach d,$(DISTRIBUTIONS),$(d)/pyproject.toml)
 
 BENCH ?= all
+BENCH_ARGS ?=
 NAME ?= crash
 POINTS ?= 150
 SEED ?= 1
@@ -62,10 +63,10 @@ types: $(VENV)/.dev
 imports: $(VENV)/.dev
 	@$(BIN)/lint-imports
 
-bench: $(VENV)/.dev  ## BENCH=agent|http|ingest|pack|profile, all without it: a table, and benchmarks/results/<name>.json
-	@$(BIN)/python benchmarks/run.py $(BENCH)
+bench: $(VENV)/.dev  ## BENCH=agent|drift_power|drift_false_alarms|http|ingest|pack|profile, all without it; BENCH_ARGS=--full
+	@$(BIN)/python benchmarks/run.py $(BENCH) $(BENCH_ARGS)
 
-campaign: $(VENV)/.dev  ## NAME=crash POINTS=n SEED=s: long seeded sweeps
+campaign: $(VENV)/.dev  ## NAME=crash|drift POINTS=n SEED=s: long seeded sweeps
 	@$(BIN)/python tests/campaigns/$(NAME).py --points $(POINTS) --seed $(SEED)
 
 clean:  ## remove the virtual environment and caches

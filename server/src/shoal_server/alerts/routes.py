@@ -34,6 +34,7 @@ def list_alerts(
     state: Annotated[list[AlertState] | None, Query(description="any of these; all when left out")] = None,
     kind: str | None = None,
     subject: str | None = None,
+    silenced: Annotated[bool, Query(description="also those that somebody keeps out of sight for now")] = False,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
     cursor: str | None = None,
 ) -> dict[str, Any]:
@@ -45,6 +46,7 @@ def list_alerts(
             kind=kind,
             subject=subject,
             before_id=decode_cursor(cursor),
+            audible_at=None if silenced else program.clock(),
             limit=limit + 1,
         )
     return page(found, limit=limit, position=lambda alert: alert.id, item=alert_json)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from sqlalchemy import or_
 from sqlmodel import Session, col, select
 
 from shoal_server.alerts.rules import AlertEvent, AlertState, after, parse_severity, raised_again
@@ -120,6 +121,7 @@ def alerts(
     kind: str | None = None,
     subject: str | None = None,
     before_id: int | None = None,
+    audible_at: float | None = None,
     limit: int = 100,
 ) -> list[Alert]:
     """Return alerts, the newest first.
@@ -131,6 +133,7 @@ def alerts(
         kind: Only of this kind.
         subject: Only about this.
         before_id: Only older ones than this.
+        audible_at: Only those that are not silenced at this instant.
         limit: At most so many.
     """
     wanted = select(Alert).order_by(col(Alert.id).desc()).limit(limit)
@@ -141,6 +144,8 @@ def alerts(
         wanted = wanted.where(Alert.kind == kind)
     if subject is not None:
         wanted = wanted.where(Alert.subject == subject)
+    if audible_at is not None:
+        wanted = wanted.where(or_(col(Alert.silenced_until).is_(None), col(Alert.silenced_until) <= audible_at))
     if before_id is not None:
         wanted = wanted.where(col(Alert.id) < before_id)
     return list(session.exec(wanted))

@@ -40,6 +40,7 @@ class Alarm:
         onset: Bucket since which the evidence has grown.
         raised: Bucket in which it became an alarm.
         state: Where it is in its life.
+        hint: What its values suggest as the cause, in words; empty: nothing.
     """
 
     scope: Scope
@@ -50,6 +51,7 @@ class Alarm:
     onset: int
     raised: int
     state: AlarmState = AlarmState.LATCHED
+    hint: str = ""
 
     @property
     def key(self) -> AlarmKey:

@@ -78,9 +78,10 @@ def deployment_gap(
     pairs = 1 / (1 / np.maximum(rows_a, 1e-9) + 1 / np.maximum(rows_b, 1e-9))
     square = (views.effect**2).sum(axis=-1)
     p = 1 - special.chndtr(pairs * square, CONTRASTS, pairs * tolerance**2)
+    unbiased = np.maximum(square - CONTRASTS / pairs, 0.0)  # squares of noise add up: few reference rows look far away
     chance = by_chance(layout, rows_a, rows_b)
     return Gap(
-        np.sqrt(square),
+        np.sqrt(unbiased),
         np.asarray(np.clip(p, 0.0, 1.0)),
         np.minimum(rows_a, rows_b) >= MIN_EFFECTIVE_ROWS,
         psi(layout, reference, live),

@@ -174,7 +174,11 @@ def threshold(state: MonitorState, scope: Scope, rules: Rules) -> float:
     One stream of a cohort or device must reach it, of the fleet the sum over all streams: what drifts there drifts for
     everybody, often in many features at once.
     """
-    streams = state.level(scope)
+    return threshold_of(state.level(scope), scope, rules)
+
+
+def threshold_of(streams: Streams, scope: Scope, rules: Rules) -> float:
+    """Return the same of a level's streams."""
     watched = int((streams.windows >= whole_baseline(scope, rules)).sum()) * streams.features * COMPONENTS
     return rules.mean_time_to_false_alarm * max(watched, 1)
 

@@ -36,14 +36,27 @@ def finding_text(watch: Watch, finding: Finding, yardstick: Yardstick) -> tuple[
         f"{where} drifts in {watch.slot}: {streams}, most {first.feature} "
         f"({effect_text(first.view, effects[first.key])})"
     )
-    lines = [f"Since {rfc3339(watch.since(since))}. Suspected cause: {finding.cause}.", "By importance:"]
+    lines = [
+        f"Since {rfc3339(watch.since(since))}. Suspected cause: {cause_text(first.hint, finding.cause)}.",
+        "By importance:",
+    ]
     lines += [
         f"- {alarm.feature}: {effect_text(alarm.view, effects[alarm.key])} since {rfc3339(watch.since(alarm.onset))}"
+        + (f": {alarm.hint}" if alarm.hint else "")
         for alarm in ranked[:_MOST_FEATURES]
     ]
     if len(ranked) > _MOST_FEATURES:
         lines.append(f"- and {len(ranked) - _MOST_FEATURES} more")
     return title, "\n".join(lines)
+
+
+def cause_text(hint: str, whose: str) -> str:
+    """Join what the values suggest with whose change it is; the same words in the API, pages, CLI and alerts.
+
+    >>> cause_text("stuck: nearly all values lie at 3 to 4", "only cam-1 changed: look at its sensor")
+    'stuck: nearly all values lie at 3 to 4; only cam-1 changed: look at its sensor'
+    """
+    return f"{hint}; {whose}" if hint and whose else hint or whose
 
 
 def gap_text(watch: Watch, gap: Gap, layout: Layout) -> tuple[str, str]:

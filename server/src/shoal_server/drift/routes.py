@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Query
 from sqlmodel import Session
 
+from shoal_protocol.errors import CallerError
 from shoal_server.access.guard import Program, Viewer
 from shoal_server.drift import store
 from shoal_server.drift.distributions import distribution
 from shoal_server.drift.effects import Gap
 from shoal_server.drift.monitor_state import FLEET_NAME, Scope
-from shoal_server.drift.states import DriftState, current, present
+from shoal_server.drift.states import DriftState, current, current_from, present
 from shoal_server.drift.tables import MonitorRow
 from shoal_server.drift.watch import Yardstick, gap_to_training
 from shoal_server.errors import NotFoundError
@@ -39,15 +41,15 @@ def list_states(
     cursor: str | None = None,
 ) -> dict[str, Any]:
     """List the present states, one for each stream of each scope."""
-    with program.database.read() as session:
-        states = current(session, slot, scope=scope)
     after = decode_cursor(cursor)
-    wanted = [
-        state
-        for state in states
-        if (verdict is None or state.verdict == verdict) and (after is None or _position(state) > after)
-    ]
-    return page(sorted(wanted, key=_position)[: limit + 1], limit=limit, position=_position, item=state_json)
+    with program.database.read() as session:
+        wanted = (
+            state
+            for state in current_from(session, slot, scope=scope, after=_level(after))
+            if (verdict is None or state.verdict == verdict) and (after is None or _place(state) > after)
+        )
+        found = list(islice(wanted, limit + 1))
+    return page(found, limit=limit, position=_place, item=state_json)
 
 
 @router.get("/heatmap", operation_id="drift_heatmap")
@@ -178,6 +180,16 @@ def _gap_json(gap: Gap, at: int) -> dict[str, Any]:
     }
 
 
-def _position(state: DriftState) -> list[str]:
+def _place(state: DriftState) -> list[Any]:
+    """Where a state stands in the list; features in the order of the bundle."""
     order = [scope.value for scope in Scope]
-    return [state.slot, state.digest, str(order.index(state.scope.value)), state.name, state.feature]
+    return [state.slot, state.digest, order.index(state.scope.value), state.name, state.place]
+
+
+def _level(after: Any) -> list[str]:
+    if after is None:
+        return []
+    kinds = [str, str, int, str, int]
+    if not isinstance(after, list) or [type(part) for part in after] != kinds or not 0 <= after[2] < len(Scope):
+        raise CallerError("this cursor was not given out by this list", hint="start again without a cursor")
+    return [after[0], after[1], list(Scope)[after[2]].value, after[3]]

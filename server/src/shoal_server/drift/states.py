@@ -5,7 +5,7 @@ Owns the words `drift`, `none`, `too_few` and `learning`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +13,9 @@ from sqlmodel import Session
 
 from shoal_server.drift import store
 from shoal_server.drift.alarms import AlarmState, effect_in
-from shoal_server.drift.monitor import threshold, whole_baseline
-from shoal_server.drift.monitor_state import Field, MonitorState, Scope
+from shoal_server.drift.monitor import threshold_of, whole_baseline
+from shoal_server.drift.monitor_state import Field, Scope, Streams
+from shoal_server.drift.notices import cause_text
 from shoal_server.drift.scores import view_of
 from shoal_server.drift.tables import AlarmRow, MonitorRow
 from shoal_server.drift.watch import Role
@@ -44,6 +45,7 @@ class DriftState:
         acknowledged: Whether somebody knows of it.
         windows: Of the baseline so far.
         baseline_windows: Of a whole one.
+        place: Of the feature in the bundle.
     """
 
     slot: str
@@ -62,23 +64,37 @@ class DriftState:
     acknowledged: bool = False
     windows: int = 0
     baseline_windows: int = 0
+    place: int = 0
 
 
 def current(session: Session, slot: str | None = None, *, scope: Scope | None = None) -> list[DriftState]:
-    """Return the present states, by slot, digest, scope, name and feature.
+    """Return the present states, by slot, digest, scope, name and feature; see `current_from`."""
+    return list(current_from(session, slot, scope=scope))
+
+
+def current_from(
+    session: Session, slot: str | None = None, *, scope: Scope | None = None, after: Sequence[str] = ()
+) -> Iterator[DriftState]:
+    """Yield the present states one after the other; what nobody asks for is neither read nor computed.
 
     Args:
         session: Of any transaction.
         slot: Only of this; None: all.
         scope: Only of this level; None: all.
+        after: Begin with the level and name of this slot, digest, scope and name; those before are left out.
     """
-    found: list[DriftState] = []
-    for row in present(store.monitors(session, slot=slot)):
+    order = list(Scope)
+    begin = (*after[:2], order.index(Scope(after[2])), after[3]) if after else ()
+    for row in sorted(present(store.monitors(session, slot=slot)), key=lambda row: (row.slot, row.digest)):
+        if (row.slot, row.digest) < begin[:2]:
+            continue
         alarms = {(a.scope, a.scope_name, a.feature): a for a in store.alarm_rows(session, row.slot, row.digest)}
-        state = store.state_of(session, row)
-        for level in Scope if scope is None else (scope,):
-            found.extend(_states(row, state, level, alarms))
-    return found
+        for level in order if scope is None else (scope,):
+            here = (row.slot, row.digest, order.index(level))
+            if here < begin[:3]:
+                continue
+            first = begin[3] if here == begin[:3] else ""
+            yield from _states(row, store.streams_of(session, row, level), level, alarms, first=str(first))
 
 
 def present(rows: Iterable[MonitorRow]) -> list[MonitorRow]:
@@ -95,16 +111,27 @@ def _end_ms(row: MonitorRow) -> int:
 
 
 def _states(
-    row: MonitorRow, state: MonitorState, scope: Scope, alarms: dict[tuple[str, str, str], AlarmRow]
+    row: MonitorRow,
+    streams: Streams,
+    scope: Scope,
+    alarms: dict[tuple[str, str, str], AlarmRow],
+    *,
+    first: str,
 ) -> Iterator[DriftState]:
     rules = store.rules_of(row)
-    streams, limit, whole = state.level(scope), threshold(state, scope, rules), whole_baseline(scope, rules)
+    limit, whole = threshold_of(streams, scope, rules), whole_baseline(scope, rules)
     if scope is Scope.FLEET and not streams.names:
-        for feature in row.features:
+        for place, feature in enumerate(row.features):
             yield DriftState(
-                slot=row.slot, digest=row.digest, scope=scope, name="fleet", feature=feature, verdict="too_few"
+                slot=row.slot,
+                digest=row.digest,
+                scope=scope,
+                name="fleet",
+                feature=feature,
+                verdict="too_few",
+                place=place,
             )
-    order = sorted(range(len(streams.names)), key=lambda at: streams.names[at])
+    order = sorted((at for at, name in enumerate(streams.names) if name >= first), key=lambda at: streams.names[at])
     for at in order:
         name, windows = streams.names[at], int(streams.windows[at])
         stale = streams.latest[at] < row.watermark - STALE_BUCKETS
@@ -129,9 +156,10 @@ def _states(
                 r=float(r[place].max()),
                 evidence=float(evidence[place]),
                 since_at=None if alarm is None else alarm.onset * row.bucket_ms / 1000,
-                cause="" if alarm is None else alarm.cause,
+                cause="" if alarm is None else cause_text(alarm.hint, alarm.cause),
                 role=None if alarm is None else Role(alarm.role),
                 acknowledged=alarm is not None and alarm.state == AlarmState.ACKNOWLEDGED,
                 windows=windows,
                 baseline_windows=whole,
+                place=place,
             )

@@ -164,15 +164,17 @@ def drop(session: Session, slot: str, digest: str) -> None:
 
 def state_of(session: Session, row: MonitorRow) -> MonitorState:
     """Return what the sequential rule remembers of a bundle in a slot."""
-    wanted = select(StreamRow).where(StreamRow.slot == row.slot, StreamRow.digest == row.digest)
-    dumps: dict[Scope, list[tuple[str, bytes]]] = {scope: [] for scope in Scope}
-    for stream in session.exec(wanted.order_by(StreamRow.scope, StreamRow.scope_name)):
-        dumps[Scope(stream.scope)].append((stream.scope_name, stream.memory))
-    features = len(row.features)
-    devices = Streams.load(features, dumps[Scope.DEVICE], terms=terms(Season(row.season)))
-    return MonitorState(
-        Streams.load(features, dumps[Scope.FLEET]), Streams.load(features, dumps[Scope.COHORT]), devices
+    fleet, cohorts, devices = (streams_of(session, row, scope) for scope in Scope)
+    return MonitorState(fleet, cohorts, devices)
+
+
+def streams_of(session: Session, row: MonitorRow, scope: Scope) -> Streams:
+    """Return what it remembers of one level."""
+    wanted = select(StreamRow).where(
+        StreamRow.slot == row.slot, StreamRow.digest == row.digest, StreamRow.scope == scope.value
     )
+    dumps = [(stream.scope_name, stream.memory) for stream in session.exec(wanted.order_by(StreamRow.scope_name))]
+    return Streams.load(len(row.features), dumps, terms=terms(Season(row.season)) if scope is Scope.DEVICE else 0)
 
 
 def rules_of(row: MonitorRow) -> Rules:
@@ -201,6 +203,7 @@ def alarms_of(session: Session, slot: str, digest: str) -> tuple[dict[AlarmKey, 
             onset=row.onset,
             raised=row.raised,
             state=AlarmState(row.state),
+            hint=row.hint,
         )
         alarms[alarm.key] = alarm
         if row.alert_key:
@@ -273,6 +276,7 @@ def _save_alarms(session: Session, watch: Watch) -> None:
             "state": alarm.state.value,
             "role": roles[key][0].value,
             "cause": roles[key][1],
+            "hint": alarm.hint,
             "alert_key": watch.alert_keys.get(key, ""),
         }
         for key, alarm in watch.alarms.items()

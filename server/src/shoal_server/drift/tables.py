@@ -78,7 +78,9 @@ class AlarmRow(SQLModel, table=True):
     role: str
     """Whether it is a cause of its own, see `watch.Role`."""
     cause: str
-    """In words."""
+    """Whose change it is, in words."""
+    hint: str = ""
+    """What the values suggest, in words."""
     alert_key: str
     """Of the alert that tells of it; empty until then."""
 

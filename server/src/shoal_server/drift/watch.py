@@ -7,14 +7,15 @@ Leaves windows, transactions and alerts to `scan`, rows to `store`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
 
 from shoal_protocol.profile.reference import Reference
-from shoal_server.drift.alarms import Alarm, AlarmKey, AlarmState, change_of, latch, still_crossed
+from shoal_server.drift.alarms import Alarm, AlarmKey, AlarmState, change_of, effect_of, latch, still_crossed
+from shoal_server.drift.count_causes import counts_cause
 from shoal_server.drift.effects import Gap, deployment_gap, design_effect
 from shoal_server.drift.localise import Finding, changed_alike, excluded_by, localise
 from shoal_server.drift.monitor import Bucket, Rules, observe, whole_baseline
@@ -124,10 +125,42 @@ class Watch:
         self.state = observe(self.state, bucket, basis=yardstick.basis, rules=rules)
         self.alarms = latch(self.state, self.alarms, index=index, layout=layout, rules=rules)
         self.alert_keys = {key: alert for key, alert in self.alert_keys.items() if key in self.alarms}
+        self._hint(index, counts, yardstick=yardstick, cohorts=cohorts, rules=rules)
         self.localise(layout, cohorts)
         self.watermark = index
         self._fade_in(counts, rules)
         return [*self._ripe(index, layout, rules), *self._gap(yardstick, rules)]
+
+    def _hint(
+        self,
+        index: int,
+        counts: Counts,
+        *,
+        yardstick: Yardstick,
+        cohorts: Mapping[str, frozenset[str]],
+        rules: Rules,
+    ) -> None:
+        """Look at the values of young alarms: what they suggest as the cause."""
+        spec = yardstick.reference.spec
+        before = self.live if self.live.any() else yardstick.reference.profile.cells.astype(np.float64)
+        for key, alarm in self.alarms.items():
+            if index > alarm.raised + rules.confirm:
+                continue
+            members = {Scope.DEVICE: {alarm.name}, Scope.COHORT: cohorts.get(alarm.name, frozenset())}.get(alarm.scope)
+            mine = [members is None or name in members for name in counts.devices]
+            where = spec.slice(alarm.feature)
+            # shares, so that no device decides how all of them look
+            cells = counts.cells[mine][:, where] / np.maximum(counts.rows[mine], 1)[:, None]
+            weights = capped(counts.rows[mine])[:, None]
+            effect = effect_of(self.state, alarm, yardstick.layout)
+            hint = counts_cause(
+                spec.streams[spec.index[alarm.feature]],
+                before[where],
+                np.asarray((cells * weights).sum(axis=0)),
+                view=alarm.view,
+                effect=effect,
+            )
+            self.alarms[key] = replace(alarm, hint=hint or alarm.hint)
 
     def localise(self, layout: Layout, cohorts: Mapping[str, frozenset[str]]) -> None:
         """Find out what explains the open alarms."""

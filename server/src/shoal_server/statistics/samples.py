@@ -31,7 +31,7 @@ from shoal_server.statistics.causes import suspected_cause
 from shoal_server.statistics.divergence import by_chance, jensen_shannon, psi
 from shoal_server.statistics.few_rows import LEAST_ROWS, plain_p
 from shoal_server.statistics.layout import Floats, Layout
-from shoal_server.statistics.views import MIN_EFFECTIVE_ROWS, VIEWS, View, Views, five_views
+from shoal_server.statistics.views import MIN_EFFECTIVE_ROWS, VIEWS, View, Views, corrected, five_views
 
 Column: TypeAlias = npt.NDArray[Any]
 """One column: float64 with NaN for missing, or texts of dtype object with "" for missing."""
@@ -247,11 +247,11 @@ class _Evidence:
 def _judge(evidence: _Evidence, at: int, before: Column, now: Column, alpha: float) -> FeatureResult:
     p = evidence.p(at, before, now)
     rows, present = ([float(side[at]) for side in sides] for sides in (evidence.rows, evidence.present))
-    corrected = min(1.0, float(p.min()) * int(evidence.views.applies[at]) * evidence.layout.streams)
+    overall_p = min(1.0, float(corrected(p, evidence.views.share[at])) * evidence.layout.streams)
     if LEAST_ROWS <= min(rows) < MIN_EFFECTIVE_ROWS:
         effects = (float(evidence.effects[0][at]), float(evidence.effects[1][at]))
-        corrected = min(1.0, plain_p(before, now, effects=effects) * evidence.layout.streams)
-    verdict = _verdict(drifts=corrected < alpha, rows=min(rows), present=min(present))
+        overall_p = min(1.0, plain_p(before, now, effects=effects) * evidence.layout.streams)
+    verdict = _verdict(drifts=overall_p < alpha, rows=min(rows), present=min(present))
     view = _plainest(p, categorical=is_categorical(now))
     effect, unit = _effect(view, before, now, evidence, at)
     by_luck = float(_psi_by_chance(evidence, at, alpha))
@@ -260,7 +260,7 @@ def _judge(evidence: _Evidence, at: int, before: Column, now: Column, alpha: flo
         kind="categorical" if evidence.layout.categorical[at] else "numeric",
         verdict=verdict,
         view=view,
-        p=corrected,
+        p=overall_p,
         effect=effect,
         effect_unit=unit,
         psi=float(evidence.psi[at]),

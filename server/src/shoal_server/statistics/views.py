@@ -46,6 +46,10 @@ class View(StrEnum):
 
 VIEWS = tuple(View)
 
+NUMERIC_SHARE = np.array([0.5, 0.125, 0.125, 0.125, 0.125])
+CATEGORICAL_SHARE = np.array([0.0, 0.0, 0.5, 0.25, 0.25])
+"""Of the level that each view gets, in the order of `VIEWS`: half for what drifts most often and is hardest to see."""
+
 
 @dataclass(frozen=True, eq=False)
 class Views:
@@ -53,27 +57,40 @@ class Views:
 
     Attributes:
         p: P-value of each view in the order of `VIEWS`, shape (..., F, 5); 1 where a view does not apply.
-        applies: Number of views that apply to the stream, shape (F,): 5, or 3 where cells have no order.
+        share: Of the level that each view of a stream gets, shape (F, 5); they sum to 1, and are 0 where it has none.
         z: Standardised difference of the four orthonormal contrasts, shape (..., F, 4); ~N(0, 1) each without a change.
         effect: Difference of those contrasts, not standardised: the first is about a shift in standard deviations.
         enough: Whether both samples have `MIN_EFFECTIVE_ROWS`, shape (..., F).
     """
 
     p: Floats
-    applies: Numbers
+    share: Floats
     z: Floats
     effect: Floats
     enough: Flags
 
     @property
     def p_value(self) -> Floats:
-        """Smallest p-value, Bonferroni over the views that apply, shape (..., F)."""
-        return np.asarray(np.minimum(1.0, self.p.min(axis=-1) * self.applies))
+        """Smallest p-value, weighted Bonferroni over the views, shape (..., F)."""
+        return np.asarray(corrected(self.p, self.share))
 
     @property
     def firing(self) -> Numbers:
         """Index into `VIEWS` of the view with the smallest p-value, shape (..., F)."""
         return np.asarray(self.p.argmin(axis=-1))
+
+
+def corrected(p: Floats, share: Floats) -> Floats:
+    """Return the smallest p-value, each divided by its share of the level, at most 1.
+
+    Weighted Bonferroni, Genovese, Roeder and Wasserman 2006 (Biometrika 93).
+
+    Args:
+        p: P-values of the views, shape (..., 5).
+        share: Of the level, the same or broadcastable; 0 takes a view out.
+    """
+    divided = np.where(share > 0, p / np.where(share > 0, share, 1.0), 1.0)
+    return np.asarray(np.minimum(1.0, divided.min(axis=-1)))
 
 
 def five_views(
@@ -114,7 +131,7 @@ def five_views(
         axis=-1,
     )
     enough = np.minimum(rows_a, rows_b) >= MIN_EFFECTIVE_ROWS
-    return Views(p, np.where(layout.categorical, 3, 5), z, effect, enough)
+    return Views(p, np.where(layout.categorical[:, None], CATEGORICAL_SHARE, NUMERIC_SHARE), z, effect, enough)
 
 
 def contrasts(layout: Layout, a: Floats, b: Floats) -> tuple[Floats, Floats, Numbers]:

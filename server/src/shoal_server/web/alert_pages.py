@@ -34,7 +34,10 @@ def show_alerts(
 ) -> Response:
     """List alerts, the newest first."""
     with program.database.read() as session:
-        found = store.alerts(session, states=_SHOWN.get(show, ()), before_id=before, limit=_PAGE + 1)
+        audible_at = program.clock() if show == "open" else None
+        found = store.alerts(
+            session, states=_SHOWN.get(show, ()), before_id=before, audible_at=audible_at, limit=_PAGE + 1
+        )
     return page(
         request,
         "alerts.html",

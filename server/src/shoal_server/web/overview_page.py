@@ -33,7 +33,7 @@ def show_overview(request: Request, program: Program, _principal: Viewer) -> Res
     with program.database.read() as session:
         devices = [device for device in fleet.devices(session) if device.state is not DeviceState.REVOKED]
         recent = rollouts.recent(session, limit=30)
-        open_alerts = alerts.alerts(session, states=[AlertState.OPEN], limit=_ROWS)
+        open_alerts = alerts.alerts(session, states=[AlertState.OPEN], audible_at=program.clock(), limit=_ROWS)
         changes = [row for row in audit.rows(session, limit=60) if not row.action.startswith("session.")]
         running = running_versions(devices)
         names = names_of(session, [digest for _slot, digest, _count in running])

@@ -102,4 +102,7 @@ def test_silencing_over_http(client: TestClient, database: Database) -> None:
     operator = as_(client, Role.OPERATOR)
     answer = client.post(f"/api/v1/alerts/{alert.id}/silence", json={"seconds": 60}, headers=operator).json()
     assert answer["silenced_until"] == "2027-01-15T08:01:00.000Z"
+    assert client.get("/api/v1/alerts", headers=operator).json()["items"] == []
+    shown = client.get("/api/v1/alerts?silenced=true", headers=operator).json()["items"]
+    assert [one["id"] for one in shown] == [alert.id]
     assert client.post(f"/api/v1/alerts/{alert.id}/silence", json={"seconds": 0}, headers=operator).status_code == 422

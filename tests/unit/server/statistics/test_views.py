@@ -107,7 +107,7 @@ def test_power_for_a_shift_of_a_tenth_of_a_standard_deviation() -> None:
 def test_categories_have_no_location_and_no_shape() -> None:
     layout = Layout.of(ProfileSpec((Stream("label", "output", CategoricalGrid(("a", "b", "c")), "y"),)))
     views = five_views(layout, np.array([0, 0, 500, 300, 200]), np.array([0, 0, 400, 300, 300]))
-    assert views.applies.tolist() == [3]
+    assert views.share.tolist() == [[0.0, 0.0, 0.5, 0.25, 0.25]]
     assert VIEWS[int(views.firing[0])] is View.CELLS
     table = np.array([[500, 300, 200], [400, 300, 300]])
     assert views.p[0, 2] == pytest.approx(stats.chi2_contingency(table, correction=False).pvalue)

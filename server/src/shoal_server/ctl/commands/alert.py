@@ -25,7 +25,8 @@ def alert() -> None:
 def list_alerts(call: Call, *, state: str, limit: int) -> None:
     """List alerts, the newest first."""
     wanted = None if state == "all" else state
-    found = list(call.client.items("/api/v1/alerts", limit=limit, state=wanted))
+    silenced = True if state == "all" else None
+    found = list(call.client.items("/api/v1/alerts", limit=limit, state=wanted, silenced=silenced))
     rows = [(a["id"], a["severity"], a["state"], ago(a["raised_at"]), a["title"], a["subject"]) for a in found]
     headers = ("id", "severity", "state", "raised", "alert", "about")
     empty = "No open alerts." if state == "open" else "No alerts."

@@ -1,0 +1,112 @@
+"""What a stream's counts suggest as the cause of its change, in words. Pure.
+
+Owns the guess from the reference's cells and those of the scope that changed: missing source, new category, values out
+of the range (another unit, a broken sensor, outliers), stuck, saturation, noise, a shift. Whose change it is stands in
+`localise`; what raw rows of two files tell is in `statistics.causes`. Counts can't tell one unit from another: nearly
+all values leave the range together.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from shoal_protocol.profile.grid import BELOW, MISSING, CategoricalGrid
+from shoal_protocol.profile.profile import Stream
+from shoal_server.drift.distributions import cell_bounds
+from shoal_server.statistics.layout import Floats
+from shoal_server.statistics.views import View
+
+_ALL, _MANY, _SOME = 0.9, 0.5, 0.02
+_PILE = 0.15
+_FLAT = 0.15
+_CUT = 0.1
+_LEAST_ROWS = 5.0
+
+
+def counts_cause(stream: Stream, before: Floats, now: Floats, *, view: View, effect: float) -> str:
+    """Say what a stream's counts suggest.
+
+    Args:
+        stream: What is counted.
+        before: Counts when nothing was wrong, shape (cells,).
+        now: Counts since the change; of few rows only what is gross is told from them.
+        view: What the alarm says has changed.
+        effect: How much, in the unit of the view.
+    """
+    if not now.sum() or not before.sum():
+        return ""
+    a, b = before / before.sum(), now / now.sum()
+    some = max(_SOME, _LEAST_ROWS / float(now.sum()))
+    if b[MISSING] > _ALL:
+        return "missing source: nearly every value is missing"
+    if view is View.MISSING or b[MISSING] - a[MISSING] > max(some, _distance(a, b)):
+        word = "rose" if view is not View.MISSING or effect > 0 else "fell"
+        return f"missing source: missing values {word} from {_percent(a[MISSING])} to {_percent(b[MISSING])}"
+    labels = [label for label, _, _ in cell_bounds(stream)]
+    if isinstance(stream.grid, CategoricalGrid):
+        return _categories(labels, a, b, some)
+    return _beyond(labels, a, b, view) or _pile(labels, a, b, some) or _moved(view, effect, a, b)
+
+
+def _categories(labels: list[str], a: Floats, b: Floats, some: float) -> str:
+    fresh = float(b[BELOW] - a[BELOW])
+    if fresh > some:
+        return f"new category: {_percent(b[BELOW])} of values are none that the training data had"
+    lost, moved = int(np.argmax(a - b)), int(np.argmax(np.abs(b - a)))
+    if a[lost] > some and b[lost] < a[lost] / 20:
+        return f"missing category: {labels[lost]!r} ({_percent(a[lost])} before) is nearly gone"
+    return f"mix: {labels[moved]!r} went from {_percent(a[moved])} to {_percent(b[moved])}"
+
+
+def _beyond(labels: list[str], a: Floats, b: Floats, view: View) -> str:
+    above = float(b[-1] - a[-1]) if labels[-1] == "above" else 0.0
+    below = float(b[BELOW] - a[BELOW])
+    most, side = max((above, "above"), (below, "below"))
+    if above + below > _MANY:
+        where = side if most > 0.8 * (above + below) else "outside of"
+        return f"unit change or broken sensor: {_percent(above + below)} of values are {where} the training range"
+    if view is View.RANGE and most > 0:
+        return f"outliers: {_percent(most)} of values are {side} the training range"
+    return ""
+
+
+def _pile(labels: list[str], a: Floats, b: Floats, some: float) -> str:
+    """Tell whether one cell gained many values, and all the others lost alike (stuck) or one side did (saturation)."""
+    at = int(np.argmax(b - a))
+    rise = float(b[at] - a[at])
+    if at in {MISSING, BELOW} or rise < max(_PILE, some):
+        return ""
+    if b[at] > _ALL:
+        return f"stuck: nearly all values lie at {labels[at]}"
+    for side, word in ((slice(at + 1, None), "upper"), (slice(BELOW, at), "lower")):
+        cut_off = float(a[side].sum())
+        if cut_off > max(_CUT, some) and b[side].sum() < cut_off / 10 and rise > 0.6 * cut_off:
+            return f"saturation: {_percent(b[at])} of values lie at {labels[at]}, and none at its {word} side"
+    by_chance = np.sqrt(a.size * some / _LEAST_ROWS)
+    if np.abs(b - a).sum() / 2 > 1.3 * rise + by_chance / 3:
+        return ""  # others gained as well: values have moved
+    untouched = np.arange(a.size) != at
+    left = b[untouched].sum() / max(a[untouched].sum(), 1e-300)
+    if np.abs(b - left * a)[untouched].sum() < max(_FLAT, 0.6 * by_chance):
+        return f"stuck: {_percent(b[at])} of values lie at {labels[at]}, before {_percent(a[at])}"
+    return ""
+
+
+def _moved(view: View, effect: float, a: Floats, b: Floats) -> str:
+    if view is View.LOCATION:
+        return f"shift: values are {'higher' if effect > 0 else 'lower'} than before"
+    if view is View.RANGE:
+        return "values come from a wider range than before" if effect > 0 else "values leave the range less often"
+    middle = (np.cumsum(a) > 0.25) & (np.cumsum(a) < 0.75)
+    wider = b[middle].sum() < a[middle].sum()
+    return f"{'noise: values spread more' if wider else 'damping: values spread less'} than before"
+
+
+def _distance(a: Floats, b: Floats) -> float:
+    """Total variation of the values that are not missing."""
+    x, y = a[MISSING + 1 :], b[MISSING + 1 :]
+    return float(np.abs(y / max(y.sum(), 1e-300) - x / max(x.sum(), 1e-300)).sum() / 2)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %" if share < 0.0995 else f"{100 * share:.0f} %"
