@@ -111,7 +111,7 @@ def test_categories_have_no_location_and_no_shape() -> None:
     assert VIEWS[int(views.firing[0])] is View.CELLS
     table = np.array([[500, 300, 200], [400, 300, 300]])
     assert views.p[0, 2] == pytest.approx(stats.chi2_contingency(table, correction=False).pvalue)
-    assert views.p_value[0] == pytest.approx(3 * views.p[0, 2])
+    assert views.p_value[0] == pytest.approx(2 * views.p[0, 2])
 
 
 def test_fewer_than_200_effective_rows_are_too_few() -> None:

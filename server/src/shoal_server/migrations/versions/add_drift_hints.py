@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "e7c20d4f81ab"
-down_revision = "d1a7e3b95c42"
+down_revision = "5a1f40c7d2e9"
 branch_labels = None
 depends_on = None
 
