@@ -27,6 +27,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "rollout": ("rollout:rollout", "Move a cohort to a bundle by stages; watch and stop it."),
     "shadow": ("shadow:shadow", "Run a bundle beside the active one, answering nobody, and compare them."),
     "drift": ("drift:drift", "See what changed in inputs and predictions."),
+    "quality": ("quality:quality", "See how right the models are, with true labels and without."),
     "alert": ("alert:alert", "See alerts and acknowledge them."),
     "trust": ("trust:trust", "See who may sign what here, and until when."),
     "audit": ("audit:audit", "See who changed what, and prove that nothing was removed."),

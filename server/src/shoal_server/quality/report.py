@@ -187,9 +187,12 @@ def _hours(gathered: Gathered, reference: Reference | None, layout: OutputLayout
 
 def _segments(gathered: Gathered, facts: Mapping[str, Mapping[str, str]], by: str) -> dict[str, Any]:
     cells: dict[str, list[Cell]] = defaultdict(list)
+    errors: dict[str, list[tuple[str, ErrorSums]]] = defaultdict(list)
     for _, cell in gathered.cells:
         cells[facts[cell[0]].get(by) or NO_VALUE].append(cell)
-    return segments_json({name: Truth.of(found) for name, found in cells.items()})
+    for _, device, sums in gathered.errors:
+        errors[facts[device].get(by) or NO_VALUE].append((device, sums))
+    return segments_json({name: Truth.of(found, errors[name]) for name, found in cells.items()})
 
 
 def _drifting(session: Session, slot: str) -> dict[str, list[str]]:

@@ -146,12 +146,15 @@ def regression_json(truth: Truth) -> dict[str, Any]:
 def segments_json(by_segment: Mapping[str, Truth]) -> dict[str, Any]:
     """Return the accuracy of each segment and how far it lies from all others together.
 
-    A gap is ``shown`` where its interval, at 5 % over all segments together (Bonferroni), leaves zero.
+    Of a regression each segment has its errors instead. A gap is ``shown`` where its interval, at 5 % over all segments
+    together (Bonferroni), leaves zero.
     """
     level = 1 - (1 - CONFIDENCE) / max(len(by_segment), 1)
     groups, values = [], []
     for name, truth in sorted(by_segment.items()):
-        group: dict[str, Any] = {"name": name, "n": truth.n, "devices": len(truth.rows)}
+        group: dict[str, Any] = {"name": name, "n": truth.n, "devices": len(truth.rows) + len(truth.errors)}
+        if truth.errors and truth.n >= MIN_LABELS:
+            group |= regression_json(truth)
         rest = [other for segment, other in by_segment.items() if segment != name]
         if truth.n >= MIN_LABELS and truth.rows:
             own = truth.accuracy(confidence=level)

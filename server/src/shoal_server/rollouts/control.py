@@ -43,7 +43,7 @@ class Question:
 def question(rollout: Rollout, facts: Facts) -> Question | None:
     """Return what has to be measured for the present stage, None when nothing has to be."""
     gates, number = rollout.plan.gates, rollout.current
-    if (gates.errors is None and gates.output is None) or number is None:
+    if (gates.errors, gates.output, gates.accuracy) == (None, None, None) or number is None:
         return None
     stage = rollout.stages[number]
     if stage.state not in (StageState.ROLLING, StageState.SOAKING) or stage.opened_at is None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from sqlmodel import Session
 
 from shoal_server.drift.compare import Sample, compare_outputs
+from shoal_server.rollouts.accuracy import estimated_level, feedback_level
 from shoal_server.rollouts.control import Question
 from shoal_server.rollouts.errors_rate import Group, Tally, errors_difference
 from shoal_server.rollouts.gates import Difference, Evidence
@@ -56,7 +57,12 @@ class Measurements:
         seen = _look(session, asked, now)
         if seen is None:
             return Evidence()
+        wanted = gates.accuracy
         return Evidence(
+            estimated=None
+            if wanted is None or wanted.estimated is None
+            else estimated_level(seen.canary, known(self._references, asked.digest)),
+            feedback=None if wanted is None or wanted.feedback is None else feedback_level(session, asked),
             errors=None if gates.errors is None else _errors(seen, asked.against),
             output=None if gates.output is None else self._output(seen, asked, gates.output.tolerance),
         )

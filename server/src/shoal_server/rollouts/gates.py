@@ -17,7 +17,7 @@ from typing import Any
 
 from scipy.special import betaincinv
 
-from shoal_server.rollouts.plan import ErrorsGate, Gates, InstallGate, OutputGate
+from shoal_server.rollouts.plan import AccuracyGate, ErrorsGate, Gates, InstallGate, OutputGate
 
 CONFIDENCE = 0.95
 DEFAULT_MIN_DEVICES = 3
@@ -87,11 +87,33 @@ class Difference:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Level:
+    """A measured accuracy of the canary devices.
+
+    Attributes:
+        value: The accuracy; NaN: nothing could be measured.
+        low, high: One-sided 95 % bounds.
+        n: Predictions, or labels.
+        devices: Canary devices with evidence.
+        detail: What it rests on, or why nothing could be measured, in words.
+    """
+
+    value: float
+    low: float = 0.0
+    high: float = 1.0
+    n: int = 0
+    devices: int = 0
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What the telemetry says of a stage; None: nothing yet."""
 
     errors: Difference | None = None
     output: Difference | None = None
+    estimated: Level | None = None
+    feedback: Level | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +123,8 @@ class GateResult:
     Attributes:
         value: What was measured; None: nothing yet.
         bound: The 95 % bound nearest to passing.
-        threshold: What the value may be at most.
-        n: Predictions, or devices where the gate counts devices.
+        threshold: What the value may be at most; of accuracy: must be at least.
+        n: Predictions, labels, or devices where the gate counts devices.
         devices: With evidence.
         reason: In words, for people.
     """
@@ -139,6 +161,27 @@ def judge(gates: Gates, counts: Counts, evidence: Evidence, *, soak_over: bool) 
     for name, gate, measured in (("errors", gates.errors, evidence.errors), ("output", gates.output, evidence.output)):
         if gate is not None:
             results.append(_judge_difference(name, gate, measured, counts, soak_over=soak_over))
+    accuracy = gates.accuracy
+    if accuracy is not None and accuracy.estimated is not None:
+        results.append(
+            _judge_level(
+                "accuracy_estimated",
+                accuracy.estimated,
+                evidence.estimated,
+                needed=(_needed_devices(accuracy, counts), accuracy.min_predictions, "predictions"),
+                soak_over=soak_over,
+            )
+        )
+    if accuracy is not None and accuracy.feedback is not None:
+        results.append(
+            _judge_level(
+                "accuracy_feedback",
+                accuracy.feedback,
+                evidence.feedback,
+                needed=(_needed_devices(accuracy, counts), accuracy.min_labels, "labels"),
+                soak_over=soak_over,
+            )
+        )
     return tuple(results)
 
 
@@ -176,6 +219,7 @@ def _decide(
     missing: str,
     soak_over: bool,
     show: Callable[[float], str] = "{:.1%}".format,
+    beyond: str = "above",
 ) -> tuple[Verdict, str]:
     """Apply the one rule that all gates share.
 
@@ -187,10 +231,11 @@ def _decide(
         missing: Which minimum is not met, in words; empty: none.
         soak_over: Whether the gate may pass at all.
         show: Writes a value; as percent unless told otherwise.
+        beyond: On which side of the threshold failure lies, as people read it.
     """
     shown = f"{show(value)} (threshold {show(threshold)})"
     if low is not None and low > threshold:
-        return Verdict.FAIL, f"{shown}, with 95 % confidence above {show(low)}"
+        return Verdict.FAIL, f"{shown}, with 95 % confidence {beyond} {show(low)}"
     if missing:
         return Verdict.INCONCLUSIVE, missing
     if value > threshold:
@@ -268,13 +313,50 @@ def _judge_difference(
     )
 
 
+def _judge_level(
+    name: str, threshold: float, measured: Level | None, *, needed: tuple[int, int, str], soak_over: bool
+) -> GateResult:
+    """Answer a gate of which the value must be high: judged by what is missing to 1, told as it is."""
+    if measured is None or not measured.n or not math.isfinite(measured.value):
+        why = "no predictions of the bundle yet" if measured is None or not measured.detail else measured.detail
+        return _nothing_yet(name, threshold, why)
+    devices, rows, what = needed
+    verdict, reason = _decide(
+        value=1 - measured.value,
+        low=1 - measured.high,
+        high=1 - measured.low,
+        threshold=1 - threshold,
+        missing=_short_of(measured, devices=devices, rows=rows, what=what),
+        soak_over=soak_over,
+        show=lambda lack: f"{1 - lack:.1%}",
+        beyond="below",
+    )
+    return GateResult(
+        gate=name,
+        verdict=verdict,
+        value=measured.value,
+        bound=measured.high,
+        threshold=threshold,
+        n=measured.n,
+        devices=measured.devices,
+        reason="; ".join(part for part in (reason, measured.detail) if part),
+    )
+
+
 def _missing(gate: ErrorsGate | OutputGate, measured: Difference, counts: Counts) -> str:
-    needed = max(_needed(gate.min_devices, counts.eligible), math.ceil(MIN_EVIDENCE_SHARE * counts.healthy))
-    if measured.devices < needed:
-        return f"{measured.devices} of the {needed} devices that are needed have sent evidence"
-    if measured.n < gate.min_predictions:
-        return f"{measured.n} of the {gate.min_predictions} predictions that are needed"
+    return _short_of(measured, devices=_needed_devices(gate, counts), rows=gate.min_predictions, what="predictions")
+
+
+def _short_of(measured: Difference | Level, *, devices: int, rows: int, what: str) -> str:
+    if measured.devices < devices:
+        return f"{measured.devices} of the {devices} devices that are needed have sent evidence"
+    if measured.n < rows:
+        return f"{measured.n} of the {rows} {what} that are needed"
     return ""
+
+
+def _needed_devices(gate: ErrorsGate | OutputGate | AccuracyGate, counts: Counts) -> int:
+    return max(_needed(gate.min_devices, counts.eligible), math.ceil(MIN_EVIDENCE_SHARE * counts.healthy))
 
 
 def _needed(min_devices: int | None, eligible: int) -> int:

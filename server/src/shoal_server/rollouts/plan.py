@@ -16,7 +16,7 @@ from shoal_protocol.errors import ContentError
 from shoal_protocol.refs import parse_ref
 from shoal_server.fleet.cohort import parse_cohort
 from shoal_server.rollouts.fields import Reader, choice, count, flag, instant, matching, number, positive_duration
-from shoal_server.rollouts.quantities import parse_bound, parse_duration, parse_percent
+from shoal_server.rollouts.quantities import parse_bound, parse_duration, parse_floor, parse_percent
 
 DEFAULT_TOLERANCE = 0.1
 """Of the output gate, in the unit of `drift.compare`."""
@@ -109,12 +109,32 @@ class OutputGate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AccuracyGate:
+    """How accurate the bundle must be; at least one of both is asked.
+
+    Attributes:
+        estimated: Smallest accuracy that its confidences promise; None: not asked.
+        feedback: Smallest accuracy by true labels that came back; None: not asked.
+        min_devices: With evidence; None: 3, or all where a stage has fewer.
+        min_predictions: By all canary devices, for the estimate.
+        min_labels: Of all canary devices, for the feedback.
+    """
+
+    estimated: float | None = None
+    feedback: float | None = None
+    min_devices: int | None = None
+    min_predictions: int = 200
+    min_labels: int = 100
+
+
+@dataclass(frozen=True, kw_only=True)
 class Gates:
     """What every stage must pass; the install gate always stands."""
 
     install: InstallGate = InstallGate()
     errors: ErrorsGate | None = None
     output: OutputGate | None = None
+    accuracy: AccuracyGate | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,13 +261,13 @@ def _read_gates(reader: Reader) -> Gates:
         return Gates()
     for name, why in {
         "latency": "judging latency is not supported yet: leave this gate out",
-        "accuracy": "judging accuracy is not supported yet: leave this gate out",
     }.items():
         gates.refuse(name, why)
     read = Gates(
         install=_read_install(gates.child("install")),
         errors=_read_errors(gates.child("errors")),
         output=_read_output(gates.child("output")),
+        accuracy=_read_accuracy(gates.child("accuracy")),
     )
     rule = gates.child("input")
     if rule is not None:
@@ -293,6 +313,22 @@ def _read_output(gate: Reader | None) -> OutputGate | None:
         min_devices=gate.read("min_devices", count(1), None),
         min_predictions=gate.read("min_predictions", count(1), OutputGate.min_predictions),
     )
+    gate.close()
+    return read
+
+
+def _read_accuracy(gate: Reader | None) -> AccuracyGate | None:
+    if gate is None:
+        return None
+    read = AccuracyGate(
+        estimated=gate.read("estimated", parse_floor, None),
+        feedback=gate.read("feedback", parse_floor, None),
+        min_devices=gate.read("min_devices", count(1), None),
+        min_predictions=gate.read("min_predictions", count(1), AccuracyGate.min_predictions),
+        min_labels=gate.read("min_labels", count(1), AccuracyGate.min_labels),
+    )
+    if not (gate.has("estimated") or gate.has("feedback")):
+        gate.fault("asks for nothing: give estimated, feedback or both, for example estimated: '>= 0.93'")
     gate.close()
     return read
 

@@ -60,6 +60,21 @@ def parse_bound(text: object) -> float:
     raise ValueError(f"expected a bound such as '<= 5%', got {text!r:.60}")
 
 
+def parse_floor(text: object) -> float:
+    """Return the smallest share that `">= 93%"` or `">= 0.93"` lets pass.
+
+    Raises:
+        ValueError: Not such a bound.
+    """
+    if isinstance(text, str) and text.strip().startswith(">="):
+        match = _SHARE.fullmatch(text.strip().removeprefix(">=").strip())
+        if match is not None and match[2] != "pp":
+            share = float(match[1]) / (100 if match[2] else 1)
+            if share <= 1:
+                return share
+    raise ValueError(f"expected a bound such as '>= 93%' or '>= 0.93', got {text!r:.60}")
+
+
 def duration_text(seconds: float) -> str:
     """Write seconds as a plan would.
 

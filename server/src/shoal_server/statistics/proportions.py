@@ -15,6 +15,11 @@ import numpy.typing as npt
 from scipy.special import betaincinv, ndtri, stdtrit
 
 CONFIDENCE = 0.95
+Z_95 = 1.959963984540054
+"""Half width of a two-sided 95 % normal interval, in standard errors."""
+
+Z_ONE_SIDED_95 = 1.6448536269514722
+"""Distance of a one-sided 95 % normal bound, in standard errors."""
 
 Numbers = npt.NDArray[np.float64]
 

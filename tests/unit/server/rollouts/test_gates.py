@@ -5,8 +5,8 @@ import math
 import pytest
 from scipy import stats
 
-from shoal_server.rollouts.gates import Counts, Difference, Evidence, Verdict, judge, share_bounds
-from shoal_server.rollouts.plan import ErrorsGate, Gates, InstallGate, OutputGate
+from shoal_server.rollouts.gates import Counts, Difference, Evidence, Level, Verdict, judge, share_bounds
+from shoal_server.rollouts.plan import AccuracyGate, ErrorsGate, Gates, InstallGate, OutputGate
 
 OUTPUT = Gates(output=OutputGate(tolerance=0.1))
 HEALTHY = Counts(eligible=10, offered=10, reported=10, healthy=10)
@@ -114,3 +114,34 @@ def test_a_result_survives_being_stored() -> None:
         "n",
         "devices",
     }
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "verdict", "words"),
+    [
+        (0.95, 0.94, 0.96, Verdict.PASS, "95.0% (threshold 93.0%)"),
+        (0.95, 0.90, 0.98, Verdict.PASS, "passed on few devices"),
+        (0.92, 0.90, 0.94, Verdict.INCONCLUSIVE, "not yet proven"),
+        (0.80, 0.75, 0.85, Verdict.FAIL, "with 95 % confidence below 85.0%"),
+    ],
+)
+def test_accuracy_must_be_high(value: float, low: float, high: float, verdict: Verdict, words: str) -> None:
+    gates = Gates(accuracy=AccuracyGate(estimated=0.93))
+    measured = Level(value=value, low=low, high=high, n=1000, devices=10)
+    result = judge(gates, HEALTHY, Evidence(estimated=measured), soak_over=True)[-1]
+    assert (result.gate, result.verdict, result.value, result.bound) == ("accuracy_estimated", verdict, value, high)
+    assert words in result.reason
+
+
+def test_accuracy_without_labels_or_calibration_is_no_pass() -> None:
+    gates = Gates(accuracy=AccuracyGate(estimated=0.93, feedback=0.92))
+    few = Level(value=1.0, low=0.9, high=1.0, n=99, devices=10)
+    silent = Level(value=math.nan, detail="can't tell: no calibration in the bundle")
+    estimated, feedback = judge(gates, HEALTHY, Evidence(estimated=silent, feedback=few), soak_over=True)[-2:]
+    assert (estimated.verdict, estimated.reason) == (Verdict.INCONCLUSIVE, silent.detail)
+    assert (feedback.gate, feedback.verdict) == ("accuracy_feedback", Verdict.INCONCLUSIVE)
+    assert "99 of the 100 labels" in feedback.reason
+    for result in judge(gates, HEALTHY, Evidence(), soak_over=True)[-2:]:
+        assert (result.verdict, result.value) == (Verdict.INCONCLUSIVE, None)
+    devices = Level(value=1.0, low=0.9, high=1.0, n=1000, devices=2)
+    assert "2 of the 5 devices" in judge(gates, HEALTHY, Evidence(feedback=devices), soak_over=True)[-1].reason

@@ -1,0 +1,171 @@
+"""`shoalctl quality`: how right the models are, by labels that came back and by estimate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from shoal_server.ctl.output import NOTHING, percent, print_facts, print_table
+from shoal_server.ctl.program import Call, connected
+
+
+@click.group()
+def quality() -> None:
+    """See how right the models are, with true labels and without."""
+
+
+@quality.command()
+@click.argument("slot")
+@click.option("--model", metavar="REF", help="Only this bundle, such as quality:1.4.0 or quality@champion.")
+@click.option("--cohort", metavar="QUERY", help="Only these devices, such as 'site = bern'.")
+@click.option("--segment-by", metavar="LABEL", help="Also by the values of a label or fact, such as site.")
+@click.option("--hours", type=click.IntRange(1, 2208), default=168, show_default=True, help="So far back.")
+@connected
+def show(call: Call, *, slot: str, model: str | None, cohort: str | None, segment_by: str | None, hours: int) -> None:
+    """Show accuracy by true labels and by estimate, confusion, calibration, and the mix of classes.
+
+    Example: shoalctl quality show quality --segment-by site
+    """
+    asked = {"slot": slot, "model": model, "cohort": cohort, "segment_by": segment_by, "hours": hours}
+    found = call.client.get("/api/v1/quality", **{name: value for name, value in asked.items() if value is not None})
+    call.show(found, lambda: _print(found["items"], slot=slot))
+
+
+@quality.command()
+@click.argument("slot")
+@click.argument("a")
+@click.argument("b")
+@click.option("--cohort", metavar="QUERY", help="Only these devices.")
+@click.option("--hours", type=click.IntRange(1, 2208), default=168, show_default=True, help="So far back.")
+@connected
+def compare(call: Call, *, slot: str, a: str, b: str, cohort: str | None, hours: int) -> None:
+    """Compare two bundles of a slot; the answer stays valid however often you look.
+
+    Example: shoalctl quality compare quality quality:1.3.0 quality:1.4.0
+    """
+    asked = {"slot": slot, "a": a, "b": b, "cohort": cohort, "hours": hours}
+    path = "/api/v1/quality/comparison"
+    found = call.client.get(path, **{name: value for name, value in asked.items() if value is not None})
+    call.show(found, lambda: _print_comparison(found))
+
+
+def _print(items: list[dict[str, Any]], *, slot: str) -> None:
+    if not items:
+        click.echo(f"Nothing was predicted in slot {slot} in this time, as far as the server has heard.")
+    for at, item in enumerate(items):
+        if at:
+            click.echo()
+        print_facts(_facts(item))
+        _print_classes(item["truth"])
+        _print_segments(item.get("segments"))
+
+
+def _facts(item: dict[str, Any]) -> dict[str, str]:
+    truth, estimate, shift = item["truth"], item["estimate"], item["label_shift"]
+    reference = item["reference"]
+    facts = {
+        "bundle": f"{item['bundle'] or item['digest'][:19]} in slot {item['slot']}",
+        "predictions": str(item["predictions"]),
+        "on its reference": percent(reference.get("accuracy"))
+        if "rmse" not in reference
+        else f"RMSE {reference['rmse']:.4g}",
+        "by true labels": _truth(truth),
+        "estimated": _figure(estimate["accuracy"]) if estimate["verdict"] == "value" else estimate["reason"],
+    }
+    if estimate["verdict"] == "value" and "auc" in estimate:
+        facts["estimated F1, AUC"] = f"{_figure(estimate['f1'])}, {_figure(estimate['auc'])}"
+    facts["mix of classes"] = _shift(shift)
+    if item["drifting"]:
+        facts["but"] = f"inputs drift ({', '.join(item['drifting'][:5])}): the estimate may be wrong"
+    return facts
+
+
+def _truth(truth: dict[str, Any]) -> str:
+    if truth["verdict"] != "value":
+        return str(truth["reason"])
+    if "rmse" in truth:
+        figures = [f"{name.upper()} {_number(truth[name])}" for name in ("rmse", "mae", "bias") if truth[name]]
+        return f"{', '.join(figures)} from {truth['n']} labels"
+    error = f", calibration error {percent(truth['ece'])}" if "ece" in truth else ""
+    return f"{_figure(truth['accuracy'])} from {truth['n']} labels of {truth['accuracy']['devices']} devices{error}"
+
+
+def _shift(shift: dict[str, Any]) -> str:
+    if shift["verdict"] not in {"shifted", "none"}:
+        return str(shift["reason"])
+    shares = [
+        f"{one['name']} {percent(one['before'])} -> {percent(one['now']['value'])}" for one in shift["classes"][:6]
+    ]
+    return f"{'changed' if shift['verdict'] == 'shifted' else 'no change shown'}: {', '.join(shares)}"
+
+
+def _figure(figure: dict[str, Any] | None) -> str:
+    if figure is None:
+        return NOTHING
+    return f"{percent(figure['value'])} ({percent(figure['low'])} to {percent(figure['high'])})"
+
+
+def _number(figure: dict[str, Any]) -> str:
+    if figure["low"] is None or figure["high"] is None:
+        return f"{figure['value']:.4g}"
+    return f"{figure['value']:.4g} ({figure['low']:.4g} to {figure['high']:.4g})"
+
+
+def _print_classes(truth: dict[str, Any]) -> None:
+    rows = [
+        (one["name"], one["n"], _figure(one["precision"]), _figure(one["recall"]), _figure(one["f1"]))
+        for one in truth.get("classes", [])
+    ]
+    if rows:
+        click.echo()
+        print_table(("class", "labels", "precision", "recall", "F1"), rows, empty="")
+
+
+def _print_segments(segments: dict[str, Any] | None) -> None:
+    if segments is None:
+        return
+    click.echo()
+    rows = [
+        (
+            one["name"],
+            one["n"],
+            one["devices"],
+            _number(one["mae"]) if one.get("mae") else _figure(one.get("accuracy")),
+            _gap(one),
+        )
+        for one in segments["groups"]
+    ]
+    headers = (segments["by"], "labels", "devices", "accuracy or MAE", "against the others")
+    print_table(headers, rows, empty=f"No label has come back of any {segments['by']}.")
+
+
+def _gap(one: dict[str, Any]) -> str:
+    gap = one.get("gap")
+    if gap is None:
+        return NOTHING
+    text = f"{gap['value'] * 100:+.1f} pp ({gap['low'] * 100:+.1f} to {gap['high'] * 100:+.1f})"
+    return text if one["shown"] else f"{text}, may be chance"
+
+
+def _print_comparison(found: dict[str, Any]) -> None:
+    rows = []
+    for name in ("feedback", "mean_confidence", "mean_score"):
+        one = found.get(name)
+        if one is None:
+            continue
+        words = {
+            "b_higher": f"{found['b']} is higher",
+            "a_higher": f"{found['a']} is higher",
+            "none": "no difference shown",
+        }
+        rows.append(
+            (
+                f"{one['metric']} by labels" if name == "feedback" else name.replace("_", " "),
+                words.get(one["verdict"], "too few to say"),
+                one["difference"],
+                NOTHING if one["low"] is None or one["high"] is None else f"{one['low']:+.4f} to {one['high']:+.4f}",
+                " / ".join(f"{n:.0f}" for n in one["n"]),
+            )
+        )
+    print_table(("what", "answer", "b - a", "holds at every look", "rows a / b"), rows, empty="Nothing to compare.")
