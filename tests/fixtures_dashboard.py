@@ -35,6 +35,7 @@ from shoal_server.drift.monitor import Rules
 from shoal_server.drift.scan import DriftScan
 from shoal_server.fleet import assignments
 from shoal_server.fleet.tables import DeviceRow
+from shoal_server.quality.scan import QualityScan
 from shoal_server.registry import store as registry
 from shoal_server.registry.bundles import Bundles
 from shoal_server.registry.tables import ModelVersion
@@ -44,7 +45,7 @@ from shoal_server.rollouts.machine import RolloutState, StageState
 from shoal_server.rollouts.plan import parse_plan
 from shoal_server.rollouts.rollout import Member, Rollout, Stage
 from shoal_server.services import Services
-from shoal_server.telemetry.tables import WindowRow
+from shoal_server.telemetry.tables import LabelRow, WindowRow
 
 HOSTILE = "<script>alert(1)</script>"
 PASSWORD = "correct horse battery"
@@ -70,7 +71,30 @@ def seed(program: Services, *, windows: bool = True) -> dict[str, str]:
             _windows(session, digests, now)
     scan = DriftScan(program.database, program.reference, program.clock, rules=Rules(baseline_windows=14))
     scan.tick()
+    _labels(program, digests["1.1.0"])
+    QualityScan(program.database, program.reference, program.clock).tick()
     return digests
+
+
+def _labels(program: Services, digest: str) -> None:
+    """Let labels come back of the last hours: fewer right ones where the fog is."""
+    hour_ms = int(program.clock() // 3600) * 3_600_000
+    with program.database.write() as session:
+        for at in range(30):
+            site = _SITES[at % 3]
+            for truth, said, cell, n in ((3, 3, 62, 40), (3, 8, 40, 18 if site == "bern" else 2), (8, 8, 60, 30)):
+                session.add(
+                    LabelRow(
+                        slot="meter-reader",
+                        digest=digest,
+                        device=f"cam-{site}-{at // 3 + 1:02}",
+                        hour_ms=hour_ms,
+                        truth=truth,
+                        said=said,
+                        bin=cell,
+                        n=n,
+                    )
+                )
 
 
 def profile_spec() -> ProfileSpec:

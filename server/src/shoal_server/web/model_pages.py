@@ -16,13 +16,21 @@ from shoal_server.access.guard import Program, Releaser, Viewer
 from shoal_server.errors import NotFoundError
 from shoal_server.fleet import store as fleet
 from shoal_server.fleet.devices import Device, DeviceState
+from shoal_server.quality import store as quality_store
+from shoal_server.quality.report import Question, quality_of
+from shoal_server.quality.routes import bundles_of
 from shoal_server.registry import routes as registry_routes
 from shoal_server.registry import store
 from shoal_server.registry.tables import ModelVersion
+from shoal_server.telemetry.rollup import HOUR_MS
+from shoal_server.web.quality_views import accuracy_chart
 from shoal_server.web.site import PageRoute, address, page, redirect, segment
 
 router = APIRouter(prefix="/models", route_class=PageRoute, include_in_schema=False)
 _PAGE = 50
+
+QUALITY_HOURS = 168
+"""Hours of a bundle's quality that its page shows: a week."""
 
 
 @router.get("", response_class=HTMLResponse)
@@ -70,9 +78,11 @@ def show_version(model: str, version: str, request: Request, program: Program, p
     with program.database.read() as session:
         row = store.version(session, model, version)
         devices = running_devices(session).get(row.digest, [])
+        quality = _quality(session, program, row.digest)
     return page(
         request,
         "version.html",
+        quality=quality,
         row=row,
         devices=devices,
         may_release=principal.may(Role.RELEASER),
@@ -128,6 +138,19 @@ def _summary(session: Session, name: str, running: Mapping[str, list[Device]]) -
         "aliases": store.aliases(session, name),
         "running": [(version, count) for version, count in counts.most_common(4) if count],
     }
+
+
+def _quality(session: Session, program: Program, digest: str) -> list[dict[str, Any]]:
+    """Return the quality of a bundle in each slot that ran it lately, by site, with the chart of its hours."""
+    end_ms = (round(program.clock() * 1000) // HOUR_MS + 1) * HOUR_MS
+    start_ms = end_ms - QUALITY_HOURS * HOUR_MS
+    found = []
+    for slot in [slot for slot, used in quality_store.used(session, start_ms=start_ms) if used == digest]:
+        asked = Question(slot=slot, start_ms=start_ms, end_ms=end_ms, digest=digest, segment_by="site")
+        for item in quality_of(session, asked, bundles_of(program)):
+            chart = accuracy_chart(item["hours"], item["reference"].get("accuracy"))
+            found.append({**item, "chart": chart, "is_regression": "rmse" in item["truth"]})
+    return found
 
 
 def _contents(program: Program, row: ModelVersion) -> dict[str, Any]:

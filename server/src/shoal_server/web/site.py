@@ -34,6 +34,7 @@ from shoal_server.timestamps import rfc3339
 from shoal_server.web import words
 from shoal_server.web.live import position_of
 from shoal_server.web.problems import status_of
+from shoal_server.web.quality_views import interval
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -88,6 +89,7 @@ class Site:
             ago=words.ago,
             span=words.span,
             percent=words.percent,
+            interval=interval,
             amount=words.amount,
             size=words.size,
             short_digest=words.short_digest,

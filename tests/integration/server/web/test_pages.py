@@ -157,6 +157,17 @@ def test_a_model_shows_versions_aliases_and_where_they_run(browser: Browser) -> 
     assert "brightness input float32 2 to 18" in inside
 
 
+def test_a_version_shows_its_quality(browser: Browser) -> None:
+    page = browser("victor").get("/models/meter-reader/1.1.0").text
+    text = _words(page)
+    assert "Quality in slot meter-reader" in text
+    assert "right, from 2,320 labels of 30 devices" in text
+    assert "can't tell: no calibration in the bundle" in text
+    assert "by labels: " in page, "a point of the chart"
+    assert re.search(r"bern 79\.5 % .{10,40} -1\d\.\d points", text)
+    assert "said 8" in text
+
+
 def test_drift_is_found_at_its_site_and_explained(browser: Browser) -> None:
     client = browser("victor")
     text = client.get("/drift").text
