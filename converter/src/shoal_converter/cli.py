@@ -23,6 +23,7 @@ from shoal_converter.errors import (
     ConverterError,
     ParityError,
     UnsupportedModelError,
+    VariantRefusedError,
 )
 from shoal_converter.settings import Settings, load_settings
 from shoal_converter.terminal import Terminal
@@ -395,6 +396,9 @@ def _tell(error: ShoalError, *, json_wanted: bool) -> None:
         answer |= {"ref": None, "digest": None, "path": None, "parity": None, "refused": refused}
     elif isinstance(error, ParityError):
         answer |= {"ref": None, "digest": None, "path": None, "parity": error.report, "refused": []}
+    elif isinstance(error, VariantRefusedError):
+        figures = [{"variant": error.data["variant"], "why": error.message, "figures": error.figures}]
+        answer |= {"ref": None, "digest": None, "path": None, "parity": None, "refused": figures}
     terminal.json(answer)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import joblib
 import numpy as np
 import onnx
 import pytest
@@ -18,6 +20,7 @@ from shoal_agent.runtime.bundle_files import open_bundle
 from shoal_agent.runtime.model import LoadedModel
 from shoal_converter import pack
 from shoal_converter.bundle import Bundle
+from shoal_converter.cli import run
 from shoal_converter.errors import VariantRefusedError
 from shoal_converter.onnx_graph.smaller import operators, smaller
 from shoal_converter.onnx_runtime import Runner
@@ -147,3 +150,16 @@ def test_rows_beyond_what_calibration_saw_refuse_static_integers(network: MLPCla
     options = PackOptions(variants=("int8",), validation=far)
     with pytest.raises(VariantRefusedError, match="not near enough on the validation data"):
         pack(network, sample=X, tag="net:1", options=options)
+
+
+def test_the_command_tells_what_was_refused_with_its_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    joblib.dump(LogisticRegression().fit(X, Y), tmp_path / "m.joblib")
+    np.savez(tmp_path / "rows.npz", X=X, y=Y)
+    command = ["pack", str(tmp_path / "m.joblib"), "--trust", "--sample", str(tmp_path / "rows.npz"), "-t", "l:1"]
+    assert run([*command, "--variant", "fp16", "-o", str(tmp_path / "out.tar"), "--json"]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["error"]["code"] == "variant"
+    assert answer["refused"][0]["figures"]["size_ratio"] > SMALLER
+    assert not (tmp_path / "out.tar").exists()

@@ -28,6 +28,7 @@ from shoal_converter.errors import (
     SourceError,
     UnsupportedModelError,
     UntrustedPickleError,
+    VariantRefusedError,
 )
 from shoal_protocol.errors import CallerError, ContentError, LocalError, ShoalError
 
@@ -208,4 +209,7 @@ def _error(fault: Mapping[str, Any]) -> Exception:
         return UnsupportedModelError(str(data["step"]), str(data["why"]), str(data["way_round"]))
     if kind == "ParityError":
         return ParityError(fault["message"], step=str(data["step"]), report=data["report"], hint=fault["hint"])
+    if kind == "VariantRefusedError":
+        form = str(data["variant"])
+        return VariantRefusedError(form, fault["message"].removeprefix(f"variant {form}: "), figures=data["figures"])
     return _ERRORS.get(kind, ConverterError)(fault["message"], hint=fault["hint"])
