@@ -63,6 +63,33 @@ def test_a_trial_of_failing_predictions_goes_back_at_once(device):
     assert device.events()[-1] == "rolled_back"
 
 
+@pytest.mark.parametrize(
+    ("seen", "code"),
+    [
+        (Seen(predictions=10, slow=6), "trial_latency"),
+        (Seen(predictions=1, rss_bytes=3_000, memory_budget_bytes=2_000), "trial_memory"),
+    ],
+)
+def test_a_trial_over_the_bundles_budget_goes_back(device, seen, code):
+    first = install(device, "1.0")
+    second = device.bundle("1.1")
+    device.want(second)
+    device.host.counts["s"] = seen
+    device.turn()
+    assert (device.slot.active, device.slot.bad[second].code) == (first, code)
+
+
+@pytest.mark.parametrize(
+    "seen", [Seen(predictions=10, slow=4), Seen(predictions=10, rss_bytes=2_000, memory_budget_bytes=2_000)]
+)
+def test_a_trial_within_the_bundles_budget_passes(device, seen):
+    digest = device.bundle("1.0")
+    device.want(digest)
+    device.host.counts["s"] = seen
+    device.turn()
+    assert device.slot.proven == digest
+
+
 def test_every_state_is_saved_before_anything_is_done(device):
     seen = []
     load, run, manifest = device.host.load, device.preflight.run, device.fetcher.manifest

@@ -20,6 +20,8 @@ class Trial:
         predictions: Predictions answered, errors among them.
         errors: Predictions that failed inside the model (not requests that were refused).
         elapsed_s: Seconds that the model was active, summed over all starts.
+        slow: Predictions answered that surely took longer than the bundle's latency budget allows for their rows.
+        over_bytes: By how much the process has grown beyond the bundle's memory budget since the model answers.
     """
 
     left: int
@@ -27,6 +29,8 @@ class Trial:
     predictions: int = 0
     errors: int = 0
     elapsed_s: float = 0.0
+    slow: int = 0
+    over_bytes: int = 0
 
     def started(self) -> Trial:
         """Return the trial after one more start."""
@@ -36,13 +40,15 @@ class Trial:
         """Return the trial after an orderly stop."""
         return replace(self, left=self.left + 1, counted=False) if self.counted else self
 
-    def plus(self, *, predictions: int, errors: int, elapsed_s: float) -> Trial:
+    def plus(self, *, predictions: int, errors: int, elapsed_s: float, slow: int = 0, over_bytes: int = 0) -> Trial:
         """Return the trial with more counts added."""
         return replace(
             self,
             predictions=self.predictions + predictions,
             errors=self.errors + errors,
             elapsed_s=self.elapsed_s + max(elapsed_s, 0.0),
+            slow=self.slow + slow,
+            over_bytes=max(self.over_bytes, over_bytes),
         )
 
 
@@ -55,13 +61,15 @@ class TrialRules:
         seconds: So many seconds end it, whatever was predicted.
         starts: Starts of the agent that a trial may use up.
         max_error_rate: Largest share of predictions that may fail.
-        min_errors: Fewer failures than this never end a trial early.
+        max_slow_rate: Largest share of predictions that may be slower than the bundle's budget, which is a p95.
+        min_errors: Fewer failures, or slow predictions, than this never end a trial early.
     """
 
     predictions: int = 100
     seconds: float = 600.0
     starts: int = 3
     max_error_rate: float = 0.02
+    max_slow_rate: float = 0.05
     min_errors: int = 5
 
 
@@ -71,13 +79,22 @@ class Verdict(StrEnum):
     CONTINUE = "continue"  # neither limit is reached yet
     PASSED = "passed"  # enough was seen and it was good
     FAILED = "failed"  # too many predictions failed
+    SLOW = "slow"  # too many took longer than the bundle allows
+    HUNGRY = "hungry"  # it takes more memory than the bundle allows
 
 
 def judge(trial: Trial, rules: TrialRules) -> Verdict:
     """Judge a trial by what was seen so far."""
     too_many = trial.errors > rules.max_error_rate * trial.predictions
+    too_slow = trial.slow > rules.max_slow_rate * trial.predictions
+    if trial.over_bytes > 0:
+        return Verdict.HUNGRY
     if too_many and trial.errors >= rules.min_errors:
         return Verdict.FAILED
+    if too_slow and trial.slow >= rules.min_errors and trial.predictions >= rules.predictions:
+        return Verdict.SLOW  # not before the trial's predictions: the first ones after a switch are slower
     if trial.predictions < rules.predictions and trial.elapsed_s < rules.seconds:
         return Verdict.CONTINUE
-    return Verdict.FAILED if too_many else Verdict.PASSED
+    if too_many:
+        return Verdict.FAILED
+    return Verdict.SLOW if too_slow and trial.slow >= rules.min_errors else Verdict.PASSED

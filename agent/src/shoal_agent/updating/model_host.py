@@ -5,28 +5,43 @@ The meeting point with the answering half; onnxruntime is imported at the first 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shoal_agent.domain.fit import DeviceFacts, variant_for
 from shoal_agent.ports import BlobStore
+from shoal_agent.runtime.memory import resident_bytes
 from shoal_protocol.bundle.layout import BUNDLE_JSON
 from shoal_protocol.bundle.schema import parse_bundle_info
 from shoal_protocol.errors import ContentError
+from shoal_protocol.profile.codec import LATENCY_EDGES_US
 
 if TYPE_CHECKING:
     from shoal_agent.runtime.feedback import Feedback
     from shoal_agent.runtime.model import LoadedModel
     from shoal_agent.runtime.shadow import Shadow
     from shoal_agent.runtime.slots import SlotTable
+    from shoal_agent.runtime.window_sums import Totals
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a model has done since it was loaded."""
+    """What a model has done since it was loaded.
+
+    Attributes:
+        predictions: Answered or failed.
+        errors: Failed inside the model.
+        slow: Answered, and surely slower than the bundle's budget for as many rows as a call has on average.
+        rss_bytes: Resident memory of the process; 0: unknown.
+        memory_budget_bytes: That the bundle allows itself; none: any.
+    """
 
     predictions: int = 0
     errors: int = 0
+    slow: int = 0
+    rss_bytes: int = 0
+    memory_budget_bytes: int | None = None
 
 
 def load_stored(store: BlobStore, digest: str, *, facts: DeviceFacts, threads: int | None) -> tuple[LoadedModel, str]:
@@ -133,4 +148,19 @@ class ModelHost:
         if model is None:
             return Seen()
         totals = model.observer.totals()
-        return Seen(predictions=totals.calls + totals.errors, errors=totals.errors)
+        runtime = model.info.runtime
+        return Seen(
+            predictions=totals.calls + totals.errors,
+            errors=totals.errors,
+            slow=_slow(totals, runtime.latency_budget_ms),
+            rss_bytes=resident_bytes(),
+            memory_budget_bytes=runtime.memory_budget_bytes,
+        )
+
+
+def _slow(totals: Totals, budget_ms: float | None) -> int:
+    """Return the calls in cells of latency that lie wholly above the budget for a call's average rows."""
+    if budget_ms is None or not totals.calls:
+        return 0
+    allowed_us = budget_ms * 1000 * max(totals.rows / totals.calls, 1.0)
+    return int(totals.latency[1 + bisect_left(LATENCY_EDGES_US, allowed_us) :].sum())

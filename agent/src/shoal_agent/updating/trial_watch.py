@@ -30,10 +30,12 @@ class TrialWatch:
         self._rules = rules
         self._monotonic = monotonic
         self._looks: dict[str, _Look] = {}
+        self._rss_bytes: dict[str, int] = {}
 
     def began(self, name: str) -> None:
         """Begin anew: another model answers in the slot."""
         self._looks[name] = _Look(Seen(), self._monotonic())
+        self._rss_bytes[name] = self._host.seen(name).rss_bytes
 
     def measure(self, name: str, slot: Slot) -> Measured | None:
         """Return what is to be added to a slot's trial since the last look; none: it is not on trial."""
@@ -47,8 +49,15 @@ class TrialWatch:
                 predictions=max(now.seen.predictions - last.seen.predictions, 0),
                 errors=max(now.seen.errors - last.seen.errors, 0),
                 elapsed_s=now.at - last.at,
+                slow=max(now.seen.slow - last.seen.slow, 0),
+                over_bytes=self._over_bytes(name, now.seen),
             )
         )
+
+    def _over_bytes(self, name: str, seen: Seen) -> int:
+        """Return by how much the process has grown beyond the bundle's budget since the model answers."""
+        grown = seen.rss_bytes - self._rss_bytes.get(name, seen.rss_bytes)
+        return 0 if seen.memory_budget_bytes is None else max(grown - seen.memory_budget_bytes, 0)
 
     def verdict(self, slot: Slot) -> Proved | Failed | None:
         """Return the end of a slot's trial, once there is one."""
@@ -60,4 +69,12 @@ class TrialWatch:
             case Verdict.FAILED:
                 share = f"{slot.trial.errors} of {slot.trial.predictions} predictions failed"
                 return Failed("trial_errors", f"{share}; a share of {self._rules.max_error_rate:g} is allowed")
+            case Verdict.SLOW:
+                share = (
+                    f"{slot.trial.slow} of {slot.trial.predictions} predictions took longer than the bundle's budget"
+                )
+                return Failed("trial_latency", f"{share}; a share of {self._rules.max_slow_rate:g} is allowed")
+            case Verdict.HUNGRY:
+                over = f"{slot.trial.over_bytes} bytes more than the bundle's memory budget"
+                return Failed("trial_memory", f"since this model answers, the process has grown by {over}")
         return None

@@ -1,0 +1,128 @@
+"""Models that pass their self-test and turn out bad when they answer: the device goes back by itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agent_bundles import bundle_files
+from shoal_agent.adapters.state_file import StateFile
+
+DRIVER = """
+import ctypes, os, sys
+from pathlib import Path
+import numpy as np
+from shoal_agent import Agent
+from shoal_agent.bootstrap import Overrides
+from shoal_agent.runtime.engine import Engine
+from shoal_agent.testing import FakePreflight
+run = Engine.run
+def crash(self, feeds):
+    outputs = run(self, feeds)
+    if float(outputs[0][0, 0]) == 5.0:
+        ctypes.string_at(0)  # what a native bug in an operator does
+    return outputs
+Engine.run = crash
+settings = {"window_s": 3600, "poll_s": 0.05, "trial.seconds": 900, "listen": "none"}
+link = {"link": lambda _identity: None} if sys.argv[2] == "offline" else {}
+agent = Agent(Path(sys.argv[1]), settings, overrides=Overrides(preflight=FakePreflight(), **link))
+agent.start()
+for _ in range(600):
+    print(float(agent.model("quality").predict({"x": np.ones((1, 2), np.float32)})["y"][0, 0]), flush=True)
+    if sys.argv[2] == "offline":
+        break
+    __import__("time").sleep(0.02)
+agent.stop()
+"""
+
+
+def run(state: Path, how: str) -> tuple[int, list[str]]:
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, str(state), how], capture_output=True, text=True, timeout=60, check=False
+    )
+    return done.returncode, done.stdout.split()
+
+
+@pytest.fixture
+def settled(world):
+    first = world.pack(3.0, "1.0")
+    world.assign(first)
+    with world.agent():
+        world.committed(first)
+    return world, first
+
+
+def slot(world):
+    return StateFile(world.state).load().slots["quality"]
+
+
+@pytest.mark.slow
+def test_a_model_that_crashes_natively_is_left_within_three_starts_without_a_network(settled):
+    world, first = settled
+    second = world.pack(5.0, "1.1")
+    world.assign(second)
+    status, answers = run(world.state, "online")
+    assert status == -11  # SIGSEGV at the first real answer
+    assert set(answers) <= {"3.0"}
+    assert slot(world).active == second
+    starts = 0
+    while (ended := run(world.state, "offline"))[0] == -11:
+        starts += 1
+        assert starts <= 3
+    assert ended == (0, ["3.0"])
+    assert (slot(world).active, slot(world).bad[second].code) == (first, "crash_loop")
+
+
+def predict(agent, times: int) -> None:
+    for _ in range(times):
+        agent.model("quality").predict({"x": np.ones((1, 2), np.float32)})
+
+
+def test_a_model_that_is_slow_on_real_traffic_goes_back(settled, monkeypatch):
+    from shoal_agent.runtime.engine import Engine
+
+    world, first = settled
+    digest = world.server.add_bundle(bundle_files(5.0, version="1.1", latency_budget_ms=5.0))
+    world.assign(world.server.release(digest, "quality", "1.1"))
+    real, slow = Engine.run, threading.Event()
+
+    def late(self, feeds):
+        slow.wait(0.03)
+        return real(self, feeds)
+
+    with world.agent(trial_seconds=30.0) as agent:
+        world.until(lambda: agent.status()["slots"]["quality"]["active"] == digest, "the trial")
+        model = agent.slots.get("quality")
+        model._binds = False
+        model._thread.binding = None
+        monkeypatch.setattr(Engine, "run", late)
+        predict(agent, 12)
+        assert world.failed(digest).code == "trial_latency"
+        assert agent.status()["slots"]["quality"]["active"] == first
+
+
+def test_a_model_that_leaks_on_real_traffic_goes_back(settled, monkeypatch):
+    from shoal_agent.runtime.engine import Engine
+
+    world, first = settled
+    digest = world.server.add_bundle(bundle_files(5.0, version="1.1", memory_budget_bytes=32 << 20))
+    world.assign(world.server.release(digest, "quality", "1.1"))
+    real, kept = Engine.run, []
+
+    def leaking(self, feeds):
+        kept.append(np.ones(4 << 20, np.uint8))
+        return real(self, feeds)
+
+    with world.agent(trial_seconds=30.0, trial_predictions=1000) as agent:
+        world.until(lambda: agent.status()["slots"]["quality"]["active"] == digest, "the trial")
+        model = agent.slots.get("quality")
+        model._binds = False
+        monkeypatch.setattr(Engine, "run", leaking)
+        predict(agent, 16)
+        assert world.failed(digest).code == "trial_memory"
+        assert agent.status()["slots"]["quality"]["active"] == first
