@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from shoal_converter.signing.pipeline import ReleaseKey
 
 STATEMENT_MEDIA_TYPE = "application/vnd.in-toto+json"
+SIGNATURE_MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+OMS = "oms"
+"""Name of the OpenSSF Model Signing signature among the statements."""
 _EMPTY = b"{}"
 _EMPTY_MEDIA_TYPE = "application/vnd.oci.empty.v1+json"
 
@@ -133,6 +136,10 @@ class Bundle:
         """Size of all files."""
         return self.manifest.total_bytes
 
+    def unpacked(self) -> dict[str, bytes]:
+        """Return path and content of what `unpack` writes, and an OMS signature covers."""
+        return {"manifest.json": self.manifest_raw, "config.json": self.config, **self.files}
+
     def blobs(self) -> dict[str, bytes]:
         """Return every blob that the manifest names, by digest."""
         return {sha256_digest(content): content for content in (self.config, *self.files.values())}
@@ -145,11 +152,11 @@ class Bundle:
                 {
                     "schemaVersion": 2,
                     "mediaType": MANIFEST_MEDIA_TYPE,
-                    "artifactType": STATEMENT_MEDIA_TYPE,
+                    "artifactType": _media_type(name),
                     "config": {"mediaType": _EMPTY_MEDIA_TYPE, "digest": sha256_digest(_EMPTY), "size": len(_EMPTY)},
                     "layers": [
                         {
-                            "mediaType": STATEMENT_MEDIA_TYPE,
+                            "mediaType": _media_type(name),
                             "digest": sha256_digest(raw),
                             "size": len(raw),
                             "annotations": {"org.opencontainers.image.title": f"{name}.json"},
@@ -289,6 +296,10 @@ def _shape(shape: tuple[int | None, ...]) -> str:
     return "[" + ", ".join("N" if size is None else str(size) for size in shape) + "]"
 
 
+def _media_type(statement: str) -> str:
+    return SIGNATURE_MEDIA_TYPE if statement == OMS else STATEMENT_MEDIA_TYPE
+
+
 def _read_statements(layout: Layout) -> dict[str, bytes]:
     import json  # noqa: PLC0415 - only when read
 
@@ -296,6 +307,9 @@ def _read_statements(layout: Layout) -> dict[str, bytes]:
     for raw in layout.referrers:
         for layer in json.loads(raw).get("layers") or []:
             title = (layer.get("annotations") or {}).get("org.opencontainers.image.title", "")
-            if layer.get("mediaType") == STATEMENT_MEDIA_TYPE and layer.get("digest") in layout.blobs:
+            if (
+                layer.get("mediaType") in {STATEMENT_MEDIA_TYPE, SIGNATURE_MEDIA_TYPE}
+                and layer.get("digest") in layout.blobs
+            ):
                 found[str(title).removesuffix(".json") or "statement"] = layout.blobs[layer["digest"]]
     return found

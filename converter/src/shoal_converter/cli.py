@@ -176,13 +176,19 @@ def inspect(bundle: Path, *, json_wanted: bool) -> None:
 
 @cli.command(short_help="Check a bundle from itself alone.")
 @click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--oms-key", type=click.Path(path_type=Path), help="Public key (PEM) that must have signed by OMS.")
+@click.option("--oms-signature", type=click.Path(path_type=Path), help="Default: the one beside the bundle.")
 @_json
-def verify(bundle: Path, *, json_wanted: bool) -> None:
-    """Check a bundle from itself alone: digests, documents, model, golden rows."""
+def verify(bundle: Path, oms_key: Path | None, oms_signature: Path | None, *, json_wanted: bool) -> None:
+    """Check a bundle from itself alone: digests, documents, model, golden rows, statements.
+
+    \b
+    shoal-convert verify quality-1.4.0.tar --oms-key release.pub
+    """  # noqa: D301 - click needs the character itself
     from shoal_converter.verification import verify as make_checks  # noqa: PLC0415 - keeps --help quick
 
     terminal, opened = Terminal(json_wanted=json_wanted), _open(bundle)
-    checks = make_checks(opened)
+    checks = make_checks(opened, oms_key=_content(oms_key), oms_signature=_content(oms_signature))
     ok = all(check.ok for check in checks)
     if json_wanted:
         listed = [{"name": check.name, "ok": check.ok, "detail": check.detail} for check in checks]
@@ -191,6 +197,30 @@ def verify(bundle: Path, *, json_wanted: bool) -> None:
         terminal.table(("CHECK", "", "FOUND"), [(c.name, "ok" if c.ok else "FAILED", c.detail) for c in checks])
     if not ok:
         raise click.exceptions.Exit(EXIT_FAILED)
+
+
+@cli.command(short_help="Sign a bundle's files by OpenSSF Model Signing.")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--key", required=True, metavar="KEY", envvar="SHOAL_KEY", help="An ECDSA key: a path, or awskms:…")
+@click.option("--passphrase-file", type=click.Path(path_type=Path), help="File that holds the key's passphrase.")
+def attest(bundle: Path, key: str, passphrase_file: Path | None) -> None:
+    """Sign a bundle's files by OpenSSF Model Signing (OMS), beside the bundle: its digest stays the same.
+
+    `unpack` writes the signature to attestations/oms.sig, where `model_signing verify key` checks it.
+
+    \b
+    shoal-convert attest quality-1.4.0.tar --key shoal-keys/release-1.pem
+    """  # noqa: D301 - click needs the character itself
+    from dataclasses import replace  # noqa: PLC0415 - keeps --help quick
+
+    from shoal_converter.bundle import OMS  # noqa: PLC0415
+    from shoal_converter.signing.oms import sign_files  # noqa: PLC0415
+
+    opened, signing = _open(bundle), _release_key(key, None, passphrase_file)
+    assert signing is not None
+    signature = sign_files(opened.unpacked(), name=opened.info.name, signer=signing.signer)
+    replace(opened, statements={**opened.statements, OMS: signature}).write(bundle, force=True)
+    Terminal(json_wanted=False).facts([("signed", f"{opened.ref} by the key {signing.keyid[:12]}")])
 
 
 @cli.command(short_help="Upload a bundle to a registry.")
@@ -336,6 +366,13 @@ def _release_key(key: str | None, root: Path | None, passphrase_file: Path | Non
         return text.encode()
 
     return open_release_key(key, root=root, passphrase=passphrase_reader(passphrase_file, ask=ask))
+
+
+def _content(path: Path | None) -> bytes | None:
+    try:
+        return None if path is None else path.read_bytes()
+    except OSError as error:
+        raise CallerError(f"{path} can't be read: {error.strerror or error}") from error
 
 
 def _open(path: Path) -> Bundle:

@@ -158,7 +158,7 @@ def provenance_statement(lineage: Lineage, *, subject: str, digest: str, finishe
             "annotations": {"dirty": lineage.git.dirty},
         }
         materials.append(entry | ({"uri": lineage.git.remote} if lineage.git.remote else {}))
-    return _statement(
+    return statement(
         subject,
         digest,
         PROVENANCE,
@@ -179,15 +179,23 @@ def provenance_statement(lineage: Lineage, *, subject: str, digest: str, finishe
 
 def parity_statement(report: Mapping[str, Any], *, subject: str, digest: str) -> bytes:
     """Return an in-toto statement with the parity report."""
-    return _statement(subject, digest, PARITY, dict(report))
+    return statement(subject, digest, PARITY, dict(report))
 
 
 def measurement_statement(report: Mapping[str, Any], *, subject: str, digest: str) -> bytes:
     """Return an in-toto statement with what the model and its variants cost on the machine that packed them."""
-    return _statement(subject, digest, MEASUREMENT, dict(report))
+    return statement(subject, digest, MEASUREMENT, dict(report))
 
 
-def _statement(subject: str, digest: str, kind: str, predicate: dict[str, Any]) -> bytes:
+def statement(subject: str, digest: str, kind: str, predicate: dict[str, Any]) -> bytes:
+    """Return an in-toto statement about a bundle.
+
+    Args:
+        subject: Its reference, ``name:version``.
+        digest: Of its manifest.
+        kind: Type of the predicate.
+        predicate: What is said.
+    """
     return canonical_bytes(
         {
             "_type": STATEMENT_TYPE,

@@ -29,6 +29,7 @@ from shoal_converter.lineage import gather, measurement_statement, parity_statem
 from shoal_converter.onnx_runtime import Runner
 from shoal_converter.reference import build_reference
 from shoal_converter.sample import Sample, make_sample
+from shoal_converter.sbom import sbom_statement
 from shoal_converter.sources.estimator import check_estimator, framework_of, missing_allowed, task_of, unknown_allowed
 from shoal_converter.variants import Built, build_variants, cost_of, here, variant_line
 from shoal_protocol.bundle.layout import (
@@ -434,10 +435,10 @@ def _stated(bundle: Bundle, work: _Work, measured: Mapping[str, Any]) -> Bundle:
     if work.validation is not None:
         report["validation"] = work.validation.report.as_json()
     subject = str(bundle.ref)
-    provenance = provenance_statement(
-        lineage, subject=subject, digest=bundle.digest, finished_at=datetime.now(UTC).isoformat(timespec="seconds")
-    )
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    provenance = provenance_statement(lineage, subject=subject, digest=bundle.digest, finished_at=now)
+    sbom = sbom_statement(bundle, lineage, made_at=now)
     parity = parity_statement(report, subject=subject, digest=bundle.digest)
     measurement = measurement_statement(measured, subject=subject, digest=bundle.digest)
-    statements = {"provenance": provenance, "parity": parity, "measurement": measurement}
+    statements = {"provenance": provenance, "parity": parity, "measurement": measurement, "sbom": sbom}
     return replace(bundle, parity=report, measured=measured, statements=statements)

@@ -5,6 +5,7 @@ Owns the list of checks. All of them are made, so that one run tells every fault
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from shoal_converter.bundle import Bundle
+from shoal_converter.bundle import OMS, Bundle
+from shoal_converter.errors import SignatureError
 from shoal_converter.onnx_graph.canonical import MAX_IR_VERSION, MAX_OPSETS, canonical_onnx
 from shoal_converter.onnx_runtime import Runner
 from shoal_protocol.bundle.layout import MODEL_ONNX, golden_input, golden_output
@@ -33,12 +35,18 @@ class Check:
     detail: str
 
 
-def verify(bundle: Bundle) -> tuple[Check, ...]:
+def verify(bundle: Bundle, *, oms_key: bytes | None = None, oms_signature: bytes | None = None) -> tuple[Check, ...]:
     """Make every check.
 
     Args:
         bundle: As read; reading it has already compared each file with the digest that names it.
+        oms_key: Public key in PEM that must have signed an OMS signature; none: a signature is named, not checked.
+        oms_signature: Where it isn't among the bundle's statements.
     """
+
+    def oms(bundle: Bundle) -> str:
+        return _oms(bundle, oms_key, oms_signature)
+
     checks: tuple[tuple[str, Callable[[Bundle], str]], ...] = (
         ("digests", _digests),
         ("documents", _documents),
@@ -46,6 +54,8 @@ def verify(bundle: Bundle) -> tuple[Check, ...]:
         ("interface", _interface),
         ("golden rows", _golden),
         ("variants", _variants),
+        ("statements", _statements),
+        ("OMS signature", oms),
     )
     return tuple(_checked(name, check, bundle) for name, check in checks)
 
@@ -124,6 +134,33 @@ def _interface(bundle: Bundle) -> str:
             f"{[output.name for output in bundle.schema.outputs]}"
         )
     return f"takes {', '.join(sorted(inputs)[:5])}; gives {', '.join(outputs)}"
+
+
+def _statements(bundle: Bundle) -> str:
+    told = []
+    for name, raw in sorted(bundle.statements.items()):
+        if name == OMS:
+            continue
+        try:
+            document = json.loads(raw)
+            digests = [subject["digest"]["sha256"] for subject in document["subject"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ContentError(f"the statement {name} does not parse: {error}") from error
+        if digests != [bundle.digest.removeprefix("sha256:")]:
+            raise ContentError(f"the statement {name} is about another bundle")
+        told.append(name)
+    return f"{', '.join(told)} about this bundle (not signed)" if told else "none"
+
+
+def _oms(bundle: Bundle, key: bytes | None, signature: bytes | None) -> str:
+    raw = signature or bundle.statements.get(OMS)
+    if key is None:
+        return "there is one; give --oms-key to check it" if raw else "none"
+    if raw is None:
+        raise SignatureError("there is no OMS signature", hint="shoal-convert attest BUNDLE --key KEY writes one")
+    from shoal_converter.signing.oms import check_files  # noqa: PLC0415 - cryptography
+
+    return check_files(raw, bundle.unpacked(), public_pem=key)
 
 
 def golden(bundle: Bundle) -> tuple[dict[str, Array], dict[str, Array]]:

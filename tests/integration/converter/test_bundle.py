@@ -71,12 +71,17 @@ def test_the_profile_of_the_sample_is_the_protocols_own(bundle: Bundle, workshop
 
 
 def test_statements_are_beside_the_bundle_not_in_it(bundle: Bundle, tmp_path: Path) -> None:
-    assert set(bundle.statements) == {"provenance", "parity", "measurement"}
+    assert set(bundle.statements) == {"provenance", "parity", "measurement", "sbom"}
     subject = json.loads(bundle.statements["provenance"])["subject"][0]
     assert subject == {"name": "iris:1.0.0", "digest": {"sha256": bundle.digest.partition(":")[2]}}
     without = replace(bundle, statements={})
     assert without.digest == bundle.digest
-    assert set(BundleType.open(bundle.write(tmp_path / "b.tar")).statements) == {"provenance", "parity", "measurement"}
+    assert set(BundleType.open(bundle.write(tmp_path / "b.tar")).statements) == {
+        "provenance",
+        "parity",
+        "measurement",
+        "sbom",
+    }
 
 
 def test_a_regressor_without_labels_is_a_bundle_too() -> None:

@@ -43,7 +43,7 @@ def test_pack_inspect_verify_predict_unpack_diff(
     assert code == 0
     assert json.loads(out)["bundle"]["task"] == "classification"
     code, out, _ = shoal_convert("verify", "iris-1.0.0.tar")
-    assert (code, out.count(" ok ")) == (0, 6)
+    assert (code, out.count(" ok ")) == (0, 8)
 
     code, out, _ = shoal_convert("predict", "iris-1.0.0.tar", "--input", workshop.file("train.csv"))
     lines = out.splitlines()
