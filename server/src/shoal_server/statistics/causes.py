@@ -66,7 +66,7 @@ def suspected_cause(view: View, reference: npt.NDArray[Any], current: npt.NDArra
     if texts:
         return _categories(view, Counter(reference[reference != ""].tolist()), Counter(current[current != ""].tolist()))
     a, b = reference[~np.isnan(reference)], current[~np.isnan(current)]
-    return unit_change(a, b) or pile(a, b) or _numbers(view, a, b)
+    return _infinite(a, b) or unit_change(a, b) or pile(a, b) or _numbers(view, a, b)
 
 
 def unit_change(a: _Numbers, b: _Numbers) -> str:
@@ -130,11 +130,14 @@ def pile(a: _Numbers, b: _Numbers) -> str:
     return f"stuck: {part}, before {_percent(before[at])}"
 
 
+def _infinite(a: _Numbers, b: _Numbers) -> str:
+    if np.isfinite(a).all() and not np.isfinite(b).all():
+        return f"infinite values: {_percent(1 - float(np.isfinite(b).mean()))} of values are not finite"
+    return ""
+
+
 def _numbers(view: View, a: _Numbers, b: _Numbers) -> str:
-    finite_a, finite_b = a[np.isfinite(a)], b[np.isfinite(b)]
-    if finite_b.size < b.size and finite_a.size == a.size:
-        return f"infinite values: {_percent(1 - finite_b.size / b.size)} of values are not finite"
-    a, b = finite_a, finite_b
+    a, b = a[np.isfinite(a)], b[np.isfinite(b)]
     if view is View.RANGE:
         low, high = float(a.min()), float(a.max())
         above, below = float(np.mean(b > high)), float(np.mean(b < low))
