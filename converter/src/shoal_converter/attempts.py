@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from shoal_converter.sample import Sample
+from shoal_converter.sources.boosting.models import compares_doubles, is_boosting
 from shoal_converter.sources.estimator import first_step, steps
 
 Floats = Literal["float32", "float64", "mixed"]
@@ -56,8 +57,8 @@ def attempts(model: Any, sample: Sample) -> Iterator[Attempt]:
         order = ("float64", "mixed", "float32") if len(flat) > 1 else ("float64", "float32")
     elif len(flat) > 1:
         order = ("float64", "mixed", "float32") if double else ("float32", "mixed", "float64")
-    if any("HistGradientBoosting" in type(step).__name__ for _, step in steps(model)):
-        order = ("float64",)  # histogram-based trees compare in float64; in float32 they are right by luck
+    if any("HistGradientBoosting" in type(step).__name__ or compares_doubles(step) for _, step in steps(model)):
+        order = ("float64",)  # histogram-based trees and LightGBM compare in float64; in float32 they are right by luck
     apart = _wants_columns(model, sample)
     integers = any(column.dtype == "int64" for column in sample.columns)
     if sample.form == "frame" and not apart:
@@ -79,7 +80,7 @@ _COMPARING = (
 
 
 def _is_tree(step: Any) -> bool:
-    return any(word in type(step).__name__ for word in ("Tree", "Forest", "Boosting"))
+    return is_boosting(step) or any(word in type(step).__name__ for word in ("Tree", "Forest", "Boosting"))
 
 
 def compares_in_double(model: Any) -> bool:
@@ -90,7 +91,7 @@ def compares_in_double(model: Any) -> bool:
     """
     names = [type(step).__name__ for _, step in steps(model)]
     if any(name.startswith(_COMPARING) for name in names) or any(
-        _has_fine_categories(step) for _, step in steps(model)
+        _has_fine_categories(step) or compares_doubles(step) for _, step in steps(model)
     ):
         return True
     return len(names) > 1 and len(flat_steps(model)) > 1 and any(_is_tree(step) for _, step in steps(model))

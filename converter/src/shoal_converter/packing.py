@@ -30,6 +30,7 @@ from shoal_converter.onnx_runtime import Runner
 from shoal_converter.reference import build_reference
 from shoal_converter.sample import Sample, make_sample
 from shoal_converter.sbom import sbom_statement
+from shoal_converter.sources.boosting.models import as_estimator
 from shoal_converter.sources.estimator import check_estimator, framework_of, missing_allowed, task_of, unknown_allowed
 from shoal_converter.variants import Built, build_variants, cost_of, here, variant_line
 from shoal_protocol.bundle.layout import (
@@ -98,10 +99,11 @@ class PackOptions:
 
 
 def to_onnx(model: Any, sample: Any, options: Options | None = None) -> bytes:
-    r"""Convert a fitted scikit-learn estimator to canonical ONNX that is proven to answer alike on the sample.
+    r"""Convert a fitted estimator to canonical ONNX that is proven to answer alike on the sample.
 
     Args:
-        model: Fitted estimator or pipeline.
+        model: Fitted estimator or pipeline of scikit-learn, or with its interface; a booster of XGBoost or LightGBM,
+            or a CatBoost model.
         sample: Rows like those that it was trained on: a 2-D array gives one ``[N, F]`` input ``x``, a list of texts
             one ``[N, 1]``, a pandas DataFrame one ``[N, 1]`` input a column (float32, int64 or string). Inputs
             are float64 only where float32 ones give other answers.
@@ -122,6 +124,7 @@ def to_onnx(model: Any, sample: Any, options: Options | None = None) -> bytes:
     >>> to_onnx(model, [[0.0], [1.0], [2.0]])[:1]
     b'\x08'
     """
+    model = as_estimator(model)
     check_estimator(model)
     return convert_rows(model, sample, options=options)[1].onnx
 
@@ -161,7 +164,7 @@ def pack(
     tell = progress or (lambda _: None)
     options = options or PackOptions()
     name, version = parse_tag(tag)
-    check_estimator(model)
+    check_estimator(model := as_estimator(model))
     truth = check_truth(y, make_sample(sample, model=model).rows, classification=task_of(model) == "classification")
     tell(f"converting {type(model).__name__}")
     rows, conversion, validation = _proven(model, sample, options, tell)

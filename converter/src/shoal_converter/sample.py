@@ -161,7 +161,11 @@ def _is_series(data: Any) -> bool:
 def fitted_names(model: Any) -> list[str] | None:
     """Return the feature names that a fitted model remembers, or none when it was fitted on arrays."""
     names = getattr(model, "feature_names_in_", None)
-    return None if names is None else [str(name) for name in names]
+    if names is None:
+        return None
+    texts = [str(name) for name in names]
+    # LightGBM numbers the columns of an array itself; those names are nobody's.
+    return None if texts == [f"Column_{at}" for at in range(len(texts))] else texts
 
 
 def frame(columns: Mapping[str, Array]) -> Any:
@@ -227,7 +231,7 @@ def _from_texts(array: Array) -> Sample:
 def _from_frame(data: Any, model: Any, float_dtype: DType) -> Sample:
     if len(data) == 0 or len(data.columns) == 0:
         raise SampleError(f"the sample has shape {data.shape}, expected at least one row and one column")
-    data = _fit_columns(data, fitted_names(model))
+    data = _fit_columns(data, fitted_names(model), model)
     columns: list[Column] = []
     tensors: dict[str, Array] = {}
     for label in data.columns:
@@ -241,13 +245,15 @@ def _from_frame(data: Any, model: Any, float_dtype: DType) -> Sample:
     return Sample("frame", tuple(columns), data, tensors)
 
 
-def _fit_columns(data: Any, names: Sequence[str] | None) -> Any:
+def _fit_columns(data: Any, names: Sequence[str] | None, model: Any) -> Any:
     given = [str(label) for label in data.columns]
     twice = sorted({name for name in given if given.count(name) > 1})
     if twice:
         raise SampleError(f"the sample has columns of the same name: {', '.join(twice[:5])}")
     if names is None:
         return data
+    if type(model).__module__.startswith("lightgbm") and [name.replace(" ", "_") for name in given] == list(names):
+        return data  # LightGBM writes blanks in its names as underscores
     absent = [name for name in names if name not in given]
     extra = [name for name in given if name not in names]
     if absent or extra:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal_converter.errors import SampleError, SourceError, UnsupportedModelError
+from shoal_converter.sources.boosting.models import framework as boosting_framework
 from shoal_protocol.profile.grid import category_text
 
 Array = npt.NDArray[Any]
@@ -230,6 +231,8 @@ def answers(model: Any, rows: Any) -> tuple[Answer, ...]:
             continue
         proper: tuple[str, Role] = (name, role) if name else _second(method)
         values = _dense(model, _call(model, method, rows))
+        if proper[0] == "label" and values.ndim == 2 and values.shape[1] == 1:
+            values = values[:, 0]  # CatBoost's labels of three and more classes
         found.append(Answer(*proper, values, _classes(model) if task == "classification" else None))
     return tuple(found)
 
@@ -292,7 +295,8 @@ def _classes(model: Any) -> tuple[str, ...] | None:
 
 def framework_of(model: Any) -> str:
     """Return the framework's name."""
-    return type(last_step(model)).__module__.split(".")[0].replace("sklearn", "scikit-learn")
+    last = last_step(model)
+    return boosting_framework(last) or type(last).__module__.split(".")[0].replace("sklearn", "scikit-learn")
 
 
 def metrics_of(task: Task, truth: Array, found: Mapping[str, Array]) -> dict[str, float]:

@@ -43,6 +43,12 @@ class Formula:
         self._container.initializers.append(tensor)
         return name
 
+    def exact(self, values: Array) -> str:
+        """Add a constant whose type stays as it is."""
+        name: str = self._scope.get_unique_variable_name("constant")
+        self._container.initializers.append(numpy_helper.from_array(np.asarray(values), name))
+        return name
+
     def node(self, operation: str, *inputs: Any, **attributes: Any) -> str:
         """Add a node; inputs are names of values, or numbers and arrays, which become constants."""
         result: str = self._scope.get_unique_variable_name(operation.lower())
@@ -186,7 +192,7 @@ class Formula:
     def give(self, *results: str) -> None:
         """State the results, in the order of the operator's outputs."""
         for variable, result in zip(self._operator.outputs, results, strict=True):
-            kind = _element_type(variable.type)
+            kind = element_type(variable.type)
             name = self._scope.get_unique_operator_name("Result")
             if kind == TensorProto.STRING:
                 self._container.add_node("Identity", [result], [variable.full_name], name=name)
@@ -195,12 +201,13 @@ class Formula:
 
     def _as_double(self, variable: Any) -> str:
         name: str = variable.full_name
-        if _element_type(variable.type) == TensorProto.STRING:
+        if element_type(variable.type) == TensorProto.STRING:
             return name
         return self.node("Cast", name, to=TensorProto.DOUBLE)
 
 
-def _element_type(kind: Any) -> int:
+def element_type(kind: Any) -> int:
+    """Return ONNX's number of a skl2onnx type."""
     from skl2onnx.common import data_types  # noqa: PLC0415 - heavy
 
     types = {

@@ -30,6 +30,7 @@ from shoal_converter.errors import (
     UntrustedPickleError,
     VariantRefusedError,
 )
+from shoal_converter.sources.native_file import SUFFIXES as NATIVE
 from shoal_protocol.errors import CallerError, ContentError, LocalError, ShoalError
 
 SUFFIXES = (".joblib", ".pkl", ".pickle")
@@ -91,7 +92,8 @@ def check_trusted(path: Path, *, trust: bool) -> None:
         raise SourceError(f"there is no model file {path}", hint="joblib.dump(model, 'model.joblib') writes one")
     if path.suffix.lower() not in SUFFIXES:
         raise SourceError(
-            f"{path.name} is of no known kind", hint=f"models come from {', '.join(SUFFIXES)}, or from pack() in Python"
+            f"{path.name} is of no known kind",
+            hint=f"models come from {', '.join(SUFFIXES + NATIVE)}, or from pack() in Python",
         )
     if not trust:
         raise UntrustedPickleError(

@@ -58,10 +58,15 @@ def _write(answers: TextIO, message: dict[str, Any]) -> None:
 def _pack(request: dict[str, Any], tell: Any) -> dict[str, Any]:
     from shoal_converter.domain.parity import Tolerance  # noqa: PLC0415
     from shoal_converter.packing import PackOptions, pack  # noqa: PLC0415
-    from shoal_converter.sources.sample_file import read_table  # noqa: PLC0415
+    from shoal_converter.sources.native_file import is_native, load, typed_rows  # noqa: PLC0415
+    from shoal_converter.sources.sample_file import Table, read_table  # noqa: PLC0415
 
     path = Path(request["path"])
-    model = _load(path)
+    model = load(path) if is_native(path) else _load(path)
+
+    def rows_of(table: Table) -> Any:
+        return typed_rows(model, table.rows_for(model)) if is_native(path) else table.rows_for(model)
+
     sample = Path(request["sample"])
     table = read_table(sample, target=request["target"])
     unseen = Path(request["validation"]) if request["validation"] else None
@@ -79,7 +84,7 @@ def _pack(request: dict[str, Any], tell: Any) -> dict[str, Any]:
         licence=request["licence"],
         lineage=request["lineage"],
         source=path,
-        validation=None if judged is None else judged.rows_for(model),
+        validation=None if judged is None else rows_of(judged),
         validation_y=None if judged is None else judged.target,
         segments=columns,
         segment_by=tuple(tuple(grouping) for grouping in request["segment_by"]),
@@ -88,7 +93,7 @@ def _pack(request: dict[str, Any], tell: Any) -> dict[str, Any]:
     )
     bundle = pack(
         model,
-        sample=table.rows_for(model),
+        sample=rows_of(table),
         y=table.target,
         tag=request["tag"],
         output=request["output"],

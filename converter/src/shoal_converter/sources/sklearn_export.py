@@ -16,6 +16,9 @@ from typing import Any
 import onnx
 
 from shoal_converter.errors import UnsupportedModelError
+from shoal_converter.sources.boosting.ensemble import BoostingUnsupportedError, unsupported
+from shoal_converter.sources.boosting.models import is_boosting
+from shoal_converter.sources.boosting.registration import registered
 from shoal_converter.sources.estimator import children, last_step, steps
 from shoal_converter.sources.own_converters import has_own, own_converters, own_parsers, own_shapes
 from shoal_converter.sources.sklearn_cures import cured_converters, cured_shapes
@@ -71,7 +74,7 @@ def export(
     asked = _options(model, options or {})
     models = [step for _, step in steps(model)]
     typed = [(name, _tensor_type(dtype)([None, width or None])) for name, dtype, width in initial_types]
-    with _quiet():
+    with _quiet(), registered([step for step in models if is_boosting(step)]):
         try:
             exported: onnx.ModelProto = convert_sklearn(
                 model,
@@ -83,6 +86,9 @@ def export(
                 custom_parsers=own_parsers(models),
             )
             return exported  # noqa: TRY300 - the type is stated once, where it comes from
+        except BoostingUnsupportedError as error:
+            path = next(path for path, step in steps(model) if is_boosting(step) or not children(step))
+            raise unsupported(path, error) from error
         except Exception as error:
             raise _unsupported(model, error) from error
 
@@ -113,7 +119,7 @@ def refuse_unsupported(model: Any) -> None:
 
     for path, step in steps(model):
         name = type(step).__name__
-        if name in _COMPOSITES or has_own(step):
+        if name in _COMPOSITES or has_own(step) or is_boosting(step):
             continue
         try:
             get_model_alias(type(step))
