@@ -102,6 +102,8 @@ def _typed(values: Any, column: Any) -> Any:
     import pandas as pd  # noqa: PLC0415 - as above
 
     series = pd.Series(values)
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        series = series.where(series.isin(column.dtype.categories))
     try:
         return series.astype(column.dtype)
     except (TypeError, ValueError):

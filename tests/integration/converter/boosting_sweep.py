@@ -344,8 +344,8 @@ The trees are read from the framework's own dump and written as one TreeEnsemble
 ordinary nodes. XGBoost's are compared and summed in float32, in its order, the others in double. LightGBM
 compares the doubles that it is given, so where float32 rounds your sample the model takes float64 inputs.
 
-A category that training never saw is in no split's set. LightGBM does the same; XGBoost 3.2 refuses it, or takes
-it for another category.
+A category that training never saw counts as missing, as in a pandas column of the training's categories. XGBoost 3.2
+itself refuses a new one, or takes it for another category.
 
 Made by `tests/integration/converter/boosting_sweep.py`; a test repeats the sweep and says when it is stale.
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xgboost as xgb
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.ensemble import HistGradientBoostingClassifier, StackingClassifier, VotingClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, StackingClassifier
 from sklearn.model_selection import GridSearchCV
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
@@ -53,7 +53,6 @@ def _inside() -> dict[str, Any]:
         found[f"{kind} after a scaler"] = make_pipeline(StandardScaler(), classifier(kind))
         found[f"{kind} calibrated"] = CalibratedClassifierCV(classifier(kind), cv=2)
         found[f"{kind} stacked"] = StackingClassifier([("a", classifier(kind)), ("b", other)], cv=2)
-        found[f"{kind} voting"] = VotingClassifier([("a", classifier(kind)), ("b", other)], voting="soft")
         found[f"{kind} searched"] = GridSearchCV(classifier(kind), {"max_depth": [2, 3]}, cv=2)
     return found
 

@@ -134,7 +134,7 @@ def categorical_columns(rows: Any, categories: dict[str, list[Any]]) -> Any:
     import pandas as pd  # noqa: PLC0415 - the rows are its own
 
     plain = {
-        name: pd.Categorical(rows[name], categories=values)
+        name: pd.Categorical(rows[name].where(rows[name].isin(values)), categories=values)
         for name, values in categories.items()
         if name in rows.columns and not isinstance(rows[name].dtype, pd.CategoricalDtype)
     }

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto, numpy_helper
 
-from shoal_converter.sample import MISSING_TEXT
 from shoal_converter.sources.boosting.ensemble import (
     BoostingUnsupportedError,
     Ensemble,
@@ -112,13 +111,11 @@ def _number(f: Formula, ensemble: Ensemble, name: str, element: int, kind: int) 
 
 
 def _coded(f: Formula, name: str, element: int, categories: tuple[Any, ...], kind: int) -> str:
-    """Return the codes of categories, -1 for one that training did not see, NaN for a missing one."""
+    """Return the codes of categories, NaN for a missing one and for one that training did not see."""
     codes = [float(at) for at in range(len(categories))]
     keys: dict[str, Any]
-    gaps = None
     if element == TensorProto.STRING:
-        keys = {"keys_strings": [*(str(value) for value in categories), MISSING_TEXT]}
-        codes.append(float("nan"))
+        keys = {"keys_strings": [str(value) for value in categories]}
     else:
         numbers = [float(value) if not isinstance(value, str) else np.nan for value in categories]
         if not all(np.float32(number) == number for number in numbers):
@@ -129,18 +126,16 @@ def _coded(f: Formula, name: str, element: int, categories: tuple[Any, ...], kin
             keys = {"keys_int64s": [int(number) for number in numbers]}
         else:
             name = name if element == TensorProto.FLOAT else f.node("Cast", name, to=TensorProto.FLOAT)
-            keys, gaps = {"keys_floats": numbers}, f.node("IsNaN", name)
+            keys = {"keys_floats": numbers}
     found = f.node(
         "LabelEncoder",
         name,
         op_domain="ai.onnx.ml",
         op_version=2,
         values_floats=codes,
-        default_float=-1.0,
+        default_float=float("nan"),
         **keys,
     )
-    if gaps is not None:
-        found = f.node("Where", gaps, f.exact(np.array(np.nan, np.float32)), found)
     return found if kind == TensorProto.FLOAT else f.node("Cast", found, to=kind)
 
 
