@@ -70,7 +70,7 @@ class Formula:
     def widths(self) -> list[tuple[str, int, bool]]:
         """Return each input, its number of columns, and whether it holds texts."""
         return [
-            (name, int(each.type.shape[1]), _element_type(each.type) == TensorProto.STRING)
+            (name, int(each.type.shape[1]), element_type(each.type) == TensorProto.STRING)
             for name, each in zip(self.inputs, self._operator.inputs, strict=True)
         ]
 
