@@ -96,7 +96,7 @@ def test_a_model_that_is_slow_on_real_traffic_goes_back(settled, monkeypatch):
         return real(self, feeds)
 
     with world.agent(trial_seconds=30.0) as agent:
-        world.until(lambda: agent.status()["slots"]["quality"]["active"] == digest, "the trial")
+        world.until(lambda: agent.slots.get("quality").digest == digest, "the trial")
         model = agent.slots.get("quality")
         model._binds = False
         model._thread.binding = None
@@ -118,11 +118,11 @@ def test_a_model_that_leaks_on_real_traffic_goes_back(settled, monkeypatch):
         kept.append(np.ones(4 << 20, np.uint8))
         return real(self, feeds)
 
-    with world.agent(trial_seconds=30.0, trial_predictions=1000) as agent:
-        world.until(lambda: agent.status()["slots"]["quality"]["active"] == digest, "the trial")
+    with world.agent(trial_seconds=60.0, trial_predictions=1000) as agent:
+        world.until(lambda: agent.slots.get("quality").digest == digest, "the trial")
         model = agent.slots.get("quality")
         model._binds = False
         monkeypatch.setattr(Engine, "run", leaking)
-        predict(agent, 16)
+        predict(agent, 40)
         assert world.failed(digest).code == "trial_memory"
         assert agent.status()["slots"]["quality"]["active"] == first
