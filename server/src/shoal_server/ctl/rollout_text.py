@@ -82,11 +82,14 @@ def _counts(stage: Mapping[str, Any]) -> str:
 
 
 def _gate_row(gate: Mapping[str, Any]) -> tuple[Any, ...]:
-    unit = percent if gate["gate"] in _SHARES else plain
+    is_level = gate["gate"].startswith("accuracy_")
+    unit = percent if is_level or gate["gate"] in _SHARES else plain
     evidence = f"{gate['devices']} devices"
     if gate["gate"] not in _COUNTS_DEVICES:
-        evidence = f"{gate['n']} predictions, {evidence}"
-    numbers = (unit(gate["value"]), unit(gate["bound"]), unit(gate["threshold"]))
+        what = "labels" if gate["gate"] == "accuracy_feedback" else "predictions"
+        evidence = f"{gate['n']} {what}, {evidence}"
+    threshold = unit(gate["threshold"])
+    numbers = (unit(gate["value"]), unit(gate["bound"]), f"at least {threshold}" if is_level else threshold)
     return (gate["gate"], gate["verdict"], *numbers, evidence, gate["reason"])
 
 

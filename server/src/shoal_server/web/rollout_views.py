@@ -124,13 +124,15 @@ def gate_view(gate: GateResult) -> GateView:
     question, unit = _QUESTIONS.get(gate.gate, (gate.gate, words.amount))
     evidence = words.plural(gate.devices, "device")
     if gate.gate not in _COUNTS_DEVICES:
-        evidence = f"{words.plural(gate.n, 'prediction')} on {evidence}"
+        what = "label" if gate.gate == "accuracy_feedback" else "prediction"
+        evidence = f"{words.plural(gate.n, what)} on {evidence}"
+    threshold = unit(gate.threshold)
     return GateView(
         name=gate.gate,
         question=question,
         measured=unit(gate.value),
         bound=unit(gate.bound),
-        threshold=unit(gate.threshold),
+        threshold=f"at least {threshold}" if gate.gate.startswith("accuracy_") else threshold,
         evidence=evidence,
         result=gate,
     )
@@ -145,6 +147,8 @@ _QUESTIONS = MappingProxyType(
     {
         "install": ("Share of devices that refused the bundle or took it back", words.percent),
         "lost": ("Share of devices that fell silent after taking it", words.percent),
+        "accuracy_estimated": ("Accuracy that its confidences promise", words.percent),
+        "accuracy_feedback": ("Accuracy by true labels that came back", words.percent),
         "errors": ("Rise of failed predictions against the control", _points),
         "output": ("Shift of the predictions against the control, beyond what was expected", words.amount),
     }

@@ -338,6 +338,47 @@ def test_drift_is_shown_with_place_and_cause(shoalctl: Run, server: FakeServer) 
     assert shoalctl("drift", "show")[1] == "No drift; learning the baseline, window 7 of 48.\n"
 
 
+def test_quality_is_told_in_words(server: FakeServer, shoalctl: Run) -> None:
+    figure = {"value": 0.93, "low": 0.92, "high": 0.94, "n": 900, "devices": 9}
+    item = {
+        "slot": "quality",
+        "digest": "sha256:" + "ab" * 32,
+        "bundle": "quality:1.4.0",
+        "predictions": 5000,
+        "reference": {"accuracy": 0.95},
+        "truth": {"verdict": "value", "reason": "", "n": 900, "accuracy": figure, "classes": []},
+        "estimate": {"verdict": "cant_tell", "reason": "can't tell: no calibration in the bundle"},
+        "label_shift": {"verdict": "too_few", "reason": "too few: 12 predictions"},
+        "segments": {
+            "by": "site",
+            "gap": 0.1,
+            "groups": [
+                {
+                    "name": "bern",
+                    "n": 400,
+                    "devices": 4,
+                    "accuracy": figure,
+                    "gap": {"value": -0.1, "low": -0.2, "high": -0.05},
+                    "shown": True,
+                }
+            ],
+        },
+        "hours": [],
+        "drifting": ["width"],
+    }
+    server.answers["GET /api/v1/quality"] = [(200, {"items": [item]}), (200, {"items": []})]
+    out = shoalctl("quality", "show", "quality", "--segment-by", "site")[1]
+    for words in (
+        "93 % (92 % to 94 %) from 900 labels",
+        "no calibration",
+        "inputs drift (width)",
+        "-10.0 pp (-20.0 to",
+    ):
+        assert words in out
+    assert server.requests[0].url.params["segment_by"] == "site"
+    assert "Nothing was predicted in slot quality" in shoalctl("quality", "show", "quality")[1]
+
+
 def test_the_reference_names_every_command() -> None:
     import click
 

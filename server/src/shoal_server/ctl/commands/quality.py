@@ -88,7 +88,7 @@ def _truth(truth: dict[str, Any]) -> str:
         figures = [f"{name.upper()} {_number(truth[name])}" for name in ("rmse", "mae", "bias") if truth[name]]
         return f"{', '.join(figures)} from {truth['n']} labels"
     error = f", calibration error {percent(truth['ece'])}" if "ece" in truth else ""
-    return f"{_figure(truth['accuracy'])} from {truth['n']} labels of {truth['accuracy']['devices']} devices{error}"
+    return f"{_figure(truth['accuracy'])} from {truth['n']} labels, devices: {truth['accuracy']['devices']}{error}"
 
 
 def _shift(shift: dict[str, Any]) -> str:
