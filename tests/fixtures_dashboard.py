@@ -33,6 +33,7 @@ from shoal_server.access.secrets import Passwords
 from shoal_server.alerts import store as alerts
 from shoal_server.drift.monitor import Rules
 from shoal_server.drift.scan import DriftScan
+from shoal_server.drift.season import Season
 from shoal_server.fleet import assignments
 from shoal_server.fleet.tables import DeviceRow
 from shoal_server.quality.scan import QualityScan
@@ -69,7 +70,8 @@ def seed(program: Services, *, windows: bool = True) -> dict[str, str]:
         _alerts(session, now)
         if windows:
             _windows(session, digests, now)
-    scan = DriftScan(program.database, program.reference, program.clock, rules=Rules(baseline_windows=14))
+    rules = Rules(baseline_windows=14)
+    scan = DriftScan(program.database, program.reference, program.clock, rules=rules, season=Season.NONE)
     scan.tick()
     _labels(program, digests["1.1.0"])
     QualityScan(program.database, program.reference, program.clock).tick()
