@@ -154,7 +154,7 @@ class Lane:
         allowed = {0, 1, 2} if lasting else {0, 1} if place.gate == "boot" else {0}
         if ended.status not in allowed:
             return told, [_ended_badly(ended)]
-        return told, self._judge(story, state, lots, settles=1.0 if lasting else _SETTLES)
+        return told, self._judge(story, state, lots, settles=1.0 if lasting else _SETTLES, could_save=not lasting)
 
     def _cut(self, kind: str, turn: int, lots: random.Random, flaw: str | None) -> tuple[str, list[str]]:
         number, place = self.map.at(turn)
@@ -183,9 +183,16 @@ class Lane:
         return state
 
     def _judge(
-        self, story: Story, state: Path, lots: random.Random, *, thorough: bool = True, settles: float = _SETTLES
+        self,
+        story: Story,
+        state: Path,
+        lots: random.Random,
+        *,
+        thorough: bool = True,
+        settles: float = _SETTLES,
+        could_save: bool = True,
     ) -> list[str]:
-        faults = list(self.device.faults(story, state))
+        faults = list(self.device.faults(story, state, could_save=could_save))
         if thorough and not faults and lots.random() < settles:
             faults = list(self.device.unsettled(story, state))
         return faults

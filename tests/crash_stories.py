@@ -106,8 +106,15 @@ class Device:
         self.server.forget_messages()
         return state
 
-    def faults(self, story: Story, state: Path) -> Iterator[str]:
-        """Look at what is left; nobody helps."""
+    def faults(self, story: Story, state: Path, *, could_save: bool = True) -> Iterator[str]:
+        """Look at what is left; nobody helps.
+
+        Args:
+            story: What happened.
+            state: The device's state folder.
+            could_save: Whether the disk took what was written. Where it never did again, the device still tells what
+                really runs, which a restart then forgets.
+        """
         path = state / "state.json"
         try:
             saved = decode_state(path.read_bytes()) if path.exists() else None
@@ -118,7 +125,8 @@ class Device:
         if slot.active not in story.path:
             yield f"{slot.active} is active on the disk, which is neither the old nor the new bundle"
             return
-        yield from self._forgotten(story, slot)
+        if could_save:
+            yield from self._forgotten(story, slot)
         yield from self._doubles()
         yield from self._silent(state, slot.active)
 

@@ -149,7 +149,7 @@ class FolderBlobStore:
             OSError: A file can't be read just now, which says nothing about what is in it; nothing was put away.
         """
         try:
-            manifest = _twice(lambda: self.manifest(digest), None)
+            manifest = self._twice(lambda: self.manifest(digest), None)
         except ContentError:
             manifest = None
         if manifest is None:
@@ -200,7 +200,25 @@ class FolderBlobStore:
         return self._bundles / f"{_name(digest)}.json"
 
     def _blob_intact(self, blob: Descriptor) -> bool:
-        return _twice(lambda: self.has(blob) and _hash_of(self.path(blob.digest)) == blob.digest, False)  # noqa: FBT003
+        return self._twice(lambda: self.has(blob) and _hash_of(self.path(blob.digest)) == blob.digest, False)  # noqa: FBT003
+
+    def _twice(self, read: Callable[[], _T], damaged: _T) -> _T:
+        """Return what was read, or `damaged` when the disk fails at it twice: one failure may be a cable's.
+
+        A disk that can't even list the store fails at everything: that says nothing about this file.
+
+        Raises:
+            OSError: It can't be read just now.
+        """
+        for last in (False, True):
+            try:
+                return read()
+            except OSError as error:
+                if not tells_of_damage(error):
+                    raise
+                if last:
+                    next(self._blobs.iterdir(), None)
+        return damaged
 
     def _bury(self, path: Path) -> None:
         try:
@@ -209,23 +227,6 @@ class FolderBlobStore:
             return
         except OSError as error:  # what is damaged is not believed wherever it lies
             _log.warning("%s could not be put away: %s", path, error)
-
-
-def _twice(read: Callable[[], _T], damaged: _T) -> _T:
-    """Return what was read, or `damaged` when the disk fails at it twice: one failure may be a cable's.
-
-    Raises:
-        OSError: It can't be read just now.
-    """
-    for last in (False, True):
-        try:
-            return read()
-        except OSError as error:
-            if not tells_of_damage(error):
-                raise
-            if last:
-                break
-    return damaged
 
 
 def _blobs_of(path: Path) -> tuple[Descriptor, ...]:
