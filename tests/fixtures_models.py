@@ -76,6 +76,21 @@ def linear_model(features: int = 4, classes: int = 3, *, seed: int = 0) -> bytes
     )
 
 
+def mean_centred_model(features: int = 4) -> bytes:
+    """Give ``x`` float32 [N, features] -> ``value`` [N, features], less the mean *of the batch*: rows are not alone."""
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[0], keepdims=1),
+        helper.make_node("Sub", ["x", "mean"], ["value"]),
+    ]
+    shape = [None, features]
+    return finish(
+        nodes,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("value", TensorProto.FLOAT, shape)],
+        {},
+    )
+
+
 def constant_model(value: float, features: int = 2) -> bytes:
     """Give ``x`` float32 [N, features] -> ``value`` float32 [N, 1], always the same number, so that versions differ."""
     nodes = [

@@ -14,8 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache, partial
-from importlib import metadata
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +32,7 @@ from shoal_agent.adapters.trust_store import TrustStore
 from shoal_agent.domain.backoff import Backoff
 from shoal_agent.domain.fit import DeviceFacts, needed_blobs
 from shoal_agent.domain.trial import TrialRules
+from shoal_agent.machine import batching_of, installed_version, known_facts
 from shoal_agent.ports import BlobStore, Cancelled, Clock, LabelBook, Link, Preflight, Spool, StateFile
 from shoal_agent.settings import Settings
 from shoal_agent.status import live_status, save_snapshot
@@ -49,8 +49,6 @@ from shoal_agent.updating.work import Parts, Work
 if TYPE_CHECKING:
     from shoal_agent.runtime.feedback import Feedback
     from shoal_agent.runtime.slots import SlotTable
-
-_PLATFORMS = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 @dataclass(frozen=True)
@@ -214,7 +212,7 @@ def _base(state: Path, settings: Settings, overrides: Overrides) -> _Base:
         http=http,
         slots=SlotTable(),
         inbox=Inbox(),
-        facts=device_facts(),
+        facts=known_facts(settings),
         relay=_Relay(),
     )
 
@@ -241,6 +239,8 @@ def _transactions(base: _Base, *, cancelled: Cancelled) -> Transactions:
             threads=settings.threads,
             feedback=base.feedback,
             shadow_share=settings.shadow_share,
+            batching=batching_of(settings),
+            holds_one=settings.activation_mode == "stop-then-load",
         ),
         work=Work(parts, preflight_s=settings.preflight_seconds, threads=settings.threads or 1),
         spool=base.spool,
@@ -297,16 +297,6 @@ def _uplink(base: _Base, transactions: Transactions, sink: WindowSpool) -> Uplin
     )
 
 
-def device_facts() -> DeviceFacts:
-    """Return what this machine is."""
-    machine = platform.machine()
-    return DeviceFacts(
-        platform=f"{platform.system().lower()}/{_PLATFORMS.get(machine, machine)}",
-        onnxruntime=installed_version("onnxruntime"),
-        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-    )
-
-
 def birth_facts(
     identity: Identity, facts: DeviceFacts, settings: Settings, *, slots: tuple[str, ...], targets_version: int
 ) -> dict[str, Any]:
@@ -319,21 +309,12 @@ def birth_facts(
         "onnxruntime": facts.onnxruntime,
         "cpu_count": os.cpu_count() or 0,
         "memory_bytes": facts.memory_bytes,
-        "providers": ("CPUExecutionProvider",),
+        "providers": facts.providers,
         "labels": identity.labels,
         "slots": slots,
         "window_s": settings.window_s,
         "targets_version": targets_version,
     }
-
-
-@cache
-def installed_version(distribution: str) -> str:
-    """Return the version of an installed distribution; empty when it is not installed."""
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def _http(identity: Identity, ca_file: Path | None) -> HttpClient:

@@ -66,7 +66,7 @@ def _told(error: ShoalError, *, as_json: bool) -> int:
 
 def _join(given: argparse.Namespace) -> int:
     from shoal_agent.adapters.enrolment import join  # noqa: PLC0415 - urllib3 and cryptography come with it
-    from shoal_agent.bootstrap import device_facts  # noqa: PLC0415
+    from shoal_agent.machine import device_facts  # noqa: PLC0415
 
     facts = device_facts()
     joined = join(
@@ -107,7 +107,8 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _run_bundle(given: argparse.Namespace) -> int:
-    from shoal_agent.serving.standalone import serve_bundle  # noqa: PLC0415 - onnxruntime comes with it
+    from shoal_agent.machine import batching_of, known_facts  # noqa: PLC0415 - onnxruntime comes with these
+    from shoal_agent.serving.standalone import RunOptions, serve_bundle  # noqa: PLC0415
 
     path = Path(given.bundle)
     settings = _settings(given, path.parent)
@@ -116,7 +117,7 @@ def _run_bundle(given: argparse.Namespace) -> int:
         listen=settings.listen,
         stop=_stop_on_signals(),
         announce=lambda it: print(f"{it.bundle} answers as {it.slot} at {it.url}", flush=True),
-        threads=settings.threads,
+        options=RunOptions(settings.threads, known_facts(settings), batching_of(settings)),
         insecure=given.insecure,
     )
     return OK
@@ -179,6 +180,9 @@ def _print_status(status: dict[str, Any]) -> None:
     print(f"{status['device']}: {how}{', ' + line if status['running'] else ''}, generation {status['generation']}")
     for name, slot in status["slots"].items():
         print(f"  {name}: {slot['state']}, active {slot['active'] or 'nothing'}")
+        engine = slot["engine"] or {}
+        if engine.get("fallback"):
+            print(f"    runs on {engine['providers'][0]}: {engine['fallback']}")
         for key in ("error", "waiting"):
             if slot[key]:
                 print(f"    {key}: {slot[key]['code']}: {slot[key]['message']}")

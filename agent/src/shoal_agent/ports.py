@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from shoal_agent.domain.coarsening import Span
 from shoal_agent.domain.device import DeviceState
+from shoal_agent.domain.providers import CPU
 from shoal_protocol.bundle.layout import MODEL_ONNX
 from shoal_protocol.bundle.manifest import Descriptor, Manifest
 from shoal_protocol.mqtt.messages import Ack
@@ -342,6 +343,7 @@ class PreflightLimits:
         wall_s: Seconds until it is killed.
         threads: Of the runtime.
         latency_budget_ms: p95 of one row that the bundle allows; none: any.
+        providers: Execution providers of the runtime, the best first.
     """
 
     variant: str = MODEL_ONNX
@@ -349,6 +351,7 @@ class PreflightLimits:
     wall_s: float = 120.0
     threads: int = 1
     latency_budget_ms: float | None = None
+    providers: tuple[str, ...] = (CPU,)
 
 
 @dataclass(frozen=True)

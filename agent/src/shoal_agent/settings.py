@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
+from shoal_agent.domain.providers import parse_providers
 from shoal_agent.errors import SettingsError
 
 DEFAULT_STATE: Final = "/var/lib/shoal-agent"
@@ -39,6 +40,19 @@ def _count(text: str) -> int:
     if value < 1:
         raise ValueError(text)
     return value
+
+
+def _duration(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ValueError(text)
+    return value
+
+
+def _activation(text: str) -> str:
+    if text not in {"beside", "stop-then-load"}:
+        raise ValueError(text)
+    return text
 
 
 def _setting(default: Any, name: str, parse: Callable[[str], Any], expects: str, about: str) -> Any:
@@ -84,6 +98,24 @@ class Settings:
     threads: int | None = _setting(
         None, "threads", _count, "a count, 1 or more", "Threads of onnxruntime; the default comes from the bundle."
     )
+    providers: tuple[str, ...] | None = _setting(
+        None, "providers", parse_providers, "auto, or names with commas between, such as cuda, cpu",
+        "Execution providers of onnxruntime to use for every model, the best first; the default, auto, follows each "
+        "bundle. What this onnxruntime lacks, or can't start, is left out; `shoal-agent status` tells.",
+    )  # fmt: skip
+    activation_mode: str = _setting(
+        "beside", "activation.mode", _activation, "beside or stop-then-load",
+        "Whether a new model is tested and loaded beside the active one, or after that was ended: for devices that "
+        "can't hold two. Then the slot does not answer meanwhile, and runs no shadow.",
+    )  # fmt: skip
+    batching_max_rows: int | None = _setting(
+        None, "batching.max_rows", _count, "a count, 1 or more",
+        "Calls at the same time are answered by one run of so many rows at most; the default: each by itself.",
+    )  # fmt: skip
+    batching_max_delay_ms: float = _setting(
+        2.0, "batching.max_delay_ms", _duration, "milliseconds, 0 or more",
+        "So long a call waits for the call under way at most, to be answered with others; a call alone never waits.",
+    )  # fmt: skip
     feedback_days: float = _setting(
         30.0, "feedback.days", _positive, "days above 0",
         "So long after a prediction its true label is still taken.",

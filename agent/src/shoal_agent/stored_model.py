@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from shoal_agent.adapters.blob_store import FolderBlobStore
 from shoal_agent.adapters.identity import IdentityFolder
 from shoal_agent.adapters.state_file import StateFile
-from shoal_agent.bootstrap import device_facts
 from shoal_agent.domain.device import DeviceState
 from shoal_agent.errors import NoModelError, SettingsError
+from shoal_agent.machine import known_facts
+from shoal_agent.settings import load_settings
 from shoal_agent.updating.model_host import load_stored
 
 if TYPE_CHECKING:
@@ -57,4 +58,5 @@ def open_active(folder: Path, slot: str | None) -> LoadedModel:
     digest = state.slots[name].active
     if digest is None:
         raise NoModelError(f"slot {name!r} has no model", hint="see `shoal-agent status`", slot=name)
-    return load_stored(FolderBlobStore(folder), digest, facts=device_facts(), threads=None)[0]
+    settings = load_settings(state=folder)
+    return load_stored(FolderBlobStore(folder), digest, facts=known_facts(settings), threads=settings.threads)[0]

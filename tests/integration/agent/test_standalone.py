@@ -22,8 +22,13 @@ from fixtures_models import (
     write_layout,
     write_tar,
 )
+from shoal_agent.domain.fit import DeviceFacts
+from shoal_agent.domain.providers import CPU
+from shoal_agent.errors import UnfitError
+from shoal_agent.machine import known_facts
 from shoal_agent.runtime.errors import InputError
-from shoal_agent.serving.standalone import Serving, load_bundle, predict_bundle, serve_bundle
+from shoal_agent.serving.standalone import RunOptions, Serving, load_bundle, predict_bundle, serve_bundle
+from shoal_agent.settings import load_settings
 from shoal_protocol.bundle.layout import golden_output
 from shoal_protocol.bundle.tensors import encode_tensor
 from shoal_protocol.canonical import sha256_digest
@@ -124,3 +129,18 @@ def test_a_bundle_that_answers_otherwise_here_is_not_served(tmp_path: Path) -> N
 
 def _wrong_rows() -> bytes:
     return encode_tensor("probabilities", np.full((4, 3), 0.5, np.float32))
+
+
+def _facts(tmp_path: Path, providers: str) -> DeviceFacts:
+    return known_facts(load_settings({"providers": providers}, state=tmp_path))
+
+
+def test_a_provider_that_is_not_here_is_left_out_where_the_processor_may_step_in(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_layout(tmp_path / "bundle", *linear_bundle())
+    model = load_bundle(path, options=RunOptions(facts=_facts(tmp_path, "cuda,cpu")))
+    assert model.engine.providers == (CPU,)
+    assert "the onnxruntime here has no CUDAExecutionProvider" in caplog.text
+    with pytest.raises(UnfitError, match="providers = CUDAExecutionProvider; the onnxruntime here has CPUEx"):
+        load_bundle(path, options=RunOptions(facts=_facts(tmp_path, "cuda")))

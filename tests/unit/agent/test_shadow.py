@@ -70,14 +70,18 @@ class Place:
         self.check = Cleared()
         self.active = SimpleNamespace(digest=A)
         shadow = SimpleNamespace(start=lambda: None, stop=lambda: None, is_beside=lambda model: model is self.active)
-        host = SimpleNamespace(
-            load=self._load, active=lambda _: self.active, beside=lambda *_: shadow, release=lambda: None
+        self.host = SimpleNamespace(
+            load=self._load,
+            active=lambda _: self.active,
+            beside=lambda *_: shadow,
+            release=lambda: None,
+            holds_one=False,
         )
         work = SimpleNamespace(
             check=lambda *_, **__: self.check, fetch=lambda *_, **__: Fetched(), test=lambda *_, **__: Passed()
         )
         self.shadows = Shadows(
-            host,
+            self.host,
             work,
             monotonic=self.clock,
             chance=lambda: 0.5,
@@ -118,6 +122,12 @@ def test_a_shadow_with_which_the_agent_ended_again_and_again_is_given_up(place):
     assert place.shadows.reports()["q"].error.code == "shadow_crashes"
     place.wish = ShadowWish(B, attempt=1)
     assert place.advance() == "running"
+
+
+def test_a_device_that_holds_one_model_runs_no_shadow_and_says_so(place):
+    place.host.holds_one = True
+    assert (place.advance(), place.loads) == ("failed", 0)
+    assert place.shadows.reports()["q"].error.code == "one_model"
 
 
 def test_a_start_that_can_not_be_counted_is_not_made(place):

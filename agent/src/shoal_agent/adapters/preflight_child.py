@@ -51,7 +51,9 @@ def _outcome(answers: IO[str], request: dict[str, Any]) -> dict[str, Any]:
         manifest, blobs = _places(request)
         files = from_store(request["digest"], manifest.read_bytes(), lambda blob: (blobs / _name(blob)).read_bytes())
         limits = request["limits"]
-        model = LoadedModel.load(files, variant=limits["variant"], threads=limits["threads"])
+        model = LoadedModel.load(
+            files, variant=limits["variant"], threads=limits["threads"], providers=limits["providers"]
+        )
         _say(answers, stage="loaded")
         if model.golden is None:
             return _done(passed=True, rows=0.0)

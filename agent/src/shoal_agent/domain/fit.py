@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from shoal_agent.domain.providers import CPU, Placement, placement
 from shoal_protocol.bundle.layout import BUNDLE_JSON
 from shoal_protocol.bundle.manifest import Descriptor, Manifest
 from shoal_protocol.bundle.schema import BundleInfo, Variant, parse_bundle_info
 from shoal_protocol.errors import ContentError
-
-_PROVIDER = "CPUExecutionProvider"
 
 
 @dataclass(frozen=True)
@@ -21,11 +20,19 @@ class DeviceFacts:
         platform: ``linux/amd64``, ``linux/arm64`` …
         onnxruntime: Version that is installed.
         memory_bytes: Physical memory.
+        providers: Execution providers that the installed onnxruntime has.
+        wanted_providers: That the device is configured to use, the best first; none: as each bundle says.
     """
 
     platform: str
     onnxruntime: str
     memory_bytes: int
+    providers: tuple[str, ...] = (CPU,)
+    wanted_providers: tuple[str, ...] | None = None
+
+    def place(self, variant: Variant) -> Placement:
+        """Return where a variant would run here."""
+        return placement(variant.providers, wanted=self.wanted_providers, available=self.providers)
 
 
 def variant_for(info: BundleInfo, facts: DeviceFacts) -> Variant | None:
@@ -34,7 +41,7 @@ def variant_for(info: BundleInfo, facts: DeviceFacts) -> Variant | None:
     The order is the bundle's: a variant that is faster only where that was measured names that platform, so nothing has
     to be fetched, or timed, to choose. The self-test then holds the choice to the latency budget.
     """
-    fitting = (v for v in info.variants if v.platform in {None, facts.platform} and _PROVIDER in v.providers)
+    fitting = (v for v in info.variants if v.platform in {None, facts.platform} and facts.place(v).names)
     return next(fitting, None)
 
 
@@ -72,13 +79,20 @@ def misfits(info: BundleInfo, facts: DeviceFacts, *, platform: str | None = None
     if platform is not None and platform != facts.platform:
         faults.append(f"the release is for {platform}, this device is {facts.platform}")
     if variant_for(info, facts) is None:
-        faults.append(f"no variant runs on {facts.platform} with {_PROVIDER}")
+        faults.append(_no_variant(facts))
     if _numbers(facts.onnxruntime) < _numbers(info.runtime.min_onnxruntime):
         faults.append(f"it needs onnxruntime {info.runtime.min_onnxruntime}, this device has {facts.onnxruntime}")
     budget = info.runtime.memory_budget_bytes or 0
     if facts.memory_bytes and budget > facts.memory_bytes:
         faults.append(f"it needs {budget} bytes of memory, this device has {facts.memory_bytes}")
     return faults
+
+
+def _no_variant(facts: DeviceFacts) -> str:
+    has = f"the onnxruntime here has {', '.join(facts.providers)}"
+    if facts.wanted_providers is None:
+        return f"no variant runs on {facts.platform}; {has}"
+    return f"no variant runs on {facts.platform} with providers = {', '.join(facts.wanted_providers)}; {has}"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

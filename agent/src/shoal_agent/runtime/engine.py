@@ -7,6 +7,7 @@ all cores (5.3 ms of CPU per prediction at 200 Hz, against 0.11).
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shoal_agent.domain.providers import CPU, KNOWN
+from shoal_agent.errors import UnfitError
 from shoal_agent.runtime.errors import ModelLoadError
 
+_log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
 
 _DTYPES = {
@@ -55,18 +59,30 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
+def available_providers() -> tuple[str, ...]:
+    """Return the execution providers that the installed onnxruntime has, without the one that sends inputs to a cloud.
+
+    Azure's comes with every wheel.
+    """
+    names: list[str] = import_onnxruntime().get_available_providers()
+    return tuple(name for name in names if name in KNOWN)
+
+
 class Engine:
     """One onnxruntime session.
 
     Args:
         model: The ONNX file's bytes.
         threads: Threads within an operator; 1 starts none.
+        providers: Execution providers, the best first; what one can't do, or one that does not start, is left to the
+            next.
 
     Raises:
         ModelLoadError: onnxruntime refuses the model, or it has inputs or outputs that are no tensors.
+        UnfitError: None of the providers could be started, and the processor is not among them.
     """
 
-    def __init__(self, model: bytes, *, threads: int = 1) -> None:
+    def __init__(self, model: bytes, *, threads: int = 1, providers: Sequence[str] = (CPU,)) -> None:
         runtime = import_onnxruntime()
         options = runtime.SessionOptions()
         options.intra_op_num_threads = max(1, threads)
@@ -75,12 +91,23 @@ class Engine:
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self.session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self.session = runtime.InferenceSession(model, options, providers=list(providers))
         except Exception as error:
             raise ModelLoadError(
                 f"onnxruntime {runtime.__version__} refuses the model: {error}",
                 hint="convert it again with shoal-convert, or update onnxruntime on this device",
             ) from error
+        self.providers = tuple(self.session.get_providers())
+        """What runs it, the best first; onnxruntime always adds the processor at the end."""
+        if CPU not in providers and not {*providers} & {*self.providers}:
+            raise UnfitError(
+                f"none of {', '.join(providers)} could be started here",
+                hint="see the agent's log for onnxruntime's reason, or add cpu to the setting `providers`",
+            )
+        self.fallback = "" if providers[0] in self.providers else f"{providers[0]} could not be started"
+        """Why the first of the providers does not run it; empty: it does."""
+        if self.fallback:
+            _log.warning("%s; the model runs on %s", self.fallback, self.providers[0])
         self.inputs = tuple(_tensor(meta) for meta in self.session.get_inputs())
         self.outputs = tuple(_tensor(meta) for meta in self.session.get_outputs())
         self.output_names = [output.name for output in self.outputs]

@@ -7,6 +7,7 @@ object, so that whoever holds it answers from one version only; what `predict` r
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from shoal_agent.domain.providers import CPU
 from shoal_agent.errors import UnfitError
+from shoal_agent.runtime.batching import Batcher, Batching, is_exact_together
 from shoal_agent.runtime.bundle_files import BundleFiles
 from shoal_agent.runtime.engine import Engine, GraphTensor, import_onnxruntime, zeros
 from shoal_agent.runtime.errors import Fault, InferenceError, InputError, ModelLoadError
@@ -36,6 +39,7 @@ from shoal_protocol.profile.profile import ProfileSpec
 from shoal_protocol.profile.reference import parse_reference
 
 Array = npt.NDArray[Any]
+_log = logging.getLogger(__name__)
 
 
 class Follower(Protocol):
@@ -90,18 +94,26 @@ class LoadedModel:
         places = {name: at for at, name in enumerate(self._names)}
         self._taps = [(name, places.get(name)) for name in self.observer.tensors]
         self._thread = _PerThread()
+        self.fallback = engine.fallback
+        """Why it does not run on the provider that was wanted first; empty: it does."""
+        self._batcher: Batcher | None = None
         self.followers: tuple[Follower, ...] = ()
         """Who is shown each answered call, on the answering thread; replaced as a whole."""
         self._binds = not self.plan.has_closed_categories and is_eligible(engine) and self._binding_pays()
 
     @classmethod
-    def load(cls, files: BundleFiles, *, variant: str = MODEL_ONNX, threads: int | None = None) -> LoadedModel:
+    def load(
+        cls, files: BundleFiles, *, variant: str = MODEL_ONNX, threads: int | None = None,
+        providers: Sequence[str] = (CPU,), batching: Batching | None = None,
+    ) -> LoadedModel:  # fmt: skip
         """Load a bundle.
 
         Args:
             files: The bundle's files.
             variant: Path of the executable form inside the bundle.
             threads: Threads within an operator; none: as the bundle says (1, where it doesn't).
+            providers: Execution providers, the best first.
+            batching: How far calls at the same time are answered together; none: each by itself.
 
         Raises:
             ContentError: A file is missing or does not parse; `ModelLoadError` when onnxruntime refuses the model or
@@ -112,9 +124,11 @@ class LoadedModel:
         schema = parse_schema(files.read(SCHEMA_JSON))
         spec = parse_reference(files.read(REFERENCE_JSON)).spec if files.has(REFERENCE_JSON) else None
         _check_runtime_version(info)
-        engine = Engine(files.read(variant), threads=threads or info.runtime.threads)
+        engine = Engine(files.read(variant), threads=threads or info.runtime.threads, providers=providers)
         golden = read_golden(files, info, schema, variant=variant)
         model = cls(engine, info=info, schema=schema, digest=files.digest, spec=spec, golden=golden)
+        if batching is not None:
+            model.batch(batching)
         release_free_memory()
         return model
 
@@ -136,6 +150,26 @@ class LoadedModel:
     @mint.setter
     def mint(self, mint: Mint) -> None:
         self._identity = replace(self._identity, mint=mint)
+
+    def batch(self, batching: Batching) -> bool:
+        """Answer calls at the same time together, if that gives the same bytes; call it before the first prediction.
+
+        Returns:
+            Whether it does. Not where the golden rows come out otherwise together than alone, or there are none.
+        """
+        if self.golden is None or not is_exact_together(self.engine, self.golden.inputs, rows=batching.max_rows):
+            _log.warning(
+                "%s:%s answers each call by itself: its golden rows %s", self.name, self.version,
+                "are missing" if self.golden is None else "come out otherwise in a batch",
+            )  # fmt: skip
+            return False
+        self._batcher, self._binds = Batcher(self.engine.run, batching), False
+        return True
+
+    @property
+    def batching(self) -> Batching | None:
+        """How far calls at the same time are answered together; none: each by itself."""
+        return None if self._batcher is None else self._batcher.limits
 
     @property
     def is_fast_at_one_row(self) -> bool:
@@ -205,7 +239,7 @@ class LoadedModel:
         first = next(iter(feeds.values()), None)
         rows = len(first) if first is not None and first.ndim else 0
         try:
-            outputs = self.engine.run(feeds)
+            outputs = self.engine.run(feeds) if self._batcher is None else self._batcher.run(feeds, rows)
         except Exception as error:
             self._explain(feeds, error)
             raise

@@ -6,6 +6,7 @@ Owns reading rows from files. Digests are verified, signatures are not: whoever 
 from __future__ import annotations
 
 import csv
+import logging
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -15,15 +16,20 @@ from typing import Any
 
 import numpy as np
 
-from shoal_agent.runtime.bundle_files import open_bundle
+from shoal_agent.domain.fit import DeviceFacts, misfits, variant_for
+from shoal_agent.errors import UnfitError
+from shoal_agent.runtime.batching import Batching
+from shoal_agent.runtime.bundle_files import BundleFiles, open_bundle
 from shoal_agent.runtime.model import LoadedModel
 from shoal_agent.runtime.prediction import Prediction
 from shoal_agent.runtime.slots import SlotTable
 from shoal_agent.serving.front import Front
 from shoal_agent.serving.plain_rows import answer_document, parse_rows
-from shoal_protocol.bundle.schema import FieldSpec
+from shoal_protocol.bundle.layout import BUNDLE_JSON
+from shoal_protocol.bundle.schema import FieldSpec, parse_bundle_info
 from shoal_protocol.errors import CallerError, ContentError
 
+_log = logging.getLogger(__name__)
 _TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -44,13 +50,29 @@ class Serving:
     digest: str
 
 
-def load_bundle(path: Path, *, threads: int | None = None) -> LoadedModel:
+@dataclass(frozen=True)
+class RunOptions:
+    """How a bundle's model is run; the settings of the same names say what each means.
+
+    Attributes:
+        threads: Within an operator; none: as the bundle says.
+        facts: What this machine is, which chooses the variant and its execution providers; none: the first variant
+            on the processor.
+        batching: How far calls at the same time are answered together; none: each by itself.
+    """
+
+    threads: int | None = None
+    facts: DeviceFacts | None = None
+    batching: Batching | None = None
+
+
+def load_bundle(path: Path, *, options: RunOptions = RunOptions()) -> LoadedModel:
     """Load a bundle from an OCI layout (a folder or a ``.tar``) and run its self-test, where it has one.
 
     Raises:
         ContentError: The bundle is damaged, or its golden rows come out wrong on this machine.
     """
-    model = LoadedModel.load(open_bundle(path), threads=threads)
+    model = _load(open_bundle(path), options)
     if model.golden is not None:
         outcome = model.self_test()
         if not outcome.passed:
@@ -68,7 +90,7 @@ def serve_bundle(
     stop: threading.Event,
     announce: Callable[[Serving], None],
     slot: str | None = None,
-    threads: int | None = None,
+    options: RunOptions = RunOptions(),
     insecure: bool = False,
 ) -> None:
     """Serve a bundle until told to stop.
@@ -79,7 +101,7 @@ def serve_bundle(
         stop: Set by whoever ends the program.
         announce: Called once, when requests are answered.
         slot: Name of the model in URLs; none: the bundle's own name.
-        threads: Threads within an operator; none: as the bundle says.
+        options: How the model is run.
         insecure: Allow an address that other machines reach.
 
     Raises:
@@ -87,7 +109,7 @@ def serve_bundle(
     """
     slots = SlotTable()
     front = Front(slots, listen, insecure=insecure)  # first: a wrong address needs no model to be told
-    model = load_bundle(path, threads=threads)
+    model = load_bundle(path, options=options)
     name = slot or model.name
     serving = (name, f"{model.name}:{model.version}", model.digest)
     slots.install(name, model)
@@ -99,13 +121,13 @@ def serve_bundle(
         front.stop()
 
 
-def predict_bundle(path: Path, source: Path | None, *, threads: int | None = None) -> dict[str, Any]:
+def predict_bundle(path: Path, source: Path | None, *, options: RunOptions = RunOptions()) -> dict[str, Any]:
     """Ask a bundle once.
 
     Args:
         path: The bundle.
         source: Rows as ``.json`` or ``.csv``, tensors or columns as ``.npz``; none: JSON rows from standard input.
-        threads: As in `serve_bundle`.
+        options: How the model is run.
 
     Returns:
         A JSON-like document: ``bundle``, ``version``, ``digest``, ``predictions`` (one object a row).
@@ -113,7 +135,7 @@ def predict_bundle(path: Path, source: Path | None, *, threads: int | None = Non
     Raises:
         ShoalError: The bundle can't be loaded, or the input does not fit.
     """
-    model = load_bundle(path, threads=threads)
+    model = load_bundle(path, options=options)
     return answer_document(predict_file(model, source), model.schema)
 
 
@@ -137,6 +159,23 @@ def predict_file(model: LoadedModel, source: Path | None) -> Prediction:
             with np.load(source, allow_pickle=False) as arrays:
                 return model.predict({name: arrays[name] for name in arrays.files})
     raise CallerError(f"{source} ends with {source.suffix!r}, expected .json, .csv or .npz")
+
+
+def _load(files: BundleFiles, options: RunOptions) -> LoadedModel:
+    if options.facts is None:
+        return LoadedModel.load(files, threads=options.threads, batching=options.batching)
+    info, facts = parse_bundle_info(files.read(BUNDLE_JSON)), options.facts
+    faults = misfits(info, facts)
+    variant = variant_for(info, facts)
+    if faults or variant is None:
+        raise UnfitError(f"{info.name}:{info.version} can't run here: {'; '.join(faults)}")
+    place = facts.place(variant)
+    model = LoadedModel.load(
+        files, variant=variant.path, threads=options.threads, providers=place.names, batching=options.batching
+    )
+    if place.missing:
+        _log.warning("it runs on %s: the onnxruntime here has no %s", place.names[0], ", ".join(place.missing))
+    return model
 
 
 def _csv_rows(source: Path, fields: Mapping[str, FieldSpec]) -> list[dict[str, Any]]:

@@ -305,15 +305,20 @@ class FakeHost:
         answering: Digest by slot.
         broken: Digests that can't be loaded.
         counts: What the slot's model has done.
+        holds_one: Whether the device can't hold two models.
+        most: Models that there were at most at a time.
     """
 
     def __init__(self) -> None:
         self.answering: dict[str, str] = {}
         self.broken: dict[str, Exception] = {}
         self.counts: dict[str, Seen] = {}
+        self.holds_one = False
+        self.most = 0
 
     def load(self, digest: str) -> Any:
         """Return a model, or raise what the test dictates."""
+        self.most = max(self.most, len(self.answering) + 1)
         if digest in self.broken:
             raise self.broken[digest]
         return FakeModel(digest)
@@ -326,6 +331,14 @@ class FakeHost:
     def remove(self, slot: str) -> None:
         """Let nobody answer."""
         self.answering.pop(slot, None)
+
+    def active(self, slot: str) -> Any:
+        """Return the model that answers."""
+        return FakeModel(self.answering[slot]) if slot in self.answering else None
+
+    def engines(self) -> dict[str, Any]:
+        """Return nothing: no engine runs."""
+        return {}
 
     def seen(self, slot: str) -> Seen:
         """Return what the test dictates."""

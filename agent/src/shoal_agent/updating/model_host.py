@@ -5,9 +5,10 @@ The meeting point with the answering half; onnxruntime is imported at the first 
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_left
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shoal_agent.domain.fit import DeviceFacts, variant_for
 from shoal_agent.ports import BlobStore
@@ -18,11 +19,15 @@ from shoal_protocol.errors import ContentError
 from shoal_protocol.profile.codec import LATENCY_EDGES_US
 
 if TYPE_CHECKING:
+    from shoal_agent.runtime.batching import Batching
     from shoal_agent.runtime.feedback import Feedback
     from shoal_agent.runtime.model import LoadedModel
     from shoal_agent.runtime.shadow import Shadow
     from shoal_agent.runtime.slots import SlotTable
     from shoal_agent.runtime.window_sums import Totals
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,9 @@ class Seen:
     memory_budget_bytes: int | None = None
 
 
-def load_stored(store: BlobStore, digest: str, *, facts: DeviceFacts, threads: int | None) -> tuple[LoadedModel, str]:
+def load_stored(
+    store: BlobStore, digest: str, *, facts: DeviceFacts, threads: int | None, batching: Batching | None = None
+) -> tuple[LoadedModel, str]:
     """Load a stored bundle; return the model and the path of the variant that was chosen.
 
     Raises:
@@ -61,7 +68,12 @@ def load_stored(store: BlobStore, digest: str, *, facts: DeviceFacts, threads: i
     variant = variant_for(parse_bundle_info(files.read(BUNDLE_JSON)), facts)
     if variant is None:
         raise ContentError(f"bundle {digest} has no variant for {facts.platform}")
-    return LoadedModel.load(files, variant=variant.path, threads=threads), variant.path
+    place = facts.place(variant)
+    model = LoadedModel.load(files, variant=variant.path, threads=threads, providers=place.names, batching=batching)
+    if place.missing:
+        model.fallback = f"the onnxruntime here has no {', '.join(place.missing)}"
+        _log.warning("%s:%s runs on %s: %s", model.name, model.version, place.names[0], model.fallback)
+    return model, variant.path
 
 
 class ModelHost:
@@ -74,6 +86,8 @@ class ModelHost:
         threads: Of onnxruntime for each model; none: as the bundle says.
         feedback: Told of each model before it answers, so that labels can name its predictions.
         shadow_share: Share of the calls that shadows see.
+        batching: How far calls at the same time are answered together; none: each by itself.
+        holds_one: Whether this device can't hold two models at a time.
     """
 
     def __init__(
@@ -85,6 +99,8 @@ class ModelHost:
         threads: int | None,
         feedback: Feedback | None = None,
         shadow_share: float = 1.0,
+        batching: Batching | None = None,
+        holds_one: bool = False,
     ) -> None:
         self._store = store
         self._slots = slots
@@ -92,6 +108,9 @@ class ModelHost:
         self._threads = threads
         self._feedback = feedback
         self._shadow_share = shadow_share
+        self._batching = batching
+        self.holds_one = holds_one
+        """Whether the active model has to be ended before another is tested or loaded."""
         self._paths: dict[str, str] = {}
         self._installed: dict[str, str] = {}
 
@@ -102,7 +121,9 @@ class ModelHost:
             ContentError: It is not stored, or can't be run here.
             DigestMismatchError: A file is damaged.
         """
-        model, variant = load_stored(self._store, digest, facts=self._facts, threads=self._threads)
+        model, variant = load_stored(
+            self._store, digest, facts=self._facts, threads=self._threads, batching=self._batching
+        )
         self._paths[digest] = variant
         return model
 
@@ -142,6 +163,11 @@ class ModelHost:
         """Return the path of the variant that answers, by slot."""
         return dict(self._installed)
 
+    def engines(self) -> dict[str, dict[str, Any]]:
+        """Return what runs each slot's model: ``providers``, ``fallback`` (why not the wanted ones), ``batching``."""
+        models = [(slot, model) for slot in self._slots.names() if (model := self._slots.get(slot)) is not None]
+        return {slot: _engine(model) for slot, model in models}
+
     def seen(self, slot: str) -> Seen:
         """Return what the slot's present model has done since it was loaded."""
         model = self._slots.get(slot)
@@ -156,6 +182,15 @@ class ModelHost:
             rss_bytes=resident_bytes(),
             memory_budget_bytes=runtime.memory_budget_bytes,
         )
+
+
+def _engine(model: LoadedModel) -> dict[str, Any]:
+    batching = model.batching
+    return {
+        "providers": list(model.engine.providers),
+        "fallback": model.fallback or None,
+        "batching": None if batching is None else {"max_rows": batching.max_rows},
+    }
 
 
 def _slow(totals: Totals, budget_ms: float | None) -> int:

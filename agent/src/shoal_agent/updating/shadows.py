@@ -50,6 +50,10 @@ class ShadowHost(Protocol):
     def load(self, digest: str) -> LoadedModel:
         """Load a stored bundle."""
 
+    @property
+    def holds_one(self) -> bool:
+        """Whether this device can't hold two models."""
+
     def active(self, slot: str) -> LoadedModel | None:
         """Return the model that answers."""
 
@@ -163,6 +167,9 @@ class Shadows:
             self.end(name)
 
     def _bring(self, place: _Place, wish: ShadowWish, save: Callable[[ShadowWish], bool]) -> None:
+        if self._host.holds_one:
+            self._fail(place, "one_model", "this device holds one model at a time (activation.mode = stop-then-load)")
+            return
         if wish.starts >= MAX_STARTS:
             self._fail(place, "shadow_crashes", f"the agent ended {wish.starts} times in a row while it ran")
             return

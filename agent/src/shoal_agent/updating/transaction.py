@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shoal_agent.domain import crash_loop
 from shoal_agent.domain.backoff import Backoff
@@ -64,6 +64,7 @@ from shoal_agent.ports import BlobStore, Cancelled, Clock, Spool, StateFile
 from shoal_agent.updating.boot import runnable_state
 from shoal_agent.updating.messages import Messages
 from shoal_agent.updating.model_host import ModelHost
+from shoal_agent.updating.room import Room
 from shoal_agent.updating.shadows import MAX_STARTS, Shadows
 from shoal_agent.updating.trial_watch import TrialWatch
 from shoal_agent.updating.work import Work
@@ -167,6 +168,7 @@ class Transactions:
         self._scratch: dict[str, _Scratch] = {}
         self._troubles: dict[str, SlotFault] = {}
         self._watch = TrialWatch(around.host, rules=rhythm.rules, monotonic=rhythm.monotonic)
+        self._room = Room(around.host)
         self._shadows = Shadows(
             around.host,
             around.work,
@@ -208,6 +210,10 @@ class Transactions:
     def variants(self) -> dict[str, str]:
         """Return the path of the variant that answers, by slot."""
         return self._around.host.variants()
+
+    def engines(self) -> dict[str, dict[str, Any]]:
+        """Return what runs each slot's model: `ModelHost.engines`."""
+        return self._around.host.engines()
 
     def shadows(self) -> dict[str, ShadowReport]:
         """Return what runs beside the active models, by slot."""
@@ -312,6 +318,7 @@ class Transactions:
             name, effect = self._queue.popleft()
             if self._is_current(name, effect):
                 self._carry_out(name, effect)
+            self._answer_again()
             if self._cancelled():
                 break
         else:
@@ -456,6 +463,7 @@ class Transactions:
             case Prepare():
                 self.handle(name, Begun())
             case SelfTest(digest):
+                self._room.make(name)
                 self.handle(name, work.test(digest, cancelled=cancelled))
             case Load(digest):
                 self._load(name, digest)
@@ -466,7 +474,14 @@ class Transactions:
             case Wait():
                 self._at(name).due_at = self._rhythm.monotonic() + self._rhythm.delay_s(effect)
 
+    def _answer_again(self) -> None:
+        """Let a model that made room answer again, once nothing is queued that needs the room."""
+        room = SelfTest | Load | Install
+        needed = {name for name, one in self._queue if isinstance(one, room) and self._is_current(name, one)}
+        self._queue.extend((name, Install(self.state.slots[name].active)) for name in self._room.owed(needed))
+
     def _load(self, name: str, digest: str) -> None:
+        self._room.make(name)
         try:
             self._at(name).loaded = self._around.host.load(digest)
         except DigestMismatchError as error:
@@ -489,6 +504,7 @@ class Transactions:
         else:
             try:
                 if model is None or model.digest != digest:
+                    self._room.make(name)
                     model = self._around.host.load(digest)
                 self._around.host.install(name, model)
             except (DigestMismatchError, OSError) as error:
@@ -501,6 +517,7 @@ class Transactions:
                 self.handle(name, Failed(code, str(error)))
                 return
         scratch.again, scratch.failures = None, 0
+        self._room.filled(name)
         self._watch.began(name)
         if self.state.slots[name].state is SlotState.ROLLING_BACK:
             self.handle(name, Installed())
@@ -555,8 +572,6 @@ class Transactions:
             self._around.spool.append(Up.EVENT, event, key=f"revoked/{name}/{digest}/{self.state.generation}")
         except SpoolError as error:
             _log.error("slot %s: the revocation could not be spooled: %s", name, error)
-
-    # Little things ----------------------------------------------------------------------------------------------
 
     def _at(self, name: str) -> _Scratch:
         return self._scratch.setdefault(name, _Scratch())

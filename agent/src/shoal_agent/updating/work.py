@@ -246,6 +246,7 @@ class Work:
             wall_s=self._preflight_s,
             threads=self._threads,
             latency_budget_ms=runtime.latency_budget_ms,
+            providers=self._parts.facts.place(variant).names,
         )
 
 
