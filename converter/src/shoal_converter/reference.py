@@ -1,14 +1,13 @@
 """The bundle's reference: on which grids a device counts, and what the training data looked like on them.
 
-Owns which streams a model has: one for each input feature (few distinct integers and texts as categories, all else on a
-numeric grid), and of the outputs the label's categories, the confidence or score, or the value. A parent's grids are
-inherited for streams of the same name, tensor and kind, so that versions stay comparable.
+Owns how the reference is put together; which streams a model has is in `streams`, what they have in common in
+`joint_features`. A parent's grids are inherited for streams of the same name, tensor and kind, so that versions stay
+comparable.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,24 +16,24 @@ import numpy.typing as npt
 from shoal_converter.domain.importance import Predict, permutation_importance
 from shoal_converter.evidence import Evidence
 from shoal_converter.figures import quality_of, segments_of
+from shoal_converter.joint_features import joint_streams
 from shoal_converter.sources.estimator import Task, label_texts, metrics_of
-from shoal_protocol.bundle.schema import FieldSpec, OutputSpec
-from shoal_protocol.profile.grid import (
-    CategoricalGrid,
-    Grid,
-    NumericGrid,
-    fit_categorical,
-    fit_numeric,
-    unit_interval_grid,
+from shoal_converter.streams import (
+    inherited,
+    input_streams,
+    is_scalar,
+    output_streams,
+    uncounted_streams,
+    uniquely_named,
 )
-from shoal_protocol.profile.profile import ProfileSpec, Stream, derived, summarise
+from shoal_protocol.bundle.schema import FieldSpec, OutputSpec
+from shoal_protocol.profile.profile import ProfileSpec, summarise
 from shoal_protocol.profile.reference import Reference
 
 Array = npt.NDArray[Any]
 
 MAX_STREAMS = 256
 _MAX_MEASURED = 2048
-_MAX_INTEGER_CATEGORIES = 32
 _CALIBRATION_BINS = 64
 
 
@@ -65,15 +64,19 @@ def build_reference(
         SampleError: Figures by column are wanted, and there are no labels.
     """
     tensors, found = profiled.tensors, profiled.found
-    features = [(field.name, field.tensor, field.column or 0) for field in fields]
+    features = [(f.name, f.tensor, f.column or 0) for f in fields if is_scalar(f, tensors[f.tensor])]
     if len(features) > _MAX_MEASURED:
         features = []
     importance, metric = permutation_importance(predict, judged.tensors, features, truth=judged.truth)
     counted = _counted(fields, importance)
-    streams = [_input_stream(field, tensors) for field in counted] + _output_streams(outputs, found)
+    streams = [stream for field in counted for stream in input_streams(field, tensors[field.tensor])]
+    streams += uncounted_streams(fields, counted, tensors) + output_streams(outputs, found, rows=profiled.rows)
     if parent is not None:
-        streams = [_inherited(stream, parent.spec) for stream in streams]
-    spec = ProfileSpec(tuple(_unique(streams)))
+        streams = [inherited(stream, parent.spec) for stream in streams]
+    streams = uniquely_named(streams)
+    joint = joint_streams(streams, tensors, parent=parent.spec if parent else None)
+    inputs, answers = ([s for s in streams if s.kind == kind] for kind in ("input", "output"))
+    spec = ProfileSpec((*inputs, *joint, *answers))
     used = {stream.tensor for stream in spec.streams}
     profile = summarise(spec, {name: values for name, values in {**tensors, **found}.items() if name in used})
     return Reference(
@@ -102,67 +105,6 @@ def _counted(fields: Sequence[FieldSpec], importance: Mapping[str, float]) -> li
         return list(fields)
     ranked = sorted(range(len(fields)), key=lambda at: (-importance.get(fields[at].name, 0.0), at))[:MAX_STREAMS]
     return [fields[at] for at in sorted(ranked)]
-
-
-def _input_stream(field: FieldSpec, tensors: Mapping[str, Array]) -> Stream:
-    values = tensors[field.tensor][:, field.column or 0]
-    return Stream(field.name, "input", _input_grid(values), field.tensor, field.column)
-
-
-def _input_grid(values: Array) -> Grid:
-    if values.dtype.kind in "OUS":
-        return fit_categorical(values)
-    if values.dtype.kind in "iu" and len(np.unique(values)) <= _MAX_INTEGER_CATEGORIES:
-        return fit_categorical(values)
-    return fit_numeric(values)
-
-
-def _output_streams(outputs: Sequence[OutputSpec], found: Mapping[str, Array]) -> list[Stream]:
-    streams: list[Stream] = []
-    for output in outputs:
-        values = found[output.name]
-        if output.role == "label" and values.ndim == 1:
-            grid = CategoricalGrid(tuple(sorted(output.classes))) if output.classes else fit_categorical(values)
-            streams.append(Stream("label", "output", grid, output.name))
-        elif output.role == "probabilities" and values.ndim == 2:
-            streams.append(Stream("confidence", "output", unit_interval_grid(), output.name, None, "row_max"))
-            if values.shape[1] == 2:
-                streams.append(Stream("score", "output", unit_interval_grid(), output.name, 1))
-        elif output.role == "scores" and values.ndim == 2:
-            derive: Any = "value" if values.shape[1] == 1 else "row_max"
-            column = 0 if values.shape[1] == 1 else None
-            streams.append(_numeric("score", output.name, column, derive, values))
-        elif output.role in {"value", "other"} and values.ndim == 2:
-            names = ["value"] if values.shape[1] == 1 else [f"value{at}" for at in range(min(values.shape[1], 16))]
-            streams += [_numeric(name, output.name, at, "value", values) for at, name in enumerate(names)]
-    return streams
-
-
-def _numeric(name: str, tensor: str, column: int | None, derive: Any, values: Array) -> Stream:
-    raw = Stream(name, "output", NumericGrid(0.0, 1.0), tensor, column, derive)
-    return replace(raw, grid=fit_numeric(derived(raw, values)))
-
-
-def _inherited(stream: Stream, parent: ProfileSpec) -> Stream:
-    at = parent.index.get(stream.name)
-    if at is None:
-        return stream
-    old = parent.streams[at]
-    same = (old.kind, old.tensor, old.column, old.derive) == (stream.kind, stream.tensor, stream.column, stream.derive)
-    return replace(stream, grid=old.grid) if same and type(old.grid) is type(stream.grid) else stream
-
-
-def _unique(streams: Sequence[Stream]) -> list[Stream]:
-    """Give an output's stream another name where a feature has the same."""
-    taken: set[str] = set()
-    out = []
-    for stream in streams:
-        name = stream.name
-        while name in taken:
-            name = f"output.{name}"
-        taken.add(name)
-        out.append(replace(stream, name=name))
-    return out
 
 
 def _calibration(

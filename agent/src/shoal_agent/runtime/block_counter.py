@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shoal_agent.runtime.joint_block import JointBlock
+from shoal_protocol.profile.derivation import JOINT, TENSORS, TIMES, TensorDigest, looks_at_whole, point_in_time
 from shoal_protocol.profile.grid import MISSING, OTHER, CategoricalGrid, NumericGrid, category_text
-from shoal_protocol.profile.profile import Counts, ProfileSpec, Stream
+from shoal_protocol.profile.profile import Counts, ProfileSpec, Stream, derived
 
 Array = npt.NDArray[Any]
 Cells = npt.NDArray[np.intp]
@@ -35,9 +37,10 @@ class Tap:
 
     Attributes:
         name: The tensor's.
-        dtype: Of its elements; ``int32`` cells where `coded`.
+        dtype: Of its elements; float32 where `coded`.
         elements: Numbers a row.
-        coded: The tensor is text, and each element already is the cell of one stream (`TextCoder`).
+        coded: The tensor is text, or so wide that keeping it would cost too much: each element already is what one of
+            its streams counts (`Coder`).
     """
 
     name: str
@@ -51,23 +54,50 @@ class Tap:
         return self.elements * self.dtype.itemsize
 
 
-class TextCoder:
-    """Turns a text tensor into the cells of its streams, since the bytes of Python texts can't be kept.
+class Coder:
+    """Turns a tensor of text, or one that is looked at as a whole, into what its streams count, at once.
+
+    The bytes of Python texts can't be kept, and those of a thousand images would fill the memory.
 
     Args:
-        streams: Those of one tensor, in the order of the spec; their grids are categorical.
+        streams: Those of one tensor, in the order of the spec.
     """
 
     def __init__(self, streams: Sequence[Stream]) -> None:
-        self._columns = [(stream.column, _text_index(stream)) for stream in streams]
+        self._width = len(streams)
+        whole = [at for at, stream in enumerate(streams) if stream.derive in TENSORS]
+        self._whole = np.array(whole, dtype=np.intp)
+        self._digest = TensorDigest([(streams[at].derive, streams[at].params) for at in whole])
+        plain = [at for at, s in enumerate(streams) if s.derive == "value" and isinstance(s.grid, NumericGrid)]
+        self._plain = np.array(plain, dtype=np.intp)
+        self._columns = np.array([streams[at].column or 0 for at in plain], dtype=np.intp)
+        done = {*whole, *plain}
+        self._others = [(at, _value_coder(stream)) for at, stream in enumerate(streams) if at not in done]
 
-    def encode(self, values: Array) -> npt.NDArray[np.int32]:
-        """Return the cells, shape (rows, streams)."""
-        rows = values.reshape(len(values), -1)
-        cells = np.empty((len(rows), len(self._columns)), np.int32)
-        for at, (column, index) in enumerate(self._columns):
-            cells[:, at] = [_text_cell(text, index) for text in rows[:, column or 0].tolist()]
-        return cells
+    def encode(self, values: Array) -> npt.NDArray[np.float32]:
+        """Return values, or cells of categories, shape (rows, streams)."""
+        coded = np.empty((len(values), self._width), np.float32)
+        if self._whole.size:
+            coded[:, self._whole] = self._digest(values)
+        if self._plain.size:
+            coded[:, self._plain] = values.reshape(len(values), -1)[:, self._columns]
+        for at, code in self._others:
+            coded[:, at] = code(values)
+        return coded
+
+
+def _value_coder(stream: Stream) -> Callable[[Array], Any]:
+    if isinstance(stream.grid, CategoricalGrid) and stream.derive == "value":
+        index, column = _text_index(stream), stream.column or 0
+        return lambda values: [_text_cell(v, index) for v in values.reshape(len(values), -1)[:, column].tolist()]
+    if isinstance(stream.grid, CategoricalGrid):
+        return lambda values: stream.grid.cells_of(derived(stream, values))
+    return lambda values: derived(stream, values)
+
+
+def is_coded(streams: Sequence[Stream], dtype: np.dtype[Any]) -> bool:
+    """Tell whether a tensor must be coded at once, by its streams and its elements' type."""
+    return dtype.kind not in "fiub" or any(looks_at_whole(stream.derive) for stream in streams)
 
 
 class BlockCounter:
@@ -84,11 +114,22 @@ class BlockCounter:
         self.size = int(self._starts[-1])
         """Length of the flat vector of fine cells."""
         order = {tap.name: at for at, tap in enumerate(taps)}
-        numeric = [at for at, s in enumerate(spec.streams) if isinstance(s.grid, NumericGrid)]
-        self._numeric = _NumericBlock([spec.streams[at] for at in numeric], self._starts[numeric], order)
+        counted = [(at, s) for at, s in enumerate(spec.streams) if s.is_known and s.derive != JOINT]
+        numeric = [at for at, s in counted if isinstance(s.grid, NumericGrid)]
+        places = _places(spec, taps)
+        self._numeric = _NumericBlock([spec.streams[at] for at in numeric], self._starts[numeric], order, places)
+        joint = [at for at, s in enumerate(spec.streams) if s.is_known and s.derive == JOINT]
+        self._joint = JointBlock(
+            [spec.streams[at] for at in joint], self._starts[joint], [spec.streams[at].name for at in numeric]
+        )
         self._categorical = [
-            (order[stream.tensor], self._starts[at], stream.grid.size, _reader(spec, at, taps[order[stream.tensor]]))
-            for at, stream in enumerate(spec.streams)
+            (
+                order[stream.tensor],
+                self._starts[at],
+                stream.grid.size,
+                _reader(stream, taps[order[stream.tensor]], places),
+            )
+            for at, stream in counted
             if isinstance(stream.grid, CategoricalGrid)
         ]
 
@@ -102,7 +143,7 @@ class BlockCounter:
         if not arrays:
             return
         with np.errstate(over="ignore", invalid="ignore"):
-            self._numeric.count(arrays, into)
+            self._numeric.count(arrays, into, self._joint if self._joint.size else None)
         for tap, start, size, cells_of in self._categorical:
             into[start : start + size] += np.bincount(cells_of(arrays[tap]), minlength=size)
 
@@ -110,11 +151,13 @@ class BlockCounter:
 class _NumericBlock:
     """All numeric streams of a spec in one flat buffer."""
 
-    def __init__(self, streams: Sequence[Stream], starts: Cells, order: Mapping[str, int]) -> None:
+    def __init__(
+        self, streams: Sequence[Stream], starts: Cells, order: Mapping[str, int], places: Mapping[str, int]
+    ) -> None:
         grids = [stream.grid for stream in streams if isinstance(stream.grid, NumericGrid)]
         self._width = len(grids)
         self._rows = max(16, _BUFFER_CELLS // max(1, self._width))
-        self._sources = _sources(streams, order)
+        self._sources = _sources(streams, order, places)
         curved = [at for at, grid in enumerate(grids) if grid.transform == "asinh"]
         self._curved = np.array(curved, dtype=np.intp)
         self._scales = np.array([grids[at].scale for at in curved], dtype=np.float32)
@@ -129,14 +172,17 @@ class _NumericBlock:
     def _tiled(self, parameters: Sequence[float] | Cells, dtype: type[np.generic]) -> Array:
         return np.tile(np.asarray(parameters, dtype=dtype), self._rows)
 
-    def count(self, arrays: Sequence[Array], into: Counts) -> None:
+    def count(self, arrays: Sequence[Array], into: Counts, joint: JointBlock | None) -> None:
         if not self._width:
             return
         total = len(arrays[0])
         for start in range(0, total, self._rows):
             rows = min(self._rows, total - start)
             self._fill([array[start : start + rows] for array in arrays], rows)
-            into += np.bincount(self._cells_of_filled(rows), minlength=len(into))
+            cells = self._cells_of_filled(rows)
+            into += np.bincount(cells, minlength=len(into))
+            if joint is not None:
+                joint.count((cells - self._offset[: len(cells)]).reshape(rows, self._width), into)
 
     def _fill(self, arrays: Sequence[Array], rows: int) -> None:
         values = self._values[:rows]
@@ -163,15 +209,27 @@ class _NumericBlock:
 _Source = tuple[int, int | slice, int | slice | None]
 
 
-def _sources(streams: Sequence[Stream], order: Mapping[str, int]) -> list[_Source]:
+def _places(spec: ProfileSpec, taps: Sequence[Tap]) -> dict[str, int]:
+    """Return the column of each stream of a coded tap, by the stream's name."""
+    coded = {tap.name for tap in taps if tap.coded}
+    mates = {name: streams_of(spec, name) for name in coded}
+    return {stream.name: at for streams in mates.values() for at, stream in enumerate(streams)}
+
+
+def streams_of(spec: ProfileSpec, tensor: str) -> list[Stream]:
+    """Return the streams that are read off a tensor, in order; those of several streams or of unknown kinds aren't."""
+    return [s for s in spec.streams if s.tensor == tensor and s.is_known and s.derive != JOINT]
+
+
+def _sources(streams: Sequence[Stream], order: Mapping[str, int], places: Mapping[str, int]) -> list[_Source]:
     """Return (tap, place in the buffer, column of the tap or none for the row's maximum), runs of columns joined."""
     sources: list[_Source] = []
     for at, stream in enumerate(streams):
         tap = order[stream.tensor]
-        if stream.derive == "row_max":
+        if stream.derive == "row_max" and stream.name not in places:
             sources.append((tap, at, None))
             continue
-        column = stream.column or 0
+        column = places.get(stream.name, stream.column or 0)
         if sources and sources[-1][0] == tap:
             _, place, pick = sources[-1]
             if isinstance(place, slice) and isinstance(pick, slice) and place.stop == at and pick.stop == column:
@@ -191,19 +249,19 @@ def _row_max(array: Array) -> Array:
     return most
 
 
-def _reader(spec: ProfileSpec, at: int, tap: Tap) -> Callable[[Array], Cells]:
+def _reader(stream: Stream, tap: Tap, places: Mapping[str, int]) -> Callable[[Array], Cells]:
     """Return what gives the cells of one categorical stream from its tap."""
-    stream = spec.streams[at]
     if tap.coded:
-        mates = [s for s in spec.streams if s.tensor == stream.tensor]
-        code = mates.index(stream)
+        code = places[stream.name]
         return lambda array: array[:, code].astype(np.intp)
     column = stream.column or 0
     index = _text_index(stream)
-    find = _integer_cells(index) if tap.dtype.kind in "iu" else None
+    find = _integer_cells(index) if tap.dtype.kind in "iu" and stream.derive not in TIMES else None
 
     def read(array: Array) -> Cells:
         values = _row_max(array) if stream.derive == "row_max" else array[:, column]
+        if stream.derive in TIMES:
+            values = point_in_time(stream.derive, values, stream.params)
         if find is not None:
             return find(values)
         unique, inverse = np.unique(values, return_inverse=True)

@@ -34,6 +34,7 @@ from shoal_agent.runtime.static_binding import StaticBinding, is_eligible, is_wo
 from shoal_protocol.bundle.layout import BUNDLE_JSON, MODEL_ONNX, REFERENCE_JSON, SCHEMA_JSON
 from shoal_protocol.bundle.schema import BundleInfo, ModelSchema, parse_bundle_info, parse_schema
 from shoal_protocol.errors import ContentError
+from shoal_protocol.profile.derivation import TEXTS
 from shoal_protocol.profile.grid import NumericGrid
 from shoal_protocol.profile.profile import ProfileSpec
 from shoal_protocol.profile.reference import parse_reference
@@ -99,7 +100,10 @@ class LoadedModel:
         self._batcher: Batcher | None = None
         self.followers: tuple[Follower, ...] = ()
         """Who is shown each answered call, on the answering thread; replaced as a whole."""
-        self._binds = not self.plan.has_closed_categories and is_eligible(engine) and self._binding_pays()
+        looks_whole = bool(self.observer.whole_tensors)
+        self._binds = (
+            not (self.plan.has_closed_categories or looks_whole) and is_eligible(engine) and self._binding_pays()
+        )
 
     @classmethod
     def load(
@@ -327,8 +331,13 @@ def _check_spec(engine: Engine, spec: ProfileSpec | None) -> None:
         tensor = tensors.get(stream.tensor)
         if tensor is None:
             raise ModelLoadError(f"{about} names {stream.tensor!r}, which the model lacks")
-        if tensor.dtype == "string" and (isinstance(stream.grid, NumericGrid) or stream.derive != "value"):
+        if not stream.is_known:
+            continue  # from a newer converter: it is left uncounted
+        of_text = stream.derive in TEXTS or (stream.derive == "value" and not isinstance(stream.grid, NumericGrid))
+        if tensor.dtype == "string" and not of_text:
             raise ModelLoadError(f"{about} counts numbers, but {stream.tensor!r} is text")
+        if tensor.dtype != "string" and stream.derive in TEXTS:
+            raise ModelLoadError(f"{about} counts texts, but {stream.tensor!r} is {tensor.dtype}")
         width = int(np.prod([size or 1 for size in tensor.shape[1:]]))
         if stream.column is None and stream.derive == "value" and width != 1 and None not in tensor.shape:
             raise ModelLoadError(f"{about} names no column of {stream.tensor!r}, which has {width}")

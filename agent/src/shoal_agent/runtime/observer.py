@@ -13,15 +13,17 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from shoal_agent.runtime.block_counter import BlockCounter, Tap, TextCoder
+from shoal_agent.runtime.block_counter import BlockCounter, Coder, Tap, is_coded, streams_of
 from shoal_agent.runtime.window_sums import Sums, Totals, WindowSummary
+from shoal_protocol.profile.derivation import looks_at_whole
 from shoal_protocol.profile.profile import ProfileSpec
 from shoal_protocol.profile.shadow import MAX_SHADOWS, ShadowSums
 
@@ -36,6 +38,9 @@ COUNTING_SHARE = 0.006
 
 MIN_CALL_ROWS = 64
 """So many rows of a call are counted in any case."""
+
+WHOLE_SHARE = 0.02
+"""Share of a core's time that may be spent on digests of whole tensors and texts; calls in between aren't counted."""
 
 MAX_CALL_ROWS = 8 * BLOCK_ROWS
 _COUNT_NS = 7.0
@@ -69,15 +74,26 @@ class Observer:
     Args:
         spec: The streams; none: only calls, errors and latency are counted.
         chance: Returns numbers in [0, 1); chooses where the sample of a large batch begins.
+        clock_ns: Monotonic; paces the look at whole tensors and texts.
     """
 
-    def __init__(self, spec: ProfileSpec | None, *, chance: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        spec: ProfileSpec | None,
+        *,
+        chance: random.Random | None = None,
+        clock_ns: Callable[[], int] = time.perf_counter_ns,
+    ) -> None:
         self.spec = spec or ProfileSpec(())
-        self.tensors = tuple(dict.fromkeys(stream.tensor for stream in self.spec.streams))
+        self.tensors = tuple(dict.fromkeys(s.tensor for s in self.spec.streams if s.is_known))
         """Names of the tensors that are looked at, in the order of `Tap`s."""
+        self.whole_tensors = frozenset(s.tensor for s in self.spec.streams if looks_at_whole(s.derive))
+        """Those among them of which only a digest is kept."""
         self._rows_per_ns = COUNTING_SHARE / (_COUNT_NS * max(1, len(self.spec.streams)))
         self._chance = chance or random.Random()  # noqa: S311  (a sample of rows is no secret)
-        self._coders: dict[str, TextCoder] = {}
+        self._clock_ns = clock_ns
+        self._look_again_ns = 0
+        self._coders: dict[str, Coder] = {}
         self._taps: tuple[Tap, ...] = ()
         self._row_sizes: list[int] = []
         self._counter: BlockCounter | None = None
@@ -123,7 +139,10 @@ class Observer:
             self._count_only(rows)
             return
         try:
-            self._keep(tensors, rows)
+            if self.whole_tensors:
+                self._keep_paced(tensors, rows)
+            else:
+                self._keep(tensors, rows)
         except Exception:  # noqa: BLE001  (statistics must not cost an answer)
             _log.exception("%d rows could not be observed", rows)
 
@@ -186,8 +205,19 @@ class Observer:
             if len(self._latencies) >= BLOCK_ROWS:
                 self._drain()
 
+    def _keep_paced(self, tensors: Sequence[Array], answered: int) -> None:
+        """Keep digests of whole tensors and texts unless the last look was too soon for what a look costs."""
+        start = self._clock_ns()
+        if start < self._look_again_ns:
+            with self._lock:
+                self._state.rows += answered
+            return
+        self._keep(tensors, answered)
+        end = self._clock_ns()
+        self._look_again_ns = end + int((end - start) / WHOLE_SHARE)
+
     def _keep(self, tensors: Sequence[Array], answered: int) -> None:
-        kept = [t.tobytes() if t.dtype.kind in _NUMBERS else self._coded(t, at) for at, t in enumerate(tensors)]
+        kept = [self._coded(t, at) if self._must_code(t, at) else t.tobytes() for at, t in enumerate(tensors)]
         rows = len(tensors[0])
         sizes = [len(part) for part in kept]
         with self._lock:
@@ -203,8 +233,11 @@ class Observer:
         name = self.tensors[at]
         coder = self._coders.get(name)
         if coder is None:
-            coder = self._coders[name] = TextCoder([s for s in self.spec.streams if s.tensor == name])
+            coder = self._coders[name] = Coder(streams_of(self.spec, name))
         return coder.encode(tensor).tobytes()
+
+    def _must_code(self, tensor: Array, at: int) -> bool:
+        return tensor.dtype.kind not in _NUMBERS or self.tensors[at] in self.whole_tensors
 
     def _adopt(self, tensors: Sequence[Array]) -> None:
         taps = tuple(_tap(self.spec, name, tensor) for name, tensor in zip(self.tensors, tensors, strict=True))
@@ -259,6 +292,7 @@ class Observer:
 
 
 def _tap(spec: ProfileSpec, name: str, tensor: Array) -> Tap:
-    if tensor.dtype.kind in "OUS":
-        return Tap(name, np.dtype(np.int32), sum(stream.tensor == name for stream in spec.streams), coded=True)
+    streams = streams_of(spec, name)
+    if is_coded(streams, tensor.dtype):
+        return Tap(name, np.dtype(np.float32), len(streams), coded=True)
     return Tap(name, tensor.dtype, tensor[:1].size if len(tensor) else int(np.prod(tensor.shape[1:])))

@@ -10,7 +10,7 @@ the agent's vectorised observer uses too: ``cell = clip((t(x) - origin) * invers
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -25,6 +25,8 @@ OTHER = 1
 _WIDEN = 0.25
 _TAIL = 0.0005
 _COARSE = 32
+_MOST_OPAQUE = 4096
+_EXACT_INTEGERS = 2**22
 
 Cells: TypeAlias = npt.NDArray[np.int32]
 
@@ -116,7 +118,37 @@ class CategoricalGrid:
         return np.array(cells, dtype=np.int32).reshape(array.shape)
 
 
-Grid: TypeAlias = NumericGrid | CategoricalGrid
+@dataclass(frozen=True)
+class OpaqueGrid:
+    """A grid of a kind that this version doesn't know: a stream on it keeps its place, and stays uncounted."""
+
+    size: int
+    document: dict[str, Any] = field(hash=False)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the wire form, as it came."""
+        return self.document
+
+    @property
+    def cells(self) -> int:
+        """Number of fine cells, the same as the coarse ones."""
+        return self.size
+
+    @property
+    def coarse(self) -> tuple[int, ...]:
+        """First fine cell of each coarse cell: every one."""
+        return tuple(range(self.size))
+
+    def cells_of(self, values: npt.ArrayLike) -> Cells:  # noqa: ARG002 - as other grids have it
+        """Raise: how values are counted here is not known.
+
+        Raises:
+            ContentError: Always.
+        """
+        raise ContentError(f"a grid of kind {self.document.get('kind')!r:.40} can't be counted by this version")
+
+
+Grid: TypeAlias = NumericGrid | CategoricalGrid | OpaqueGrid
 
 
 def category_text(value: object) -> str:
@@ -142,7 +174,7 @@ def grid_hash(grid: Grid) -> str:
 
 
 def parse_grid(document: dict[str, Any]) -> Grid:
-    """Parse the wire form.
+    """Parse the wire form; of a kind from the future the number of cells, which it says as ``size``.
 
     Raises:
         ContentError: A field is missing, of another type, or out of range.
@@ -161,9 +193,12 @@ def parse_grid(document: dict[str, Any]) -> Grid:
                     tuple(int(c) for c in document["coarse"]),
                 )
             )
+        size = int(document["size"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ContentError(f"this is no grid: {error!r}") from error
-    raise ContentError(f"this is no grid: kind {document['kind']!r:.40} is unknown")
+    if not 2 <= size <= _MOST_OPAQUE:
+        raise ContentError(f"this is no grid: kind {document['kind']!r:.40} is unknown, and it has {size} cells")
+    return OpaqueGrid(size, document)
 
 
 def _checked(grid: NumericGrid) -> NumericGrid:
@@ -198,6 +233,28 @@ def fit_numeric(values: npt.ArrayLike) -> NumericGrid:
         grid = _ranged(x, "asinh", scale if scale > 0 else 1.0)
         counts = np.bincount(grid.cells_of(x), minlength=CELLS)
     return NumericGrid(grid.origin, grid.inverse_step, grid.transform, grid.scale, CELLS, coarse_cells(counts))
+
+
+def fit_integer(values: npt.ArrayLike) -> NumericGrid:
+    """Fit a grid to whole numbers: one fine cell each if few enough, frequent ones a coarse cell of their own.
+
+    A wider range is cut as by `fit_numeric`; so is one without any value.
+    """
+    x = np.asarray(values, dtype=np.float64).ravel()
+    x = x[np.isfinite(x)]
+    if x.size == 0:
+        return fit_numeric(x)
+    low, high = (float(at) for at in np.quantile(x, [_TAIL, 1 - _TAIL], method="inverted_cdf"))
+    margin = max(1.0, np.ceil(_WIDEN * (high - low)))
+    low, high = np.floor(low - margin), np.ceil(high + margin)
+    numbers = high - low + 1
+    if numbers > CELLS - 3 or max(abs(low), abs(high)) > _EXACT_INTEGERS:
+        return fit_numeric(x)
+    grid = NumericGrid(float(low) - 2.5, 1.0)  # each number in the middle of its cell
+    if numbers + 3 <= _COARSE:
+        cells = max(8, int(numbers) + 3)
+        return NumericGrid(grid.origin, 1.0, cells=cells, coarse=tuple(range(cells)))
+    return NumericGrid(grid.origin, 1.0, coarse=coarse_cells(np.bincount(grid.cells_of(x), minlength=CELLS)))
 
 
 def fit_categorical(values: npt.ArrayLike, *, most: int = 64) -> CategoricalGrid:

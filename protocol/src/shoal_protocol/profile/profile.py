@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -17,7 +17,20 @@ import numpy.typing as npt
 
 from shoal_protocol.canonical import canonical_bytes, sha256_digest
 from shoal_protocol.errors import CallerError, ContentError
-from shoal_protocol.profile.grid import Grid, NumericGrid, grid_hash, parse_grid
+from shoal_protocol.profile.derivation import (
+    JOINT,
+    KNOWN,
+    PLAIN,
+    TENSORS,
+    TIMES,
+    TensorDigest,
+    check_params,
+    looks_at_whole,
+    point_in_time,
+    text_value,
+)
+from shoal_protocol.profile.grid import Grid, NumericGrid, OpaqueGrid, grid_hash, parse_grid
+from shoal_protocol.profile.joint import check_joint, joint_values, loads
 
 Counts = npt.NDArray[np.int64]
 
@@ -30,9 +43,11 @@ class Stream:
         name: A feature's name, or ``label``, ``confidence``, ``score``, ``value`` for outputs.
         kind: ``input`` or ``output``.
         grid: Where its values are counted.
-        tensor: The model's tensor that holds it; for a derived output the one that it is derived from.
+        tensor: The model's tensor that holds it, or it is derived from; of a joint feature its first source's.
         column: Column of a 2-D tensor; none: the whole tensor.
-        derive: How to get the value from the tensor: as it is, the largest entry of a row, or one column's value.
+        derive: How to get the value from the tensor: ``value`` as it is, ``row_max`` the largest entry of a row, or one
+            of `derivation`; one that this version doesn't know leaves the stream uncounted, with all counts zero.
+        params: Parameters of the derivation; all of them belong to the spec's hash, known or not.
     """
 
     name: str
@@ -40,10 +55,12 @@ class Stream:
     grid: Grid
     tensor: str
     column: int | None = None
-    derive: Literal["value", "row_max"] = "value"
+    derive: str = "value"
+    params: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def as_json(self) -> dict[str, Any]:
         """Return the wire form."""
+        params = {"params": dict(self.params)} if self.params else {}
         return {
             "name": self.name,
             "kind": self.kind,
@@ -51,12 +68,28 @@ class Stream:
             "tensor": self.tensor,
             "column": self.column,
             "derive": self.derive,
+            **params,
         }
 
     @cached_property
     def grid_hash(self) -> str:
         """Equal exactly when two streams count alike."""
-        return grid_hash(self.grid)
+        if not self.params:
+            return grid_hash(self.grid)
+        document = {"grid": self.grid.as_json(), "derive": self.derive, "params": dict(self.params)}
+        return sha256_digest(canonical_bytes(document))[7:23]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether this version can count it."""
+        return self.derive in KNOWN and not isinstance(self.grid, OpaqueGrid)
+
+    @property
+    def title(self) -> str:
+        """The name for people: of a joint feature with those that load most."""
+        if self.derive != JOINT or not self.is_known:
+            return self.name
+        return f"{self.name} ({', '.join(loads(self.params))})"
 
 
 @dataclass(frozen=True)
@@ -94,6 +127,11 @@ class ProfileSpec:
         return np.concatenate([np.zeros(0), *parts])
 
     @cached_property
+    def everywhere_counted(self) -> npt.NDArray[np.bool_]:
+        """Which streams are of kinds that every version knows, so that all rows are counted."""
+        return np.array([stream.derive in PLAIN and stream.is_known for stream in self.streams], dtype=np.bool_)
+
+    @cached_property
     def index(self) -> dict[str, int]:
         """Position of each stream by (unique) name."""
         return {stream.name: at for at, stream in enumerate(self.streams)}
@@ -121,7 +159,8 @@ class Profile:
     Attributes:
         spec_hash: Of the `ProfileSpec` that gives the layout.
         n: Number of rows.
-        cells: Coarse counts, int64 of the spec's size; each stream's sum to n.
+        cells: Coarse counts, int64 of the spec's size; each stream's sum to n, or to 0 where who counted did not
+            know its kind.
         moments: Sum of the fine cell index and of its square over the rows that are not missing, int64 of shape
             (streams, 2); zero for categorical streams.
     """
@@ -176,16 +215,17 @@ def check_profile(profile: Profile, spec: ProfileSpec) -> Profile:
     """Return the profile when it is one that this spec can give.
 
     Raises:
-        ContentError: Another spec, a negative count, counts of a stream that do not sum to n, or moments beyond what
-            its counts can give.
+        ContentError: Another spec, a negative count, counts of a stream that sum neither to n nor to zero (a stream
+            that the device couldn't count), or moments beyond what its counts can give.
     """
     if profile.spec_hash != spec.hash or profile.cells.shape != (spec.size,):
         raise ContentError(f"the profile is of spec {profile.spec_hash}, expected {spec.hash}")
     if profile.moments.shape != (len(spec.streams), 2) or (profile.moments < 0).any() or (profile.cells < 0).any():
         raise ContentError("the profile has a negative count or moments of another shape")
     sums = np.add.reduceat(profile.cells, spec.offsets[:-1])
-    if (sums != profile.n).any():
-        name = spec.streams[int(np.flatnonzero(sums != profile.n)[0])].name
+    wrong = (sums != profile.n) & ((sums != 0) | spec.everywhere_counted)
+    if wrong.any():
+        name = spec.streams[int(np.flatnonzero(wrong)[0])].name
         raise ContentError(f"the counts of stream {name!r} do not sum to the {profile.n} rows")
     for power in (1, 2):  # in floats: the product of hostile counts could overflow whole numbers
         most = np.add.reduceat(profile.cells * spec.highest**power, spec.offsets[:-1])
@@ -198,16 +238,24 @@ def derived(stream: Stream, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return what a stream counts, from its tensor's values of one or more rows.
 
     Args:
-        stream: The stream.
+        stream: The stream; no joint feature.
         values: The tensor, rows first.
 
     Returns:
         One value a row, shape (rows,).
     """
+    if stream.derive in TENSORS:
+        return TensorDigest([(stream.derive, stream.params)])(values)[:, 0]
     rows = values.reshape(len(values), math.prod(values.shape[1:]))  # -1 has no meaning for no rows
     if stream.derive == "row_max":
         return np.asarray(rows.max(axis=1))
-    return rows[:, stream.column or 0]
+    column = rows[:, stream.column or 0]
+    if stream.derive in TIMES:
+        return point_in_time(stream.derive, column, stream.params)
+    if stream.derive == "value":
+        return column
+    value_of = text_value(stream.derive, stream.params)
+    return np.array([value_of(str(text)) for text in column.tolist()], dtype=np.float64)
 
 
 def summarise(spec: ProfileSpec, tensors: Mapping[str, npt.NDArray[Any]]) -> Profile:
@@ -226,13 +274,24 @@ def summarise(spec: ProfileSpec, tensors: Mapping[str, npt.NDArray[Any]]) -> Pro
         raise CallerError(f"missing tensors: {absent}; numbers of rows: {sorted(lengths)}")
     profile = zero(spec)
     for at, stream in enumerate(spec.streams):
-        fine = stream.grid.cells_of(derived(stream, tensors[stream.tensor]))
+        if not stream.is_known:
+            continue
+        fine = _fine_cells(spec, stream, tensors)
         counts = np.bincount(fine, minlength=stream.grid.cells)
         profile.cells[spec.offsets[at] : spec.offsets[at + 1]] = np.add.reduceat(counts, stream.grid.coarse)
         if isinstance(stream.grid, NumericGrid):
             index = np.arange(stream.grid.cells, dtype=np.int64)
             profile.moments[at] = (counts @ index, counts @ (index * index))
     return Profile(spec.hash, lengths.pop() if lengths else 0, profile.cells, profile.moments)
+
+
+def _fine_cells(spec: ProfileSpec, stream: Stream, tensors: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.int32]:
+    if stream.derive != JOINT:
+        return stream.grid.cells_of(derived(stream, tensors[stream.tensor]))
+    sources = [spec.streams[spec.index[name]] for name in stream.params["streams"]]
+    cells = np.stack([source.grid.cells_of(derived(source, tensors[source.tensor])) for source in sources], axis=1)
+    centers, weights = (np.asarray(stream.params[key], dtype=np.float64) for key in ("centers", "weights"))
+    return stream.grid.cells_of(joint_values(cells, centers, weights[None, :])[0])
 
 
 def parse_spec(document: list[dict[str, Any]]) -> ProfileSpec:
@@ -249,13 +308,34 @@ def parse_spec(document: list[dict[str, Any]]) -> ProfileSpec:
                 parse_grid(entry["grid"]),
                 str(entry["tensor"]),
                 None if entry["column"] is None else int(entry["column"]),
-                entry["derive"],
+                str(entry["derive"]),
+                dict(entry.get("params") or {}),
             )
             for entry in document
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ContentError(f"this is no profile spec: {error!r}") from error
-    bad = [s.name for s in streams if s.kind not in {"input", "output"} or s.derive not in {"value", "row_max"}]
+    bad = [stream.name for stream in streams if stream.kind not in {"input", "output"}]
     if bad or len({stream.name for stream in streams}) != len(streams):
         raise ContentError(f"this is no profile spec: stream names must differ, kinds be known (faulty: {bad[:5]})")
+    _check_derivations(streams)
     return ProfileSpec(streams)
+
+
+def _check_derivations(streams: tuple[Stream, ...]) -> None:
+    joinable = [s.name for s in streams if s.derive == "value" and isinstance(s.grid, NumericGrid)]
+    centers: dict[str, int] = {}
+    for stream in streams:
+        if not stream.is_known:
+            continue
+        try:
+            check_params(stream.derive, stream.params)
+            if stream.derive == JOINT:
+                check_joint(stream.params, joinable, centers)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ContentError(f"this is no profile spec: stream {stream.name!r}: {error}") from error
+        is_numeric = isinstance(stream.grid, NumericGrid)
+        if not is_numeric and (looks_at_whole(stream.derive) or stream.derive == JOINT):
+            raise ContentError(f"this is no profile spec: stream {stream.name!r} is {stream.derive}, a number")
+        if is_numeric and stream.derive in TIMES:
+            raise ContentError(f"this is no profile spec: stream {stream.name!r} is {stream.derive}, of few values")

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from shoal_protocol.profile.derivation import JOINT
 from shoal_protocol.profile.grid import BELOW, MISSING, CategoricalGrid
+from shoal_protocol.profile.joint import loads
 from shoal_protocol.profile.profile import Stream
 from shoal_server.drift.distributions import cell_bounds
 from shoal_server.statistics.layout import Floats
@@ -35,6 +37,8 @@ def counts_cause(stream: Stream, before: Floats, now: Floats, *, view: View, eff
     """
     if not now.sum() or not before.sum():
         return ""
+    if stream.derive == JOINT and stream.is_known:
+        return f"correlation: how {_listed(loads(stream.params))} move together has changed, or they moved together"
     a, b = before / before.sum(), now / now.sum()
     some = max(_SOME, _LEAST_ROWS / float(now.sum()))
     if b[MISSING] > _ALL:
@@ -100,6 +104,11 @@ def _moved(view: View, effect: float, a: Floats, b: Floats) -> str:
     middle = (np.cumsum(a) > 0.25) & (np.cumsum(a) < 0.75)
     wider = b[middle].sum() < a[middle].sum()
     return f"{'noise: values spread more' if wider else 'damping: values spread less'} than before"
+
+
+def _listed(names: list[str]) -> str:
+    plain = [name.removeprefix("-") for name in names]
+    return f"{', '.join(plain[:-1])} and {plain[-1]}" if len(plain) > 1 else "".join(plain)
 
 
 def _distance(a: Floats, b: Floats) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from shoal_protocol.profile.grid import CategoricalGrid, NumericGrid
+from shoal_protocol.profile.grid import CategoricalGrid, NumericGrid, OpaqueGrid
 from shoal_protocol.profile.profile import Stream
 from shoal_protocol.profile.reference import Reference
 from shoal_server.statistics.layout import Floats
@@ -38,6 +38,8 @@ def cell_bounds(stream: Stream) -> list[tuple[str, float | None, float | None]]:
     """Return label, lower and upper bound of each of a stream's coarse cells."""
     if isinstance(stream.grid, CategoricalGrid):
         return [(label, None, None) for label in ("missing", "other", *stream.grid.categories)]
+    if isinstance(stream.grid, OpaqueGrid):
+        return [(f"cell {at}", None, None) for at in range(stream.grid.size)]
     return _numeric_bounds(stream.grid)
 
 

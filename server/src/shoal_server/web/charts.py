@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from shoal_protocol.profile.grid import CategoricalGrid, Grid, NumericGrid
+from shoal_protocol.profile.grid import CategoricalGrid, Grid, NumericGrid, OpaqueGrid
 from shoal_server.web.words import percent
 
 WIDTH, HEIGHT = 640.0, 190.0
@@ -117,6 +117,8 @@ def cell_labels(grid: Grid) -> list[str]:
     """Name each coarse cell of a grid: the category, or the range of values."""
     if isinstance(grid, CategoricalGrid):
         return ["missing", "other", *grid.categories]
+    if isinstance(grid, OpaqueGrid):
+        return [f"cell {at}" for at in range(grid.size)]
     edges = _coarse_edges(grid)
     inner = [f"{_short(low)} to {_short(high)}" for low, high in pairwise(edges)]
     labels = ["missing", f"below {_short(edges[0])}", *inner]
