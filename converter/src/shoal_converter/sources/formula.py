@@ -132,8 +132,9 @@ class Formula:
         """Return squared Euclidean distances to points, [N, K], as scikit-learn computes them: ``x² - 2xp + p²``."""
         points = np.asarray(points, dtype=np.float64)
         own = self.total(self.node("Mul", x, x))
-        cross = self.affine(x, -2.0 * points.T, (points**2).sum(axis=1))
-        return self.node("Max", self.node("Add", own, cross), np.float64(0))
+        cross = self.node("Add", own, self.node("MatMul", x, -2.0 * points.T))
+        norms = np.einsum("ij,ij->i", points, points)
+        return self.node("Max", self.node("Add", cross, norms), np.float64(0))
 
     def logistic(self, x: str) -> str:
         """Return ``1 / (1 + exp(-x))``, exact also where it is nearly 0."""

@@ -2,7 +2,7 @@
 
 Owns distances and the choice of neighbours. A tree of rows (kd_tree, ball_tree) adds the features' differences one
 after another, and brute force multiplies matrices (``x² - 2xy + y²``): each is written as scikit-learn computes it, so
-that near ties fall alike. Of rows that are equally far, the first in the training data is taken.
+that near ties fall alike. `ties` decides which of equally far rows is taken.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal_converter.sources.formula import Formula
+from shoal_converter.sources.ties import Last, settled, visits
 
 Array = npt.NDArray[Any]
 
@@ -36,15 +37,26 @@ class Metric:
         """Return the power of the distances, [N, K]: cheaper, in the same order."""
         points = np.asarray(points, dtype=np.float64)
         if self.power == 2.0 and not self.direct:
-            return f.squared_distances(x, points)
+            return self._by_product(f, x, points)
         total = ""
         for at in range(points.shape[1]):
-            apart = f.node("Sub", f.columns(x, [at]), points[np.newaxis, :, at])
-            part = self._part(f, apart)
-            total = part if not total else f.node("Max" if np.isinf(self.power) else "Add", total, part)
+            part = self.part(f, f.node("Sub", f.columns(x, [at]), points[np.newaxis, :, at]))
+            total = part if not total else self.sum(f, total, part)
         return total
 
-    def _part(self, f: Formula, apart: str) -> str:
+    def _by_product(self, f: Formula, x: str, points: Array) -> str:
+        """Return squares from a product of matrices, the rows' norms too: so both are rounded as BLAS rounds them."""
+        row, column = f.node("Unsqueeze", x, np.array([1])), f.node("Unsqueeze", x, np.array([2]))
+        own = f.node("Squeeze", f.node("MatMul", row, column), np.array([2]))
+        cross = f.node("Add", own, f.node("MatMul", x, -2.0 * points.T))
+        return f.node("Max", f.node("Add", cross, np.array([point @ point for point in points])), np.float64(0))
+
+    def sum(self, f: Formula, total: str, part: str) -> str:
+        """Return what features before and a further one add to the power of a distance."""
+        return f.node("Max" if np.isinf(self.power) else "Add", total, part)
+
+    def part(self, f: Formula, apart: str) -> str:
+        """Return what one feature's difference adds to the power of a distance."""
         if self.power == 2.0:
             return f.node("Mul", apart, apart)
         size = f.node("Abs", apart)
@@ -78,9 +90,33 @@ def metric_of(model: Any) -> Metric:
 
 def nearest(f: Formula, model: Any, x: str, count: int) -> tuple[str, str]:
     """Return distances and places of the nearest training rows, both [N, count], the nearest first."""
-    metric = metric_of(model)
-    reduced, places = f.smallest(metric.reduced(f, x, _points(model)), count)
-    return metric.length(f, reduced), places
+    metric, points = metric_of(model), _points(model)
+    reduced = metric.reduced(f, x, points)
+    least, places = f.smallest(reduced, min(count + 1, len(points)))
+    if count < len(points):
+        order = (lambda rows: visits(f, model._tree, _bounds(f, model, metric, rows))) if metric.direct else None  # noqa: SLF001 - fitted, without a public name
+        places = settled(f, x, reduced, (least, places), Last(count, len(points), order))
+        least = f.columns(least, range(count))
+    return metric.length(f, least), places
+
+
+def _bounds(f: Formula, model: Any, metric: Metric, x: str) -> str:
+    """Return how near each node of the model's tree may be, as a power of the distance, [N, nodes].
+
+    A box is as far as its nearest corner or side; a ball, as its centre less its radius.
+    """
+    _, _, nodes, bounds = (np.asarray(part) for part in model._tree.get_arrays())  # noqa: SLF001 - as above
+    if model._fit_method == "ball_tree":  # noqa: SLF001 - as above
+        centres = metric.length(f, metric.reduced(f, x, bounds[0]))
+        return f.node("Max", f.node("Sub", centres, nodes["radius"][np.newaxis]), np.float64(0))
+    total = ""
+    for at in range(bounds.shape[2]):
+        value = f.columns(x, [at])
+        below = f.node("Sub", bounds[0, np.newaxis, :, at], value)
+        above = f.node("Sub", value, bounds[1, np.newaxis, :, at])
+        part = metric.part(f, f.node("Max", f.node("Max", below, above), np.float64(0)))
+        total = part if not total else metric.sum(f, total, part)
+    return total
 
 
 def within(f: Formula, model: Any) -> tuple[str, str]:
