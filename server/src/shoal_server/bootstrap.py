@@ -35,6 +35,7 @@ from shoal_server.fleet import device_routes, intake, shadow_routes
 from shoal_server.fleet import routes as fleet_routes
 from shoal_server.fleet import store as fleet_store
 from shoal_server.fleet.assignments import assigned_slots, sign_all_again
+from shoal_server.fleet.needs import assigned_digests, device_needs
 from shoal_server.fleet.publisher import Publisher
 from shoal_server.link.broker import BrokerLink
 from shoal_server.link.endpoint import EmbeddedLink
@@ -47,9 +48,13 @@ from shoal_server.quality.store import forget_said
 from shoal_server.registry import blob_routes, manifest_routes, trust_routes
 from shoal_server.registry import routes as model_routes
 from shoal_server.registry.bundles import Bundles
+from shoal_server.registry.collection import GRACE_S, Collected, Collector
+from shoal_server.registry.needs import Needs, joined
+from shoal_server.registry.store import alias_needs
 from shoal_server.registry.trust import TrustService
 from shoal_server.rollouts import routes as rollout_routes
 from shoal_server.rollouts.evidence import Measurements
+from shoal_server.rollouts.needs import offered_digests, rollout_needs
 from shoal_server.rollouts.runner import Runner
 from shoal_server.runtime_file import DataFolder, Runtime
 from shoal_server.services import Services
@@ -242,6 +247,8 @@ def build_services(settings: Settings, database: Database, clock: Clock, *, url:
         call_devices=sign_all_again,
         reference=bundles.reference,
         verify_device=fleet_store.verify_secret,
+        needs=registry_needs(),
+        may_fetch=lambda session, device: assigned_digests(session, device) | offered_digests(session, device),
     )
 
 
@@ -290,6 +297,7 @@ def build_loops(program: Services) -> list[Loop]:
         signals=program.signals,
     )
     quality = QualityScan(program.database, program.reference, program.clock, signals=program.signals)
+    collector = Collector(program.database, program.blobs, program.needs)
     loop = partial(Loop, clock=program.clock, signals=program.signals)
     return [
         loop("publisher", publisher.tick, every_s=pace.publisher_s, topics=("desired",)),
@@ -297,8 +305,32 @@ def build_loops(program: Services) -> list[Loop]:
         loop("drift", scan.tick, every_s=pace.scan_s),
         loop("quality", quality.tick, every_s=pace.scan_s),
         loop("housekeeping", lambda: forget_old(program), every_s=pace.housekeeping_s),
+        loop("collection", lambda: collector.collect(before=program.clock() - GRACE_S), every_s=pace.collection_s),
         loop("trust", program.trust.refresh, every_s=pace.trust_s),
     ]
+
+
+def collect_garbage(settings: Settings, *, grace_s: float, dry_run: bool) -> Collected:
+    """Collect the registry's garbage once, from outside of the server, which may be running.
+
+    Args:
+        settings: The server's.
+        grace_s: What was touched in these last seconds stays.
+        dry_run: Whether to only tell what would be done.
+    """
+    database = Database(settings.database_url)
+    try:
+        database.upgrade()
+        collector = Collector(database, FolderBlobs(settings.data / "blobs"), registry_needs())
+        before = time.time() - grace_s
+        return collector.plan(before=before) if dry_run else collector.collect(before=before)
+    finally:
+        database.close()
+
+
+def registry_needs() -> Needs:
+    """Return who needs bundles: every room that can name one."""
+    return joined(alias_needs, device_needs, rollout_needs)
 
 
 def forget_old(program: Services) -> None:

@@ -20,6 +20,7 @@ from shoal_protocol.errors import ShoalError
 
 if TYPE_CHECKING:
     from shoal_server.bootstrap import Server
+    from shoal_server.storage.settings import Settings
 
 _LATER: Mapping[str, tuple[str, str]] = {
     "demo": ("shoal_server.demo.command:demo", "Show the main job end to end, with a fleet of thirty devices."),
@@ -88,6 +89,8 @@ def main() -> None:
     type=click.Choice(["auto", "none", "day", "week"]),
     help="After what time the fleet's data repeat themselves.  [auto: a day, with windows of a minute or longer]",
 )
+@click.option("--registry-quota", metavar="SIZE", help="What all models together may hold, such as 20GB.  [no limit]")
+@click.option("--model-quota", metavar="SIZE", help="What one model may hold with all its versions.  [no limit]")
 @click.option("--insecure", is_flag=True, default=None, help="Allow plain HTTP and MQTT beyond this machine.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print where the server is as one line of JSON, when it is ready."
@@ -116,6 +119,12 @@ def serve(*, as_json: bool, log_level: str, **flags: Any) -> None:
         server.stop()
 
 
+def _check_database(settings: "Settings") -> None:
+    """Refuse to make a new database where one was to be looked after."""
+    if not settings.database and not (settings.data / "shoal.db").exists():
+        raise click.ClickException(f"there is no database in {settings.data}; give the server's --data or --database")
+
+
 def _announce(server: "Server", *, as_json: bool) -> None:
     runtime = server.runtime
     if server.first_password is not None:
@@ -127,6 +136,36 @@ def _announce(server: "Server", *, as_json: bool) -> None:
         click.echo(f"Shoal is ready at {runtime.url}  (devices: {runtime.broker_url}, data: {server.settings.data})")
         click.echo("development trust: this server holds all signing keys")
     sys.stdout.flush()
+
+
+@main.command()
+@_data_option
+@click.option("--database", metavar="URL", help="The server's database.  [SQLite in --data]")
+@click.option("--dry-run", is_flag=True, help="Tell what would be taken away; change nothing.")
+@click.option(
+    "--grace-hours", type=click.FloatRange(min=0), default=24.0, show_default=True, help="Keep what is younger."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def gc(*, dry_run: bool, grace_hours: float, as_json: bool, **flags: Any) -> None:
+    """Take away blobs that nothing refers to; the server also does so by itself, every six hours.
+
+    Safe while the server runs and models are pushed. What a version, alias, rollout or device needs always stays; to
+    free a version's space, delete it first: shoalctl model delete NAME:VERSION.
+
+    Example: shoal-server gc --dry-run
+    """
+    from shoal_server.bootstrap import collect_garbage  # noqa: PLC0415 - heavy
+    from shoal_server.storage.settings import load_settings  # noqa: PLC0415 - as above
+
+    settings = load_settings(**flags)
+    _check_database(settings)
+    found = collect_garbage(settings, grace_s=grace_hours * 3600, dry_run=dry_run)
+    if as_json:
+        click.echo(json.dumps(found.as_json()))
+        return
+    verb = "would be removed" if dry_run else "removed"
+    click.echo(f"{verb}: {found.blobs} blobs ({found.bytes} bytes), {found.manifests} manifests")
+    click.echo(f"kept: {found.kept_blobs} blobs ({found.kept_bytes} bytes)")
 
 
 @main.group()
@@ -148,8 +187,7 @@ def reset_password(*, name: str, **flags: Any) -> None:
     from shoal_server.storage.settings import load_settings  # noqa: PLC0415 - as above
 
     settings = load_settings(**flags)
-    if not settings.database and not (settings.data / "shoal.db").exists():
-        raise click.ClickException(f"there is no database in {settings.data}; give the server's --data or --database")
+    _check_database(settings)
     database = Database(settings.database_url)
     try:
         password = people.reset_password(database, Passwords(), name=name, now=time.time())

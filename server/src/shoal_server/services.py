@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from shoal_protocol.profile.reference import Reference
     from shoal_server.link.port import DeviceLink
     from shoal_server.registry.bundles import Bundles
+    from shoal_server.registry.needs import Need
     from shoal_server.registry.trust import TrustService
     from shoal_server.telemetry.ingest import Ingest
 
@@ -63,5 +64,9 @@ class Services:
     """(session of a write): have every device's assignment signed again, so that each looks at the signed list."""
     reference: Callable[[str], Reference | None] = _ABSENT
     """Bundle digest -> the profile of its training data, None when the bundle has none; see `Bundles.reference`."""
+    needs: Callable[[Session], Iterable[Need]] = lambda _session: ()
+    """(session) -> who needs which bundle, versions apart; see `registry.needs`."""
+    may_fetch: Callable[[Session, str], Collection[str]] = _ABSENT
+    """(session, device id) -> digests of the bundles that this server ever wants on the device."""
     verify_device: Callable[[Session, str, str], bool] = _ABSENT
     """(session, device id, secret) -> whether this is that device, accepted and not revoked."""

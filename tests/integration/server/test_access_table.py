@@ -73,7 +73,7 @@ TABLE = """
     pull       GET     /v2/{name}/manifests/{reference}
     releaser   PUT     /v2/{name}/manifests/{reference}
     releaser   DELETE  /v2/{name}/manifests/{reference}
-    pull       GET     /v2/{name}/tags/list
+    viewer     GET     /v2/{name}/tags/list
     pull       GET     /v2/{name}/referrers/{digest}
     viewer     GET     /api/v1/models
     viewer     GET     /api/v1/models/{model}
@@ -81,6 +81,7 @@ TABLE = """
     viewer     GET     /api/v1/models/{model}/versions/{version}
     releaser   POST    /api/v1/models/{model}/versions/{version}/deny
     releaser   POST    /api/v1/models/{model}/versions/{version}/allow
+    releaser   DELETE  /api/v1/models/{model}/versions/{version}
     viewer     GET     /api/v1/models/{model}/aliases
     viewer     GET     /api/v1/models/{model}/aliases/{alias}
     releaser   PUT     /api/v1/models/{model}/aliases/{alias}

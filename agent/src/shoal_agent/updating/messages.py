@@ -209,6 +209,7 @@ def slot_report(
         variant=variant if slot.active else None,
         previous=slot.previous,
         proven=slot.proven,
+        fallback=slot.fallback,
         target=slot.target.digest if slot.target else None,
         attempt=slot.target.attempt if slot.target else 0,
         progress=round(progress, 3),

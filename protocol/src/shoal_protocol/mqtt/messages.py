@@ -92,6 +92,8 @@ class SlotReport(msgspec.Struct, frozen=True, kw_only=True):
     previous: str | None = None
     proven: str | None = None
     """The newest digest whose trial passed on this device."""
+    fallback: str | None = None
+    """The first digest that ever passed its trial here, kept as the last resort."""
     target: str | None = None
     attempt: int = 0
     progress: float = 0.0

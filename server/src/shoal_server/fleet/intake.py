@@ -95,6 +95,7 @@ def _believable(report: SlotReport) -> SlotReport:
         variant=None if report.variant is None else report.variant[:_MAX_FAULT],
         previous=_digest(report.previous),
         proven=_digest(report.proven),
+        fallback=_digest(report.fallback),
         target=_digest(report.target),
         attempt=min(max(report.attempt, 0), MAX_ATTEMPT),
         progress=min(max(report.progress, 0.0), 1.0) if math.isfinite(report.progress) else 0.0,

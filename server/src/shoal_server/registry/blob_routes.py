@@ -5,21 +5,25 @@ in pieces of a megabyte, so memory stays flat.
 """
 
 import errno
+import math
 import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from sqlmodel import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse
 
 from shoal_protocol.bundle.manifest import MAX_BLOB_BYTES
 from shoal_protocol.canonical import DIGEST_RE
 from shoal_protocol.errors import CallerError, DigestMismatchError, LocalError
-from shoal_server.access import Principal
+from shoal_server.access import Principal, Role
 from shoal_server.access.guard import Program, Releaser, basic_credentials, registry_bearer, require_reader
 from shoal_server.errors import ConflictError, NotFoundError, TooLargeError, UnauthorizedError
 from shoal_server.registry import oci_store
 from shoal_server.registry.names import RepositoryName
+from shoal_server.registry.quota import Quota, QuotaError
+from shoal_server.registry.reading import check_pull
 from shoal_server.registry.refusals import RefusedError
 from shoal_server.services import Services
 
@@ -30,6 +34,9 @@ AnyRepository = Annotated[str, Path(alias="name")]
 
 _PIECE = 1 << 20
 _RANGE_RE = re.compile(r"(?:bytes[ =])?(\d{1,15})-(\d{1,15})(?:/.*)?")
+_TOUCHED_EVERY_S = 3600.0
+"""A blob that pushers ask for again and again is written down as relied on so often; far less than the grace time."""
+
 _TOKEN_LIFETIME_S = 12 * 3600
 
 
@@ -61,14 +68,17 @@ def token(request: Request, reader: Reader) -> dict[str, Any]:
 
 @router.head("/{name}/blobs/{digest}", operation_id="oci_blob_head")
 @router.get("/{name}/blobs/{digest}", operation_id="oci_blob_get")
-def get_blob(name: RepositoryName, digest: str, request: Request, program: Program, _reader: Reader) -> Response:
+def get_blob(name: RepositoryName, digest: str, request: Request, program: Program, reader: Reader) -> Response:
     """Return a blob, or the part of it that Range names."""
     if DIGEST_RE.fullmatch(digest) is None:
         raise RefusedError("digest", f"{digest!r:.80} is no sha256 digest", oci_code="DIGEST_INVALID")
     with program.database.read() as session:
-        known = oci_store.has_blob(session, name, digest)
-    if not known or not program.blobs.has(digest):
+        check_pull(session, program, reader, name, digest)
+        touched_at = oci_store.blob_touched_at(session, name, digest)
+    if touched_at is None or not program.blobs.has(digest):
         raise NotFoundError(f"{name} has no blob {digest}", oci_code="BLOB_UNKNOWN")
+    if request.method == "HEAD" and reader.may(Role.RELEASER):
+        _rely_on(program, name, digest, touched_at)
     headers = {
         "Docker-Content-Digest": digest,
         "ETag": f'"{digest}"',
@@ -98,6 +108,7 @@ async def begin_upload(  # noqa: PLR0917 - FastAPI passes by name
     """Start an upload; or take a blob whole (`digest=`), or from another repository (`mount=` and `from=`)."""
     if mount is not None and await run_in_threadpool(_mount, program, name, mount, source):
         return _created(name, mount)
+    await run_in_threadpool(_check_room, program, name, request, digest=digest)
     upload = await run_in_threadpool(program.blobs.begin_upload)
     if digest is None:
         return _uploading(name, upload, 0, status=202)
@@ -120,6 +131,7 @@ async def append_upload(
     start = _chunk_start(request, length)
     if start != length:
         return _uploading(name, upload, length, status=416)
+    await run_in_threadpool(_check_room, program, name, request, has=length)
     length = await _append_body(request, program, upload, offset=length)
     return _uploading(name, upload, length, status=202)
 
@@ -142,6 +154,36 @@ def abort_upload(_name: AnyRepository, upload: str, program: Program, _principal
     _offset(program, upload)
     program.blobs.abort(upload)
     return Response(status_code=204)
+
+
+def _rely_on(program: Services, name: str, digest: str, touched_at: float) -> None:
+    """Keep a blob that a pusher was told is there already from being collected before its manifest comes."""
+    now = program.clock()
+    if now - touched_at > _TOUCHED_EVERY_S:
+        with program.database.write() as session:
+            oci_store.touch_blob(session, name, digest, now=now)
+
+
+def _quota(program: Services) -> Quota:
+    return Quota(registry=program.settings.registry_quota, model=program.settings.model_quota)
+
+
+def _check_fits(program: Services, session: Session, name: str, digest: str, size: int) -> None:
+    """Refuse a whole blob that the quota has no room for, and give its room back at once."""
+    try:
+        _quota(program).check(session, name, wanted=size, digest=digest)
+    except QuotaError:
+        if not oci_store.is_known(session, digest):
+            program.blobs.remove(digest, before=math.inf)
+        raise
+
+
+def _check_room(program: Services, name: str, request: Request, *, has: int = 0, digest: str | None = None) -> None:
+    """Refuse early what its Content-Length says can't be kept."""
+    announced = request.headers.get("content-length", "")
+    with program.database.read() as session:
+        wanted = has + (int(announced) if announced.isdecimal() else 0)
+        _quota(program).check(session, name, wanted=wanted, digest=digest)
 
 
 async def _append_body(request: Request, program: Services, upload: str, *, offset: int) -> int:
@@ -175,9 +217,12 @@ def _mount(program: Services, name: str, digest: str, source: str | None) -> boo
     if source is None or DIGEST_RE.fullmatch(digest) is None:
         return False
     with program.database.write() as session:
-        if not oci_store.has_blob(session, source, digest):
+        oci_store.lock_contents(session)
+        size = oci_store.blob_size(session, source, digest)
+        if size is None:
             return False
-        oci_store.link_blob(session, name, digest)
+        _quota(program).check(session, name, wanted=size, digest=digest)
+        oci_store.link_blob(session, name, digest, size=size, now=program.clock())
     return True
 
 
@@ -189,8 +234,17 @@ def _finish(program: Services, name: str, upload: str, digest: str) -> Response:
         program.blobs.finish(upload, digest)
     except DigestMismatchError as error:
         raise RefusedError("digest", error.message, oci_code="DIGEST_INVALID") from error
-    with program.database.write() as session:
-        oci_store.link_blob(session, name, digest)
+    try:
+        size = program.blobs.size(digest)
+        with program.database.write() as session:
+            oci_store.lock_contents(session)
+            if not program.blobs.has(digest):
+                raise NotFoundError(digest)
+            _check_fits(program, session, name, digest, size)
+            oci_store.link_blob(session, name, digest, size=size, now=program.clock())
+    except NotFoundError as error:
+        what = "the blob was collected before it was recorded; push it again"
+        raise RefusedError("upload", what, oci_code="BLOB_UPLOAD_INVALID") from error
     return _created(name, digest)
 
 

@@ -10,13 +10,14 @@ from starlette.responses import FileResponse
 
 from shoal_protocol.canonical import DIGEST_RE
 from shoal_server.access import Principal
-from shoal_server.access.guard import Program, Releaser, request_id, require_reader
+from shoal_server.access.guard import Program, Releaser, Viewer, request_id, require_reader
 from shoal_server.errors import TooLargeError
 from shoal_server.registry import oci_store
 from shoal_server.registry.names import RepositoryName
 from shoal_server.registry.oci_documents import MAX_BYTES
 from shoal_server.registry.onnx_check import OnnxChecker
 from shoal_server.registry.push import Pushes
+from shoal_server.registry.reading import check_pull
 from shoal_server.registry.refusals import RefusedError
 
 router = APIRouter(prefix="/v2", tags=["oci"])
@@ -37,9 +38,11 @@ def pushes(request: Request, program: Program) -> Pushes:
 
 @router.head("/{name}/manifests/{reference}", operation_id="oci_manifest_head")
 @router.get("/{name}/manifests/{reference}", operation_id="oci_manifest_get")
-def get_manifest(name: RepositoryName, reference: str, request: Request, program: Program, _reader: Reader) -> Response:
+def get_manifest(name: RepositoryName, reference: str, request: Request, program: Program, reader: Reader) -> Response:
     """Return a manifest's bytes as they were pushed, by digest, version, alias or tag."""
     with program.database.read() as session:
+        digest = reference if ":" in reference else oci_store.tagged(session, name, reference)
+        check_pull(session, program, reader, name, digest)
         stored = oci_store.manifest(session, name, reference)
     headers = {"Docker-Content-Digest": stored.digest, "ETag": f'"{stored.digest}"'}
     if request.headers.get("if-none-match") == headers["ETag"]:
@@ -88,7 +91,7 @@ def delete_manifest(
 def list_tags(
     name: RepositoryName,
     program: Program,
-    _reader: Reader,
+    _viewer: Viewer,
     n: Annotated[int | None, Query(ge=0, le=10_000)] = None,
     last: str = "",
 ) -> Response:
@@ -108,13 +111,14 @@ def list_referrers(
     name: RepositoryName,
     digest: str,
     program: Program,
-    _reader: Reader,
+    reader: Reader,
     artifact_type: Annotated[str | None, Query(alias="artifactType")] = None,
 ) -> Response:
     """List the artifacts that say something about a manifest, as an OCI index."""
     if DIGEST_RE.fullmatch(digest) is None:
         raise RefusedError("digest", f"{digest!r:.80} is no sha256 digest", oci_code="DIGEST_INVALID")
     with program.database.read() as session:
+        check_pull(session, program, reader, name, digest)
         found = oci_store.referrers(session, name, digest, artifact_type=artifact_type)
     descriptors: list[dict[str, Any]] = [
         {

@@ -1,14 +1,16 @@
 """Queries over repositories as the OCI distribution API sees them: blobs, manifests, tags, referrers."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import or_, update
 from sqlmodel import Session, col, delete, select, union
 
 from shoal_server.errors import NotFoundError
 from shoal_server.registry.oci_documents import OciDocument
 from shoal_server.registry.tables import ModelAlias, ModelVersion, OciBlob, OciManifest, OciTag
-from shoal_server.storage.database import insert_ignore
+from shoal_server.storage.database import insert_ignore, lock_for_transaction
 
 
 @dataclass(frozen=True)
@@ -20,9 +22,61 @@ class StoredManifest:
     size: int
 
 
-def link_blob(session: Session, repository: str, digest: str) -> None:
-    """Let a blob be pulled from a repository."""
-    insert_ignore(session, OciBlob, {"repository": repository, "digest": digest})
+def lock_contents(session: Session) -> None:
+    """Keep others from linking or collecting until the transaction ends, so that what was seen stays true."""
+    lock_for_transaction(session, "registry contents")
+
+
+def link_blob(session: Session, repository: str, digest: str, *, size: int, now: float) -> None:
+    """Let a blob be pulled from a repository; the caller holds `lock_contents` and has seen that it is stored."""
+    values = {"repository": repository, "digest": digest, "size": size, "touched_at": now}
+    if not insert_ignore(session, OciBlob, values):
+        touch_blob(session, repository, digest, now=now)
+
+
+def touch_blob(session: Session, repository: str, digest: str, *, now: float) -> None:
+    """Note that somebody relies on a blob for a push that is under way."""
+    row = session.get(OciBlob, (repository, digest), with_for_update=True)
+    if row is not None and row.touched_at < now:
+        row.touched_at = now
+        session.add(row)
+
+
+def blob_touched_at(session: Session, repository: str, digest: str) -> float | None:
+    """Return when a blob of a repository was relied on last, None when it has no such blob."""
+    row = session.get(OciBlob, (repository, digest))
+    return None if row is None else row.touched_at
+
+
+def blob_size(session: Session, repository: str, digest: str) -> int | None:
+    """Return the length of a blob of a repository, None when it has no such blob."""
+    row = session.get(OciBlob, (repository, digest))
+    return None if row is None else row.size
+
+
+def is_known(session: Session, digest: str) -> bool:
+    """Tell whether any repository has a blob or manifest of this digest."""
+    anywhere = (
+        select(OciBlob.digest).where(OciBlob.digest == digest).limit(1),
+        select(OciManifest.digest).where(OciManifest.digest == digest).limit(1),
+    )
+    return any(session.exec(query).first() is not None for query in anywhere)
+
+
+def may_pull(session: Session, repository: str, digest: str, allowed: Collection[str]) -> bool:
+    """Tell whether a manifest or blob belongs to one of some bundles, or to what was said about them.
+
+    Args:
+        session: Of any transaction.
+        repository: Where it is pulled from.
+        digest: Of the manifest or blob.
+        allowed: Digests of the bundles.
+    """
+    mine = select(OciManifest).where(
+        OciManifest.repository == repository,
+        or_(col(OciManifest.digest).in_(allowed), col(OciManifest.subject).in_(allowed)),
+    )
+    return any(digest == row.digest or digest in row.blobs for row in session.exec(mine))
 
 
 def has_blob(session: Session, repository: str, digest: str) -> bool:
@@ -35,8 +89,10 @@ def has_manifest(session: Session, repository: str, digest: str) -> bool:
     return session.get(OciManifest, (repository, digest)) is not None
 
 
-def add_manifest(session: Session, repository: str, digest: str, document: OciDocument, *, size: int) -> None:
-    """Write down a manifest whose bytes are stored; the same again does nothing."""
+def add_manifest(
+    session: Session, repository: str, digest: str, document: OciDocument, *, size: int, now: float
+) -> None:
+    """Write down a manifest whose bytes are stored; the same again only says that it is in use."""
     values: dict[str, Any] = {
         "repository": repository,
         "digest": digest,
@@ -45,8 +101,16 @@ def add_manifest(session: Session, repository: str, digest: str, document: OciDo
         "subject": document.subject,
         "size": size,
         "annotations": document.annotations,
+        "blobs": list(document.blobs),
+        "manifests": list(document.manifests),
+        "touched_at": now,
     }
-    insert_ignore(session, OciManifest, values)
+    if not insert_ignore(session, OciManifest, values):
+        session.exec(
+            update(OciManifest)
+            .where(col(OciManifest.repository) == repository, col(OciManifest.digest) == digest)
+            .values(touched_at=now)
+        )
 
 
 def manifest(session: Session, repository: str, reference: str) -> StoredManifest:

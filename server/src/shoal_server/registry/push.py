@@ -87,11 +87,17 @@ class Pushes:
         if not by_digest and TAG_RE.fullmatch(reference) is None:
             raise RefusedError("tag", f"{reference!r:.140} is not a tag", oci_code="TAG_INVALID")
         meaning = None if by_digest else meaning_of_tag(reference, document.artifact_type)
-        self._check_parts(repository, document)
+        with self._program.database.read() as session:
+            self._check_parts(session, repository, document)
         bundle = self._admit(repository, reference, raw, digest) if meaning is TagMeaning.VERSION else None
         self._program.blobs.put(raw)
         with self._program.database.write() as session:
-            oci_store.add_manifest(session, repository, digest, document, size=len(raw))
+            oci_store.lock_contents(session)
+            self._check_parts(session, repository, document)  # again: some may have been collected since
+            if not self._program.blobs.has(digest):
+                self._program.blobs.put(raw)
+            now = self._program.clock()
+            oci_store.add_manifest(session, repository, digest, document, size=len(raw), now=now)
             record = _Recorder(self._program, session, principal, request_id)
             if meaning is TagMeaning.VERSION:
                 record.version(repository, reference, raw, digest, bundle)
@@ -121,10 +127,10 @@ class Pushes:
                 _Recorder(self._program, session, principal, request_id).remove_alias(repository, reference)
         self._program.signals.bump("models")
 
-    def _check_parts(self, repository: str, document: OciDocument) -> None:
-        with self._program.database.read() as session:
-            missing = [blob for blob in document.blobs if not oci_store.has_blob(session, repository, blob)]
-            missing += [part for part in document.manifests if not oci_store.has_manifest(session, repository, part)]
+    @staticmethod
+    def _check_parts(session: Session, repository: str, document: OciDocument) -> None:
+        missing = [blob for blob in document.blobs if not oci_store.has_blob(session, repository, blob)]
+        missing += [part for part in document.manifests if not oci_store.has_manifest(session, repository, part)]
         if missing:
             what = f"push these to {repository} first: {', '.join(missing[:10])}"
             raise RefusedError("blobs_present", what, oci_code="MANIFEST_BLOB_UNKNOWN")
@@ -133,8 +139,9 @@ class Pushes:
         """Check a bundle, outside any transaction; None when this very version is there already."""
         with self._program.database.read() as session:
             existing = store.find_version(session, repository, version)
-        name = f"{repository}:{version}"
-        if not check_new_version(name, existing_digest=existing.digest if existing else None, digest=digest):
+            taken = store.digest_of_name(session, repository, version)
+        check_new_version(f"{repository}:{version}", existing_digest=taken, digest=digest)
+        if existing is not None:
             return None
 
         def in_repository(blob: str) -> bool:
@@ -157,12 +164,12 @@ class _Recorder:
     def version(self, model: str, version: str, raw: bytes, digest: str, bundle: AdmittedBundle | None) -> None:
         session = self._session
         store.lock_model(session, model)
-        existing = store.find_version(session, model, version)
         name = f"{model}:{version}"
-        if not check_new_version(name, existing_digest=existing.digest if existing else None, digest=digest):
+        check_new_version(name, existing_digest=store.digest_of_name(session, model, version), digest=digest)
+        if store.find_version(session, model, version) is not None:
             return
         assert bundle is not None
-        counter = next_counter(row.counter for row in store.versions(session, model, limit=1))
+        counter = next_counter(store.used_counters(session, model))
         signs_here = self._program.trust.signs_releases(session)
         row = ModelVersion(
             model=model,
@@ -216,7 +223,7 @@ class _Recorder:
 
 def _immutable(repository: str, reference: str) -> ImmutableError:
     return ImmutableError(
-        f"{repository} {reference} is a model version, and versions are never deleted",
-        hint="deny it, so that no device installs it any more",
+        f"{repository} {reference} is a model version, which no OCI client may delete",
+        hint="when nothing needs it any more: shoalctl model delete NAME:VERSION",
         oci_code="UNSUPPORTED",
     )

@@ -10,10 +10,11 @@ from sqlmodel import Session
 from shoal_protocol.errors import CallerError
 from shoal_protocol.refs import ALIAS_RE
 from shoal_server.access.guard import Program, Releaser, Viewer, record_change
-from shoal_server.errors import NotFoundError
+from shoal_server.errors import ConflictError, NotFoundError
 from shoal_server.paging import MAX_LIMIT, decode_cursor, page
-from shoal_server.registry import store
+from shoal_server.registry import oci_store, store
 from shoal_server.registry.list_rules import state_by_list
+from shoal_server.registry.needs import names_of
 from shoal_server.registry.tables import AliasChange, ModelAlias, ModelVersion
 from shoal_server.registry.versions import VersionState
 from shoal_server.timestamps import rfc3339
@@ -87,6 +88,21 @@ def allow_version(model: str, version: str, request: Request, program: Program, 
     return _set_state(model, version, VersionState.RELEASED, request, program)
 
 
+@router.delete("/{model}/versions/{version}", status_code=204, operation_id="versions_delete")
+def delete_version(model: str, version: str, request: Request, program: Program, principal: Releaser) -> None:
+    """Delete a version that nothing needs; refused with the names of those that do. Its name stays taken."""
+    with program.database.write() as session:
+        oci_store.lock_contents(session)
+        store.lock_model(session, model)
+        row = store.version(session, model, version)
+        _check_unneeded(session, program, row)
+        if program.trust.signs_releases(session):
+            program.trust.withdraw_release(session, model=model, version=version, digest=row.digest)
+        store.remove_version(session, row, by=principal.actor, now=program.clock())
+        record_change(session, request, action="model.delete", subject=f"model:{model}:{version}", before=row.digest)
+    program.signals.bump("models")
+
+
 @router.get("/{model}/aliases", operation_id="aliases_list")
 def list_aliases(model: str, program: Program, _principal: Viewer) -> dict[str, Any]:
     """List a model's aliases."""
@@ -147,6 +163,23 @@ def _set_state(model: str, version: str, state: VersionState, request: Request, 
     for topic in ("models", "desired"):
         program.signals.bump(topic)
     return {**_version(row), **advice}
+
+
+def _check_unneeded(session: Session, program: Program, row: ModelVersion) -> None:
+    name = f"{row.model}:{row.version}"
+    needs = [need for need in program.needs(session) if need.digest == row.digest]
+    if needs:
+        raise ConflictError(
+            f"{name} is needed by {names_of(needs)}",
+            hint="bring devices to another version, end the rollouts and move the aliases first",
+            needed_by=sorted({need.who for need in needs}),
+        )
+    trust = program.trust
+    if not trust.signs_releases(session) and trust.signed_list(session).find(row.digest) is not None:
+        raise ConflictError(
+            f"{name} is on the list that a release key signed: devices may still be told to install it",
+            hint=f"take it off there first: shoal-convert keys revoke {name}",
+        )
 
 
 def _tell_devices(session: Session, program: Program, row: ModelVersion, state: VersionState) -> None:

@@ -1,10 +1,13 @@
 """Queries over versions and aliases of models."""
 
+from collections.abc import Iterator
+
 from sqlmodel import Session, col, select
 
 from shoal_protocol.refs import parse_ref
 from shoal_server.errors import NotFoundError
-from shoal_server.registry.tables import AliasChange, ModelAlias, ModelVersion
+from shoal_server.registry.needs import Need
+from shoal_server.registry.tables import AliasChange, DeletedVersion, ModelAlias, ModelVersion
 from shoal_server.registry.versions import ResolvedBundle
 from shoal_server.storage.database import lock_for_transaction
 
@@ -65,6 +68,42 @@ def versions(
     if below_counter is not None:
         query = query.where(ModelVersion.counter < below_counter)
     return list(session.exec(query.limit(limit)))
+
+
+def digest_of_name(session: Session, model: str, name: str) -> str | None:
+    """Return the digest for which a version's name is taken, also by a version that was deleted; None: it is free."""
+    found = session.get(ModelVersion, (model, name)) or session.get(DeletedVersion, (model, name))
+    return None if found is None else found.digest
+
+
+def used_counters(session: Session, model: str) -> list[int]:
+    """Return the release counters that a model's versions have or had."""
+    present = session.exec(select(ModelVersion.counter).where(ModelVersion.model == model)).all()
+    return [*present, *session.exec(select(DeletedVersion.counter).where(DeletedVersion.model == model))]
+
+
+def remove_version(session: Session, row: ModelVersion, *, by: str, now: float) -> None:
+    """Delete a version; its name stays taken for its digest. The caller holds `lock_model`."""
+    session.merge(
+        DeletedVersion(
+            model=row.model,
+            version=row.version,
+            digest=row.digest,
+            counter=row.counter,
+            deleted_at=now,
+            deleted_by=by,
+        )
+    )
+    session.delete(row)
+
+
+def alias_needs(session: Session) -> Iterator[Need]:
+    """Go through the bundles that aliases name."""
+    query = select(ModelVersion.digest, ModelAlias.model, ModelAlias.alias).where(
+        ModelAlias.model == ModelVersion.model, ModelAlias.version == ModelVersion.version
+    )
+    for digest, model, name in session.exec(query):
+        yield Need(digest, f"alias {model}@{name}")
 
 
 def add_version(session: Session, row: ModelVersion) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import JSON, Column, LargeBinary, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Column, LargeBinary, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 
@@ -25,6 +25,18 @@ class ModelVersion(SQLModel, table=True):
     variants: Any = Field(default=None, sa_column=Column(JSON, nullable=False))
     created_at: float
     created_by: str
+
+
+class DeletedVersion(SQLModel, table=True):
+    """A version that was deleted: its name stays taken, for its digest only."""
+
+    __tablename__ = "deleted_versions"
+    model: str = Field(primary_key=True)
+    version: str = Field(primary_key=True)
+    digest: str
+    counter: int
+    deleted_at: float
+    deleted_by: str
 
 
 class ModelAlias(SQLModel, table=True):
@@ -55,7 +67,11 @@ class OciBlob(SQLModel, table=True):
 
     __tablename__ = "oci_blobs"
     repository: str = Field(primary_key=True)
-    digest: str = Field(primary_key=True)
+    digest: str = Field(primary_key=True, index=True)
+    size: int = Field(default=0, sa_type=BigInteger)
+    """Bytes of the blob."""
+    touched_at: float = 0.0
+    """When somebody pushed it, or asked whether it has to be: what it belongs to may still be under way."""
 
 
 class OciManifest(SQLModel, table=True):
@@ -70,6 +86,12 @@ class OciManifest(SQLModel, table=True):
     """Digest of the manifest that this one says something about."""
     size: int
     annotations: Any = Field(default=None, sa_column=Column(JSON, nullable=False))
+    blobs: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    """Digests of its config and layers."""
+    manifests: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    """Digests of the manifests that it lists, when it is an index."""
+    touched_at: float = 0.0
+    """When it was pushed last."""
 
 
 class OciTag(SQLModel, table=True):

@@ -152,6 +152,16 @@ class TrustService:
 
         self._change_list(session, add)
 
+    def withdraw_release(self, session: Session, *, model: str, version: str, digest: str) -> None:
+        """Take a release off the signed list, in development trust: no device installs it any more."""
+
+        def remove(targets: Targets) -> None:
+            targets.targets.pop(f"{model}/{version}", None)
+            known = signed_list(targets)
+            set_restrictions(targets, deny=known.deny - {digest}, minimum=known.minimum)
+
+        self._change_list(session, remove)
+
     def set_denied(self, session: Session, digest: str, *, denied: bool) -> None:
         """Put a digest on the signed deny list, or lift it from there, in development trust."""
 

@@ -6,7 +6,7 @@ Invariants:
     - A blob that `has()` answers for is whole, hashes to its name and has reached the disk.
     - An upload survives a restart: its state is its part file; the hash is computed again when it is lost.
     - One thread at a time changes an upload, so that what was compared with the digest is what becomes the blob. Two
-      processes don't share a folder.
+      processes don't upload to one folder; others may read blobs and, under the database's lock, remove them.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -23,6 +24,16 @@ from shoal_protocol.errors import DigestMismatchError
 from shoal_server.errors import ConflictError, NotFoundError
 
 _CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class StoredBlob:
+    """One blob that lies in the store, whether anything refers to it or not."""
+
+    digest: Digest
+    size: int
+    modified_at: float
+    """When it was stored last, seconds since the epoch."""
 
 
 class BlobStore(Protocol):
@@ -67,6 +78,16 @@ class BlobStore(Protocol):
     def abandon_uploads(self, *, before: float) -> int:
         """Forget uploads that nobody has added to since `before`, seconds since the epoch; returns how many."""
 
+    def stored(self) -> Iterator[StoredBlob]:
+        """Go through all blobs, in no order."""
+
+    def remove(self, digest: str, *, before: float) -> bool:
+        """Delete a blob that was stored last before an instant; the caller has made sure that nothing refers to it.
+
+        Returns:
+            False when it isn't there, or was stored again meanwhile.
+        """
+
     def check(self) -> None:
         """Raise OSError when nothing can be stored now."""
 
@@ -92,17 +113,19 @@ class FolderBlobs:
 
     def size(self, digest: str) -> int:
         """Return the blob's length in bytes; raises `NotFoundError`."""
-        return self.path(digest).stat().st_size
+        with _there(digest):
+            return self._file(digest).stat().st_size
 
     def open(self, digest: str) -> BinaryIO:
         """Open the blob for reading; raises `NotFoundError`."""
-        return self.path(digest).open("rb")
+        with _there(digest):
+            return self._file(digest).open("rb")
 
     def path(self, digest: str) -> Path:
         """Return where the blob lies as a file; raises `NotFoundError`."""
         file = self._file(digest)
-        if not file.is_file():
-            raise NotFoundError(f"no blob {digest} is stored here", digest=digest)
+        with _there(digest):
+            file.stat()
         return file
 
     def put(self, data: bytes) -> Digest:
@@ -174,6 +197,25 @@ class FolderBlobs:
                     forgotten += 1
         return forgotten
 
+    def stored(self) -> Iterator[StoredBlob]:
+        """Go through all blobs, in no order."""
+        with os.scandir(self._blobs) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # removed meanwhile
+                    found = entry.stat()
+                    yield StoredBlob(parse_digest(f"sha256:{entry.name}"), found.st_size, found.st_mtime)
+
+    def remove(self, digest: str, *, before: float) -> bool:
+        """Delete a blob that was stored last before an instant; the caller has made sure that nothing refers to it."""
+        file = self._file(digest)
+        try:
+            old = file.stat().st_mtime < before
+            if old:
+                file.unlink()
+        except FileNotFoundError:
+            return False
+        return old
+
     def check(self) -> None:
         """Raise OSError when nothing can be stored now."""
         probe = self._uploads / f"probe-{secrets.token_hex(8)}"
@@ -214,6 +256,15 @@ class FolderBlobs:
     def _forget(self, upload: str) -> None:
         self._hashes.pop(upload, None)
         self._locks.pop(upload, None)
+
+
+@contextmanager
+def _there(digest: str) -> Iterator[None]:
+    """Say of a file that is missing which blob that is; another process may remove it at any time."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise NotFoundError(f"no blob {digest} is stored here", digest=digest) from error
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ Owns names, defaults and their order (flag > environment > default) and the rule
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,13 @@ from urllib.parse import urlsplit
 
 from shoal_protocol.errors import CallerError
 from shoal_server.errors import StartError
+
+_SIZE_RE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?b?)", re.IGNORECASE)
+_UNITS: dict[str, int] = {
+    prefix + unit: base**power
+    for power, prefix in enumerate(("", "k", "m", "g", "t"))
+    for unit, base in (("b", 1000), ("", 1000), ("ib", 1024), ("i", 1024))
+}
 
 DEFAULT_LISTEN = "127.0.0.1:8080"
 EMBEDDED = "embedded"
@@ -24,6 +32,7 @@ class Pace:
     publisher_s: float = 0.5
     controller_s: float = 1.0
     scan_s: float = 5.0
+    collection_s: float = 6 * 3600.0
     trust_s: float = 600.0
     housekeeping_s: float = 60.0
 
@@ -54,6 +63,10 @@ class Settings:
     """How often a quiet fleet may be alarmed of drift, such as `1 a year`; empty: once in 10,000 windows a level."""
     season: str = "auto"
     """`none`, `day` or `week`: after what time a fleet's data repeat themselves; `auto`: a day from a minute on."""
+    registry_quota: int | None = None
+    """Bytes that all models together may hold; None: as many as the disk has."""
+    model_quota: int | None = None
+    """Bytes that one model may hold with all its versions."""
     pace: Pace = field(default_factory=Pace)
 
     @property
@@ -114,6 +127,8 @@ def settings_from(environment: Mapping[str, str], flags: Mapping[str, object]) -
         "broker_credentials_dir": "SHOAL_BROKER_CREDENTIALS_DIR",
         "false_alarms": "SHOAL_FALSE_ALARMS",
         "season": "SHOAL_SEASON",
+        "registry_quota": "SHOAL_REGISTRY_QUOTA",
+        "model_quota": "SHOAL_MODEL_QUOTA",
     }
     values: dict[str, object] = {}
     for field_name, variable in names.items():
@@ -125,7 +140,23 @@ def settings_from(environment: Mapping[str, str], flags: Mapping[str, object]) -
     for name in ("data", "broker_credentials_dir"):
         if isinstance(values.get(name), str):
             values[name] = Path(str(values[name]))
+    for name in ("registry_quota", "model_quota"):
+        if isinstance(values.get(name), str):
+            values[name] = parse_size(str(values[name]))
     return Settings(**values)  # type: ignore[arg-type]  # the names above are Settings' fields
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes that `500MB`, `20 GB`, `1.5GiB` or a bare number says.
+
+    Raises:
+        CallerError: it is not of this form, or nothing.
+    """
+    match = _SIZE_RE.fullmatch(text.strip())
+    found = 0 if match is None else round(float(match[1]) * _UNITS[match[2].lower()])
+    if found < 1:
+        raise CallerError(f"expected a size such as 20GB or 500MB, got {text!r:.80}")
+    return found
 
 
 def split_address(address: str) -> tuple[str, int]:

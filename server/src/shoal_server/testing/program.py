@@ -14,6 +14,7 @@ from sqlmodel import Session
 from shoal_server.access import Principal, Role, store
 from shoal_server.access.secrets import new_token
 from shoal_server.registry.bundles import Bundles
+from shoal_server.registry.store import alias_needs
 from shoal_server.services import Services
 from shoal_server.signals import Signals
 from shoal_server.storage.blobs import FolderBlobs
@@ -64,6 +65,8 @@ def fake_services(database: Database, folder: Path, **parts: Any) -> Services:
         "clock": FakeClock(),
         "signals": Signals(),
         "verify_device": no_device,
+        "needs": alias_needs,
+        "may_fetch": lambda _session, _device: frozenset(),
         "call_devices": lambda _session: None,
         "url": "http://testserver",
     }

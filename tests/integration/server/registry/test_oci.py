@@ -7,6 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from shoal_protocol.canonical import sha256_digest
+from shoal_server.access import audit
 from shoal_server.registry import oci_store
 from shoal_server.services import Services
 from shoal_server.testing.bundles import push_bundle, put_manifest, tiny_bundle
@@ -165,8 +166,9 @@ def test_referrers_are_found_by_their_subject(client: TestClient, releaser: Head
     assert (nobody.status_code, nobody.json()["manifests"]) == (200, [])
 
 
-def test_devices_may_pull_and_never_push(client: TestClient, releaser: Headers) -> None:
+def test_devices_may_pull_and_never_push(client: TestClient, shoal: Services, releaser: Headers) -> None:
     bundle = tiny_bundle()
+    shoal.may_fetch = lambda _session, _device: {bundle.digest}
     push_bundle(client, bundle, headers=releaser)
     basic = base64.b64encode(b"cam-1:device-secret").decode()
     token = client.get("/v2/token", headers={"authorization": f"Basic {basic}"}).json()["token"]
@@ -177,6 +179,33 @@ def test_devices_may_pull_and_never_push(client: TestClient, releaser: Headers) 
         answer = client.post(UPLOADS, headers=device)
         assert (answer.status_code, _error(answer)) == (403, "DENIED")
         assert put_manifest(client, "quality", "2", bundle.manifest, headers=device).status_code == 403
+
+
+def test_a_device_pulls_what_it_is_assigned_and_the_rest_is_as_if_it_did_not_exist(
+    client: TestClient, shoal: Services, releaser: Headers
+) -> None:
+    mine, other = tiny_bundle(), tiny_bundle(version="2.0.0", weights=(3.0, 4.0))
+    for bundle in (mine, other):
+        push_bundle(client, bundle, headers=releaser)
+    shoal.may_fetch = lambda _session, device: {mine.digest} if device == "cam-1" else set()
+    device = {"authorization": "Basic " + base64.b64encode(b"cam-1:device-secret").decode()}
+    with shoal.database.read() as session:
+        audited = audit.head(session)
+    for digest in mine.blobs:
+        assert client.get(f"/v2/quality/blobs/{digest}", headers=device).status_code == 200
+    for reference in (mine.digest, "1.0.0"):
+        assert client.get(f"/v2/quality/manifests/{reference}", headers=device).status_code == 200
+    assert client.get(f"/v2/quality/referrers/{mine.digest}", headers=device).status_code == 200
+    foreign = sorted(set(other.blobs) - set(mine.blobs))
+    assert foreign
+    paths = [f"blobs/{digest}" for digest in foreign]
+    paths += [f"manifests/{other.digest}", "manifests/2.0.0", f"referrers/{other.digest}"]
+    for path in (*paths, f"manifests/sha256:{64 * '0'}", "manifests/9.9.9"):
+        answer = client.get(f"/v2/quality/{path}", headers=device)
+        assert (answer.status_code, _error(answer)) == (404, "MANIFEST_UNKNOWN"), path
+        assert other.digest not in answer.text
+    with shoal.database.read() as session:
+        assert audit.head(session) == audited
 
 
 def test_without_credentials_a_client_is_told_where_to_get_a_token(client: TestClient) -> None:

@@ -100,6 +100,25 @@ def allow(call: Call, *, ref: str) -> None:
 
 
 @model.command()
+@click.argument("ref", metavar="NAME:VERSION")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@connected
+def delete(call: Call, *, ref: str, yes: bool) -> None:
+    """Delete a version that no device, rollout or alias needs; refused with the names of those that do.
+
+    Its space is freed by the next garbage collection, after a day. Its name stays taken: only the very same bundle can
+    be pushed under it again.
+
+    Example: shoalctl model delete quality:1.0.3
+    """
+    parsed = parse_ref(ref)
+    if not yes:
+        click.confirm(f"Delete {ref}?", abort=True, err=True)
+    call.client.delete(f"/api/v1/models/{segment(parsed.name)}/versions/{segment(parsed.version or ref)}")
+    call.show({"deleted": ref}, lambda: print_facts({"deleted": ref}))
+
+
+@model.command()
 @click.argument("old", metavar="NAME:OLD")
 @click.argument("new", metavar="NAME:NEW")
 @connected
