@@ -88,6 +88,7 @@ class Agent:
         )
         for thread in self._threads:
             thread.start()
+        parts.sampling.look()
         parts.uplink.start_link(parts.inbox.put_document)
 
     def stop(self) -> None:
@@ -96,6 +97,7 @@ class Agent:
         if parts is None:
             return
         parts.inbox.stop()
+        parts.sampling.stop()
         parts.uplink.stop()
         for thread in self._threads:
             thread.join(timeout=_STOP_S)

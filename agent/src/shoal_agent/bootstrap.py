@@ -12,7 +12,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,8 @@ from shoal_agent.updating.assignments import AssignmentIntake
 from shoal_agent.updating.desk import Desk
 from shoal_agent.updating.list_watch import ListWatch
 from shoal_agent.updating.messages import Messages
-from shoal_agent.updating.model_host import ModelHost
+from shoal_agent.updating.model_host import ModelHost, engines
+from shoal_agent.updating.sampling import Sampling, SamplingClocks
 from shoal_agent.updating.transaction import Rhythm, Surroundings, Transactions
 from shoal_agent.updating.updater import Inbox, Updater
 from shoal_agent.updating.uplink import Situation, Uplink, WindowSpool
@@ -48,6 +49,8 @@ from shoal_agent.updating.work import Parts, Work
 
 if TYPE_CHECKING:
     from shoal_agent.runtime.feedback import Feedback
+    from shoal_agent.runtime.model import LoadedModel
+    from shoal_agent.runtime.sampler import Sampler
     from shoal_agent.runtime.slots import SlotTable
 
 
@@ -92,6 +95,8 @@ class Assembly:
     transactions: Transactions
     updater: Updater
     uplink: Uplink
+    sampling: Sampling
+    engines: Callable[[], Mapping[str, Any]]
 
 
 class _Relay:
@@ -171,9 +176,11 @@ def assemble(state: Path, settings: Settings, overrides: Overrides) -> Assembly:
         transactions=transactions,
         updater=updater,
         uplink=uplink,
+        sampling=_sampling(base, transactions),
+        engines=partial(engines, base.slots),
     )
     base.relay.connect(
-        changed=uplink.changed,
+        changed=partial(_each, uplink.changed, assembly.sampling.look),
         stored=uplink.nudge,
         show=lambda: save_snapshot(state, live_status(assembly, settings)),
     )
@@ -295,6 +302,26 @@ def _uplink(base: _Base, transactions: Transactions, sink: WindowSpool) -> Uplin
         monotonic=overrides.monotonic,
         resend_s=base.settings.resend_s,
     )
+
+
+def _sampling(base: _Base, transactions: Transactions) -> Sampling:
+    overrides, trust = base.overrides, base.trust
+
+    def sample(model: LoadedModel, share: float) -> Sampler:
+        from shoal_agent.runtime.sampler import Budget, Sampler  # noqa: PLC0415 - few devices sample
+
+        return Sampler(model, share=share, clock=overrides.clock, budget=Budget())
+
+    clocks = SamplingClocks(trust.now_ms, overrides.monotonic, base.settings.window_s)
+    sender = _http(base.identity, base.ca_file)
+    return Sampling(
+        state=lambda: transactions.state, active=base.slots.get, sample=sample, sender=sender, clocks=clocks
+    )
+
+
+def _each(*calls: Callable[[], None]) -> None:
+    for call in calls:
+        call()
 
 
 def birth_facts(

@@ -183,6 +183,9 @@ def _print_status(status: dict[str, Any]) -> None:
         engine = slot["engine"] or {}
         if engine.get("fallback"):
             print(f"    runs on {engine['providers'][0]}: {engine['fallback']}")
+        if slot["sampling"]:
+            told = slot["sampling"]
+            print(f"    raw rows are sampled: {told['share']:g} of them, {told['rows_sent']} sent so far")
         for key in ("error", "waiting"):
             if slot[key]:
                 print(f"    {key}: {slot[key]['code']}: {slot[key]['message']}")

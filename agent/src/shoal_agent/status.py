@@ -52,8 +52,10 @@ def live_status(parts: Assembly, settings: Settings) -> dict[str, Any]:
     slots = _slots(parts.transactions.state, parts.transactions.progress(), parts.transactions.troubles)
     for name, variant in parts.transactions.variants().items():
         slots[name]["variant"] = variant
-    for name, engine in parts.transactions.engines().items():
+    for name, engine in parts.engines().items():
         slots[name]["engine"] = engine
+    for name, told in parts.sampling.reports().items():
+        slots[name]["sampling"] = told
     for name, shadow in parts.transactions.shadows().items():
         slots[name]["shadow"] = msgspec.to_builtins(shadow)
     return {
@@ -86,7 +88,7 @@ def stored_status(folder: Path) -> dict[str, Any]:
     trust = TrustStore(folder / "trust", http=None, root_digest=identity.root_digest, clock=time.time)
     slots = _slots(state, {name: told.get(name, {}).get("progress", 0.0) for name in state.slots}, {})
     for name, slot in slots.items():
-        slot |= {key: told.get(name, {}).get(key) for key in ("waiting", "variant", "engine")}
+        slot |= {key: told.get(name, {}).get(key) for key in ("waiting", "variant", "engine", "sampling")}
         slot["shadow"] = told.get(name, {}).get("shadow", slot["shadow"])
     return {
         "device": identity.device,
@@ -149,6 +151,7 @@ def _slot(slot: Slot, progress: float, trouble: SlotFault | None) -> dict[str, A
         "progress": round(progress, 3),
         "waiting": _fault(trouble),
         "engine": None,
+        "sampling": None,
         "shadow": slot.shadow and {"digest": slot.shadow.digest, "state": "waiting", "error": None},
     }
 

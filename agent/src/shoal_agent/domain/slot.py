@@ -55,6 +55,19 @@ class ShadowWish:
 
 
 @dataclass(frozen=True)
+class SamplingWish:
+    """Permission to send raw rows of one slot.
+
+    Attributes:
+        share: Of the rows, above 0, up to 1.
+        until_ms: Milliseconds since the epoch, by the device's reference time.
+    """
+
+    share: float
+    until_ms: int
+
+
+@dataclass(frozen=True)
 class SlotFault:
     """Why a bundle failed here; final for `digest` until the attempt exceeds `attempt`."""
 
@@ -83,6 +96,7 @@ class Slot:
         interruptions: How often a restart cut off the self-test or activation of the target.
         bad: Faults by digest, the newest last.
         shadow: What should run beside `active`; no transition depends on it.
+        sampling: Permission to send raw rows; no transition depends on it either.
     """
 
     state: SlotState = SlotState.IDLE
@@ -99,6 +113,7 @@ class Slot:
     interruptions: int = 0
     bad: Mapping[str, SlotFault] = field(default_factory=dict)
     shadow: ShadowWish | None = None
+    sampling: SamplingWish | None = None
 
     @property
     def fault(self) -> SlotFault | None:

@@ -336,10 +336,6 @@ class FakeHost:
         """Return the model that answers."""
         return FakeModel(self.answering[slot]) if slot in self.answering else None
 
-    def engines(self) -> dict[str, Any]:
-        """Return nothing: no engine runs."""
-        return {}
-
     def seen(self, slot: str) -> Seen:
         """Return what the test dictates."""
         return self.counts.get(slot, Seen())

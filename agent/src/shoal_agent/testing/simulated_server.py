@@ -24,6 +24,7 @@ from shoal_protocol.bundle.manifest import encode_manifest
 from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.mqtt.messages import Ack, UpMessage, encode_message, parse_message
 from shoal_protocol.mqtt.topics import Up
+from shoal_protocol.samples import SAMPLES_PATH, SampleBatch, parse_samples
 from shoal_protocol.trust.assignment import Assignment, SlotTarget, sign_assignment
 from shoal_protocol.trust.join_token import JoinToken
 from shoal_protocol.trust.targets import release_target, set_restrictions
@@ -57,6 +58,7 @@ class SimulatedServer:
         faults: What goes wrong.
         messages: What the device sent, parsed, in order.
         requests: (method, path, range) of every request.
+        samples: Batches of sampled rows that came.
         acknowledge: Whether messages are acknowledged.
         refuse: Tells which messages count as malformed.
     """
@@ -66,6 +68,7 @@ class SimulatedServer:
         self.faults = Faults()
         self.messages: list[tuple[Up, UpMessage]] = []
         self.requests: list[tuple[str, str, str | None]] = []
+        self.samples: list[SampleBatch] = []
         self.acknowledge = True
         self.refuse: Callable[[Up, UpMessage], bool] = lambda _kind, _message: False
         self.desired: bytes | None = None
@@ -213,6 +216,9 @@ class SimulatedServer:
             self.device = asked or self.device
             reply = {"device": self.device, "state": "accepted", "secret": "x" * 43, "mqtt_url": None, "poll_s": 0.2}
             return 201, {}, json.dumps(reply).encode()
+        if path == SAMPLES_PATH:
+            self.samples.append(parse_samples(body))
+            return 200, {}, b"{}"
         if path != "/api/v1/device/messages":
             return 404, {}, b"{}"
         epoch, rejected = "", []

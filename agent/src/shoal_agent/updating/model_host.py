@@ -163,11 +163,6 @@ class ModelHost:
         """Return the path of the variant that answers, by slot."""
         return dict(self._installed)
 
-    def engines(self) -> dict[str, dict[str, Any]]:
-        """Return what runs each slot's model: ``providers``, ``fallback`` (why not the wanted ones), ``batching``."""
-        models = [(slot, model) for slot in self._slots.names() if (model := self._slots.get(slot)) is not None]
-        return {slot: _engine(model) for slot, model in models}
-
     def seen(self, slot: str) -> Seen:
         """Return what the slot's present model has done since it was loaded."""
         model = self._slots.get(slot)
@@ -182,6 +177,12 @@ class ModelHost:
             rss_bytes=resident_bytes(),
             memory_budget_bytes=runtime.memory_budget_bytes,
         )
+
+
+def engines(slots: SlotTable) -> dict[str, dict[str, Any]]:
+    """Return what runs each slot's model: ``providers``, ``fallback`` (why not the wanted ones), ``batching``."""
+    models = [(slot, model) for slot in slots.names() if (model := slots.get(slot)) is not None]
+    return {slot: _engine(model) for slot, model in models}
 
 
 def _engine(model: LoadedModel) -> dict[str, Any]:

@@ -17,11 +17,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shoal_agent.domain import crash_loop
 from shoal_agent.domain.backoff import Backoff
 from shoal_agent.domain.device import DeviceState
+from shoal_agent.domain.sampling import accepted
 from shoal_agent.domain.slot import (
     Barred,
     Begun,
@@ -211,10 +212,6 @@ class Transactions:
         """Return the path of the variant that answers, by slot."""
         return self._around.host.variants()
 
-    def engines(self) -> dict[str, dict[str, Any]]:
-        """Return what runs each slot's model: `ModelHost.engines`."""
-        return self._around.host.engines()
-
     def shadows(self) -> dict[str, ShadowReport]:
         """Return what runs beside the active models, by slot."""
         return self._shadows.reports()
@@ -253,7 +250,7 @@ class Transactions:
 
     def take_over(self, assignment: Assignment) -> None:
         """Make a verified, newer assignment the wish of its slots, in one save."""
-        self.state = replace(self.state, generation=assignment.generation, content_hash=assignment.content_digest)
+        self.state = accepted(self.state, assignment)
         for name, wish in sorted(assignment.slots.items()):
             target = Target(wish.digest, wish.name or "", wish.attempt)
             slot = self.state.slots.get(name, Slot())

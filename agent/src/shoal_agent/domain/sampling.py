@@ -1,0 +1,25 @@
+"""Who may send raw rows, and until when: what the newest signed assignment says, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from shoal_agent.domain.slot import SamplingWish, Slot
+
+if TYPE_CHECKING:
+    from shoal_agent.domain.device import DeviceState
+    from shoal_protocol.trust.assignment import Assignment
+
+
+def accepted(state: DeviceState, assignment: Assignment) -> DeviceState:
+    """Return the state with number and permissions of a new assignment; a slot that it does not name has none."""
+    state = replace(state, generation=assignment.generation, content_hash=assignment.content_digest)
+    for name in {**state.slots, **assignment.slots}:
+        target = assignment.slots.get(name)
+        given = None if target is None else target.sampling
+        wish = None if given is None or not 0 < given.share <= 1 else SamplingWish(given.share, given.until)
+        slot = state.slots.get(name, Slot())
+        if slot.sampling != wish:
+            state = state.with_slot(name, replace(slot, sampling=wish))
+    return state
