@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from shoal_converter.bundle import Bundle
 from shoal_converter.errors import RegistryRefusedError, SignatureError
 from shoal_converter.oci_layout import Layout
+from shoal_converter.referrers import push_referrers
 from shoal_converter.registry import Registry
 from shoal_protocol.bundle.manifest import Manifest, parse_manifest
 from shoal_protocol.canonical import sha256_digest
@@ -133,8 +134,7 @@ def _push_statements(registry: Registry, bundle: Bundle, name: str, tell: Progre
         for digest, content in layout.blobs.items():
             if digest not in own and not registry.has_blob(name, digest):
                 registry.upload(name, content, sent=lambda _: None)
-        for raw in layout.referrers:
-            registry.put_manifest(name, sha256_digest(raw), raw)
+        push_referrers(registry, name, bundle.digest, layout.referrers)
     except RegistryRefusedError as error:
         tell(f"statements  not taken by the registry: {error.message}")
         return False

@@ -21,6 +21,7 @@ from shoal_protocol.bundle.manifest import MANIFEST_MEDIA_TYPE
 from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.errors import CallerError
 
+INDEX_MEDIA_TYPE = "application/vnd.oci.image.index.v1+json"
 CHUNK_BYTES = 4 * 1024 * 1024
 _PIECE_BYTES = 256 * 1024
 _ATTEMPTS = 3
@@ -114,25 +115,40 @@ class Registry:
         joint = "&" if "?" in location else "?"
         self._request("PUT", f"{location}{joint}digest={digest}", good=(201,))
 
-    def put_manifest(self, name: str, reference: str, raw: bytes) -> str:
+    def put_manifest(self, name: str, reference: str, raw: bytes, *, media_type: str = MANIFEST_MEDIA_TYPE) -> str:
         """Send a manifest's raw bytes under a tag or digest; return the digest that the registry says."""
+        return self._put_manifest(name, reference, raw, media_type)[0]
+
+    def put_referrer(self, name: str, raw: bytes) -> bool:
+        """Send a manifest that says something about another; tell whether the registry itself lists it as such."""
+        return self._put_manifest(name, sha256_digest(raw), raw, MANIFEST_MEDIA_TYPE)[1]
+
+    def _put_manifest(self, name: str, reference: str, raw: bytes, media_type: str) -> tuple[str, bool]:
+        """Return the digest that the registry says, and whether it knows of referrers (specification, OCI-Subject)."""
         answer = self._request(
             "PUT",
             f"/v2/{name}/manifests/{reference}",
             good=(200, 201),
             content=raw,
-            headers={"Content-Type": MANIFEST_MEDIA_TYPE},
+            headers={"Content-Type": media_type},
         )
         said = answer.headers.get("Docker-Content-Digest", "")
         if said and said != sha256_digest(raw):
             raise SignatureError(f"the registry stored the manifest as {said}, its digest is {sha256_digest(raw)}")
-        return said
+        return said, "OCI-Subject" in answer.headers
 
     def manifest(self, name: str, reference: str) -> bytes:
         """Return a manifest's raw bytes."""
         return self._request(
             "GET", f"/v2/{name}/manifests/{reference}", good=(200,), headers={"Accept": MANIFEST_MEDIA_TYPE}
         ).content
+
+    def index(self, name: str, tag: str) -> bytes | None:
+        """Return the raw bytes of the index with a tag, none where there is none."""
+        answer = self._request(
+            "GET", f"/v2/{name}/manifests/{tag}", good=(200, 404), headers={"Accept": INDEX_MEDIA_TYPE}
+        )
+        return None if answer.status_code == 404 else answer.content
 
     def blob(self, name: str, digest: str, *, size: int) -> bytes:
         """Return a blob of a known size.

@@ -5,6 +5,7 @@ byte of the file, never runs the model, and follows no reference to other files.
 """
 
 import json
+import math
 import os
 import resource
 import sys
@@ -15,6 +16,8 @@ ALLOWED_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 
 MAX_DEPTH = 16
 MAX_NODES = 200_000
+MAX_ELEMENTS = 2**28
+"""Of one constant, as its shape says: a file of a hundred bytes can ask for a tensor of a terabyte."""
 
 
 class Fault(Exception):  # noqa: N818 - an answer more than an error
@@ -43,6 +46,7 @@ def look(path: str) -> dict[str, Any]:
         if nodes > MAX_NODES:
             raise Fault("onnx_size", f"more than {MAX_NODES} nodes")
         _check_tensors(graph, onnx.TensorProto.EXTERNAL)
+        _check_constants(graph, onnx)
     _check_domains(model)
     try:
         onnx.checker.check_model(model)
@@ -78,6 +82,34 @@ def _check_tensors(graph: Any, external: int) -> None:
     for tensor in tensors:
         if tensor.data_location == external or tensor.external_data:
             raise Fault("onnx_external_data", f"the tensor {tensor.name!r:.80} is in another file; put weights inside")
+
+
+def _check_constants(graph: Any, onnx: Any) -> None:
+    """Refuse constants whose shape is out of all proportion: dense, sparse, or made by ConstantOfShape."""
+    dense = list(getattr(graph, "initializer", ()))
+    sparse = list(getattr(graph, "sparse_initializer", ()))
+    for node in graph.node:
+        for attribute in node.attribute:
+            dense.extend([attribute.t] if attribute.HasField("t") else [])
+            sparse.extend([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else [])
+            sparse.extend(attribute.sparse_tensors)
+    for tensor in dense:
+        _check_elements(tensor.name, tensor.dims)
+    for tensor in sparse:
+        _check_elements(tensor.values.name, tensor.dims)
+    shapes = {tensor.name: tensor for tensor in dense if tensor.data_type == onnx.TensorProto.INT64}
+    for node in graph.node:
+        if node.op_type == "ConstantOfShape" and node.input and node.input[0] in shapes:
+            _check_elements(node.output[0], onnx.numpy_helper.to_array(shapes[node.input[0]]).tolist())
+
+
+def _check_elements(name: str, dims: Any) -> None:
+    elements = math.prod(int(dim) for dim in dims)
+    if any(int(dim) < 0 for dim in dims) or elements > MAX_ELEMENTS:
+        shape = "x".join(str(dim) for dim in list(dims)[:8])
+        raise Fault(
+            "onnx_constants", f"the constant {name!r:.80} has the shape {shape}, more than {MAX_ELEMENTS} elements"
+        )
 
 
 def _check_domains(model: Any) -> None:

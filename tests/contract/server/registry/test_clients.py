@@ -1,46 +1,21 @@
 """Existing OCI clients against the registry, unchanged: oras-py and skopeo, over a real socket."""
 
 import json
-import shutil
-import subprocess
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 from oras.client import OrasClient
 from oras.container import Container
 
+from registry_clients import skopeo, write_layout
 from shoal_protocol.bundle.layout import MODEL_ONNX
 from shoal_protocol.bundle.manifest import MANIFEST_MEDIA_TYPE
 from shoal_protocol.canonical import sha256_digest
 from shoal_server.access import Role
-from shoal_server.registry import blob_routes, manifest_routes, store
-from shoal_server.registry.trust import TrustService
+from shoal_server.registry import store
 from shoal_server.services import Services
-from shoal_server.storage.database import Database
-from shoal_server.testing import FakeClock, api_token, fake_services, listening, program_of
+from shoal_server.testing import api_token
 from shoal_server.testing.bundles import TinyBundle, tiny_bundle
-
-
-@pytest.fixture
-def shoal(tmp_path: Path) -> Iterator[Services]:
-    with closing(Database(f"sqlite:///{tmp_path}/shoal.db")) as database:
-        database.create_all()
-        clock = FakeClock()
-        trust = TrustService(database, keys_folder=tmp_path / "keys", clock=clock)
-        yield fake_services(database, tmp_path, trust=trust, clock=clock)
-
-
-@pytest.fixture
-def host(shoal: Services) -> Iterator[str]:
-    with listening(program_of(shoal, [blob_routes.router, manifest_routes.router])) as url:
-        yield url.removeprefix("http://")
-
-
-@pytest.fixture
-def token(shoal: Services) -> str:
-    return api_token(shoal, Role.RELEASER, name="ci")
 
 
 def _oras(host: str, token: str, backend: str) -> OrasClient:
@@ -85,35 +60,17 @@ def test_oras_is_told_why_a_push_is_refused(host: str, token: str, tmp_path: Pat
         _oras_push(_oras(host, token, "token"), host, bundle, tmp_path / "files")
 
 
-def _layout(bundle: TinyBundle, folder: Path) -> Path:
-    """Write a bundle as an OCI image layout."""
-    blobs = folder / "blobs" / "sha256"
-    blobs.mkdir(parents=True)
-    for digest, content in {**bundle.blobs, bundle.digest: bundle.manifest}.items():
-        (blobs / digest.removeprefix("sha256:")).write_bytes(content)
-    (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-    entry = {"mediaType": MANIFEST_MEDIA_TYPE, "digest": bundle.digest, "size": len(bundle.manifest)}
-    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
-    return folder
-
-
-def _skopeo(*arguments: str) -> subprocess.CompletedProcess[str]:
-    if shutil.which("skopeo") is None:
-        pytest.skip("skopeo is not installed (apt-get install skopeo)")
-    return subprocess.run(["skopeo", *arguments], capture_output=True, text=True, timeout=60, check=False)
-
-
 def test_skopeo_copies_a_bundle_in_and_out(shoal: Services, host: str, token: str, tmp_path: Path) -> None:
     bundle = tiny_bundle()
-    source, target = _layout(bundle, tmp_path / "in"), tmp_path / "out"
+    source, target = write_layout(bundle, tmp_path / "in"), tmp_path / "out"
     remote, credentials = f"docker://{host}/quality:1.0.0", f"ci:{token}"
-    pushed = _skopeo("copy", "--dest-tls-verify=false", "--dest-creds", credentials, f"oci:{source}", remote)
+    pushed = skopeo("copy", "--dest-tls-verify=false", "--dest-creds", credentials, f"oci:{source}", remote)
     assert pushed.returncode == 0, pushed.stderr
     with shoal.database.read() as session:
         assert store.resolve(session, "quality:1.0.0").digest == bundle.digest
-    inspected = _skopeo("inspect", "--raw", "--tls-verify=false", "--creds", credentials, remote)
+    inspected = skopeo("inspect", "--raw", "--tls-verify=false", "--creds", credentials, remote)
     assert inspected.stdout.encode() == bundle.manifest
-    pulled = _skopeo("copy", "--src-tls-verify=false", "--src-creds", credentials, remote, f"oci:{target}")
+    pulled = skopeo("copy", "--src-tls-verify=false", "--src-creds", credentials, remote, f"oci:{target}")
     assert pulled.returncode == 0, pulled.stderr
     model = sha256_digest(bundle.files[MODEL_ONNX]).removeprefix("sha256:")
     assert (target / "blobs" / "sha256" / model).read_bytes() == bundle.files[MODEL_ONNX]
@@ -124,17 +81,17 @@ def test_skopeo_copies_a_bundle_in_and_out(shoal: Services, host: str, token: st
 def test_skopeo_is_told_why_a_push_is_refused(host: str, token: str, tmp_path: Path) -> None:
     bundle = tiny_bundle()
     bundle.files["model/extra.pkl"] = b"\x80\x04."
-    source = _layout(bundle, tmp_path / "in")
+    source = write_layout(bundle, tmp_path / "in")
     remote = f"docker://{host}/quality:1.0.0"
-    pushed = _skopeo("copy", "--dest-tls-verify=false", "--dest-creds", f"ci:{token}", f"oci:{source}", remote)
+    pushed = skopeo("copy", "--dest-tls-verify=false", "--dest-creds", f"ci:{token}", f"oci:{source}", remote)
     assert pushed.returncode != 0
     assert "refused by the rule file_types" in pushed.stderr
 
 
 def test_skopeo_without_rights_is_turned_away(shoal: Services, host: str, tmp_path: Path) -> None:
     viewer = api_token(shoal, Role.VIEWER)
-    source = _layout(tiny_bundle(), tmp_path / "in")
+    source = write_layout(tiny_bundle(), tmp_path / "in")
     remote = f"docker://{host}/quality:1.0.0"
-    pushed = _skopeo("copy", "--dest-tls-verify=false", "--dest-creds", f"viewer:{viewer}", f"oci:{source}", remote)
+    pushed = skopeo("copy", "--dest-tls-verify=false", "--dest-creds", f"viewer:{viewer}", f"oci:{source}", remote)
     assert pushed.returncode != 0
     assert "needs the role releaser" in pushed.stderr

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto, helper
 
 from shoal_protocol.bundle.layout import BUNDLE_JSON, MODEL_ONNX, README, REFERENCE_JSON, SCHEMA_JSON
 from shoal_protocol.bundle.manifest import MANIFEST_MEDIA_TYPE
@@ -162,6 +162,41 @@ def _invalid_graph(bundle: TinyBundle) -> None:
     bundle.files[MODEL_ONNX] = model.SerializeToString()
 
 
+def _with_node(bundle: TinyBundle, node: NodeProto, *initializers: TensorProto) -> None:
+    import onnx
+
+    model = onnx.load_from_string(linear_model())
+    model.graph.node.append(node)
+    model.graph.initializer.extend(initializers)
+    bundle.files[MODEL_ONNX] = model.SerializeToString()
+
+
+def _terabyte(bundle: TinyBundle) -> None:
+    shape = helper.make_tensor("huge", TensorProto.INT64, [2], [1_000_000, 1_000_000])
+    _with_node(bundle, helper.make_node("ConstantOfShape", ["huge"], ["zeros"]), shape)
+
+
+def _shape_that_lies(bundle: TinyBundle) -> None:
+    lie = helper.make_tensor("lie", TensorProto.FLOAT, [1], [1.0])
+    lie.dims[0] = 2**40
+    _with_node(bundle, helper.make_node("Identity", ["lie"], ["copy"]), lie)
+
+
+def _sparse_bomb(bundle: TinyBundle) -> None:
+    values = helper.make_tensor("s", TensorProto.FLOAT, [1], [1.0])
+    indices = helper.make_tensor("i", TensorProto.INT64, [1], [7])
+    bomb = helper.make_sparse_tensor(values, indices, [2**40])
+    _with_node(bundle, helper.make_node("Constant", [], ["dense"], sparse_value=bomb))
+
+
+def _library(bundle: TinyBundle) -> None:
+    bundle.files["model/ops.so"] = b"\x7fELF"
+
+
+def _huge_document(bundle: TinyBundle) -> None:
+    bundle.files[SCHEMA_JSON] = b" " * (32 * 1024**2 + 1)
+
+
 def _other_interface(bundle: TinyBundle) -> None:
     document = json.loads(bundle.files[SCHEMA_JSON])
     document["tensors"][0]["name"] = "z"
@@ -183,6 +218,11 @@ def _other_interface(bundle: TinyBundle) -> None:
         (_foreign_operator, "onnx_domains"),
         (_external_weights, "onnx_external_data"),
         (_deep, "onnx_depth"),
+        (_terabyte, "onnx_constants"),
+        (_shape_that_lies, "onnx_constants"),
+        (_sparse_bomb, "onnx_constants"),
+        (_library, "file_types"),
+        (_huge_document, "schema_json"),
         (_invalid_graph, "onnx_valid"),
         (_other_interface, "interface"),
     ],
@@ -200,6 +240,36 @@ def test_a_bundle_that_breaks_a_rule_is_refused_by_name(
     with shoal.database.read() as session:
         assert store.find_version(session, "quality", "1.0.0") is None
         assert shoal.trust.signed_list(session).entries == {}
+
+
+def test_a_bundle_beyond_every_size_is_refused_by_its_manifest(client: TestClient, releaser: Headers) -> None:
+    bundle = tiny_bundle()
+    push_bundle(client, bundle, headers=releaser)
+    document = json.loads(bundle.manifest)
+    for layer in document["layers"]:
+        layer["size"] = 1024**3
+    answer = put_manifest(client, "quality", "1.0.1", json.dumps(document).encode(), headers=releaser)
+    faults = answer.json()["errors"][0]["detail"]["faults"]
+    assert {"blob_size", "bundle_size"} == {fault["rule"] for fault in faults}
+
+
+@pytest.mark.parametrize(
+    ("damage", "rule"),
+    [
+        (lambda raw: raw[:-1], "manifest"),
+        (lambda raw: raw.replace(b"sha256:", b"sha512:"), "manifest"),
+        (lambda raw: b"[" * 100_000, "manifest"),
+        (lambda raw: raw.replace(b'"model/model.onnx"', b'"../../etc/passwd"'), "manifest"),
+        (lambda raw: raw.replace(b'"model/model.onnx"', b'"/model/model.onnx"'), "manifest"),
+    ],
+)
+def test_a_manifest_that_lies_is_refused(
+    client: TestClient, releaser: Headers, damage: Callable[[bytes], bytes], rule: str
+) -> None:
+    bundle = tiny_bundle()
+    push_bundle(client, bundle, headers=releaser)
+    answer = put_manifest(client, "quality", "1.0.1", damage(bundle.manifest), headers=releaser)
+    assert (answer.status_code, answer.json()["errors"][0]["detail"]["rule"]) == (400, rule)
 
 
 def test_all_faults_are_told_together(client: TestClient, releaser: Headers) -> None:
