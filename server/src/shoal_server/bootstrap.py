@@ -31,7 +31,7 @@ from shoal_server.drift.scan import DriftScan
 from shoal_server.drift.season import parse_season
 from shoal_server.drift.sensitivity import parse_false_alarms
 from shoal_server.errors import StartError
-from shoal_server.fleet import device_routes, intake, shadow_routes
+from shoal_server.fleet import device_routes, intake, sampling_routes, shadow_routes
 from shoal_server.fleet import routes as fleet_routes
 from shoal_server.fleet import store as fleet_store
 from shoal_server.fleet.assignments import assigned_slots, sign_all_again
@@ -66,6 +66,7 @@ from shoal_server.telemetry import routes as telemetry_routes
 from shoal_server.telemetry.batch import Handler
 from shoal_server.telemetry.ingest import Ingest
 from shoal_server.telemetry.labels import forget_labels
+from shoal_server.telemetry.samples import SAMPLES_KEPT_S, forget_samples
 from shoal_server.telemetry.shadows import SHADOWS_KEPT_S, forget_shadows
 from shoal_server.telemetry.store import prune
 from shoal_server.web import health, pages, problems
@@ -99,6 +100,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     telemetry_routes.router,
     fleet_routes.router,
     shadow_routes.router,
+    sampling_routes.router,
     blob_routes.router,
     manifest_routes.router,
     model_routes.router,
@@ -341,6 +343,7 @@ def forget_old(program: Services) -> None:
         prune(session, received_before=now - program.settings.windows_kept_s)
         forget_said(session, before_ms=round(1000 * (now - QUALITY_KEPT_S)))
         forget_labels(session, before_ms=round(1000 * (now - QUALITY_KEPT_S)))
+        forget_samples(session, received_before=now - SAMPLES_KEPT_S)
         forget_shadows(session, before_ms=int((now - SHADOWS_KEPT_S) * 1000))
 
 

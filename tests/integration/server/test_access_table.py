@@ -101,6 +101,12 @@ TABLE = """
     operator   GET     /api/v1/join-tokens
     operator   DELETE  /api/v1/join-tokens/{token_id}
     device     POST    /api/v1/device/messages
+    device     POST    /api/v1/device/samples
+    operator   POST    /api/v1/sampling
+    operator   POST    /api/v1/sampling/stop
+    viewer     GET     /api/v1/sampling
+    operator   GET     /api/v1/samples
+    operator   DELETE  /api/v1/samples
     operator   POST    /api/v1/shadows
     operator   POST    /api/v1/shadows/unset
     viewer     GET     /api/v1/shadows

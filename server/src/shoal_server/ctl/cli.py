@@ -26,6 +26,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "model": ("model:model", "See models and versions, move aliases."),
     "rollout": ("rollout:rollout", "Move a cohort to a bundle by stages; watch and stop it."),
     "shadow": ("shadow:shadow", "Run a bundle beside the active one, answering nobody, and compare them."),
+    "sampling": ("sampling:sampling", "Let devices send some raw inputs for a time; fetch or delete what came."),
     "drift": ("drift:drift", "See what changed in inputs and predictions."),
     "quality": ("quality:quality", "See how right the models are, with true labels and without."),
     "alert": ("alert:alert", "See alerts and acknowledge them."),

@@ -140,3 +140,26 @@ class ShadowCellRow(SQLModel, table=True):
     first: str = Field(primary_key=True)
     second: str = Field(primary_key=True)
     n: int = Field(sa_type=BigInteger)
+
+
+class SampleBatchRow(SQLModel, table=True):
+    """Raw rows that a device sent under a permission: compressed JSON of `shoal_protocol.samples.SampledRow`s."""
+
+    __tablename__ = "sample_batches"
+    __table_args__: Any = (
+        UniqueConstraint("device", "batch"),
+        Index(None, "slot", "id"),
+        Index(None, "device", "received_at"),
+        {"sqlite_autoincrement": True},  # downloads go by the numbers
+    )
+    id: int | None = Field(default=None, sa_column=Column(_Number, primary_key=True, autoincrement=True))
+    device: str
+    batch: str
+    slot: str
+    digest: str
+    received_at: float
+    rows: int
+    seen: int = Field(sa_type=BigInteger)
+    dropped: int = Field(sa_type=BigInteger)
+    size_bytes: int
+    body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))

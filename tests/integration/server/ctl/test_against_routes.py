@@ -10,6 +10,7 @@ from argon2 import PasswordHasher
 from fastapi.testclient import TestClient
 
 from fixtures_dashboard import PASSWORD, plan_of, seed
+from shoal_protocol.samples import SampleBatch, SampledRow
 from shoal_server.access import Role
 from shoal_server.access import routes as access_routes
 from shoal_server.access.secrets import Passwords
@@ -18,15 +19,26 @@ from shoal_server.ctl.cli import run
 from shoal_server.ctl.program import Program
 from shoal_server.drift import routes as drift_routes
 from shoal_server.fleet import routes as fleet_routes
-from shoal_server.fleet import shadow_routes
+from shoal_server.fleet import sampling_routes, shadow_routes
 from shoal_server.registry import routes as model_routes
 from shoal_server.registry.trust import TrustService
 from shoal_server.rollouts import routes as rollout_routes
 from shoal_server.storage.database import Database
+from shoal_server.telemetry import samples
 from shoal_server.testing import FakeClock, api_token, fake_services, program_of
 from shoal_server.testing.link import FakeLink
 
-ROOMS = [access_routes, fleet_routes, shadow_routes, model_routes, rollout_routes, drift_routes, alert_routes]
+ROOMS = [
+    access_routes,
+    fleet_routes,
+    shadow_routes,
+    sampling_routes,
+    model_routes,
+    rollout_routes,
+    drift_routes,
+    alert_routes,
+]
+DIGEST = "sha256:" + "ab" * 32
 Ctl = Callable[..., tuple[int, str, str]]
 
 
@@ -112,6 +124,59 @@ def test_a_shadow_that_can_not_be_set_says_why(ctl: Ctl) -> None:
     assert ctl("shadow", "set", "meter-reader", "meter-reader:9.9.9", "--cohort", "all")[0] == 1
     code, _, told = ctl("shadow", "set", "no-such-slot", "meter-reader:1.2.0", "--cohort", "all")
     assert (code, "none of which runs another bundle in slot 'no-such-slot'" in told) == (1, True)
+
+
+def _stored_samples(server: TestClient, device: str) -> None:
+    row = SampledRow(at=5, reason="random", inputs={"age": 34.0, "city": "Bern"}, outputs={"p": [0.1, 0.9]})
+    program = server.app.state.shoal
+    with program.database.write() as session:
+        for number in range(20):
+            batch = SampleBatch(batch=f"{number:032x}", slot="meter-reader", digest=DIGEST, seen=9, rows=(row, row))
+            assert samples.store(session, device, batch, now=program.clock())
+            assert not samples.store(session, device, batch, now=program.clock())
+
+
+def test_sampling_is_started_shown_fetched_stopped_and_deleted(ctl: Ctl, server: TestClient, tmp_path: Path) -> None:
+    slot = "meter-reader"
+    started = _json(ctl, "sampling", "start", slot, "--share", "1%", "--for", "1h", "--cohort", "site = bern")
+    assert (started["share"], started["until"][-1]) == (0.01, "Z")
+    _stored_samples(server, started["devices"][0])
+    shown = ctl("sampling", "show", slot)[1]
+    assert f"slot {slot}: 1 % of the rows may leave {len(started['devices'])} device" in shown
+    assert _json(ctl, "sampling", "show")["stored"][0]["rows"] == 40
+    lines = ctl("sampling", "download", slot)[1].splitlines()
+    assert len(lines) == 40
+    assert json.loads(lines[0])["inputs"] == {"age": 34.0, "city": "Bern"}
+    code, _, told = ctl("sampling", "download", slot, "-o", str(tmp_path / "rows.csv"))
+    assert (code, "40 rows in" in told) == (0, True)
+    head, first, *_ = (tmp_path / "rows.csv").read_text().splitlines()
+    assert head == "at,device,digest,reason,input.age,input.city,output.p"
+    assert first == f'5,{started["devices"][0]},{DIGEST},random,34.0,Bern,"[0.1, 0.9]"'
+    assert _json(ctl, "sampling", "stop", slot)["devices"]
+    assert _json(ctl, "sampling", "show")["permitted"] == []
+    assert _json(ctl, "sampling", "delete", slot, "--cohort", "site = nowhere")["rows"] == 0
+    assert _json(ctl, "sampling", "delete", slot)["rows"] == 40
+    done = [row["action"] for row in _json(ctl, "audit", "list", "--subject", f"slot:{slot}", "--limit", "9")["items"]]
+    wanted = ["start", "download", "download", "stop", "delete", "delete"]
+    assert [action for action in reversed(done) if action.startswith("sampling.")] == [f"sampling.{w}" for w in wanted]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("start", "meter-reader", "--share", "1%", "--for", "1h"), "one of --cohort QUERY and --device NAME"),
+        (("start", "meter-reader", "--share", "0", "--for", "1h", "--cohort", "all"), "a share of the rows such as"),
+        (("start", "meter-reader", "--share", "2", "--for", "1h", "--cohort", "all"), "a share of the rows such as"),
+        (("start", "meter-reader", "--share", "1%", "--for", "soon", "--cohort", "all"), "expected a span of time"),
+        (("start", "meter-reader", "--share", "1%", "--for", "90d", "--cohort", "all"), "2592000"),
+        (("start", "no-such", "--share", "1%", "--for", "1h", "--cohort", "all"), "none of which runs a model in slot"),
+        (("stop", "no-such"), "none of which runs a model in slot 'no-such'"),
+    ],
+)
+def test_sampling_that_can_not_be_is_told(ctl: Ctl, words: tuple[str, ...], told: str) -> None:
+    code, _, said = ctl("sampling", *words)
+    assert code in {1, 2}
+    assert told in said
 
 
 def test_a_wrong_query_names_the_position(ctl: Ctl) -> None:
