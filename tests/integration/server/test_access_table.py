@@ -123,6 +123,7 @@ TABLE = """
     operator   POST    /api/v1/alerts/{alert_id}/silence
     viewer     GET     /api/v1/drift
     viewer     GET     /api/v1/drift/heatmap
+    viewer     GET     /api/v1/drift/report
     viewer     GET     /api/v1/drift/features/{name}
     viewer     GET     /api/v1/quality
     viewer     GET     /api/v1/quality/comparison

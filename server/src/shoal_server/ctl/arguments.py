@@ -41,6 +41,33 @@ def parse_seconds(text: str) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
+_ONE_IN = re.compile(r"1\s*(?:in|/)\s*(\d+)")
+
+
+def parse_share(text: str) -> float:
+    """Read a probability; raises `CallerError`.
+
+    >>> parse_share("0.01"), parse_share("5%"), parse_share("1 in 1000")
+    (0.01, 0.05, 0.001)
+    """
+    words = text.strip().lower()
+    match = _ONE_IN.fullmatch(words)
+    try:
+        if match is not None:
+            return 1 / int(match[1])
+        return float(words[:-1]) / 100 if words.endswith("%") else float(words)
+    except (ValueError, ZeroDivisionError) as error:
+        raise CallerError(f"expected a probability such as 0.01, 1% or '1 in 100', got {text!r:.40}") from error
+
+
+def written(path: Path, text: str) -> None:
+    """Write a file for people; raises `FileError`."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise FileError(f"{path} can't be written: {error.strerror or error}", hint="does its folder exist?") from error
+
+
 def read_document(path: Path) -> dict[str, Any]:
     """Read a mapping from a YAML or JSON file; `-` is standard input.
 

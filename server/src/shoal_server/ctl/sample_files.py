@@ -46,19 +46,21 @@ class Pair:
     notes: list[str] = field(default_factory=list)
 
 
-def read_pair(reference: Path, current: Path, *, columns: Sequence[str] = ()) -> Pair:
+def read_pair(reference: Path, current: Path, *, columns: Sequence[str] = (), ignore: Sequence[str] = ()) -> Pair:
     """Read two files.
 
     Args:
         reference: Path of the first.
         current: Path of the second.
         columns: Only these; none: all of the reference.
+        ignore: But not these.
 
     Raises:
         FileError: A file can't be read or holds nothing, or their columns don't match.
     """
     a, b = read_columns(reference), read_columns(current)
     names = _names(a, b, (reference, current), columns)
+    names = [name for name in names if name not in ignore]
     pair = Pair({}, {})
     extra = [name for name in b if name not in a]
     if extra and not columns:

@@ -14,9 +14,10 @@ from shoal_protocol.profile.derivation import JOINT
 from shoal_protocol.profile.grid import BELOW, MISSING, CategoricalGrid
 from shoal_protocol.profile.joint import loads
 from shoal_protocol.profile.profile import Stream
-from shoal_server.drift.distributions import cell_bounds
+from shoal_server.statistics.cells import cells_of
 from shoal_server.statistics.layout import Floats
 from shoal_server.statistics.views import View
+from shoal_server.statistics.words import percent
 
 _ALL, _MANY, _SOME = 0.9, 0.5, 0.02
 _PILE = 0.15
@@ -45,32 +46,35 @@ def counts_cause(stream: Stream, before: Floats, now: Floats, *, view: View, eff
         return "missing source: nearly every value is missing"
     if view is View.MISSING or b[MISSING] - a[MISSING] > max(some, _distance(a, b)):
         word = "rose" if view is not View.MISSING or effect > 0 else "fell"
-        return f"missing source: missing values {word} from {_percent(a[MISSING])} to {_percent(b[MISSING])}"
-    labels = [label for label, _, _ in cell_bounds(stream)]
+        return f"missing source: missing values {word} from {percent(a[MISSING])} to {percent(b[MISSING])}"
+    cells = cells_of(stream.grid)
+    labels = [cell.label for cell in cells]
     if isinstance(stream.grid, CategoricalGrid):
         return _categories(labels, a, b, some)
-    return _beyond(labels, a, b, view) or _pile(labels, a, b, some) or _moved(view, effect, a, b)
+    return (
+        _beyond(a, b, view, has_above=cells[-1].high is None) or _pile(labels, a, b, some) or _moved(view, effect, a, b)
+    )
 
 
 def _categories(labels: list[str], a: Floats, b: Floats, some: float) -> str:
     fresh = float(b[BELOW] - a[BELOW])
     if fresh > some:
-        return f"new category: {_percent(b[BELOW])} of values are none that the training data had"
+        return f"new category: {percent(b[BELOW])} of values are none that the training data had"
     lost, moved = int(np.argmax(a - b)), int(np.argmax(np.abs(b - a)))
     if a[lost] > some and b[lost] < a[lost] / 20:
-        return f"missing category: {labels[lost]!r} ({_percent(a[lost])} before) is nearly gone"
-    return f"mix: {labels[moved]!r} went from {_percent(a[moved])} to {_percent(b[moved])}"
+        return f"missing category: {labels[lost]!r} ({percent(a[lost])} before) is nearly gone"
+    return f"mix: {labels[moved]!r} went from {percent(a[moved])} to {percent(b[moved])}"
 
 
-def _beyond(labels: list[str], a: Floats, b: Floats, view: View) -> str:
-    above = float(b[-1] - a[-1]) if labels[-1] == "above" else 0.0
+def _beyond(a: Floats, b: Floats, view: View, *, has_above: bool) -> str:
+    above = float(b[-1] - a[-1]) if has_above else 0.0
     below = float(b[BELOW] - a[BELOW])
     most, side = max((above, "above"), (below, "below"))
     if above + below > _MANY:
         where = side if most > 0.8 * (above + below) else "outside of"
-        return f"unit change or broken sensor: {_percent(above + below)} of values are {where} the training range"
+        return f"unit change or broken sensor: {percent(above + below)} of values are {where} the training range"
     if view is View.RANGE and most > 0:
-        return f"outliers: {_percent(most)} of values are {side} the training range"
+        return f"outliers: {percent(most)} of values are {side} the training range"
     return ""
 
 
@@ -85,14 +89,14 @@ def _pile(labels: list[str], a: Floats, b: Floats, some: float) -> str:
     for side, word in ((slice(at + 1, None), "upper"), (slice(BELOW, at), "lower")):
         cut_off = float(a[side].sum())
         if cut_off > max(_CUT, some) and b[side].sum() < cut_off / 10 and rise > 0.6 * cut_off:
-            return f"saturation: {_percent(b[at])} of values lie at {labels[at]}, and none at its {word} side"
+            return f"saturation: {percent(b[at])} of values lie at {labels[at]}, and none at its {word} side"
     by_chance = np.sqrt(a.size * some / _LEAST_ROWS)
     if np.abs(b - a).sum() / 2 > 1.3 * rise + by_chance / 3:
         return ""  # others gained as well: values have moved
     untouched = np.arange(a.size) != at
     left = b[untouched].sum() / max(a[untouched].sum(), 1e-300)
     if np.abs(b - left * a)[untouched].sum() < max(_FLAT, 0.6 * by_chance):
-        return f"stuck: {_percent(b[at])} of values lie at {labels[at]}, before {_percent(a[at])}"
+        return f"stuck: {percent(b[at])} of values lie at {labels[at]}, before {percent(a[at])}"
     return ""
 
 
@@ -115,7 +119,3 @@ def _distance(a: Floats, b: Floats) -> float:
     """Total variation of the values that are not missing."""
     x, y = a[MISSING + 1 :], b[MISSING + 1 :]
     return float(np.abs(y / max(y.sum(), 1e-300) - x / max(x.sum(), 1e-300)).sum() / 2)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %" if share < 0.0995 else f"{100 * share:.0f} %"

@@ -11,6 +11,7 @@ Source: test of a minimum effect, Murphy and Myors 1999 (J. Appl. Psychol. 84), 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import special
@@ -53,6 +54,18 @@ class Gap:
     def beyond(self) -> Flags:
         """Which features are farther from the training data than the tolerance."""
         return np.asarray(self.enough & (self.p < GAP_ALPHA))
+
+    def json(self, at: int) -> dict[str, Any]:
+        """Return one feature's gap for programs."""
+        return {
+            "effect": round(float(self.effect[at]), 4),
+            "verdict": ("drift" if self.beyond[at] else "none") if self.enough[at] else "too_few",
+            "p": float(f"{self.p[at]:.4g}"),
+            "psi": round(float(self.psi[at]), 4),
+            "psi_by_chance": round(float(self.psi_by_chance[at]), 4),
+            "js": round(float(self.js[at]), 4),
+            "js_by_chance": round(float(self.js_by_chance[at]), 4),
+        }
 
 
 def deployment_gap(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from shoal_server.drift.alarms import Alarm, effect_of
 from shoal_server.drift.effects import Gap
 from shoal_server.drift.localise import Finding
@@ -9,6 +11,7 @@ from shoal_server.drift.monitor_state import FLEET_NAME
 from shoal_server.drift.watch import Watch, Yardstick
 from shoal_server.statistics.layout import Layout
 from shoal_server.statistics.views import View
+from shoal_server.statistics.words import effect_text
 from shoal_server.timestamps import rfc3339
 
 _MOST_FEATURES = 12
@@ -28,7 +31,7 @@ def finding_text(watch: Watch, finding: Finding, yardstick: Yardstick) -> tuple[
         return -abs(effects[alarm.key]) * importance.get(alarm.feature, 1.0 if not importance else 0.0)
 
     ranked = sorted(finding.alarms, key=lambda alarm: (matters(alarm), -abs(effects[alarm.key]), alarm.feature))
-    where = "the fleet" if finding.name == FLEET_NAME else finding.name
+    where = where_text(finding.name)
     first = ranked[0]
     since = min(alarm.onset for alarm in ranked)
     streams = "1 stream" if len(ranked) == 1 else f"{len(ranked)} streams"
@@ -41,13 +44,62 @@ def finding_text(watch: Watch, finding: Finding, yardstick: Yardstick) -> tuple[
         "By importance:",
     ]
     lines += [
-        f"- {alarm.feature}: {effect_text(alarm.view, effects[alarm.key])} since {rfc3339(watch.since(alarm.onset))}"
-        + (f": {alarm.hint}" if alarm.hint else "")
+        "- "
+        + explanation(
+            alarm.feature,
+            where=where,
+            since_at=watch.since(alarm.onset),
+            view=alarm.view,
+            effect=effects[alarm.key],
+            cause=cause_text(alarm.hint, finding.cause),
+        )
         for alarm in ranked[:_MOST_FEATURES]
     ]
     if len(ranked) > _MOST_FEATURES:
         lines.append(f"- and {len(ranked) - _MOST_FEATURES} more")
     return title, "\n".join(lines)
+
+
+def where_text(name: str) -> str:
+    """Name a scope."""
+    return "the fleet" if name == FLEET_NAME else name
+
+
+def explanation(feature: str, *, where: str, since_at: float | None, view: View, effect: float, cause: str) -> str:
+    """Explain a drift in full; the same words in the API, on pages, in the CLI, in alerts and in reports.
+
+    Args:
+        feature: Name of the stream.
+        where: Its scope, see `where_text`.
+        since_at: Since when the evidence has grown, seconds since the epoch.
+        view: What has changed.
+        effect: How much, in the unit of the view.
+        cause: See `cause_text`.
+
+    >>> explanation("temp", where="site=bern", since_at=0.0, view=View.LOCATION, effect=0.5, cause="shift")
+    'temp at site=bern drifts since 1970-01-01T00:00:00.000Z: location +0.50 sd. Suspected cause: shift.'
+    """
+    since = "" if since_at is None else f" since {rfc3339(since_at)}"
+    told = f"{feature} at {where} drifts{since}: {effect_text(view, effect)}."
+    return f"{told} Suspected cause: {cause}." if cause else told
+
+
+def importance_text(importance: Mapping[str, float], feature: str, *, metric: str = "") -> str:
+    """Say how much a feature matters to the model; empty where the bundle doesn't say.
+
+    Args:
+        importance: Permutation importance by feature, of the bundle.
+        feature: Name of the stream.
+        metric: What the importance is a loss of.
+
+    >>> importance_text({"temp": 0.2, "flow": 0.0}, "temp", metric="accuracy")
+    'Shuffling temp costs the model 0.2 of its accuracy: rank 1 of 2 features.'
+    """
+    if feature not in importance:
+        return ""
+    rank = 1 + sum(value > importance[feature] for value in importance.values())
+    loss = f"costs the model {importance[feature]:.3g} of its {metric or 'quality'}"
+    return f"Shuffling {feature} {loss}: rank {rank} of {len(importance)} features."
 
 
 def cause_text(hint: str, whose: str) -> str:
@@ -69,16 +121,3 @@ def gap_text(watch: Watch, gap: Gap, layout: Layout) -> tuple[str, str]:
         for at in order[:_MOST_FEATURES]
     ]
     return title, "\n".join(lines)
-
-
-def effect_text(view: View, effect: float) -> str:
-    """Write an effect in its unit.
-
-    >>> effect_text(View.LOCATION, 0.5), effect_text(View.MISSING, 0.031), effect_text(View.SHAPE, 1.2)
-    ('location +0.50 sd', 'missing +3.1 %', 'shape 1.20')
-    """
-    if view is View.LOCATION:
-        return f"{view} {effect:+.2f} sd"
-    if view in {View.MISSING, View.RANGE}:
-        return f"{view} {100 * effect:+.1f} %"
-    return f"{view} {effect:.2f}"

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from datetime import datetime
 from itertools import islice
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, Query
 from sqlmodel import Session
 
 from shoal_protocol.errors import CallerError
 from shoal_server.access.guard import Program, Viewer
 from shoal_server.drift import store
-from shoal_server.drift.distributions import distribution
-from shoal_server.drift.effects import Gap
+from shoal_server.drift.heatmap import heatmap_of
+from shoal_server.drift.history import series
 from shoal_server.drift.monitor_state import FLEET_NAME, Scope
-from shoal_server.drift.states import DriftState, current, current_from, present
+from shoal_server.drift.notices import importance_text
+from shoal_server.drift.report import Question, report_of
+from shoal_server.drift.states import DriftState, current, current_from, present, state_json
 from shoal_server.drift.tables import MonitorRow
 from shoal_server.drift.watch import Yardstick, gap_to_training
 from shoal_server.errors import NotFoundError
 from shoal_server.paging import MAX_LIMIT, decode_cursor, page
-from shoal_server.timestamps import rfc3339
+from shoal_server.registry.store import resolve, version_of_digest
+from shoal_server.statistics.cells import distribution
 
 router = APIRouter(prefix="/api/v1/drift", tags=["drift"])
 
-MAX_DEVICES = 200
-"""Devices of a heat-map: those with the most evidence."""
+_REPORT_S = 7 * 86_400.0
 
 
 @router.get("", operation_id="drift_list")
@@ -77,84 +79,69 @@ def show_feature(
             raise NotFoundError(f"the bundle {row.digest} has no reference")
         gap = gap_to_training(store.state_of(session, row), store.live_counts(row), Yardstick.of(reference))
         states = [state for state in current(session, slot) if state.feature == name and state.digest == row.digest]
+        at, grid = reference.spec.slice(name), reference.spec.streams[reference.spec.index[name]].grid
         return {
             "slot": slot,
             "digest": row.digest,
             "feature": name,
             "importance": reference.importance.get(name),
-            "distribution": distribution(reference, name, store.live_counts(row)),
-            "gap": _gap_json(gap, row.features.index(name)),
+            "importance_text": importance_text(reference.importance, name, metric=reference.metric),
+            "distribution": distribution(grid, reference.profile.cells[at], store.live_counts(row)[at]),
+            "gap": gap.json(row.features.index(name)),
             "states": [state_json(state) for state in sorted(states, key=lambda state: -state.evidence)[:MAX_LIMIT]],
-            "history": history(session, row, name, scope=scope, scope_name=scope_name),
+            "series": series(session, row, name, scope=scope, name=scope_name),
         }
 
 
-def heatmap_of(states: Sequence[DriftState], *, slot: str) -> dict[str, Any]:
-    """Return states as a matrix: ``{slot, features, scopes: [{scope, name, digest}], evidence, effect, verdict}``.
+@router.get("/report", operation_id="drift_report")
+def show_report(
+    program: Program,
+    _principal: Viewer,
+    *,
+    slot: str,
+    model: Annotated[str | None, Query(description="Only this model or bundle: name, name:1.4.0, name@alias.")] = None,
+    cohort: Annotated[str | None, Query(description="Only this cohort, such as site=bern.")] = None,
+    since: Annotated[datetime | None, Query(description="From when on; left out: seven days ago.")] = None,
+) -> dict[str, Any]:
+    """Return everything an analyst asks of a slot's drift: summary, features, map, volumes, alerts, settings."""
+    now = program.clock()
+    with program.database.read() as session:
+        known = {row.digest: version_of_digest(session, row.digest) for row in store.monitors(session, slot=slot)}
+        names = {digest: f"{row.model}:{row.version}" for digest, row in known.items() if row is not None}
+        asked = Question(
+            slot=slot,
+            digests=None if model is None else digests_of(session, model, names),
+            cohort=cohort,
+            since=now - _REPORT_S if since is None else seconds_of(since),
+            now=now,
+        )
+        return report_of(session, asked, program.reference, names)
 
-    Columns are the fleet, the cohorts, then the devices with the most evidence; a cell without a state is none.
+
+def digests_of(session: Session, model: str, names: Mapping[str, str]) -> frozenset[str]:
+    """Return which bundles a model's name, a bundle's reference or a digest means.
+
+    Args:
+        session: Of any transaction.
+        model: What was asked for.
+        names: ``model:version`` by digest of those in question.
     """
-    features = list(dict.fromkeys(state.feature for state in states))
-    most: dict[tuple[str, str, str], float] = {}
-    for state in states:
-        key = (state.digest, state.scope.value, state.name)
-        most[key] = max(most.get(key, 0.0), state.evidence)
-    order = [scope.value for scope in Scope]
-    devices = sorted((key for key in most if key[1] == Scope.DEVICE), key=lambda key: (-most[key], key))[:MAX_DEVICES]
-    columns = sorted((key for key in most if key[1] != Scope.DEVICE), key=lambda key: (order.index(key[1]), key[2]))
-    columns += sorted(devices, key=lambda key: (key[2], key[0]))
-    at = {(key, feature): (y, x) for x, key in enumerate(columns) for y, feature in enumerate(features)}
-    evidence, effect, verdict = ([[None] * len(columns) for _ in features] for _ in range(3))
-    for state in states:
-        place = at.get(((state.digest, state.scope.value, state.name), state.feature))
-        if place is not None:
-            y, x = place
-            evidence[y][x] = round(state.evidence, 3)  # type: ignore[call-overload]  # a list of none until now
-            effect[y][x] = round(state.effect, 4)  # type: ignore[call-overload]  # likewise
-            verdict[y][x] = state.verdict  # type: ignore[call-overload]  # likewise
-    return {
-        "slot": slot,
-        "features": features,
-        "scopes": [{"scope": scope, "name": name, "digest": digest} for digest, scope, name in columns],
-        "evidence": evidence,
-        "effect": effect,
-        "verdict": verdict,
-    }
+    if model.startswith("sha256:"):
+        return frozenset({model})
+    if ":" in model or "@" in model:
+        return frozenset({resolve(session, model).digest})
+    return frozenset(digest for digest, name in names.items() if name.rpartition(":")[0] == model)
 
 
-def history(session: Session, row: MonitorRow, name: str, *, scope: Scope, scope_name: str) -> list[dict[str, Any]]:
-    """Return the stored evidence and effect of a feature in a scope, the oldest first."""
-    at = row.features.index(name)
-    return [
-        {
-            "at": rfc3339(score.at),
-            "evidence": round(float(np.frombuffer(score.evidence, "<f4")[at]), 4),
-            "effect": round(float(np.frombuffer(score.effect, "<f4")[at]), 4),
-        }
-        for score in store.scores(session, row.slot, row.digest, scope=scope, name=scope_name)
-    ]
+def seconds_of(instant: datetime) -> float:
+    """Return seconds since the epoch.
 
-
-def state_json(state: DriftState) -> dict[str, Any]:
-    """Return what people and programs see of a state."""
-    return {
-        "slot": state.slot,
-        "digest": state.digest,
-        "scope": state.scope.value,
-        "name": state.name,
-        "feature": state.feature,
-        "verdict": state.verdict,
-        "view": None if state.view is None else state.view.value,
-        "effect": round(state.effect, 6),
-        "r": float(f"{state.r:.6g}"),
-        "evidence": round(state.evidence, 4),
-        "since": rfc3339(state.since_at),
-        "cause": state.cause or None,
-        "role": None if state.role is None else state.role.value,
-        "acknowledged": state.acknowledged,
-        "windows": state.windows,
-        "baseline_windows": state.baseline_windows,
-    }
+    Raises:
+        CallerError: It has no zone.
+    """
+    if instant.tzinfo is None:
+        raise CallerError("expected a time with its zone, such as 2026-12-01T22:00:00Z")
+    return instant.timestamp()
 
 
 def _monitor(session: Session, slot: str, feature: str) -> MonitorRow:
@@ -166,18 +153,6 @@ def _monitor(session: Session, slot: str, feature: str) -> MonitorRow:
     if not with_it:
         raise NotFoundError(f"slot {slot!r:.80} has no stream {feature!r:.80}")
     return with_it[-1]
-
-
-def _gap_json(gap: Gap, at: int) -> dict[str, Any]:
-    return {
-        "effect": round(float(gap.effect[at]), 4),
-        "verdict": ("drift" if gap.beyond[at] else "none") if gap.enough[at] else "too_few",
-        "p": float(f"{gap.p[at]:.4g}"),
-        "psi": round(float(gap.psi[at]), 4),
-        "psi_by_chance": round(float(gap.psi_by_chance[at]), 4),
-        "js": round(float(gap.js[at]), 4),
-        "js_by_chance": round(float(gap.js_by_chance[at]), 4),
-    }
 
 
 def _place(state: DriftState) -> list[Any]:

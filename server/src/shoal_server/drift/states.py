@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from sqlmodel import Session
@@ -15,11 +16,12 @@ from shoal_server.drift import store
 from shoal_server.drift.alarms import AlarmState, effect_in
 from shoal_server.drift.monitor import threshold_of, whole_baseline
 from shoal_server.drift.monitor_state import Field, Scope, Streams
-from shoal_server.drift.notices import cause_text
+from shoal_server.drift.notices import cause_text, explanation, where_text
 from shoal_server.drift.scores import view_of
 from shoal_server.drift.tables import AlarmRow, MonitorRow
 from shoal_server.drift.watch import Role
 from shoal_server.statistics.views import View
+from shoal_server.timestamps import rfc3339
 
 STALE_BUCKETS = 5
 """A bundle or scope that was not heard of for so many buckets has no present state."""
@@ -66,6 +68,25 @@ class DriftState:
     baseline_windows: int = 0
     place: int = 0
 
+    @property
+    def explanation(self) -> str:
+        """What people are told of this state, in a sentence or two."""
+        where = where_text(self.name)
+        if self.verdict == "drift" and self.view is not None:
+            return explanation(
+                self.feature,
+                where=where,
+                since_at=self.since_at,
+                view=self.view,
+                effect=self.effect,
+                cause=self.cause,
+            )
+        quiet = {
+            "none": "no drift.",
+            "learning": f"learning its baseline, {self.windows} of {self.baseline_windows} windows.",
+        }.get(self.verdict, "too few devices or rows to say.")
+        return f"{self.feature} at {where}: {quiet}"
+
 
 def current(session: Session, slot: str | None = None, *, scope: Scope | None = None) -> list[DriftState]:
     """Return the present states, by slot, digest, scope, name and feature; see `current_from`."""
@@ -95,6 +116,29 @@ def current_from(
                 continue
             first = begin[3] if here == begin[:3] else ""
             yield from _states(row, store.streams_of(session, row, level), level, alarms, first=str(first))
+
+
+def state_json(state: DriftState) -> dict[str, Any]:
+    """Return what people and programs see of a state."""
+    return {
+        "slot": state.slot,
+        "digest": state.digest,
+        "scope": state.scope.value,
+        "name": state.name,
+        "feature": state.feature,
+        "verdict": state.verdict,
+        "view": None if state.view is None else state.view.value,
+        "effect": round(state.effect, 6),
+        "r": float(f"{state.r:.6g}"),
+        "evidence": round(state.evidence, 4),
+        "since": rfc3339(state.since_at),
+        "cause": state.cause or None,
+        "explanation": state.explanation,
+        "role": None if state.role is None else state.role.value,
+        "acknowledged": state.acknowledged,
+        "windows": state.windows,
+        "baseline_windows": state.baseline_windows,
+    }
 
 
 def present(rows: Iterable[MonitorRow]) -> list[MonitorRow]:
@@ -137,7 +181,7 @@ def _states(
         stale = streams.latest[at] < row.watermark - STALE_BUCKETS
         quiet = "learning" if windows < whole else "too_few" if stale else "none"
         r = streams.values[at, Field.R]
-        evidence = store.evidence(r, limit)
+        evidence = store.evidence(r.max(axis=-1), limit)
         strongest = np.abs(streams.values[at, Field.Z]).argmax(axis=-1) if r.max() < 1 else r.argmax(axis=-1)
         for place, feature in enumerate(row.features):
             alarm = alarms.get((scope.value, name, feature))

@@ -134,7 +134,7 @@ def add_scores(session: Session, watch: Watch, *, index: int, rules: Rules) -> N
                 "at": watch.since(index + 1),
                 "devices": round(streams.members[at] / max(streams.windows[at], 1)),
                 "evidence": evidence(streams.values[at, Field.R], limit).astype("<f4").tobytes(),
-                "effect": streams.values[at, Field.CHANGE, :, 0].astype("<f4").tobytes(),
+                "effect": streams.values[at, Field.CHANGE, :, :1].astype("<f4").tobytes(),
             }
             for at in np.flatnonzero(streams.latest == index).tolist()
         )
@@ -246,13 +246,13 @@ def live_counts(row: MonitorRow) -> Floats:
 
 
 def evidence(r: Floats, limit: float) -> Floats:
-    """Return log R over log threshold of each feature, its largest component: 0 nothing, 1 an alarm.
+    """Return log R over log threshold: 0 nothing, 1 an alarm.
 
     Args:
-        r: Shape (..., F, 6).
+        r: Of any shape.
         limit: The threshold.
     """
-    return np.asarray(np.log(np.maximum(r.max(axis=-1), 1.0)) / np.log(limit))
+    return np.asarray(np.log(np.maximum(r, 1.0)) / np.log(limit))
 
 
 def _changed(streams: Streams, since: int) -> Iterable[tuple[str, bytes]]:

@@ -98,6 +98,6 @@ class ScoreRow(SQLModel, table=True):
     """End of the bucket, seconds since the epoch."""
     devices: int
     evidence: bytes = Field(sa_column=_bytes())
-    """log R over log threshold of each feature, float32."""
+    """log R over log threshold of each feature's six scores, float32 of shape (F, 6)."""
     effect: bytes = Field(sa_column=_bytes())
-    """Change from the baseline in the location (first) contrast, float32."""
+    """Change from the baseline in the location (first) contrast, float32 of shape (F, 1)."""

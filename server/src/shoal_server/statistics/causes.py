@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal_server.statistics.views import View
+from shoal_server.statistics.words import percent
 
 _Numbers = npt.NDArray[np.float64]
 
@@ -118,21 +119,21 @@ def pile(a: _Numbers, b: _Numbers) -> str:
     beside = [counts[i] for i in range(max(0, here - 2), min(len(counts), here + 3)) if i != here]
     if rise < _LEAST_STUCK or before[at] > share[at] / 2 or counts[here] < 5 * np.mean(beside):
         return ""
-    part = f"{_percent(share[at])} of values are exactly {_g(at)}"
+    part = f"{percent(share[at])} of values are exactly {_g(at)}"
     if before[at] > _LEAST_STUCK:
-        return f"pile: {part}, before {_percent(before[at])}"
+        return f"pile: {part}, before {percent(before[at])}"
     if at in (values[0], values[-1]):
         extreme = "largest" if at == values[-1] else "smallest"
         gap = abs(at - (values[-2] if extreme == "largest" else values[1]))
         if not a.min() <= at <= a.max() or gap > 0.5 * float(np.ptp(np.delete(values, here))):
             return f"error code: {part}, apart from all others"
         return f"saturation: {part}, the {extreme} there is now"
-    return f"stuck: {part}, before {_percent(before[at])}"
+    return f"stuck: {part}, before {percent(before[at])}"
 
 
 def _infinite(a: _Numbers, b: _Numbers) -> str:
     if np.isfinite(a).all() and not np.isfinite(b).all():
-        return f"infinite values: {_percent(1 - float(np.isfinite(b).mean()))} of values are not finite"
+        return f"infinite values: {percent(1 - float(np.isfinite(b).mean()))} of values are not finite"
     return ""
 
 
@@ -142,7 +143,7 @@ def _numbers(view: View, a: _Numbers, b: _Numbers) -> str:
         low, high = float(a.min()), float(a.max())
         above, below = float(np.mean(b > high)), float(np.mean(b < low))
         side = "above" if above >= below else "below"
-        return f"outliers: {_percent(max(above, below))} of values are {side} the reference's {_g(low)} to {_g(high)}"
+        return f"outliers: {percent(max(above, below))} of values are {side} the reference's {_g(low)} to {_g(high)}"
     before, now = float(a.mean()), float(b.mean())
     spread_a, spread_b = float(a.std()), float(b.std())
     if view is View.LOCATION:
@@ -162,8 +163,8 @@ def _missing(before: float, now: float) -> str:
     if now == 1:
         return "missing source: every value is missing"
     if now > before:
-        return f"missing source: missing values rose from {_percent(before)} to {_percent(now)}"
-    return f"missing values fell from {_percent(before)} to {_percent(now)}: another source, or they are filled in now"
+        return f"missing source: missing values rose from {percent(before)} to {percent(now)}"
+    return f"missing values fell from {percent(before)} to {percent(now)}: another source, or they are filled in now"
 
 
 def _categories(view: View, before: Counter[str], now: Counter[str]) -> str:
@@ -175,14 +176,14 @@ def _categories(view: View, before: Counter[str], now: Counter[str]) -> str:
     if respelled is not None:
         return f"new spelling: {folded[_folded(respelled)]!r} is now also written {respelled!r}"
     if fresh and (view is View.RANGE or now[fresh[0]] / total_b > 0.01):
-        share = _percent(sum(now[value] for value in fresh) / total_b)
+        share = percent(sum(now[value] for value in fresh) / total_b)
         more = f" and {len(fresh) - 3} more" if len(fresh) > 3 else ""
         word = "category" if len(fresh) == 1 else "categories"
         return f"new {word}: {', '.join(map(repr, fresh[:3]))}{more} ({share} of values)"
     if gone:
-        return f"missing category: {gone[0]!r} ({_percent(before[gone[0]] / total_a)} of the reference) is gone"
+        return f"missing category: {gone[0]!r} ({percent(before[gone[0]] / total_a)} of the reference) is gone"
     moved = max(before | now, key=lambda value: abs(now[value] / total_b - before[value] / total_a))
-    return f"mix: {moved!r} went from {_percent(before[moved] / total_a)} to {_percent(now[moved] / total_b)}"
+    return f"mix: {moved!r} went from {percent(before[moved] / total_a)} to {percent(now[moved] / total_b)}"
 
 
 def _folded(text: str) -> str:
@@ -191,7 +192,3 @@ def _folded(text: str) -> str:
 
 def _g(value: float) -> str:
     return f"{value:.4g}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %" if share < 0.0995 else f"{100 * share:.0f} %"

@@ -181,6 +181,11 @@ def device_ledgers(session: Session, device: str) -> dict[str, Ledger]:
     }
 
 
+def lost_windows(session: Session) -> int:
+    """Return how many windows all devices ever gave up, by their own word: their spools were full."""
+    return int(session.execute(select(func.sum(LedgerRow.lost))).scalar_one() or 0)
+
+
 def record_malformed(session: Session, rows: Sequence[Mapping[str, Any]]) -> None:
     """Keep the newest `KEPT_MALFORMED` of what could not be read.
 

@@ -7,34 +7,28 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-import numpy as np
-import numpy.typing as npt
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, Response
-from sqlmodel import Session
+from markupsafe import Markup
 
-from shoal_protocol.profile.reference import Reference
 from shoal_server.access.guard import Program, Viewer
 from shoal_server.drift import states, store
+from shoal_server.drift.history import series
+from shoal_server.drift.live import live_of
 from shoal_server.drift.monitor_state import Scope
-from shoal_server.drift.notices import effect_text
+from shoal_server.drift.notices import importance_text
 from shoal_server.drift.states import DriftState
-from shoal_server.drift.tables import MonitorRow
 from shoal_server.errors import NotFoundError
-from shoal_server.fleet import store as fleet
-from shoal_server.fleet.devices import Device
-from shoal_server.telemetry import store as telemetry
-from shoal_server.telemetry.windows import stack
+from shoal_server.report.plots import distribution_svg, raised_in, series_svg
+from shoal_server.statistics.cells import distribution
+from shoal_server.statistics.words import effect_text
 from shoal_server.timestamps import rfc3339
 from shoal_server.web.bundle_names import names_of
-from shoal_server.web.charts import columns, distribution
 from shoal_server.web.site import PageRoute, address, page, segment
 
 router = APIRouter(prefix="/drift", route_class=PageRoute, include_in_schema=False)
 _MOST_SCOPES = 40
 _MOST_FEATURES = 400
-_RECENT_BUCKETS = 20
-_MOST_BUCKETS = 100
 
 
 @dataclass(frozen=True)
@@ -110,24 +104,27 @@ def show_feature(
                 f"nothing is known of {feature!r:.80} at {name!r:.80} in slot {slot!r:.64}",
                 hint="it may have fallen silent; the map of drift shows what is watched now",
             )
-        live, span_s = _live_counts(session, row, reference, chosen, now=program.clock())
-        history = store.scores(session, slot, digest, scope=scope, name=name)[-_MOST_BUCKETS:]
+        live = live_of(session, row, reference, scope=scope, name=name, since_at=chosen.since_at, now=program.clock())
+        evidence = series(session, row, feature, scope=scope, name=name)
         names = names_of(session, [digest])
     at = reference.spec.slice(feature)
-    stream = reference.spec.streams[reference.spec.index[feature]]
-    place = row.features.index(feature)
-    evidence = [(score.at, float(np.frombuffer(score.evidence, dtype="<f4")[place])) for score in history]
+    grid = reference.spec.streams[reference.spec.index[feature]].grid
+    shown = distribution(grid, reference.profile.cells[at], live.counts[at])
     return page(
         request,
         "drift_feature.html",
         state=chosen,
         effect=effect_text(chosen.view, chosen.effect) if chosen.view else "",
-        chart=distribution(stream.grid, reference.profile.cells[at], live[at].round().astype(np.int64)),
-        live_span_s=span_s,
-        evidence=columns([(max(value, 0.0), f"{rfc3339(when)}: {value:.2f}") for when, value in evidence]),
+        chart=Markup(distribution_svg(shown, caption=f"Distribution of {feature}: reference and live")),  # noqa: S704 - it escapes
+        rows=(reference.profile.n, round(float(live.counts[at].sum()))),
+        live_span_s=live.span_s,
+        evidence=Markup(  # noqa: S704 - likewise
+            series_svg(evidence, caption="Evidence over time", raised=raised_in(evidence, rfc3339(chosen.since_at)))
+        ),
+        views=list(evidence["views"]),
         others=sorted((one for one in found if one is not chosen and _is_wide(one)), key=_urgency)[:_MOST_SCOPES],
         url_of=_feature_url,
-        importance=reference.importance.get(feature),
+        importance=importance_text(reference.importance, feature, metric=reference.metric),
         names=names,
     )
 
@@ -176,18 +173,13 @@ def _strength(state: DriftState) -> float:
 
 
 def _cell(state: DriftState) -> Cell:
-    where = state.name if state.scope is not Scope.FLEET else "the fleet"
-    url = _feature_url(state)
+    url, title = _feature_url(state), state.explanation
     if state.verdict == "drift":
         size = abs(state.effect)
         look = f"drift e{3 if size >= 2 else 2 if size >= 0.5 else 1}"
-        text = effect_text(state.view, state.effect) if state.view else ""
-        return Cell(look, f"✕ {size:.2g}", f"{state.feature} at {where} drifts: {text}", url)
-    sign, text = {
-        "none": ("✓", "no drift"),
-        "learning": ("…", f"learning its baseline, {state.windows} of {state.baseline_windows} windows"),
-    }.get(state.verdict, ("·", "too few devices or rows to say"))
-    return Cell(state.verdict, sign, f"{state.feature} at {where}: {text}", url)
+        return Cell(look, f"✕ {size:.2g}", title, url)
+    sign = {"none": "✓", "learning": "…"}.get(state.verdict, "·")
+    return Cell(state.verdict, sign, title, url)
 
 
 def _feature_url(state: DriftState) -> str:
@@ -201,33 +193,3 @@ def _is_wide(state: DriftState) -> bool:
 
 def _urgency(state: DriftState) -> tuple[bool, int, str]:
     return (state.verdict != "drift", list(Scope).index(state.scope), state.name)
-
-
-def _live_counts(
-    session: Session, row: MonitorRow, reference: Reference, state: DriftState, *, now: float
-) -> tuple[npt.NDArray[np.float64], float | None]:
-    """Return what a scope counts now on the bundle's grids, and over how many seconds; None: over the last buckets."""
-    if state.scope is Scope.FLEET:
-        return store.live_counts(row), None
-    devices = [device.id for device in fleet.devices(session) if _belongs(device, state)]
-    bucket_s = row.bucket_ms / 1000
-    earliest = now - _MOST_BUCKETS * bucket_s
-    since = max(state.since_at or now - _RECENT_BUCKETS * bucket_s, earliest)
-    windows = telemetry.windows(
-        session,
-        slot=row.slot,
-        start_ms=int(since * 1000),
-        end_ms=int(now * 1000) + 1,
-        digests=[row.digest],
-        devices=devices,
-    )
-    arrays = stack(windows, reference.spec)
-    total = arrays.cells.sum(axis=0) if len(arrays) else np.zeros(reference.spec.size)
-    return total.astype(np.float64), now - since
-
-
-def _belongs(device: Device, state: DriftState) -> bool:
-    if state.scope is Scope.DEVICE:
-        return device.id == state.name
-    key, _, value = state.name.partition("=")
-    return device.cohort_facts().get(key) == value

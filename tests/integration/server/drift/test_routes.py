@@ -61,7 +61,7 @@ def test_the_heatmap_is_a_matrix_of_features_and_scopes(client: TestClient) -> N
     names = [scope["name"] for scope in answer["scopes"]]
     assert names[:4] == ["fleet", "site=s0", "site=s1", "site=s2"]
     assert len(names) == 4 + DEVICES
-    for matrix in ("evidence", "effect", "verdict"):
+    for matrix in ("evidence", "effect", "view", "verdict"):
         assert [len(row) for row in answer[matrix]] == [len(names)] * STREAMS
     column = [row[1] for row in answer["evidence"]]
     assert column.index(max(column)) == answer["features"].index("normal")
@@ -75,9 +75,12 @@ def test_a_feature_in_full(client: TestClient) -> None:
     cells = answer["distribution"]["cells"]
     assert sum(cell["reference"] for cell in cells) == pytest.approx(1, abs=1e-3)
     assert sum(cell["live"] for cell in cells) == pytest.approx(1, abs=1e-3)
-    assert [cell["label"] for cell in cells[:2]] == ["missing", "below"]
+    assert [cell["label"] for cell in cells[:2]] == ["missing", f"below {cells[2]['label'].split()[0]}"]
     assert all(low["high"] == high["low"] for low, high in pairwise(cells[1:]))
-    assert answer["history"][-1]["evidence"] >= 1 > answer["history"][0]["evidence"]
+    evidence = answer["series"]["views"]["location"]
+    assert evidence[-1] >= 1 > evidence[0]
+    assert list(answer["series"]["views"]) == ["location", "shape", "missing", "range"]
+    assert len(answer["series"]["at"]) == len(evidence) == len(answer["series"]["effect"])
     assert answer["gap"]["verdict"] == "none"
     assert answer["gap"]["js"] < answer["gap"]["psi"]
     assert answer["states"][0]["name"] == "site=s0"

@@ -140,7 +140,7 @@ def test_the_report_is_one_safe_file(shoalctl: Run, tmp_path: Path) -> None:
     assert page.tags.count("article") == page.tags.count("svg") == 4
     assert (page.links, {"script", "link", "img"} & set(page.tags)) == ([], set())
     assert page.tags.count("i") == 2  # the legend's own
-    assert text.index("&lt;i&gt;x") < text.index("line</h2>")  # drift first
+    assert text.index("&lt;i&gt;x") < text.index("line</h3>")  # drift first
     code, _, err = shoalctl(*paths, "--html", tmp_path / "no" / "report.html")
     assert (code, "can't be written" in err) == (2, True)
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from shoal_protocol.errors import CallerError
-from shoal_server.ctl.errors import ExitCode, FileError
+from shoal_server.ctl.client import segment
+from shoal_server.ctl.commands import drift_report, drift_test
 from shoal_server.ctl.names import BundleNames
-from shoal_server.ctl.output import ago, print_table
+from shoal_server.ctl.output import ago, print_facts, print_table
 from shoal_server.ctl.program import Call, connected
 
-if TYPE_CHECKING:
-    from shoal_server.statistics.samples import Comparison
-
-_FILE = click.Path(path_type=Path)
+_BAR = 30
+_MOST_CELLS = 40
 _SCOPES = click.Choice(["fleet", "cohort", "device"])
 
 
@@ -26,93 +23,71 @@ def drift() -> None:
 
 
 @drift.command()
-@click.argument("slot", required=False)
+@click.argument("slot", required=False, metavar="[SLOT[/FEATURE]]")
 @click.option("--scope", type=_SCOPES, help="Only this level.")
 @click.option("--all", "everything", is_flag=True, help="Also what does not drift.")
 @connected
 def show(call: Call, *, slot: str | None, scope: str | None, everything: bool) -> None:
-    """Show what drifts: feature, where, since when, how much and the suspected cause."""
+    """Show what drifts: feature, where, since when, how much and the suspected cause.
+
+    SLOT/FEATURE shows one feature in full, such as: shoalctl drift show quality/temp
+    """
+    if slot is not None and "/" in slot:
+        name, feature = slot.split("/", 1)
+        found_feature = call.client.get(f"/api/v1/drift/features/{segment(feature)}", slot=name, scope=scope)
+        call.show(found_feature, lambda: _print_feature(found_feature))
+        return
     verdict = None if everything else "drift"
     found = list(call.client.items("/api/v1/drift", slot=slot, scope=scope, verdict=verdict))
     call.show({"items": found}, lambda: _print(call, found, slot=slot))
 
 
-@drift.command()
-@click.argument("reference", type=_FILE)
-@click.argument("current", type=_FILE)
-@click.option(
-    "--alpha", default=0.01, show_default=True, help="Probability of a false alarm over all features together."
-)
-@click.option("--columns", metavar="A,B", help="Only these columns.")
-@click.option("--time-ordered", is_flag=True, help="Rows follow in time: like neighbours count as fewer rows.")
-@click.option("--html", "page", type=_FILE, metavar="FILE", help="Also write a report with plots.")
-@connected
-def test(
-    call: Call,
-    *,
-    reference: Path,
-    current: Path,
-    alpha: float,
-    columns: str | None,
-    time_ordered: bool,
-    page: Path | None,
-) -> ExitCode:
-    """Compare two files of rows (CSV, npz, Parquet) column by column; needs no server.
+drift.add_command(drift_report.report)
+drift.add_command(drift_test.test)
 
-    Exit codes: 0 no drift, 3 drift, 4 too few rows to say, 2 a file can't be compared.
-    """
-    from shoal_server.ctl import drift_text, sample_files  # noqa: PLC0415 - numpy, which other commands needn't load
-    from shoal_server.statistics.samples import compare, dependence_notes  # noqa: PLC0415 - scipy likewise
 
-    if not 0 < alpha < 1:
-        raise CallerError(f"expected --alpha between 0 and 1, such as 0.01, got {alpha:g}")
-    names = [name.strip() for name in (columns or "").split(",") if name.strip()]
-    pair = sample_files.read_pair(reference, current, columns=names)
-    rows = (len(next(iter(pair.reference.values()))), len(next(iter(pair.current.values()))))
-    if not time_ordered:
-        pair.notes.extend(dependence_notes(pair.reference, pair.current))
-    found = compare(pair.reference, pair.current, alpha=alpha, time_ordered=time_ordered)
-    if page is not None:
-        from shoal_server.ctl.drift_report import html_report  # noqa: PLC0415 - beside its only use
-
-        _write(page, html_report(found, pair, files=(reference.name, current.name), rows=rows, alpha=alpha))
-    call.show(
-        drift_text.as_json(found, rows=rows, alpha=alpha, notes=pair.notes),
-        lambda: _print_test(found, rows=rows, notes=pair.notes, page=page),
+def _print_feature(found: dict[str, Any]) -> None:
+    drifting = [state for state in found["states"] if state["verdict"] == "drift"]
+    for state in drifting or [state for state in found["states"] if state["scope"] == "fleet"]:
+        click.echo(state["explanation"])
+    if found["importance_text"]:
+        click.echo(found["importance_text"])
+    gap = found["gap"]
+    told = (
+        ""
+        if gap["verdict"] == "none"
+        else ", beyond the tolerance"
+        if gap["verdict"] == "drift"
+        else ", too few rows to say"
     )
-    codes = {"none": ExitCode.OK, "drift": ExitCode.DRIFT, "too_few": ExitCode.TOO_FEW}
-    return codes[str(found.verdict)]
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise FileError(f"{path} can't be written: {error}") from error
-
-
-def _print_test(found: Comparison, *, rows: tuple[int, int], notes: list[str], page: Path | None) -> None:
-    from shoal_server.ctl.drift_text import answer, effect_text, p_text  # noqa: PLC0415 - imports numpy
-
-    click.echo(f"{answer(found)} ({rows[1]} rows against {rows[0]}).")
-    table = [
-        (
-            one.name,
-            one.verdict,
-            effect_text(one),
-            p_text(one.p),
-            f"{one.psi:.3f} ({one.psi_threshold:.3f})",
-            f"{one.js:.4f} ({one.js_threshold:.4f})",
-            one.cause,
-        )
-        for one in found.features
+    click.echo()
+    print_facts(
+        {
+            "fleet against training": f"{gap['effect']:.2f} sd{told}",
+            "PSI": f"{gap['psi']:.3f} (by chance up to {gap['psi_by_chance']:.3f})",
+            "JS": f"{gap['js']:.4f} (by chance up to {gap['js_by_chance']:.4f})",
+        }
+    )
+    click.echo()
+    cells = [one for one in found["distribution"]["cells"] if max(one["reference"], one["live"]) > 0]
+    most = max((max(one["reference"], one["live"]) for one in cells), default=1.0)
+    rows = [
+        (one["label"], f"{100 * one['reference']:.1f} %", f"{100 * one['live']:.1f} %", _bars(one, most))
+        for one in cells
     ]
-    headers = ("feature", "verdict", "view and effect", "p", "psi (by chance)", "js (by chance)", "suspected cause")
-    print_table(headers, table, empty="")
-    for note in notes:
-        click.echo(f"note: {note}")
-    if page is not None:
-        click.echo(f"Report: {page}")
+    print_table(
+        ("value", "reference", "fleet now", "= reference, # now"), rows[:_MOST_CELLS], empty="Nothing was counted."
+    )
+
+
+def _bars(cell: dict[str, Any], most: float) -> str:
+    """Draw two shares on one line: what both have, then what one has more.
+
+    >>> _bars({"reference": 0.5, "live": 0.25}, 1.0)
+    '########======='
+    """
+    before, now = (round(_BAR * float(cell[side]) / most) for side in ("reference", "live"))
+    return "#" * now + "=" * max(before - now, 0)
 
 
 def _print(call: Call, found: list[dict[str, Any]], *, slot: str | None) -> None:

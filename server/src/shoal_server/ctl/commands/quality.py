@@ -56,12 +56,13 @@ def _print(items: list[dict[str, Any]], *, slot: str) -> None:
     for at, item in enumerate(items):
         if at:
             click.echo()
-        print_facts(_facts(item))
+        print_facts(quality_facts(item))
         _print_classes(item["truth"])
         _print_segments(item.get("segments"))
 
 
-def _facts(item: dict[str, Any]) -> dict[str, str]:
+def quality_facts(item: dict[str, Any]) -> dict[str, str]:
+    """Return how right a bundle is, in names and figures; also for reports."""
     truth, estimate, shift = item["truth"], item["estimate"], item["label_shift"]
     reference = item["reference"]
     facts = {

@@ -1,4 +1,4 @@
-"""What `shoalctl drift test` says: the answer in a sentence, effects in their units, and the JSON for programs."""
+"""What a comparison of two samples says: the answer in a sentence, p-values, and the JSON for programs. Pure."""
 
 from __future__ import annotations
 
@@ -18,14 +18,6 @@ def answer(found: Comparison) -> str:
     if few:
         return f"Too few rows to say for {len(few)} of {total} features"
     return f"No drift in {total} features" if total != 1 else "No drift"
-
-
-def effect_text(one: FeatureResult) -> str:
-    """Write the view and the effect in its unit, such as `location +0.52 sd`."""
-    if one.effect_unit == "share":
-        sign = "+" if one.view in {"missing", "range"} else ""
-        return f"{one.view} {100 * one.effect:{sign}.2g} % of rows"
-    return f"{one.view} {one.effect:+.2f} sd" if one.effect_unit == "sd" else f"{one.view} {one.effect:.2f}"
 
 
 def p_text(p: float) -> str:

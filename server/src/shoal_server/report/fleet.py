@@ -1,0 +1,207 @@
+"""The HTML report on a fleet's drift, written from the document that `/api/v1/drift/report` answers. Pure.
+
+Owns order and layout; sentences come with the document, drawings from `plots`. Quality, where it is known, comes as
+names and figures in words.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from shoal_server.report.page import facts, legend, page, paragraphs, table, tag
+from shoal_server.report.plots import distribution_svg, raised_in, series_svg
+from shoal_server.statistics.views import View
+from shoal_server.statistics.words import effect_text, size_text
+
+_MOST_CARDS = 60
+_WORDS = {"drift": "drift", "none": "no drift", "learning": "learning", "too_few": "too few to say"}
+_MOST_COLUMNS = 24
+
+Document = Mapping[str, Any]
+QualityFacts = Sequence[tuple[str, Mapping[str, str]]]
+
+
+def fleet_report(document: Document, quality: QualityFacts = ()) -> str:
+    """Return the whole page.
+
+    Args:
+        document: The report of the API.
+        quality: For each bundle its name, and how right it is in names and figures.
+    """
+    slot = document["slot"]
+    of = f" in {document['cohort']}" if document["cohort"] else ""
+    body = [
+        f"<h1>Drift in {html.escape(slot)}{html.escape(of)}</h1>",
+        f'<p class="soft">{_time(document["since"])} to {_time(document["generated_at"])} UTC</p>',
+    ]
+    if not document["bundles"]:
+        body.append(
+            paragraphs([f"Nothing is watched in slot {slot}: no device has sent windows of such a bundle."], "lead")
+        )
+    body += [_bundle(bundle, several=len(document["bundles"]) > 1) for bundle in document["bundles"]]
+    body.append(_alerts(document["alerts"]))
+    body.append(_quality(quality))
+    return page(f"Drift in {slot}{of}", "".join(body))
+
+
+def _bundle(bundle: Document, *, several: bool) -> str:
+    features = bundle["features"]
+    loud = [one for one in features if one["verdict"] == "drift"]
+    quiet = [one for one in features if one["verdict"] != "drift"]
+    settings, volumes = bundle["settings"], bundle["volumes"]
+    name = f"<h2>{html.escape(bundle['name'])}</h2>" if several else ""
+    what = f"{bundle['name']}, {volumes['devices']} devices, windows of {_seconds(settings['window_s'])}"
+    head = f'<p>{tag(bundle["verdict"], _WORDS[bundle["verdict"]])} <span class="soft">{html.escape(what)}</span></p>'
+    told = [
+        name,
+        f'<section class="panel">{head}{paragraphs(bundle["summary"], "lead")}</section>',
+        _heatmap(bundle["heatmap"]),
+        "<h2>Features</h2>",
+        legend("reference: the training data", "live"),
+        "".join(_card(one) for one in loud[:_MOST_CARDS]),
+    ]
+    if len(loud) > _MOST_CARDS:
+        told.append(paragraphs([f"{len(loud) - _MOST_CARDS} more that drift are in the JSON only."], "soft"))
+    if quiet:
+        cards = "".join(_card(one) for one in quiet[:_MOST_CARDS])
+        more = len(quiet) - _MOST_CARDS
+        end = paragraphs([f"{more} more are in the JSON only."], "soft") if more > 0 else ""
+        opened = "" if loud else " open"
+        told.append(f"<details{opened}><summary>{len(quiet)} without drift</summary>{cards}{end}</details>")
+    return "".join(told) + _volumes(volumes) + _settings(settings)
+
+
+def _card(one: Document) -> str:
+    state = one["state"] or {}
+    gap = one["gap"]
+    drifts = one["verdict"] == "drift"
+    told = facts(
+        [
+            ("what changed", one["effect_text"] if drifts else ""),
+            ("since", f"{_time(state['since'])} UTC" if drifts and state.get("since") else ""),
+            ("evidence", f"{state['evidence']:.2f} (1 is an alarm)" if state else ""),
+            ("importance", one["importance_text"]),
+            (
+                "fleet against training",
+                f"{gap['effect']:.2f} sd" + (", beyond the tolerance" if gap["verdict"] == "drift" else ""),
+            ),
+            ("PSI", f"{gap['psi']:.3f} (by chance up to {gap['psi_by_chance']:.3f})"),
+            ("live", f"{one['live_rows']:,} rows at {one['live_where']}{_span(one['live_span_s'])}"),
+        ]
+    )
+    head = f"<header><h3>{html.escape(one['name'])}</h3>{tag(one['verdict'], _WORDS[one['verdict']])}</header>"
+    text = f'<p class="cause">{html.escape(state["explanation"])}</p>' if drifts else ""
+    elsewhere = ""
+    if one["elsewhere"]:
+        items = "".join(f"<li>{html.escape(text)}</li>" for text in one["elsewhere"])
+        elsewhere = f'<p class="small soft">Elsewhere:</p><ul class="small">{items}</ul>'
+    plot = distribution_svg(one["distribution"], caption=f"Distribution of {one['name']}: reference and live")
+    return f"<article><div>{head}{text}{told}{elsewhere}</div><div>{plot}{_series(one)}</div></article>"
+
+
+def _series(one: Document) -> str:
+    series = one["series"]
+    if not series["at"]:
+        return ""
+    since = (one["state"] or {}).get("since")
+    drawn = series_svg(series, caption=f"Evidence of drift in {one['name']} over time", raised=raised_in(series, since))
+    views = "".join(f'<i class="view-{html.escape(view)}"></i>{html.escape(view)}' for view in series["views"])
+    return f'{drawn}<p class="legend small soft">{views}</p>'
+
+
+def _heatmap(heat: Document) -> str:
+    """Show what drifts where: scopes without drift are left out, but for the fleet."""
+    columns = [
+        at
+        for at, scope in enumerate(heat["scopes"])
+        if scope["scope"] != "device" or any(row[at] == "drift" for row in heat["verdict"])
+    ][:_MOST_COLUMNS]
+    rows = [at for at, verdicts in enumerate(heat["verdict"]) if any(verdicts[x] == "drift" for x in columns)]
+    if not rows:
+        return ""
+    head = "".join(f'<th scope="col">{html.escape(heat["scopes"][at]["name"])}</th>' for at in columns)
+    body = "".join(
+        f'<tr><th scope="row">{html.escape(heat["features"][y])}</th>{"".join(_heat(heat, y, x) for x in columns)}</tr>'
+        for y in rows
+    )
+    hidden = sum(scope["scope"] == "device" for scope in heat["scopes"]) - sum(
+        heat["scopes"][at]["scope"] == "device" for at in columns
+    )
+    left_out = f"; {hidden} devices without drift have no column" if hidden else ""
+    return (
+        "<h2>Where</h2>"
+        '<p class="small soft">How large the change is where there is drift: sd of the reference, a signed share of '
+        f"rows, or a distance of shapes; · is no drift{left_out}.</p>"
+        f'<div class="panel scroll"><table class="heat"><thead><tr><th scope="col">feature</th>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _heat(heat: Document, y: int, x: int) -> str:
+    verdict, view, effect = heat["verdict"][y][x], heat["view"][y][x], heat["effect"][y][x]
+    if verdict != "drift" or view is None:
+        sign = {"none": "·", "learning": "…", None: ""}.get(verdict, "?")
+        return f'<td class="soft" title="{html.escape(_WORDS.get(verdict or "", "not watched"))}">{sign}</td>'
+    size = abs(effect)
+    look = 3 if size >= 2 else 2 if size >= 0.5 else 1
+    told = effect_text(View(view), effect)
+    return f'<td class="h{look}" title="{told}">{size_text(View(view), effect)}</td>'
+
+
+def _volumes(volumes: Document) -> str:
+    pairs = [
+        ("windows", f"{volumes['windows']:,}"),
+        ("predictions", f"{volumes['predictions']:,}"),
+        ("failed predictions", f"{volumes['errors']:,}"),
+        ("too late for the statistics", f"{volumes['late_windows']:,} windows"),
+        ("unreadable", f"{volumes['damaged_windows']:,} windows"),
+        ("lost by devices, all slots", f"{volumes['lost_windows']:,} windows"),
+    ]
+    return f'<h2>Data</h2><section class="panel">{facts(pairs)}</section>'
+
+
+def _settings(settings: Document) -> str:
+    pairs = [
+        ("window", _seconds(settings["window_s"])),
+        ("baseline", f"{settings['baseline_windows']} windows"),
+        ("season", settings["season"]),
+        ("a quiet fleet has", settings["false_alarms"]),
+        ("least devices for the fleet", str(settings["min_devices"])),
+        ("least rows of a window", str(settings["min_rows"])),
+        ("reference", f"{settings['reference_rows']:,} rows of the {settings['reference_data']} data"),
+    ]
+    return f'<h2>Settings</h2><section class="panel">{facts(pairs)}</section>'
+
+
+def _alerts(alerts: Sequence[Document]) -> str:
+    if not alerts:
+        return ""
+    rows = [(f"{_time(one['raised_at'])} UTC", one["state"], one["title"]) for one in alerts]
+    return f'<h2>Alerts</h2><section class="panel">{table(("raised", "state", "what"), rows)}</section>'
+
+
+def _quality(quality: QualityFacts) -> str:
+    told = "".join(
+        f'<section class="panel"><h3>{html.escape(name)}</h3>{facts(list(figures.items()))}</section>'
+        for name, figures in quality
+    )
+    return f"<h2>Quality</h2>{told}" if told else ""
+
+
+def _time(text: str | None) -> str:
+    """Write RFC 3339 for people: to the second, without the T."""
+    return "" if text is None else html.escape(text[:19].replace("T", " "))
+
+
+def _seconds(seconds: float) -> str:
+    for length, unit in ((86_400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= length and seconds % length == 0:
+            number = int(seconds // length)
+            return f"{number} {unit}{'s' if number != 1 else ''}"
+    return f"{seconds:g} s"
+
+
+def _span(seconds: float | None) -> str:
+    return ", fading over about 20 windows" if seconds is None else f", over the last {seconds / 60:.0f} minutes"
