@@ -1,6 +1,15 @@
-"""Instants as people and programs read them in HTTP answers: RFC 3339 in UTC."""
+"""Instants in UTC: as programs read them in HTTP answers, RFC 3339, and as people read them in sentences."""
 
 from datetime import UTC, datetime
+
+
+def instant_text(seconds: float) -> str:
+    """Write seconds since the epoch for people, to the minute.
+
+    >>> instant_text(59.0)
+    '1970-01-01 00:00 UTC'
+    """
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def rfc3339(seconds: float | None) -> str | None:

@@ -124,6 +124,7 @@ TABLE = """
     viewer     GET     /api/v1/drift
     viewer     GET     /api/v1/drift/heatmap
     viewer     GET     /api/v1/drift/report
+    viewer     GET     /api/v1/drift/windows
     viewer     GET     /api/v1/drift/features/{name}
     viewer     GET     /api/v1/quality
     viewer     GET     /api/v1/quality/comparison

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,21 @@ def parse_seconds(text: str) -> float:
     if match is None:
         raise CallerError(f"expected a span of time such as 90s, 30m, 24h or 7d, got {text!r}")
     return float(match[1]) * _SECONDS[match[2]]
+
+
+def parse_instant(text: str) -> datetime:
+    """Read a time with its zone; raises `CallerError`.
+
+    >>> parse_instant("2026-12-01T22:00:00Z").isoformat()
+    '2026-12-01T22:00:00+00:00'
+    """
+    try:
+        found = datetime.fromisoformat(text.strip())
+    except ValueError as error:
+        raise CallerError(f"expected a time such as 2026-12-01T22:00:00Z, got {text!r:.40}") from error
+    if found.tzinfo is None:
+        raise CallerError(f"{text} has no zone: write {found.isoformat()}Z for UTC")
+    return found
 
 
 _ONE_IN = re.compile(r"1\s*(?:in|/)\s*(\d+)")

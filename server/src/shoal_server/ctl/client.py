@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import ssl
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -18,6 +19,7 @@ from shoal_server.ctl.errors import ProblemError, SettingsError, UnreachableErro
 from shoal_server.ctl.settings import Settings
 
 _TIMEOUT = httpx2.Timeout(30.0, connect=5.0)
+_LONG_TIMEOUT = httpx2.Timeout(120.0, connect=5.0)
 _PAGE = 200
 
 
@@ -125,6 +127,19 @@ class Client:
             raise self._problem(answer)
         return answer
 
+    @contextmanager
+    def lines(self, path: str, **parameters: Any) -> Iterator[Iterator[bytes]]:
+        """Fetch an answer of many lines as it comes; raises as `get`."""
+        given = {name: value for name, value in parameters.items() if value is not None}
+        try:
+            with self._http.stream("GET", path, params=given, timeout=_LONG_TIMEOUT) as answer:
+                if answer.status_code >= 400 or answer.is_redirect:
+                    answer.read()
+                    raise self._problem(answer)
+                yield _lines(answer.iter_bytes())
+        except httpx2.TransportError as error:
+            raise _unreachable(self.settings.url, error) from error
+
     def _problem(self, answer: httpx2.Response) -> ProblemError:
         try:
             document = answer.json()
@@ -141,6 +156,20 @@ class Client:
 def segment(text: str) -> str:
     """Quote what stands between two slashes of a path."""
     return quote(text, safe="@:~")
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    r"""Cut a stream at line feeds alone: texts inside JSON may hold any other separator.
+
+    >>> list(_lines(iter([b"a", b"b\nc\n", b"d"])))
+    [b'ab', b'c', b'd']
+    """
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from whole
+    if rest:
+        yield rest
 
 
 def _trust(settings: Settings) -> ssl.SSLContext | bool:

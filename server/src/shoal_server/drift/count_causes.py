@@ -24,6 +24,8 @@ _PILE = 0.15
 _FLAT = 0.15
 _CUT = 0.1
 _LEAST_ROWS = 5.0
+_PLAIN_SHIFT = 0.25
+"""About 0.95 standard deviations: so far, values have moved whatever else they do."""
 
 
 def counts_cause(stream: Stream, before: Floats, now: Floats, *, view: View, effect: float) -> str:
@@ -105,6 +107,8 @@ def _moved(view: View, effect: float, a: Floats, b: Floats) -> str:
         return f"shift: values are {'higher' if effect > 0 else 'lower'} than before"
     if view is View.RANGE:
         return "values come from a wider range than before" if effect > 0 else "values leave the range less often"
+    if abs(moved := _superiority(a, b)) > _PLAIN_SHIFT:
+        return f"shift: values are {'higher' if moved > 0 else 'lower'} than before"
     middle = (np.cumsum(a) > 0.25) & (np.cumsum(a) < 0.75)
     wider = b[middle].sum() < a[middle].sum()
     return f"{'noise: values spread more' if wider else 'damping: values spread less'} than before"
@@ -113,6 +117,15 @@ def _moved(view: View, effect: float, a: Floats, b: Floats) -> str:
 def _listed(names: list[str]) -> str:
     plain = [name.removeprefix("-") for name in names]
     return f"{', '.join(plain[:-1])} and {plain[-1]}" if len(plain) > 1 else "".join(plain)
+
+
+def _superiority(a: Floats, b: Floats) -> float:
+    """Return how much likelier than not a value is larger now than one before, from -0.5 to 0.5; 0: as likely."""
+    x, y = (
+        a[MISSING + 1 :] / max(a[MISSING + 1 :].sum(), 1e-300),
+        b[MISSING + 1 :] / max(b[MISSING + 1 :].sum(), 1e-300),
+    )
+    return float((y * (np.cumsum(x) - x / 2)).sum() - 0.5 * y.sum())
 
 
 def _distance(a: Floats, b: Floats) -> float:

@@ -42,7 +42,6 @@ def live_of(
     scope: Scope,
     name: str,
     since_at: float | None,
-    now: float,
 ) -> Live:
     """Return what a scope counts now on the bundle's grids.
 
@@ -52,24 +51,24 @@ def live_of(
         reference: Of the bundle.
         scope: Level.
         name: Of the cohort or device.
-        since_at: Since when it drifts, seconds since the epoch; None: the last buckets are looked at.
-        now: Seconds since the epoch.
+        since_at: Since when it drifts, seconds since the epoch; None: the last buckets that were judged.
     """
     if scope is Scope.FLEET:
         return Live(store.live_counts(row))
     bucket_s = row.bucket_ms / 1000
-    since = max(since_at or now - _RECENT_BUCKETS * bucket_s, now - _MOST_BUCKETS * bucket_s)
+    until = (row.watermark + 1) * bucket_s
+    since = max(since_at or until - _RECENT_BUCKETS * bucket_s, until - _MOST_BUCKETS * bucket_s)
     windows = telemetry.windows(
         session,
         slot=row.slot,
         start_ms=int(since * 1000),
-        end_ms=int(now * 1000) + 1,
+        end_ms=int(until * 1000),
         digests=[row.digest],
         devices=[device.id for device in fleet.devices(session) if _belongs(device, scope, name)],
     )
     arrays = stack(windows, reference.spec)
     total = arrays.cells.sum(axis=0) if len(arrays) else np.zeros(reference.spec.size)
-    return Live(total.astype(np.float64), now - since)
+    return Live(total.astype(np.float64), until - since)
 
 
 def _belongs(device: Device, scope: Scope, name: str) -> bool:

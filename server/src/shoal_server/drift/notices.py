@@ -12,7 +12,7 @@ from shoal_server.drift.watch import Watch, Yardstick
 from shoal_server.statistics.layout import Layout
 from shoal_server.statistics.views import View
 from shoal_server.statistics.words import effect_text
-from shoal_server.timestamps import rfc3339
+from shoal_server.timestamps import instant_text
 
 _MOST_FEATURES = 12
 
@@ -20,6 +20,11 @@ _MOST_FEATURES = 12
 def finding_key(watch: Watch, finding: Finding) -> str:
     """Return what makes two tellings of a finding the same alert."""
     return f"drift:{watch.slot}:{watch.digest}:{finding.scope}:{finding.name}"
+
+
+def gap_key(watch: Watch) -> str:
+    """Return the key of the alert about the gap to the training data."""
+    return f"drift:{watch.slot}:{watch.digest}:gap"
 
 
 def finding_text(watch: Watch, finding: Finding, yardstick: Yardstick) -> tuple[str, str]:
@@ -40,7 +45,7 @@ def finding_text(watch: Watch, finding: Finding, yardstick: Yardstick) -> tuple[
         f"({effect_text(first.view, effects[first.key])})"
     )
     lines = [
-        f"Since {rfc3339(watch.since(since))}. Suspected cause: {cause_text(first.hint, finding.cause)}.",
+        f"Since {instant_text(watch.since(since))}. Suspected cause: {cause_text(first.hint, finding.cause)}.",
         "By importance:",
     ]
     lines += [
@@ -77,9 +82,9 @@ def explanation(feature: str, *, where: str, since_at: float | None, view: View,
         cause: See `cause_text`.
 
     >>> explanation("temp", where="site=bern", since_at=0.0, view=View.LOCATION, effect=0.5, cause="shift")
-    'temp at site=bern drifts since 1970-01-01T00:00:00.000Z: location +0.50 sd. Suspected cause: shift.'
+    'temp at site=bern drifts since 1970-01-01 00:00 UTC: location +0.50 sd. Suspected cause: shift.'
     """
-    since = "" if since_at is None else f" since {rfc3339(since_at)}"
+    since = "" if since_at is None else f" since {instant_text(since_at)}"
     told = f"{feature} at {where} drifts{since}: {effect_text(view, effect)}."
     return f"{told} Suspected cause: {cause}." if cause else told
 

@@ -22,7 +22,7 @@ from shoal_server.drift.monitor_state import FLEET_NAME, Scope
 from shoal_server.drift.notices import importance_text, where_text
 from shoal_server.drift.season import Season
 from shoal_server.drift.sensitivity import in_words
-from shoal_server.drift.states import DriftState, current, present, state_json
+from shoal_server.drift.states import DriftState, current, focus, present, state_json
 from shoal_server.drift.tables import MonitorRow
 from shoal_server.drift.watch import Role, Yardstick, gap_to_training
 from shoal_server.statistics.cells import distribution
@@ -154,11 +154,10 @@ class _Bundle:
         row = self._row
         causes = self._causes()
         told = []
-        for (_scope, name), states in causes.items():
+        for states in causes.values():
             first = states[0]
             more = f" {len(states) - 1} more of its {len(row.features)} streams drift too." if len(states) > 1 else ""
             told.append(f"{first.explanation} {self._importance(first.feature)}".rstrip() + more)
-            del name
         if not causes:
             learning = next((state for state in self._states if state.verdict == "learning"), None)
             streams = f"{len(row.features)} streams of {row.devices} devices"
@@ -196,12 +195,8 @@ class _Bundle:
         return (0 if own else 1 if drifts else 2), *matters, self._row.features.index(feature)
 
     def _focus(self, feature: str) -> DriftState | None:
-        """Return the state that a feature's card tells of: a cause before what follows, else the fleet."""
-        mine = [state for state in self._states if state.feature == feature]
-        drifting = [state for state in mine if state.verdict == "drift"]
-        if drifting:
-            return min(drifting, key=lambda one: (one.role is not Role.CAUSE, -abs(one.effect)))
-        return next((one for one in mine if one.scope is Scope.FLEET), mine[0] if mine else None)
+        """Return the state that a feature's card tells of."""
+        return focus([state for state in self._states if state.feature == feature])
 
     def _feature(self, feature: str) -> dict[str, Any]:
         state = self._focus(feature)
@@ -240,7 +235,6 @@ class _Bundle:
                 scope=scope,
                 name=name,
                 since_at=since_at,
-                now=self._asked.now,
             )
         return self._live[key]
 

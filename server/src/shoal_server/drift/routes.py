@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
 from sqlmodel import Session
 
 from shoal_protocol.errors import CallerError
@@ -15,10 +16,12 @@ from shoal_server.access.guard import Program, Viewer
 from shoal_server.drift import store
 from shoal_server.drift.heatmap import heatmap_of
 from shoal_server.drift.history import series
+from shoal_server.drift.live import live_of
 from shoal_server.drift.monitor_state import FLEET_NAME, Scope
 from shoal_server.drift.notices import importance_text
+from shoal_server.drift.recording import Asked, header_of, recording_of
 from shoal_server.drift.report import Question, report_of
-from shoal_server.drift.states import DriftState, current, current_from, present, state_json
+from shoal_server.drift.states import DriftState, current, current_from, focus, present, state_json
 from shoal_server.drift.tables import MonitorRow
 from shoal_server.drift.watch import Yardstick, gap_to_training
 from shoal_server.errors import NotFoundError
@@ -68,8 +71,8 @@ def show_feature(
     _principal: Viewer,
     *,
     slot: str,
-    scope: Scope = Scope.FLEET,
-    scope_name: str = FLEET_NAME,
+    scope: Annotated[Scope | None, Query(description="Left out: where the largest change is, else the fleet.")] = None,
+    scope_name: str | None = None,
 ) -> dict[str, Any]:
     """Show one feature: reference and live distribution, gap to the training data, states, history of the evidence."""
     with program.database.read() as session:
@@ -79,6 +82,10 @@ def show_feature(
             raise NotFoundError(f"the bundle {row.digest} has no reference")
         gap = gap_to_training(store.state_of(session, row), store.live_counts(row), Yardstick.of(reference))
         states = [state for state in current(session, slot) if state.feature == name and state.digest == row.digest]
+        chosen = focus([one for one in states if scope in (None, one.scope) and scope_name in (None, one.name)])
+        level, where = (Scope.FLEET, FLEET_NAME) if chosen is None else (chosen.scope, chosen.name)
+        since_at = None if chosen is None else chosen.since_at
+        live = live_of(session, row, reference, scope=level, name=where, since_at=since_at)
         at, grid = reference.spec.slice(name), reference.spec.streams[reference.spec.index[name]].grid
         return {
             "slot": slot,
@@ -86,10 +93,12 @@ def show_feature(
             "feature": name,
             "importance": reference.importance.get(name),
             "importance_text": importance_text(reference.importance, name, metric=reference.metric),
-            "distribution": distribution(grid, reference.profile.cells[at], store.live_counts(row)[at]),
+            "distribution": distribution(grid, reference.profile.cells[at], live.counts[at]),
+            "scope": level.value,
+            "name": where,
             "gap": gap.json(row.features.index(name)),
             "states": [state_json(state) for state in sorted(states, key=lambda state: -state.evidence)[:MAX_LIMIT]],
-            "series": series(session, row, name, scope=scope, name=scope_name),
+            "series": series(session, row, name, scope=level, name=where),
         }
 
 
@@ -106,8 +115,7 @@ def show_report(
     """Return everything an analyst asks of a slot's drift: summary, features, map, volumes, alerts, settings."""
     now = program.clock()
     with program.database.read() as session:
-        known = {row.digest: version_of_digest(session, row.digest) for row in store.monitors(session, slot=slot)}
-        names = {digest: f"{row.model}:{row.version}" for digest, row in known.items() if row is not None}
+        names = _names(session, slot)
         asked = Question(
             slot=slot,
             digests=None if model is None else digests_of(session, model, names),
@@ -116,6 +124,38 @@ def show_report(
             now=now,
         )
         return report_of(session, asked, program.reference, names)
+
+
+@router.get("/windows", operation_id="drift_windows")
+def export_windows(
+    program: Program,
+    _principal: Viewer,
+    *,
+    slot: str,
+    model: Annotated[str | None, Query(description="Only this model or bundle: name, name:1.4.0, name@alias.")] = None,
+    since: Annotated[datetime | None, Query(description="From when on; left out: seven days ago.")] = None,
+    until: Annotated[datetime | None, Query(description="Before when; left out: now.")] = None,
+) -> StreamingResponse:
+    """Stream a slot's recorded windows as JSON lines: a header, a line a window, and how many there were."""
+    now = program.clock()
+    with program.database.read() as session:
+        names = _names(session, slot)
+        asked = Asked(
+            slot=slot,
+            start_ms=int(1000 * (now - _REPORT_S if since is None else seconds_of(since))),
+            end_ms=int(1000 * (now if until is None else seconds_of(until))),
+            now=now,
+            digests=None if model is None else digests_of(session, model, names),
+        )
+        header = header_of(session, asked, program.reference, names)
+    lines = recording_of(program.database.read, asked, header)
+    return StreamingResponse(lines, media_type="application/x-ndjson", headers={"cache-control": "no-store"})
+
+
+def _names(session: Session, slot: str) -> dict[str, str]:
+    """Return what people call the bundles that are watched in a slot, by digest."""
+    known = {row.digest: version_of_digest(session, row.digest) for row in store.monitors(session, slot=slot)}
+    return {digest: f"{row.model}:{row.version}" for digest, row in known.items() if row is not None}
 
 
 def digests_of(session: Session, model: str, names: Mapping[str, str]) -> frozenset[str]:

@@ -26,7 +26,7 @@ from shoal_server.alerts import store as alerts
 from shoal_server.drift import store
 from shoal_server.drift.monitor import Rules
 from shoal_server.drift.monitor_state import MonitorState
-from shoal_server.drift.notices import finding_key, finding_text, gap_text
+from shoal_server.drift.notices import finding_key, finding_text, gap_key, gap_text
 from shoal_server.drift.season import Season, terms, usual
 from shoal_server.drift.sensitivity import FalseAlarms
 from shoal_server.drift.tables import MonitorRow
@@ -290,7 +290,7 @@ class DriftScan:
             title, body = finding_text(watch, notice.finding, yardstick)
             watch.told(notice.finding, key)
         elif notice.gap is not None:
-            key = f"drift:{watch.slot}:{watch.digest}:gap"
+            key = gap_key(watch)
             title, body = gap_text(watch, notice.gap, yardstick.layout)
         else:
             return

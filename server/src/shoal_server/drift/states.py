@@ -118,6 +118,14 @@ def current_from(
             yield from _states(row, store.streams_of(session, row, level), level, alarms, first=str(first))
 
 
+def focus(states: Sequence[DriftState]) -> DriftState | None:
+    """Return the state of one feature that tells most of it: a cause before what follows, else the fleet's."""
+    drifting = [state for state in states if state.verdict == "drift"]
+    if drifting:
+        return min(drifting, key=lambda one: (one.role is not Role.CAUSE, -abs(one.effect)))
+    return next((one for one in states if one.scope is Scope.FLEET), states[0] if states else None)
+
+
 def state_json(state: DriftState) -> dict[str, Any]:
     """Return what people and programs see of a state."""
     return {

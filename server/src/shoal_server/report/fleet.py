@@ -80,14 +80,13 @@ def _card(one: Document) -> str:
     told = facts(
         [
             ("what changed", one["effect_text"] if drifts else ""),
-            ("since", f"{_time(state['since'])} UTC" if drifts and state.get("since") else ""),
             ("evidence", f"{state['evidence']:.2f} (1 is an alarm)" if state else ""),
             ("importance", one["importance_text"]),
             (
                 "fleet against training",
                 f"{gap['effect']:.2f} sd" + (", beyond the tolerance" if gap["verdict"] == "drift" else ""),
             ),
-            ("PSI", f"{gap['psi']:.3f} (by chance up to {gap['psi_by_chance']:.3f})"),
+            ("its PSI", f"{gap['psi']:.3f} (by chance up to {gap['psi_by_chance']:.3f})"),
             ("live", f"{one['live_rows']:,} rows at {one['live_where']}{_span(one['live_span_s'])}"),
         ]
     )
@@ -117,7 +116,11 @@ def _heatmap(heat: Document) -> str:
         at
         for at, scope in enumerate(heat["scopes"])
         if scope["scope"] != "device" or any(row[at] == "drift" for row in heat["verdict"])
-    ][:_MOST_COLUMNS]
+    ]
+    columns.sort(
+        key=lambda at: (heat["scopes"][at]["scope"] != "fleet", all(row[at] != "drift" for row in heat["verdict"]))
+    )
+    columns = columns[:_MOST_COLUMNS]
     rows = [at for at, verdicts in enumerate(heat["verdict"]) if any(verdicts[x] == "drift" for x in columns)]
     if not rows:
         return ""

@@ -24,6 +24,7 @@ _MOST_BARS = 12
 _FROM_SHARE = 0.0005
 _CLIP = 1.6
 _NAME_WIDTH = 150.0
+_LEFT = 48.0
 
 _Cell = Mapping[str, Any]
 
@@ -50,18 +51,18 @@ def series_svg(series: Mapping[str, Any], *, caption: str, raised: Sequence[tupl
     times, views = series["at"], series["views"]
     if not times:
         return ""
-    step = (WIDTH - 46.0) / max(len(times) - 1, 1)
+    step = (WIDTH - _LEFT - 6) / max(len(times) - 1, 1)
     most = max(1.3, *(max(values, default=0.0) for values in views.values()), 0.0)
 
     def place(at: int, value: float) -> tuple[float, float]:
-        return 40.0 + step * at, _BASE - (_BASE - _TOP) * min(max(value, 0.0), most) / most
+        return _LEFT + step * at, _BASE - (_BASE - _TOP) * min(max(value, 0.0), most) / most
 
     limit = place(0, 1.0)[1]
     parts = [
-        f'<line class="axis" x1="40" x2="{WIDTH:g}" y1="{_BASE:g}" y2="{_BASE:g}"/>',
-        f'<line class="limit" x1="40" x2="{WIDTH:g}" y1="{limit:.1f}" y2="{limit:.1f}"/>',
-        f'<text x="34" y="{limit + 4:.1f}" text-anchor="end">alarm</text>',
-        f'<text x="34" y="{_BASE + 4:g}" text-anchor="end">0</text>',
+        f'<line class="axis" x1="{_LEFT:g}" x2="{WIDTH:g}" y1="{_BASE:g}" y2="{_BASE:g}"/>',
+        f'<line class="limit" x1="{_LEFT:g}" x2="{WIDTH:g}" y1="{limit:.1f}" y2="{limit:.1f}"/>',
+        f'<text x="{_LEFT - 6:g}" y="{limit + 4:.1f}" text-anchor="end">alarm</text>',
+        f'<text x="{_LEFT - 6:g}" y="{_BASE + 4:g}" text-anchor="end">0</text>',
     ]
     for view, values in views.items():
         points = " ".join("{:.1f},{:.1f}".format(*place(at, value)) for at, value in enumerate(values))
@@ -97,7 +98,7 @@ def _svg(inside: str, caption: str) -> str:
 def _times(times: Sequence[str]) -> str:
     """Write first, middle and last time, without the seconds."""
     told = [text[:16].replace("T", " ") for text in (times[0], times[len(times) // 2], times[-1])]
-    places = ((40.0, "start"), (40 + (WIDTH - 46) / 2, "middle"), (WIDTH, "end"))
+    places = ((_LEFT, "start"), (_LEFT + (WIDTH - _LEFT - 6) / 2, "middle"), (WIDTH, "end"))
     shown = list(zip(told, places, strict=True)) if len(times) > 2 else [(told[0], places[0])]
     return "".join(
         f'<text x="{x:g}" y="{HEIGHT - 6:g}" text-anchor="{anchor}">{text}</text>' for text, (x, anchor) in shown

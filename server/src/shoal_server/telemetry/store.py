@@ -120,6 +120,27 @@ def windows(
     return [StoredWindow(*row) for row in rows if row[1] in chosen]
 
 
+def windows_stored(
+    session: Session,
+    *,
+    slot: str,
+    start_ms: int,
+    end_ms: int,
+    digests: Collection[str],
+    after_id: int,
+    limit: int,
+) -> list[StoredWindow]:
+    """Return a page of a slot's windows of some bundles that begin in [start_ms, end_ms), in the order of storing."""
+    wanted = select(*_WINDOW).where(
+        col(WindowRow.id) > after_id,
+        col(WindowRow.slot) == slot,
+        col(WindowRow.start_ms) >= start_ms,
+        col(WindowRow.start_ms) < end_ms,
+        col(WindowRow.digest).in_(list(digests)),
+    )
+    return [StoredWindow(*row) for row in session.execute(wanted.order_by(col(WindowRow.id)).limit(limit))]
+
+
 def windows_after(session: Session, after_id: int, limit: int) -> list[StoredWindow]:
     """Return the windows stored after the one with this id, in the order in which they were stored."""
     wanted = select(*_WINDOW).where(col(WindowRow.id) > after_id)

@@ -104,7 +104,7 @@ def show_feature(
                 f"nothing is known of {feature!r:.80} at {name!r:.80} in slot {slot!r:.64}",
                 hint="it may have fallen silent; the map of drift shows what is watched now",
             )
-        live = live_of(session, row, reference, scope=scope, name=name, since_at=chosen.since_at, now=program.clock())
+        live = live_of(session, row, reference, scope=scope, name=name, since_at=chosen.since_at)
         evidence = series(session, row, feature, scope=scope, name=name)
         names = names_of(session, [digest])
     at = reference.spec.slice(feature)

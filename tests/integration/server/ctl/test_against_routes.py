@@ -1,6 +1,8 @@
 """shoalctl against the server's real routes, with nothing but the socket left out."""
 
+import html
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,13 @@ from shoal_server.access import Role
 from shoal_server.access import routes as access_routes
 from shoal_server.access.secrets import Passwords
 from shoal_server.alerts import routes as alert_routes
+from shoal_server.analysis import read_windows
 from shoal_server.ctl.cli import run
 from shoal_server.ctl.program import Program
 from shoal_server.drift import routes as drift_routes
 from shoal_server.fleet import routes as fleet_routes
 from shoal_server.fleet import sampling_routes, shadow_routes
+from shoal_server.quality import routes as quality_routes
 from shoal_server.registry import routes as model_routes
 from shoal_server.registry.trust import TrustService
 from shoal_server.rollouts import routes as rollout_routes
@@ -37,8 +41,10 @@ ROOMS = [
     rollout_routes,
     drift_routes,
     alert_routes,
+    quality_routes,
 ]
 DIGEST = "sha256:" + "ab" * 32
+LATER = "2030-01-01T00:00:00Z"
 Ctl = Callable[..., tuple[int, str, str]]
 
 
@@ -294,3 +300,76 @@ def test_every_command_has_help_and_json(ctl: Ctl) -> None:
     assert len(leaves) > 35
     assert [leaf.name for leaf in leaves if "--json" not in {o for p in leaf.params for o in p.opts}] == []
     assert [leaf.name for leaf in leaves if not leaf.get_short_help_str()] == []
+
+
+def test_a_drift_is_told_in_the_same_words_everywhere(ctl: Ctl, tmp_path: Path) -> None:
+    states = _json(ctl, "drift", "show", "meter-reader", "--scope", "cohort")["items"]
+    state = next(one for one in states if one["feature"] == "brightness")
+    told = state["explanation"]
+    assert told.startswith("brightness at site=bern drifts since ")
+    assert f"Suspected cause: {state['cause']}." in told
+    assert "shift: values are higher than before; only site=bern changed" in state["cause"], "fog makes it brighter"
+    assert told in ctl("drift", "show", "meter-reader/brightness")[1]
+    assert told in _json(ctl, "drift", "show", "meter-reader/brightness")["states"][0]["explanation"]
+    assert ctl("drift", "report", "--since", "20000d", "--output", str(tmp_path / "r.html"))[0] == 0
+    page = (tmp_path / "r.html").read_text()
+    assert told in html.unescape(page)
+    assert not re.search(r"(src|href)=|<script|url[(]|@import", page), "it loads nothing"
+    alert = next(one for one in _json(ctl, "alert", "list")["items"] if "site=bern drifts" in one["title"])
+    first, last = told.split(": ", 1)[0], f"Suspected cause: {state['cause']}."
+    line = next(line for line in alert["body"].splitlines() if "brightness" in line)
+    assert line.startswith(f"- {first}: ")
+    assert line.endswith(last)
+
+
+def test_a_report_holds_all_that_an_analyst_asks(ctl: Ctl) -> None:
+    found = _json(ctl, "drift", "report", "meter-reader", "--model", "meter-reader")
+    (bundle,) = found["bundles"]
+    assert (bundle["name"], bundle["verdict"]) == ("meter-reader:1.1.0", "drift")
+    assert [one["name"] for one in bundle["findings"]] == ["site=bern"]
+    assert {one["name"] for one in bundle["features"][:3]} == {"brightness", "contrast", "confidence"}
+    first = bundle["features"][0]
+    assert sum(cell["live"] for cell in first["distribution"]["cells"]) == pytest.approx(1, abs=1e-3)
+    assert (first["state"]["name"], first["live_where"]) == ("site=bern", "site=bern")
+    assert bundle["settings"]["false_alarms"].startswith("at most one false alarm in")
+    assert found["quality"][0]["bundle"] == "meter-reader:1.1.0"
+    assert _json(ctl, "drift", "report", "meter-reader", "--model", "meter-reader:1.0.0")["bundles"] == []
+    basel = _json(ctl, "drift", "report", "meter-reader", "--cohort", "site=basel")["bundles"][0]
+    assert (basel["verdict"], basel["findings"]) == ("none", [])
+    assert _json(ctl, "drift", "report", "elsewhere")["bundles"] == []
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "npz"])
+def test_windows_that_were_exported_give_the_same_alerts_again(ctl: Ctl, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"windows.{suffix}"
+    told = _json(ctl, "drift", "export", "meter-reader", "--since", "20000d", "--until", LATER, "--output", str(path))
+    assert (told["windows"], told["damaged"]) == (720, 0)
+    recording = read_windows(path)
+    windows = recording.windows("meter-reader:1.1.0")
+    bern = windows.select((windows.fact("site") == "bern") & (windows.start >= windows.start.max() - 1))
+    basel = windows.select(windows.fact("site") == "basel").quantile("brightness", 0.5)
+    assert basel.low - 0.1 <= 10 <= basel.high + 0.1
+    assert bern.quantile("brightness", 0.5).low > 12
+    answer = _json(ctl, "drift", "replay", str(path))
+    (pair,) = answer["compared"]
+    assert pair["title"].startswith("site=bern drifts in meter-reader: 3 streams")
+    assert pair["came_at"] is not None
+    assert pair["would_come_at"] <= pair["came_at"]
+    alert = next(one for one in _json(ctl, "alert", "list")["items"] if one["title"] == pair["title"])
+    replayed = next(alert for bundle in answer["bundles"] for alert in bundle["alerts"])
+    assert replayed["body"] == alert["body"], "the very same rules and words"
+    stricter = _json(ctl, "drift", "replay", str(path), "--threshold", "1e30")
+    assert [one["would_come_at"] for one in stricter["compared"]] == [None]
+    assert ctl("drift", "replay", str(path), "--window", "1m")[0] == 2
+
+
+def test_replay_asks_the_server_where_there_is_no_file(ctl: Ctl, tmp_path: Path) -> None:
+    asked = ("drift", "replay", "--slot", "meter-reader", "--from", "20000d", "--to", LATER)
+    code, out, _ = ctl(*asked)
+    assert code == 0
+    assert "meter-reader:1.1.0 in slot meter-reader: 24 windows of 300 s" in out
+    assert "site=bern drifts" in out
+    assert ctl("drift", "replay", "--slot", "elsewhere")[0] == 2
+    (tmp_path / "cut.jsonl").write_bytes(b"")
+    code, _, told = ctl("drift", "replay", str(tmp_path / "cut.jsonl"))
+    assert (code, "no recorded windows" in told) == (1, True)

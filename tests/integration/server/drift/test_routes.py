@@ -72,7 +72,9 @@ def test_the_heatmap_is_a_matrix_of_features_and_scopes(client: TestClient) -> N
 def test_a_feature_in_full(client: TestClient) -> None:
     where = {"slot": "reader", "scope": "cohort", "scope_name": "site=s0"}
     answer = client.get("/api/v1/drift/features/normal", params=where).json()
-    cells = answer["distribution"]["cells"]
+    fleet = client.get("/api/v1/drift/features/normal", params={"slot": "reader", "scope": "fleet"}).json()
+    assert (answer["name"], fleet["name"]) == ("site=s0", "fleet")
+    cells = fleet["distribution"]["cells"]
     assert sum(cell["reference"] for cell in cells) == pytest.approx(1, abs=1e-3)
     assert sum(cell["live"] for cell in cells) == pytest.approx(1, abs=1e-3)
     assert [cell["label"] for cell in cells[:2]] == ["missing", f"below {cells[2]['label'].split()[0]}"]

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from shoal_server.ctl.client import segment
-from shoal_server.ctl.commands import drift_report, drift_test
+from shoal_server.ctl.commands import drift_replay, drift_report, drift_test
 from shoal_server.ctl.names import BundleNames
 from shoal_server.ctl.output import ago, print_facts, print_table
 from shoal_server.ctl.program import Call, connected
@@ -43,6 +43,8 @@ def show(call: Call, *, slot: str | None, scope: str | None, everything: bool) -
 
 
 drift.add_command(drift_report.report)
+drift.add_command(drift_replay.replay)
+drift.add_command(drift_replay.export)
 drift.add_command(drift_test.test)
 
 
@@ -76,7 +78,9 @@ def _print_feature(found: dict[str, Any]) -> None:
         for one in cells
     ]
     print_table(
-        ("value", "reference", "fleet now", "= reference, # now"), rows[:_MOST_CELLS], empty="Nothing was counted."
+        ("value", "reference", f"{where(found)} now", "= reference, # now"),
+        rows[:_MOST_CELLS],
+        empty="Nothing was counted.",
     )
 
 

@@ -35,7 +35,7 @@ def report(
     Example: shoalctl drift report quality --since 30d --output report.html
     """
     span_s = parse_seconds(since)
-    slot = slot or _only_slot(call)
+    slot = slot or only_slot(call)
     begin = datetime.now(UTC) - timedelta(seconds=span_s)
     found = call.client.get(
         "/api/v1/drift/report", slot=slot, model=model, cohort=cohort, since=begin.isoformat(timespec="seconds")
@@ -51,7 +51,7 @@ def report(
     call.show(found, lambda: _print(found, path))
 
 
-def _only_slot(call: Call) -> str:
+def only_slot(call: Call) -> str:
     """Return the slot that is watched, where there is one."""
     heard = sorted({str(one["slot"]) for one in call.client.items("/api/v1/drift", scope="fleet")})
     if len(heard) == 1:
