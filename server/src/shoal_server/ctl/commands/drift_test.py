@@ -14,6 +14,7 @@ from shoal_server.ctl.output import print_table
 from shoal_server.ctl.program import Call, connected
 
 if TYPE_CHECKING:
+    from shoal_server.ctl.sample_files import Pair
     from shoal_server.statistics.samples import Comparison
 
 _FILE = click.Path(path_type=Path)
@@ -65,22 +66,22 @@ def test(
         pair.notes.extend(dependence_notes(pair.reference, pair.current))
     found = compare(pair.reference, pair.current, alpha=share, time_ordered=time_ordered)
     if page is not None:
-        from shoal_server.report.samples import Samples, samples_report  # noqa: PLC0415 - beside its only use
-
-        samples = Samples(
-            reference=pair.reference,
-            current=pair.current,
-            files=(reference.name, current.name),
-            rows=rows,
-            notes=pair.notes,
-        )
-        written(page, samples_report(found, samples, alpha=share))
+        _write_page(page, found, pair, files=(reference.name, current.name), rows=rows, alpha=share)
     call.show(
         answers.as_json(found, rows=rows, alpha=share, notes=pair.notes),
         lambda: _print(found, rows=rows, notes=pair.notes, page=page),
     )
     codes = {"none": ExitCode.OK, "drift": ExitCode.DRIFT, "too_few": ExitCode.TOO_FEW}
     return codes[str(found.verdict)]
+
+
+def _write_page(
+    page: Path, found: Comparison, pair: Pair, *, files: tuple[str, str], rows: tuple[int, int], alpha: float
+) -> None:
+    from shoal_server.report.samples import Samples, samples_report  # noqa: PLC0415 - beside its only use
+
+    samples = Samples(reference=pair.reference, current=pair.current, files=files, rows=rows, notes=pair.notes)
+    written(page, samples_report(found, samples, alpha=alpha))
 
 
 def _names(text: str | None) -> list[str]:
