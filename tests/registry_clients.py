@@ -1,6 +1,7 @@
-"""Programs that others wrote, which tests of the registry stand on: skopeo, and docker-registry as a peer."""
+"""Programs that others wrote, which tests of the registry stand on: skopeo, docker-registry, a moto server for S3."""
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -78,12 +79,36 @@ def docker_registry(folder: Path) -> Iterator[Peer]:
         _wait_for(f"http://{host}/v2/", process, log)
         yield Peer(host, log)
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _end(process)
+
+
+@contextmanager
+def bucket_server(folder: Path) -> Iterator[str]:
+    """Run a moto server with one empty bucket `shoal`; yields its address."""
+    program = os.environ.get("SHOAL_TEST_MOTO") or shutil.which("moto_server")
+    if not program:
+        pytest.skip("no moto_server: python -m venv DIR, DIR/bin/pip install 'moto[server]', SHOAL_TEST_MOTO=its path")
+    folder.mkdir(parents=True, exist_ok=True)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url, log = f"http://127.0.0.1:{port}", folder / "log"
+    with log.open("wb") as out:
+        process = subprocess.Popen([program, "-H", "127.0.0.1", "-p", str(port)], stdout=out, stderr=subprocess.STDOUT)
+    try:
+        _wait_for(f"{url}/moto-api/", process, log)
+        with urllib.request.urlopen(urllib.request.Request(f"{url}/shoal", method="PUT"), timeout=10):
+            yield url
+    finally:
+        _end(process)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _wait_for(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:

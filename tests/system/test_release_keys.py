@@ -151,7 +151,7 @@ def _steal(fleet: Fleet) -> None:
     trust, keys = services.trust, services.trust._keys
     with services.database.write() as session:
         metadata = documents.targets(session)
-        raw = services.blobs.path(evil).read_bytes()
+        raw = services.blobs.local_path(evil).read_bytes()
         target = release_target("quality", "6.6.6", raw, counter=66)
         metadata.signed.targets[target.path] = target
         metadata.signed.version += 1

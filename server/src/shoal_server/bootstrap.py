@@ -59,7 +59,8 @@ from shoal_server.rollouts.runner import Runner
 from shoal_server.runtime_file import DataFolder, Runtime
 from shoal_server.services import Services
 from shoal_server.signals import Signals
-from shoal_server.storage.blobs import FolderBlobs
+from shoal_server.storage.blobs import BlobStore, FolderBlobs
+from shoal_server.storage.bucket import BucketBlobs
 from shoal_server.storage.database import Clock, Database
 from shoal_server.storage.settings import EMBEDDED, Settings, split_address
 from shoal_server.telemetry import routes as telemetry_routes
@@ -230,7 +231,7 @@ class Server:
 
 def build_services(settings: Settings, database: Database, clock: Clock, *, url: str) -> Services:
     """Make the parts that rooms share."""
-    blobs = FolderBlobs(settings.data / "blobs")
+    blobs = open_blobs(settings)
     bundles = Bundles(blobs)
     signals = Signals()
     link = build_link(settings, clock)
@@ -252,6 +253,22 @@ def build_services(settings: Settings, database: Database, clock: Clock, *, url:
         needs=registry_needs(),
         may_fetch=lambda session, device: assigned_digests(session, device) | offered_digests(session, device),
     )
+
+
+def open_blobs(settings: Settings) -> BlobStore:
+    """Open the place for blobs: a folder of the server's own, or a bucket.
+
+    Raises:
+        StartError: the bucket can't be written.
+    """
+    if not settings.blobs:
+        return FolderBlobs(settings.data / "blobs")
+    bucket = BucketBlobs(settings.blobs, settings.data / "uploads")
+    try:
+        bucket.check()
+    except OSError as error:
+        raise StartError(str(error), hint="see AWS_ENDPOINT_URL, AWS_REGION and the keys") from error
+    return bucket
 
 
 def build_link(settings: Settings, clock: Clock) -> DeviceLink:
@@ -323,7 +340,7 @@ def collect_garbage(settings: Settings, *, grace_s: float, dry_run: bool) -> Col
     database = Database(settings.database_url)
     try:
         database.upgrade()
-        collector = Collector(database, FolderBlobs(settings.data / "blobs"), registry_needs())
+        collector = Collector(database, open_blobs(settings), registry_needs())
         before = time.time() - grace_s
         return collector.plan(before=before) if dry_run else collector.collect(before=before)
     finally:

@@ -82,6 +82,9 @@ def main() -> None:
     help="Where an external mosquitto reads its password and ACL files.",
 )
 @click.option("--database", metavar="URL", help="postgresql://… or sqlite:///PATH.  [SQLite in --data]")
+@click.option(
+    "--blobs", metavar="URL", help="s3://BUCKET/PREFIX instead of a folder in --data; keys by AWS_… variables."
+)
 @click.option("--public-url", metavar="URL", help="How devices reach this server when a proxy stands in front of it.")
 @click.option("--false-alarms", metavar="TEXT", help="Drift alarms of a quiet fleet at most, such as '1 a year'.")
 @click.option(
@@ -141,6 +144,9 @@ def _announce(server: "Server", *, as_json: bool) -> None:
 @main.command()
 @_data_option
 @click.option("--database", metavar="URL", help="The server's database.  [SQLite in --data]")
+@click.option(
+    "--blobs", metavar="URL", help="s3://BUCKET/PREFIX instead of a folder in --data; keys by AWS_… variables."
+)
 @click.option("--dry-run", is_flag=True, help="Tell what would be taken away; change nothing.")
 @click.option(
     "--grace-hours", type=click.FloatRange(min=0), default=24.0, show_default=True, help="Keep what is younger."

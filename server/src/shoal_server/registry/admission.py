@@ -110,7 +110,8 @@ class Admission:
         for path, layer in manifest.files().items():
             if not path.endswith(".onnx"):
                 continue
-            found = self._checker.check(self._blobs.path(layer.digest))
+            with self._blobs.file(layer.digest) as file:
+                found = self._checker.check(file)
             if isinstance(found, Fault):
                 faults.append(Fault(found.rule, f"{path}: {found.what}"))
             else:

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from sqlmodel import Session
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import FileResponse
 
 from shoal_protocol.bundle.manifest import MAX_BLOB_BYTES
 from shoal_protocol.canonical import DIGEST_RE
@@ -25,6 +24,7 @@ from shoal_server.registry.names import RepositoryName
 from shoal_server.registry.quota import Quota, QuotaError
 from shoal_server.registry.reading import check_pull
 from shoal_server.registry.refusals import RefusedError
+from shoal_server.registry.sending import blob_response
 from shoal_server.services import Services
 
 router = APIRouter(prefix="/v2", tags=["oci"], max_body_size=MAX_BLOB_BYTES)
@@ -86,7 +86,7 @@ def get_blob(name: RepositoryName, digest: str, request: Request, program: Progr
     }
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
-    return FileResponse(program.blobs.path(digest), headers=headers, media_type="application/octet-stream")
+    return blob_response(program.blobs, digest, request, headers=headers, media_type="application/octet-stream")
 
 
 @router.delete("/{name}/blobs/{digest}", operation_id="oci_blob_delete")

@@ -6,7 +6,6 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import FileResponse
 
 from shoal_protocol.canonical import DIGEST_RE
 from shoal_server.access import Principal
@@ -19,6 +18,7 @@ from shoal_server.registry.onnx_check import OnnxChecker
 from shoal_server.registry.push import Pushes
 from shoal_server.registry.reading import check_pull
 from shoal_server.registry.refusals import RefusedError
+from shoal_server.registry.sending import blob_response
 
 router = APIRouter(prefix="/v2", tags=["oci"])
 
@@ -47,7 +47,7 @@ def get_manifest(name: RepositoryName, reference: str, request: Request, program
     headers = {"Docker-Content-Digest": stored.digest, "ETag": f'"{stored.digest}"'}
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
-    return FileResponse(program.blobs.path(stored.digest), headers=headers, media_type=stored.media_type)
+    return blob_response(program.blobs, stored.digest, request, headers=headers, media_type=stored.media_type)
 
 
 @router.put("/{name}/manifests/{reference}", operation_id="oci_manifest_put")

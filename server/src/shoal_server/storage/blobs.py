@@ -14,7 +14,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -48,8 +48,14 @@ class BlobStore(Protocol):
     def open(self, digest: str) -> BinaryIO:
         """Open the blob for reading; raises `NotFoundError`."""
 
-    def path(self, digest: str) -> Path:
-        """Return where the blob lies as a file; raises `NotFoundError`."""
+    def local_path(self, digest: str) -> Path | None:
+        """Return where the blob lies as a file, None when this store keeps no files; raises `NotFoundError`."""
+
+    def file(self, digest: str) -> AbstractContextManager[Path]:
+        """Have the blob as a file of this machine for as long as the block lasts; raises `NotFoundError`."""
+
+    def pieces(self, digest: str, *, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """Go through the bytes from `start` up to `end`, which is left out, in pieces; raises `NotFoundError`."""
 
     def put(self, data: bytes) -> Digest:
         """Store bytes under their digest; storing them again does nothing."""
@@ -121,12 +127,26 @@ class FolderBlobs:
         with _there(digest):
             return self._file(digest).open("rb")
 
-    def path(self, digest: str) -> Path:
+    def local_path(self, digest: str) -> Path:
         """Return where the blob lies as a file; raises `NotFoundError`."""
         file = self._file(digest)
         with _there(digest):
             file.stat()
         return file
+
+    @contextmanager
+    def file(self, digest: str) -> Iterator[Path]:
+        """Have the blob as a file of this machine for as long as the block lasts; raises `NotFoundError`."""
+        yield self.local_path(digest)
+
+    def pieces(self, digest: str, *, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """Go through the bytes from `start` up to `end`, which is left out, in pieces; raises `NotFoundError`."""
+        left = (self.size(digest) if end is None else end) - start
+        with self.open(digest) as file:
+            file.seek(start)
+            while left > 0 and (piece := file.read(min(left, _CHUNK))):
+                left -= len(piece)
+                yield piece
 
     def put(self, data: bytes) -> Digest:
         """Store bytes under their digest; storing them again does nothing."""

@@ -53,6 +53,8 @@ class Settings:
     """Where the password and ACL files of an external mosquitto are written."""
     database: str = ""
     """Database URL; empty means SQLite in `data`."""
+    blobs: str = ""
+    """Where blobs are: empty means a folder in `data`, else `s3://bucket/prefix`."""
     public_url: str | None = None
     """The address by which devices reach this server, when a proxy stands in front of it."""
     insecure: bool = False
@@ -93,6 +95,8 @@ class Settings:
         """
         if self.broker != EMBEDDED and urlsplit(self.broker).scheme not in {"mqtt", "mqtts"}:
             raise CallerError(f"--broker is 'embedded' or mqtt(s)://HOST:PORT, got {self.broker!r}")
+        if self.blobs and (urlsplit(self.blobs).scheme != "s3" or not urlsplit(self.blobs).netloc):
+            raise CallerError(f"--blobs is s3://BUCKET/PREFIX, got {self.blobs!r:.200}")
         addresses = [("--listen", self.listen)]
         if self.broker == EMBEDDED:
             addresses.append(("--mqtt-listen", self.mqtt_listen))
@@ -122,6 +126,7 @@ def settings_from(environment: Mapping[str, str], flags: Mapping[str, object]) -
         "listen": "SHOAL_LISTEN",
         "broker": "SHOAL_BROKER",
         "database": "SHOAL_DATABASE_URL",
+        "blobs": "SHOAL_BLOBS",
         "mqtt_listen": "SHOAL_MQTT_LISTEN",
         "public_url": "SHOAL_PUBLIC_URL",
         "broker_credentials_dir": "SHOAL_BROKER_CREDENTIALS_DIR",
