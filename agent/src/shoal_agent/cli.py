@@ -167,6 +167,21 @@ def _rollback(given: argparse.Namespace) -> int:
     return OK
 
 
+def _doctor(given: argparse.Namespace) -> int:
+    from shoal_agent.doctor import Chart, examine, is_well  # noqa: PLC0415 - ssl, sqlite3 and numpy come with it
+
+    chart = Chart(state_folder(given.state), config=given.config, offline=given.offline, take_over=given.take_over)
+    found = examine(chart)
+    if given.json:
+        _print_json({"ok": is_well(found), "checks": [finding.document() for finding in found]})
+    else:
+        for finding in found:
+            print(f"{finding.state:8}{finding.check:18} {finding.came}")
+            if finding.advice:
+                print(f"{'':8}{'':18} -> {finding.advice}")
+    return OK if is_well(found) else FAILED
+
+
 # Output ---------------------------------------------------------------------------------------------------------
 
 
@@ -254,6 +269,16 @@ def _parser() -> argparse.ArgumentParser:
     rollback = add("rollback", _rollback, "Go back to the previous model, and don't take this one again by itself.")
     rollback.add_argument("--slot", metavar="NAME", help="which, where there are several")
     rollback.add_argument("--reason", default="asked for at the device")
+
+    doctor = add(
+        "doctor", _doctor, "Check all that the agent needs, and say what to do; exit code 1: something is wrong."
+    )
+    doctor.add_argument("--json", action="store_true")
+    doctor.add_argument("--config", metavar="FILE", type=Path, help="configuration file (SHOAL_CONFIG)")
+    doctor.add_argument("--offline", action="store_true", help="only what needs no network")
+    doctor.add_argument(
+        "--take-over", action="store_true", help="log in at the broker even if that interrupts the running agent"
+    )
     _add_conformance(commands)
     return parser
 

@@ -165,7 +165,7 @@ def test_a_device_that_slept_without_a_clock_believes_what_the_release_keys_list
 def test_a_thiefs_time_is_forgotten_with_the_stolen_key(place):
     place.clock.now = 100.0  # no clock that could speak against it
     place.store().refresh()
-    end_days = (place.store()._list_ends_ms() / 1000 - time.time()) / DAY_S
+    end_days = (place.store().list_ends_ms() / 1000 - time.time()) / DAY_S
     assert take(place, ahead_days=end_days - 0.5)[0] is not None
     place.server.publish(expires=dt.datetime.now(tz=dt.UTC).replace(microsecond=0) + dt.timedelta(days=0.1))
     with pytest.raises(ExpiredError):

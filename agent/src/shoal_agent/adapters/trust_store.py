@@ -99,10 +99,10 @@ class TrustStore:
             PeerError: The list that could is not known, and the server can't be asked.
         """
         floor_ms, clock_ms = self.floors().time_ms, int(self._clock() * 1000)
-        if believable(time_ms, clock_ms=clock_ms, floor_ms=floor_ms) or time_ms <= self._list_ends_ms():
+        if believable(time_ms, clock_ms=clock_ms, floor_ms=floor_ms) or time_ms <= self.list_ends_ms():
             return
         self.refresh()
-        end_ms = self._list_ends_ms()
+        end_ms = self.list_ends_ms()
         if time_ms > end_ms:
             raise ImplausibleTimeError(
                 f"the server signed the time {time_ms} ms, which is past the end of the signed list ({end_ms} ms) and "
@@ -188,7 +188,8 @@ class TrustStore:
 
         return tuf_client.timestamp_keys(self._metadata, bootstrap=self._pinned())
 
-    def _list_ends_ms(self) -> int:
+    def list_ends_ms(self) -> int:
+        """Return until when the stored list lets new installs in, milliseconds since the epoch; 0: there is none."""
         from shoal_agent.adapters import tuf_client  # noqa: PLC0415 - see the module's docstring
 
         try:
