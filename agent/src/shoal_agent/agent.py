@@ -169,6 +169,12 @@ class Agent:
         """Return what ``shoal-agent status --json`` prints."""
         return live_status(self._running(), self.settings)
 
+    def faults(self) -> list[str]:
+        """Name the agent's own threads that have ended or hang; empty: all live."""
+        parts = self._running()
+        ended = [f"the thread {thread.name} has ended" for thread in self._threads if not thread.is_alive()]
+        return ended + [fault for pulse in parts.pulses if (fault := pulse.fault()) is not None]
+
     def roll_back(self, slot: str, *, reason: str = "asked for at the device", timeout_s: float = 60.0) -> None:
         """Go back to the previous model and mark the present one bad until the server's attempt grows.
 

@@ -41,6 +41,7 @@ from shoal_agent.updating.desk import Desk
 from shoal_agent.updating.list_watch import ListWatch
 from shoal_agent.updating.messages import Messages
 from shoal_agent.updating.model_host import ModelHost, engines
+from shoal_agent.updating.pulse import Pulse
 from shoal_agent.updating.sampling import Sampling, SamplingClocks
 from shoal_agent.updating.transaction import Rhythm, Surroundings, Transactions
 from shoal_agent.updating.updater import Inbox, Updater
@@ -52,6 +53,12 @@ if TYPE_CHECKING:
     from shoal_agent.runtime.model import LoadedModel
     from shoal_agent.runtime.sampler import Sampler
     from shoal_agent.runtime.slots import SlotTable
+
+
+_UPDATING_PATIENCE_S = 1800.0
+"""Loading a large model on a small device beats no pulse meanwhile."""
+
+_TELLING_PATIENCE_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,7 @@ class Assembly:
     uplink: Uplink
     sampling: Sampling
     engines: Callable[[], Mapping[str, Any]]
+    pulses: tuple[Pulse, ...] = ()
 
 
 class _Relay:
@@ -149,9 +157,16 @@ def assemble(state: Path, settings: Settings, overrides: Overrides) -> Assembly:
     """
     base = _base(state, settings, overrides)
     desk = Desk(state / "requests", show=partial(base.relay.call, "show"), monotonic=overrides.monotonic)
-    transactions = _transactions(base, cancelled=lambda: base.inbox.has_news() or desk.has_requests())
+    updating = Pulse("updating", patience_s=_UPDATING_PATIENCE_S, monotonic=overrides.monotonic)
+    telling = Pulse("telling the server", patience_s=_TELLING_PATIENCE_S, monotonic=overrides.monotonic)
+
+    def cancelled() -> bool:  # asked between all parts of long steps, so it is a sign of life too
+        updating.beat()
+        return base.inbox.has_news() or desk.has_requests()
+
+    transactions = _transactions(base, cancelled=cancelled)
     windows = WindowSpool(base.spool, base.messages, stored=partial(base.relay.call, "stored"), labels=base.labels)
-    uplink = _uplink(base, transactions, windows)
+    uplink = _uplink(base, transactions, windows, beat=telling.beat)
     updater = Updater(
         transactions,
         intake=lambda: AssignmentIntake(base.identity.device, base.trust),
@@ -162,6 +177,7 @@ def assemble(state: Path, settings: Settings, overrides: Overrides) -> Assembly:
         tick_s=min(max(settings.trial_seconds / 20, 0.2), 5.0),
         monotonic=overrides.monotonic,
         watch=ListWatch(base.trust, monotonic=overrides.monotonic, every_s=settings.trust_refresh_s),
+        beat=updating.beat,
     )
     assembly = Assembly(
         identity=base.identity,
@@ -178,6 +194,7 @@ def assemble(state: Path, settings: Settings, overrides: Overrides) -> Assembly:
         uplink=uplink,
         sampling=_sampling(base, transactions),
         engines=partial(engines, base.slots),
+        pulses=(updating, telling),
     )
     base.relay.connect(
         changed=partial(_each, uplink.changed, assembly.sampling.look),
@@ -268,7 +285,7 @@ def _transactions(base: _Base, *, cancelled: Cancelled) -> Transactions:
     return Transactions(around, rhythm=rhythm, cancelled=cancelled, changed=changed)
 
 
-def _uplink(base: _Base, transactions: Transactions, sink: WindowSpool) -> Uplink:
+def _uplink(base: _Base, transactions: Transactions, sink: WindowSpool, *, beat: Callable[[], None]) -> Uplink:
     from shoal_agent.runtime.windows import Clocks, WindowClock  # noqa: PLC0415 - numpy comes with it
 
     overrides = base.overrides
@@ -301,6 +318,7 @@ def _uplink(base: _Base, transactions: Transactions, sink: WindowSpool) -> Uplin
         ),
         monotonic=overrides.monotonic,
         resend_s=base.settings.resend_s,
+        beat=beat,
     )
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal_agent.errors import NoModelError, NotEnrolledError, SettingsError
-from shoal_agent.settings import join_token, load_settings, names, state_folder
+from shoal_agent.settings import join_token, load_settings, names, service_manager, state_folder
 from shoal_protocol.errors import CallerError, ShoalError
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ def _join(given: argparse.Namespace) -> int:
     from shoal_agent.adapters.enrolment import join  # noqa: PLC0415 - urllib3 and cryptography come with it
     from shoal_agent.machine import device_facts  # noqa: PLC0415
 
+    if given.if_needed and _joined_already(state_folder(given.state)):
+        return OK
     facts = device_facts()
     joined = join(
         given.url,
@@ -86,24 +88,46 @@ def _join(given: argparse.Namespace) -> int:
     return OK
 
 
+def _joined_already(folder: Path) -> bool:
+    from shoal_agent.adapters.identity import IdentityFolder  # noqa: PLC0415 - msgspec comes with it
+
+    try:
+        device = IdentityFolder(folder / "identity").load().device
+    except NotEnrolledError:
+        return False
+    print(f"This device is {device} already.")
+    return True
+
+
 def _run(given: argparse.Namespace) -> int:
     if given.bundle is not None:
         return _run_bundle(given)
     from shoal_agent.agent import Agent  # noqa: PLC0415 - numpy and onnxruntime come with it
+    from shoal_agent.service.notify import ServiceManager, serve_until  # noqa: PLC0415 - likewise
     from shoal_agent.serving.front import Front  # noqa: PLC0415 - only `run` needs it
 
     state = state_folder(given.state)
     settings = _settings(given, state)
     stop = _stop_on_signals()
-    with Agent(state, settings) as agent:
+    address, watchdog_s = service_manager()
+    manager = ServiceManager(address, watchdog_s=watchdog_s)
+    with Agent(state, settings) as agent:  # from here on the stored models answer, or it is known that there is none
         front = Front(agent.slots, settings.listen, feedback=agent.labels, insecure=given.insecure)
         for address in front.start():
             print(f"answering at {address}", flush=True)
         try:
-            stop.wait()
+            manager.ready(_readiness(agent.status()))
+            serve_until(stop, manager, lambda: agent.faults() + front.faults())
         finally:
+            manager.stopping()
             front.stop()
     return OK
+
+
+def _readiness(status: dict[str, Any]) -> str:
+    """Say in a line what `systemctl status` shows."""
+    slots = [f"{name}: {slot['active'] or 'no model'}" for name, slot in status["slots"].items()]
+    return f"{status['device']}: {', '.join(slots) or 'nothing is assigned yet'}"
 
 
 def _run_bundle(given: argparse.Namespace) -> int:
@@ -182,6 +206,53 @@ def _doctor(given: argparse.Namespace) -> int:
     return OK if is_well(found) else FAILED
 
 
+def _install(given: argparse.Namespace) -> int:
+    from shoal_agent.service.installation import carry_out, installation  # noqa: PLC0415 - only these two need it
+    from shoal_agent.service.unit import Unit, unit_text  # noqa: PLC0415 - likewise
+
+    unit = Unit(
+        program=_program(given.program),
+        user=given.user,
+        state=given.name,
+        listen=given.listen or "",
+        config=str(given.config.resolve()) if given.config else "",
+        memory_max=given.memory_max,
+        cpu_quota=given.cpu_quota,
+        devices=tuple(given.device),
+        token_file=str(given.token_file.resolve()) if given.token_file else "",
+        url=given.url or "",
+    )
+    if given.print:
+        sys.stdout.write(unit_text(unit))
+        return OK
+    steps = installation(unit, name=given.name, start_now=given.now)
+    return _steps(steps, given, carry_out)
+
+
+def _uninstall(given: argparse.Namespace) -> int:
+    from shoal_agent.service.installation import carry_out, removal  # noqa: PLC0415 - as above
+
+    code = _steps(removal(name=given.name), given, carry_out)
+    print(f"The state folder /var/lib/{given.name} and the user stay.")
+    return code
+
+
+def _steps(steps: Sequence[Any], given: argparse.Namespace, carry_out: Callable[[Sequence[Any]], None]) -> int:
+    if given.dry_run:
+        print("\n".join(map(str, steps)))
+    else:
+        carry_out(steps)
+    return OK
+
+
+def _program(given: str | None) -> tuple[str, ...]:
+    """Return the command of the service: this very program."""
+    if given:
+        return (given,)
+    called = Path(sys.argv[0])
+    return (str(called.absolute()),) if called.name == "shoal-agent" else (sys.executable, "-m", "shoal_agent.cli")
+
+
 # Output ---------------------------------------------------------------------------------------------------------
 
 
@@ -247,6 +318,7 @@ def _parser() -> argparse.ArgumentParser:
     join.add_argument("--token", metavar="T", help="join token (SHOAL_TOKEN, SHOAL_TOKEN_FILE)")
     join.add_argument("--name", metavar="ID", help="device id to ask for")
     join.add_argument("--label", action="append", default=[], metavar="KEY=VALUE", help="told at every connect")
+    join.add_argument("--if-needed", action="store_true", help="do nothing when this device has joined already")
     join.add_argument("--json", action="store_true")
 
     run = add("run", _run, "Run the agent until it is told to stop.")
@@ -279,8 +351,34 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument(
         "--take-over", action="store_true", help="log in at the broker even if that interrupts the running agent"
     )
+    _add_service(add)
     _add_conformance(commands)
     return parser
+
+
+def _add_service(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the commands that make the agent a service of the system."""
+    install = add("install", _install, "Make the agent a service of systemd; needs root.")
+    install.add_argument("--systemd", action="store_true", required=True, help="the service manager; there is no other")
+    install.add_argument("--name", default="shoal-agent", help="of the service, and of its folder below /var/lib")
+    install.add_argument("--user", default="shoal", help="whom it runs as; made when missing")
+    install.add_argument("--listen", metavar="WHERE", help="as for `run`")
+    install.add_argument("--config", metavar="FILE", type=Path, help="as for `run`")
+    install.add_argument("--memory-max", default="", metavar="SIZE", help="512M or 40%%; beyond it it is restarted")
+    install.add_argument("--cpu-quota", default="", metavar="SHARE", help="of one processor, such as 150%%")
+    install.add_argument("--device", action="append", default=[], metavar="PATH", help="an accelerator to let in")
+    install.add_argument("--url", help="of the server, to join at the first start with --token-file")
+    install.add_argument(
+        "--token-file", metavar="FILE", type=Path, help="holds the join token; root's alone, mode 0600"
+    )
+    install.add_argument("--program", metavar="PATH", help="the shoal-agent to run; this one when left out")
+    install.add_argument("--now", action="store_true", help="start it at once")
+    install.add_argument("--print", action="store_true", help="print the unit, do nothing")
+    install.add_argument("--dry-run", action="store_true", help="print the steps, do nothing")
+    uninstall = add("uninstall", _uninstall, "Take the service away; the state folder stays.")
+    uninstall.add_argument("--systemd", action="store_true", help="accepted for symmetry with install")
+    uninstall.add_argument("--name", default="shoal-agent", help="of the service")
+    uninstall.add_argument("--dry-run", action="store_true", help="print the steps, do nothing")
 
 
 def _add_conformance(commands: Any) -> None:

@@ -159,6 +159,15 @@ def state_folder(flag: str | None, environment: Mapping[str, str] | None = None)
     return Path(flag or environment.get("SHOAL_STATE") or DEFAULT_STATE).expanduser()
 
 
+def service_manager(environment: Mapping[str, str] | None = None) -> tuple[str, float | None]:
+    """Return the address of systemd's notify socket, and its patience, seconds (sd_watchdog_enabled(3))."""
+    environment = os.environ if environment is None else environment
+    patience_us = environment.get("WATCHDOG_USEC", "")
+    mine = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    patience_s = int(patience_us) / 1e6 if mine and patience_us.isascii() and patience_us.isdigit() else None
+    return environment.get("NOTIFY_SOCKET", ""), patience_s
+
+
 def join_token(flag: str | None, environment: Mapping[str, str] | None = None) -> str:
     """Return the join token: ``--token``, else ``SHOAL_TOKEN``, else the content of the file ``SHOAL_TOKEN_FILE``.
 

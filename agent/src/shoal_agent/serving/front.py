@@ -46,6 +46,10 @@ class Front:
             raise
         return begun
 
+    def faults(self) -> list[str]:
+        """Name what accepts no connections any more; empty: all do."""
+        return [] if all(server.is_alive for server in self._servers) else ["the local interface has ended"]
+
     def stop(self) -> None:
         """Close every listener and connection."""
         for server in self._servers:

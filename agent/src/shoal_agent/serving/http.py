@@ -65,6 +65,11 @@ class LocalServer:
         host = f"[{self._listen.host}]" if ":" in self._listen.host else self._listen.host
         return f"http://{host}:{self._socket.getsockname()[1]}"
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether connections are accepted."""
+        return self._thread is not None and self._thread.is_alive()
+
     def stop(self) -> None:
         """Close the listener and every connection, and wait for their threads."""
         listener, self._socket = self._socket, None

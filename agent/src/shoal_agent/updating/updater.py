@@ -116,6 +116,7 @@ class Updater:
         tick_s: Seconds between two looks at a model on trial.
         monotonic: Seconds for durations.
         watch: Looks at the signed list for what is revoked; none without a server.
+        beat: Called at every turn, as a sign of life.
     """
 
     def __init__(
@@ -130,7 +131,9 @@ class Updater:
         tick_s: float,
         monotonic: Clock,
         watch: ListWatch | None = None,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
+        self._beat = beat
         self._transactions = transactions
         self._watch = watch
         self._make_intake = intake
@@ -152,6 +155,7 @@ class Updater:
         """Work until told to stop; for a thread of its own."""
         while not self._inbox.stopping:
             pause_s = self._tick_s
+            self._beat()
             try:
                 pause_s = self.turn()
             except Exception:  # noqa: BLE001 - the boundary of the thread

@@ -149,6 +149,7 @@ class Uplink:
         windows: Closed on this thread.
         monotonic: Seconds for durations.
         resend_s: After so many seconds without acknowledgement a message is sent again.
+        beat: Called at every turn, as a sign of life.
     """
 
     def __init__(
@@ -161,7 +162,9 @@ class Uplink:
         windows: WindowClock,
         monotonic: Clock,
         resend_s: float,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
+        self._beat = beat
         self._link = link
         self._spool = spool
         self._messages = messages
@@ -214,6 +217,7 @@ class Uplink:
         """Work until told to stop; for a thread of its own."""
         while not self._stopping.is_set():
             pause_s = _IDLE_S
+            self._beat()
             try:
                 pause_s = self.turn()
             except Exception:  # noqa: BLE001 - the boundary of the thread
