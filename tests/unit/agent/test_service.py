@@ -34,9 +34,11 @@ def test_what_a_service_manager_hears(ear):
     assert [ear.recv(999).decode().splitlines()[0] for _ in range(3)] == ["READY=1", "WATCHDOG=1", "STOPPING=1"]
 
 
-def test_without_a_service_manager_nothing_is_sent_and_one_that_is_gone_ends_nothing(tmp_path):
+def test_without_a_service_manager_nothing_is_sent_and_one_that_is_gone_ends_nothing(tmp_path, caplog):
     ServiceManager().ready("x")
+    assert caplog.messages == []
     ServiceManager(str(tmp_path / "none")).ready("x")
+    assert "could not be told READY=1" in caplog.text
 
 
 def test_no_sign_of_life_once_something_hangs(ear):
