@@ -117,6 +117,7 @@ def cli() -> None:
 @click.option("--float64-inputs", is_flag=True, help="Feed floats in double from the start.")
 @click.option("--about", type=click.Path(path_type=Path), help="Markdown for the model card: intended use, limits.")
 @click.option("--licence", type=click.Path(path_type=Path), help="The model's licence text.")
+@click.option("--contract", type=click.Path(path_type=Path), help="YAML: what the features' values must be.")
 @click.option("--meta", multiple=True, metavar="KEY=VALUE", help="Added to the provenance; may be repeated.")
 @click.option("--force", is_flag=True, help="Replace an output that is there.")
 @_url

@@ -20,6 +20,7 @@ import onnx
 
 from shoal_converter.bundle import Bundle
 from shoal_converter.card import model_card
+from shoal_converter.contract import agreed
 from shoal_converter.conversion import Conversion, Options, Proof, convert_rows, prove
 from shoal_converter.domain.golden import golden_rows
 from shoal_converter.domain.parity import Tolerance
@@ -79,6 +80,7 @@ class PackOptions:
         variants: Forms to build beside the canonical one: ``fp16``, ``int8``, ``int8-dynamic`` or ``auto``.
         latency_budget_ms: Declared: p95 of one row that a device may take, milliseconds.
         memory_budget_bytes: Declared: what the model may need beside interpreter and runtime.
+        contract: What the features' values must be: ``{"fields": {"age": {"range": [0, 120], "missing": 0.01}}}``.
     """
 
     tolerance: Tolerance = field(default_factory=Tolerance)
@@ -96,6 +98,7 @@ class PackOptions:
     variants: tuple[str, ...] = ()
     latency_budget_ms: float | None = None
     memory_budget_bytes: int | None = None
+    contract: Mapping[str, Any] | None = None
 
 
 def to_onnx(model: Any, sample: Any, options: Options | None = None) -> bytes:
@@ -178,7 +181,7 @@ def pack(
     work = _Work(model, rows, truth, conversion, validation, older, options)
     work, measured = _measured(work, tell)
     info = _info(work, name=name, version=version)
-    files = _files(work, info)
+    files = _files(work, info, tell)
     bundle = Bundle.build(files, config=_config(info, files), annotations=_annotations(info))
     bundle = _stated(bundle, work, measured)
     tell(f"digest {bundle.digest}")
@@ -315,14 +318,16 @@ class _Work:
         return golden_rows(self.rows.tensors, self.conversion.found)
 
 
-def _files(work: _Work, info: BundleInfo) -> dict[str, bytes]:
+def _files(work: _Work, info: BundleInfo, tell: Progress) -> dict[str, bytes]:
     runner = Runner(work.conversion.onnx)
+    inputs = work.rows.field_specs(
+        missing_allowed=missing_allowed(work.model), unknown_allowed=unknown_allowed(work.model)
+    )
     schema = ModelSchema(
         tensors=work.rows.tensor_specs(),
-        inputs=work.rows.field_specs(
-            missing_allowed=missing_allowed(work.model), unknown_allowed=unknown_allowed(work.model)
-        ),
+        inputs=inputs,
         outputs=work.conversion.outputs,
+        contract=agreed(work.options.contract, inputs, work.profiled.tensors, tell=tell),
     )
     reference = _reference(work, schema, runner)
     files = {

@@ -25,6 +25,8 @@ from shoal_server.access import routes as access_routes
 from shoal_server.access.guard import unguarded
 from shoal_server.access.secrets import Passwords
 from shoal_server.alerts import routes as alert_routes
+from shoal_server.contracts import routes as contract_routes
+from shoal_server.contracts.scan import CONTRACTS_S, ContractScan
 from shoal_server.device_notices import on_clone, on_event
 from shoal_server.drift import routes as drift_routes
 from shoal_server.drift.scan import DriftScan
@@ -110,6 +112,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     rollout_routes.router,
     drift_routes.router,
     quality_routes.router,
+    contract_routes.router,
     alert_routes.router,
 )
 
@@ -315,6 +318,7 @@ def build_loops(program: Services) -> list[Loop]:
         slots=assigned_slots,
         signals=program.signals,
     )
+    contracts = ContractScan(program.database, program.bundles.schema, program.clock, signals=program.signals)
     quality = QualityScan(program.database, program.reference, program.clock, signals=program.signals)
     collector = Collector(program.database, program.blobs, program.needs)
     loop = partial(Loop, clock=program.clock, signals=program.signals)
@@ -323,6 +327,7 @@ def build_loops(program: Services) -> list[Loop]:
         loop("controller", runner.tick, every_s=pace.controller_s, topics=("rollouts",)),
         loop("drift", scan.tick, every_s=pace.scan_s),
         loop("quality", quality.tick, every_s=pace.scan_s),
+        loop("contracts", contracts.tick, every_s=max(pace.scan_s, CONTRACTS_S)),
         loop("housekeeping", lambda: forget_old(program), every_s=pace.housekeeping_s),
         loop("collection", lambda: collector.collect(before=program.clock() - GRACE_S), every_s=pace.collection_s),
         loop("trust", program.trust.refresh, every_s=pace.trust_s),

@@ -126,6 +126,7 @@ TABLE = """
     viewer     GET     /api/v1/drift/report
     viewer     GET     /api/v1/drift/windows
     viewer     GET     /api/v1/drift/features/{name}
+    viewer     GET     /api/v1/contracts
     viewer     GET     /api/v1/quality
     viewer     GET     /api/v1/quality/comparison
 

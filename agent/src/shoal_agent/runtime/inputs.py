@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shoal_agent.runtime.contract_rules import rule_faults
 from shoal_agent.runtime.conversion import Array, converted, dtype_name, numpy_dtype, shown
 from shoal_agent.runtime.errors import Fault, InputError
 from shoal_protocol.bundle.schema import FieldSpec, ModelSchema, TensorSpec
@@ -33,10 +34,15 @@ class InputPlan:
         self._no_missing = _no_missing(schema)
         self._closed = [field for field in schema.inputs if field.categories is not None]
         self._matrices = _matrices(schema)
-        self.has_rules = bool(self._no_missing or self._closed)
+        self._refusing = [
+            (rule, self._fields[rule.field])
+            for rule in schema.contract
+            if rule.action == "refuse" and rule.field in self._fields
+        ]
+        self.has_rules = bool(self._no_missing or self._closed or self._refusing)
         """Whether values must be looked at, beyond dtype and shape."""
-        self.has_closed_categories = bool(self._closed)
-        """Whether a feature must be one of a list."""
+        self.looks_at_values = bool(self._closed or self._refusing)
+        """Whether a feature must be one of a list, or a rule of the contract refuses values."""
         self.no_nan = frozenset(self._no_missing)
         """Names of the tensors in which a NaN must be looked at."""
 
@@ -115,6 +121,8 @@ class InputPlan:
                 faults.extend(_missing_faults(fields, missing))
         for field in self._closed:
             faults.extend(_category_faults(field, _field_values(field, feeds)))
+        for rule, field in self._refusing:
+            faults.extend(rule_faults(rule, field, _field_values(field, feeds)))
         if faults:
             raise InputError(faults)
 

@@ -34,6 +34,7 @@ from shoal_agent.runtime.static_binding import StaticBinding, is_eligible, is_wo
 from shoal_protocol.bundle.layout import BUNDLE_JSON, MODEL_ONNX, REFERENCE_JSON, SCHEMA_JSON
 from shoal_protocol.bundle.schema import BundleInfo, ModelSchema, parse_bundle_info, parse_schema
 from shoal_protocol.errors import ContentError
+from shoal_protocol.profile.contract import contract_streams
 from shoal_protocol.profile.derivation import TEXTS
 from shoal_protocol.profile.grid import NumericGrid
 from shoal_protocol.profile.profile import ProfileSpec
@@ -85,7 +86,8 @@ class LoadedModel:
         self.digest = digest
         self.spec = spec
         self.golden = golden
-        self.observer = Observer(spec)
+        streams = contract_streams(schema.contract, schema.inputs)
+        self.observer = Observer(spec, rules=tuple(zip(schema.contract, streams, strict=True)))
         self.plan = InputPlan(schema)
         self._identity = Identity(info.name, info.version, digest, os.urandom(6).hex())
         self._serials = itertools.count()
@@ -101,9 +103,7 @@ class LoadedModel:
         self.followers: tuple[Follower, ...] = ()
         """Who is shown each answered call, on the answering thread; replaced as a whole."""
         looks_whole = bool(self.observer.whole_tensors)
-        self._binds = (
-            not (self.plan.has_closed_categories or looks_whole) and is_eligible(engine) and self._binding_pays()
-        )
+        self._binds = not (self.plan.looks_at_values or looks_whole) and is_eligible(engine) and self._binding_pays()
 
     @classmethod
     def load(

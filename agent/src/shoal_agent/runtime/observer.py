@@ -23,8 +23,9 @@ import numpy.typing as npt
 
 from shoal_agent.runtime.block_counter import BlockCounter, Coder, Tap, is_coded, streams_of
 from shoal_agent.runtime.window_sums import Sums, Totals, WindowSummary
+from shoal_protocol.bundle.contract import Rule
 from shoal_protocol.profile.derivation import looks_at_whole
-from shoal_protocol.profile.profile import ProfileSpec
+from shoal_protocol.profile.profile import ProfileSpec, Stream
 from shoal_protocol.profile.shadow import MAX_SHADOWS, ShadowSums
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Observer:
 
     Args:
         spec: The streams; none: only calls, errors and latency are counted.
+        rules: Of the bundle's contract, each with its stream (`shoal_protocol.profile.contract`).
         chance: Returns numbers in [0, 1); chooses where the sample of a large batch begins.
         clock_ns: Monotonic; paces the look at whole tensors and texts.
     """
@@ -81,15 +83,18 @@ class Observer:
         self,
         spec: ProfileSpec | None,
         *,
+        rules: Sequence[tuple[Rule, Stream]] = (),
         chance: random.Random | None = None,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self.spec = spec or ProfileSpec(())
-        self.tensors = tuple(dict.fromkeys(s.tensor for s in self.spec.streams if s.is_known))
+        self._rules = tuple(rules)
+        self._counted = ProfileSpec((*self.spec.streams, *(stream for _, stream in self._rules)))
+        self.tensors = tuple(dict.fromkeys(s.tensor for s in self._counted.streams if s.is_known))
         """Names of the tensors that are looked at, in the order of `Tap`s."""
         self.whole_tensors = frozenset(s.tensor for s in self.spec.streams if looks_at_whole(s.derive))
         """Those among them of which only a digest is kept."""
-        self._rows_per_ns = COUNTING_SHARE / (_COUNT_NS * max(1, len(self.spec.streams)))
+        self._rows_per_ns = COUNTING_SHARE / (_COUNT_NS * max(1, len(self._counted.streams)))
         self._chance = chance or random.Random()  # noqa: S311  (a sample of rows is no secret)
         self._clock_ns = clock_ns
         self._look_again_ns = 0
@@ -103,7 +108,7 @@ class Observer:
         self._batches: list[list[bytes]] = []
         self._batch_rows = 0
         self._latencies: list[int] = []
-        self._state = Sums.empty(self.spec)
+        self._state = Sums.empty(self._counted)
         self._totals = Sums.empty(ProfileSpec(()))
         self.tallies: tuple[ShadowTally, ...] = ()
         """Of shadows of this model; one that has ended goes with the window that follows."""
@@ -168,9 +173,9 @@ class Observer:
         """Return what happened since the last call, and begin anew."""
         with self._lock:
             self._drain()
-            state, self._state = self._state, Sums.empty(self.spec)
+            state, self._state = self._state, Sums.empty(self._counted)
             self._totals.add(state)
-        return state.summary(self.spec)
+        return state.summary(self.spec, self._rules)
 
     def close_shadows(self) -> tuple[ShadowSums, ...]:
         """Return what shadows of this model did since the last call; those to which nothing happened are left out."""
@@ -233,20 +238,20 @@ class Observer:
         name = self.tensors[at]
         coder = self._coders.get(name)
         if coder is None:
-            coder = self._coders[name] = Coder(streams_of(self.spec, name))
+            coder = self._coders[name] = Coder(streams_of(self._counted, name))
         return coder.encode(tensor).tobytes()
 
     def _must_code(self, tensor: Array, at: int) -> bool:
         return tensor.dtype.kind not in _NUMBERS or self.tensors[at] in self.whole_tensors
 
     def _adopt(self, tensors: Sequence[Array]) -> None:
-        taps = tuple(_tap(self.spec, name, tensor) for name, tensor in zip(self.tensors, tensors, strict=True))
+        taps = tuple(_tap(self._counted, name, tensor) for name, tensor in zip(self.tensors, tensors, strict=True))
         if taps == self._taps:
             return
         self._drain()
         self._taps, self._layout = taps, RowLayout.of(taps)
         self._row_sizes = [tap.row_bytes for tap in taps]
-        self._counter = BlockCounter(self.spec, taps)
+        self._counter = BlockCounter(self._counted, taps)
 
     def _drain(self) -> None:
         """Count all that is pending. Appending goes on meanwhile: only the prefix seen here is removed."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from shoal_protocol.bundle.contract import Rule
 from shoal_protocol.profile.codec import LATENCY_EDGES_US
+from shoal_protocol.profile.contract import violations
 from shoal_protocol.profile.grid import NumericGrid
-from shoal_protocol.profile.profile import Counts, Profile, ProfileSpec
+from shoal_protocol.profile.profile import Counts, Profile, ProfileSpec, Stream
 
 _EDGES_NS = np.array(LATENCY_EDGES_US, dtype=np.int64) * 1000
 
@@ -25,6 +28,7 @@ class WindowSummary:
         refused: Requests whose input did not fit the schema.
         latency: Counts of predictions by `LATENCY_EDGES_US`, int64 of its length + 1.
         profile: Counts on the bundle's grids; of no stream where the bundle has no reference.
+        violations: Rows that break each rule of the bundle's contract.
     """
 
     n: int
@@ -33,6 +37,7 @@ class WindowSummary:
     refused: int
     latency: Counts
     profile: Profile
+    violations: tuple[int, ...] = ()
 
     @property
     def calls(self) -> int:
@@ -89,10 +94,18 @@ class Sums:
         self.latency += other.latency
         self.latency_ns += other.latency_ns
 
-    def summary(self, spec: ProfileSpec) -> WindowSummary:
-        """Return the closed form."""
-        profile = coarse_profile(spec, self.fine, self.n)
-        return WindowSummary(self.n, self.rows, self.errors, self.refused, self.latency, profile)
+    def summary(self, spec: ProfileSpec, rules: Sequence[tuple[Rule, Stream]] = ()) -> WindowSummary:
+        """Return the closed form.
+
+        Args:
+            spec: The streams that are reported.
+            rules: Those of the contract, with their streams, which lie behind the others.
+        """
+        size = sum(stream.grid.cells for stream in spec.streams)
+        ends = np.cumsum([stream.grid.cells for _, stream in rules], dtype=np.intp)
+        broken = violations([rule for rule, _ in rules], np.split(self.fine[size:], ends[:-1]) if rules else [])
+        profile = coarse_profile(spec, self.fine[:size], self.n)
+        return WindowSummary(self.n, self.rows, self.errors, self.refused, self.latency, profile, broken)
 
 
 def coarse_profile(spec: ProfileSpec, fine: Counts, n: int) -> Profile:

@@ -41,6 +41,7 @@ class ClosedWindow:
         resources: ``cpu_s`` and ``rss_bytes`` of the agent, ``rows`` answered, ``refused`` requests.
         profile: The counts.
         shadows: How far shadows agreed with this model.
+        violations: Rows that break each rule of the bundle's contract.
     """
 
     slot: str
@@ -54,6 +55,7 @@ class ClosedWindow:
     resources: dict[str, float]
     profile: Profile
     shadows: tuple[ShadowSums, ...] = ()
+    violations: tuple[int, ...] = ()
 
 
 class WindowSink(Protocol):
@@ -195,6 +197,7 @@ class WindowClock:
                 "refused": float(summary.refused),
             },
             profile=summary.profile,
+            violations=summary.violations,
         )
 
 

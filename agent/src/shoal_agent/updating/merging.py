@@ -29,7 +29,7 @@ def merged_windows(parts: Sequence[ProfileMessage], *, seq: int) -> ProfileMessa
     """
     parts = sorted(parts, key=lambda part: part.start_ms)
     first = parts[0]
-    if len({(part.epoch, part.slot, part.digest, part.spec_hash) for part in parts}) != 1:
+    if len({(part.epoch, part.slot, part.digest, part.spec_hash, len(part.violations)) for part in parts}) != 1:
         raise ContentError("windows of different slots, bundles or layouts can't be merged")
     if any(part.labels or part.shadows for part in parts):
         raise ContentError("windows that carry labels or shadows' sums are not merged")
@@ -47,6 +47,7 @@ def merged_windows(parts: Sequence[ProfileMessage], *, seq: int) -> ProfileMessa
         errors=sum(part.errors for part in parts),
         latency=_latency(parts),
         resources=_resources(parts),
+        violations=tuple(sum(counts) for counts in zip(*(part.violations for part in parts), strict=True)),
         body=encode_counts(_total([cells for cells, _ in counts]), _total([moments for _, moments in counts])),
     )
 

@@ -159,6 +159,7 @@ class Messages:
                 body=encode_counts(window.profile.cells, window.profile.moments),
                 labels=labels,
                 shadows=window.shadows,
+                violations=window.violations,
             )
         )
         return _bounded(raw)

@@ -16,6 +16,7 @@ from shoal_converter.sources.native_file import is_native
 from shoal_converter.sources.pickled import Examination, check_trusted, pack_pickled
 from shoal_converter.sources.sample_file import check_sample_file
 from shoal_converter.terminal import Terminal
+from shoal_protocol.bundle.contract import parse_contract
 from shoal_protocol.errors import CallerError
 
 
@@ -125,6 +126,7 @@ def _examination(
     variants: tuple[str, ...],
     latency_budget: float | None,
     memory_budget: int | None,
+    contract: Path | None,
 ) -> Examination:
     """Return what the options ask of the model beside parity; budgets in milliseconds and MiB."""
     if validation is not None:
@@ -135,7 +137,21 @@ def _examination(
         budget["latency_budget_ms"] = latency_budget
     if memory_budget is not None:
         budget["memory_budget_bytes"] = memory_budget << 20
-    return Examination(validation, groupings, variants, budget)
+    return Examination(validation, groupings, variants, budget, _contract(contract))
+
+
+def _contract(path: Path | None) -> Any:
+    """Return a contract as it is written, after a look at its form; the features are known later."""
+    if path is None:
+        return None
+    import yaml  # noqa: PLC0415 - 20 ms, for this option only
+
+    try:
+        document = yaml.safe_load(_text(path, "--contract"))
+    except yaml.YAMLError as error:
+        raise CallerError(f"--contract {path} is no YAML: {error}") from error
+    parse_contract(document)
+    return document
 
 
 def _text(path: Path | None, flag: str) -> str:

@@ -64,12 +64,14 @@ class Examination:
         segment_by: Columns to split figures by, of the validation file where there is one, else of the sample.
         variants: Forms to build beside the canonical one.
         budget: ``latency_budget_ms`` and ``memory_budget_bytes`` to declare.
+        contract: What the features' values must be, in its written form.
     """
 
     validation: Path | None = None
     segment_by: Sequence[Sequence[str]] = ()
     variants: Sequence[str] = ()
     budget: Mapping[str, float] = field(default_factory=dict)
+    contract: Mapping[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return it as the child process takes it."""
@@ -78,6 +80,7 @@ class Examination:
             "segment_by": [list(names) for names in self.segment_by],
             "variants": list(self.variants),
             "budget": dict(self.budget),
+            "contract": self.contract,
         }
 
 

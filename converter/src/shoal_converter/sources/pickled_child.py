@@ -89,6 +89,7 @@ def _pack(request: dict[str, Any], tell: Any) -> dict[str, Any]:
         segments=columns,
         segment_by=tuple(tuple(grouping) for grouping in request["segment_by"]),
         variants=tuple(request["variants"]),
+        contract=request["contract"],
         **request["budget"],
     )
     bundle = pack(

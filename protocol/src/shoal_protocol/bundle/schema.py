@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from shoal_protocol.bundle.contract import Rule
 from shoal_protocol.bundle.layout import MODEL_ONNX, safe_path
 from shoal_protocol.canonical import canonical_bytes
 from shoal_protocol.errors import ContentError
@@ -123,6 +124,8 @@ class ModelSchema(msgspec.Struct, frozen=True, kw_only=True):
     tensors: tuple[TensorSpec, ...]
     inputs: tuple[FieldSpec, ...]
     outputs: tuple[OutputSpec, ...]
+    contract: tuple[Rule, ...] = ()
+    """What the features' values must be; devices count the rows that break a rule."""
 
     def output(self, role: str) -> OutputSpec | None:
         """Return the first output with this role."""

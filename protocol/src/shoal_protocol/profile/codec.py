@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from shoal_protocol.bundle.contract import MOST_RULES
 from shoal_protocol.canonical import Digest
 from shoal_protocol.errors import ContentError
 from shoal_protocol.profile.labels import ErrorSums, LabelGroup, check_labels
@@ -53,6 +54,7 @@ class ProfileMessage(msgspec.Struct, frozen=True, kw_only=True):
         body: Coded counts; `profile` decodes it.
         labels: Counts of true labels of earlier predictions, whatever bundle and window these are of.
         shadows: How far shadow models agreed with this one.
+        violations: Rows that break each rule of the bundle's contract, in its order.
     """
 
     epoch: str
@@ -71,6 +73,7 @@ class ProfileMessage(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
     labels: tuple[LabelGroup, ...] = ()
     shadows: tuple[ShadowSums, ...] = ()
+    violations: tuple[int, ...] = ()
 
     @property
     def end_ms(self) -> int:
@@ -125,6 +128,7 @@ class _Wire(msgspec.Struct, array_like=True, frozen=True):
     body: bytes
     labels: tuple[_WireLabels, ...] = ()
     shadows: tuple[ShadowSums, ...] = ()
+    violations: tuple[int, ...] = ()
 
 
 _decoder = msgspec.msgpack.Decoder(_Wire)
@@ -162,6 +166,7 @@ def encode_profile(message: ProfileMessage) -> bytes:
                 for group in message.labels
             ),
             message.shadows,
+            message.violations,
         )
     )
 
@@ -185,6 +190,8 @@ def decode_profile(raw: bytes) -> ProfileMessage:
         raise ContentError("profile: a number is negative, too large, or the window has no length")
     if len(wire.resources) > 32 or not all(map(math.isfinite, wire.resources.values())):
         raise ContentError("profile: resources are too many or not finite")
+    if len(wire.violations) > MOST_RULES or any(not 0 <= count <= wire.n for count in wire.violations):
+        raise ContentError("profile: more rows break a rule than there are, or there are too many rules")
     return ProfileMessage(
         epoch=wire.epoch.hex(),
         boot=wire.boot,
@@ -202,6 +209,7 @@ def decode_profile(raw: bytes) -> ProfileMessage:
         body=wire.body,
         labels=_labels(wire.labels),
         shadows=check_shadows(wire.shadows, latencies=LATENCIES),
+        violations=wire.violations,
     )
 
 

@@ -151,6 +151,12 @@ def alerts(
     return list(session.exec(wanted))
 
 
+def unresolved_keys(session: Session, *, kind: str) -> frozenset[str]:
+    """Return the keys of a kind's alerts that are not resolved."""
+    wanted = select(Alert.key).where(col(Alert.kind) == kind, col(Alert.state) != AlertState.RESOLVED)
+    return frozenset(session.exec(wanted))
+
+
 def acknowledged_keys(session: Session, *, kind: str) -> frozenset[str]:
     """Return the keys of the alerts of a kind that are acknowledged and not resolved."""
     wanted = select(Alert.key).where(Alert.state == AlertState.ACKNOWLEDGED, Alert.kind == kind)

@@ -28,6 +28,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "shadow": ("shadow:shadow", "Run a bundle beside the active one, answering nobody, and compare them."),
     "sampling": ("sampling:sampling", "Let devices send some raw inputs for a time; fetch or delete what came."),
     "drift": ("drift:drift", "See what changed in inputs and predictions."),
+    "contract": ("contract:contract", "See what values must be, and who breaks it."),
     "quality": ("quality:quality", "See how right the models are, with true labels and without."),
     "alert": ("alert:alert", "See alerts and acknowledge them."),
     "trust": ("trust:trust", "See who may sign what here, and until when."),

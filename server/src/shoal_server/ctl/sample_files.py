@@ -94,6 +94,22 @@ def read_columns(path: Path) -> dict[str, Raw]:
     return columns
 
 
+def typed_columns(path: Path) -> dict[str, Column]:
+    """Read one file: float64 with NaN for missing where every value is a number, else texts with "" for missing.
+
+    Raises:
+        FileError: It can't be read or holds nothing.
+    """
+    return {name: _typed(raw) for name, raw in read_columns(path).items()}
+
+
+def _typed(raw: Raw) -> Column:
+    if not isinstance(raw, list):
+        return raw.astype(np.float64) if raw.dtype.kind in "fiub" else _text_column(raw)
+    values, odd = _parsed(raw)
+    return _text_column(raw) if odd else values
+
+
 def _read_csv(path: Path) -> dict[str, Raw]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

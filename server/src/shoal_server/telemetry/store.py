@@ -141,6 +141,12 @@ def windows_stored(
     return [StoredWindow(*row) for row in session.execute(wanted.order_by(col(WindowRow.id)).limit(limit))]
 
 
+def bundles_since(session: Session, start_ms: int) -> list[tuple[str, str]]:
+    """Return slot and digest of each bundle with a window that begins at an instant or later, sorted."""
+    wanted = select(col(WindowRow.slot), col(WindowRow.digest)).where(col(WindowRow.start_ms) >= start_ms).distinct()
+    return sorted((slot, digest) for slot, digest in session.execute(wanted))
+
+
 def windows_after(session: Session, after_id: int, limit: int) -> list[StoredWindow]:
     """Return the windows stored after the one with this id, in the order in which they were stored."""
     wanted = select(*_WINDOW).where(col(WindowRow.id) > after_id)

@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse, Response
 from markupsafe import Markup
 
 from shoal_server.access.guard import Program, Viewer
+from shoal_server.contracts.report import gather
 from shoal_server.drift import states, store
 from shoal_server.drift.history import series
 from shoal_server.drift.live import live_of
@@ -29,6 +30,7 @@ from shoal_server.web.site import PageRoute, address, page, segment
 router = APIRouter(prefix="/drift", route_class=PageRoute, include_in_schema=False)
 _MOST_SCOPES = 40
 _MOST_FEATURES = 400
+_CONTRACT_SPAN_MS = 3_600_000
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,16 @@ def show_map(
         slots = sorted({row.slot for row in states.present(store.monitors(session))})
         chosen = slot if slot in slots or not slots else slots[0]
         found = states.current(session, chosen) if slots else []
-        names = names_of(session, {state.digest for state in found})
+        until = round(1000 * program.clock()) + 1
+        contracts = [
+            one
+            for one in gather(session, program.bundles.schema, start_ms=until - _CONTRACT_SPAN_MS, end_ms=until)
+            if one.slot == chosen or not slots
+        ]
+        names = names_of(session, {state.digest for state in found} | {one.digest for one in contracts})
     maps = [_map(list(group)) for group in _by_digest(found)]
     tabs = [(name, address("/drift", slot=name)) for name in slots]
-    return page(request, "drift.html", maps=maps, slot=chosen, tabs=tabs, names=names)
+    return page(request, "drift.html", maps=maps, contracts=contracts, slot=chosen, tabs=tabs, names=names)
 
 
 @router.get("/{slot}/{feature}", response_class=HTMLResponse)

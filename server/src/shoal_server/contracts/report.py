@@ -1,0 +1,64 @@
+"""What a span of time's windows say about the contracts of the bundles that ran."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlmodel import Session
+
+from shoal_protocol.bundle.contract import Rule
+from shoal_protocol.bundle.schema import ModelSchema
+from shoal_protocol.errors import ShoalError
+from shoal_server.contracts.sums import RuleState, rule_states
+from shoal_server.fleet import store as fleet
+from shoal_server.fleet.devices import DeviceState
+from shoal_server.telemetry.store import bundles_since, windows
+
+
+@dataclass(frozen=True)
+class BundleState:
+    """How a bundle's rules fared in a slot."""
+
+    slot: str
+    digest: str
+    rules: tuple[RuleState, ...]
+
+
+def gather(
+    session: Session,
+    schemas: Callable[[str], ModelSchema],
+    *,
+    start_ms: int,
+    end_ms: int,
+    slot: str | None = None,
+) -> list[BundleState]:
+    """Return each bundle with a contract that sent windows in [start_ms, end_ms); only accepted devices count.
+
+    Args:
+        session: Of `Database.read()`.
+        schemas: Bundle digest -> its schema.
+        start_ms: Milliseconds since the epoch.
+        end_ms: Milliseconds since the epoch.
+        slot: Only this one.
+    """
+    found = [
+        (name, digest, rules)
+        for name, digest in bundles_since(session, start_ms)
+        if slot in {None, name} and (rules := _rules(schemas, digest))
+    ]
+    if not found:
+        return []
+    accepted = {one.id for one in fleet.devices(session) if one.state is DeviceState.ACCEPTED}
+    states = []
+    for name, digest, rules in found:
+        sent = windows(session, slot=name, start_ms=start_ms, end_ms=end_ms, digests=[digest], devices=accepted)
+        states.append(BundleState(name, digest, tuple(rule_states(rules, ((w.device, w.message) for w in sent)))))
+    return states
+
+
+def _rules(schemas: Callable[[str], ModelSchema], digest: str) -> tuple[Rule, ...]:
+    try:
+        return schemas(digest).contract
+    except ShoalError:  # a device may claim to run anything
+        return ()

@@ -1,0 +1,116 @@
+"""`shoalctl contract`: what the values of a model's features must be, and how often the fleet breaks it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from shoal_protocol.errors import ContentError
+from shoal_server.ctl.errors import ExitCode, FileError
+from shoal_server.ctl.names import BundleNames
+from shoal_server.ctl.output import print_table
+from shoal_server.ctl.program import Call, connected
+
+if TYPE_CHECKING:
+    from shoal_server.statistics.contract_check import Finding
+
+_FILE = click.Path(path_type=Path)
+_MOST_NAMED = 3
+
+
+@click.group()
+def contract() -> None:
+    """See what values must be, and who breaks it."""
+
+
+@contract.command()
+@click.argument("slot", required=False)
+@click.option(
+    "--hours", type=click.FloatRange(0, 168, min_open=True), default=1.0, show_default=True, help="So far back."
+)
+@connected
+def show(call: Call, *, slot: str | None, hours: float) -> None:
+    """Show each rule of the bundles that ran: rows checked, rows that broke it, and which devices sent most of them.
+
+    Example: shoalctl contract show quality --hours 24
+    """
+    asked: dict[str, Any] = {"hours": hours} | ({} if slot is None else {"slot": slot})
+    found = call.client.get("/api/v1/contracts", **asked)
+    call.show(found, lambda: _print(call, found["items"]))
+
+
+@contract.command()
+@click.argument("file", type=_FILE)
+@click.argument("rules", type=_FILE)
+@connected
+def check(call: Call, *, file: Path, rules: Path) -> ExitCode:
+    """Hold a file of rows (CSV, npz, Parquet) against a contract (YAML); needs no server.
+
+    Exit codes: 0 every rule is kept, 3 one is broken, 2 a file can't be read.
+
+    Example: shoalctl contract check today.csv contract.yaml
+    """
+    from shoal_protocol.bundle.contract import parse_contract  # noqa: PLC0415 - numpy, which others needn't load
+    from shoal_server.ctl import sample_files  # noqa: PLC0415 - likewise
+    from shoal_server.ctl.arguments import read_document  # noqa: PLC0415 - likewise
+    from shoal_server.statistics.contract_check import check_columns  # noqa: PLC0415 - likewise
+
+    try:
+        agreed = parse_contract(read_document(rules))
+    except ContentError as error:
+        raise FileError(f"{rules}: {error.message}", hint=error.hint) from error
+    found = check_columns(agreed, sample_files.typed_columns(file))
+    broken = [one for one in found if one.is_broken]
+    call.show({"verdict": "broken" if broken else "kept", "rules": [_json(one) for one in found]}, lambda: _told(found))
+    return ExitCode.DRIFT if broken else ExitCode.OK
+
+
+def _json(one: Finding) -> dict[str, Any]:
+    return {
+        "rule": one.rule.words,
+        "field": one.rule.field,
+        "check": one.rule.check,
+        "tolerate": one.rule.tolerate,
+        "rows": one.rows,
+        "violations": one.violations,
+        "broken": one.is_broken,
+        "first_rows": list(one.first),
+        "example": one.example,
+    }
+
+
+def _told(found: list[Finding]) -> None:
+    rows = [
+        (
+            one.rule.words,
+            "BROKEN" if one.is_broken else "kept",
+            f"{one.violations} of {one.rows}" if one.rows else "no such column",
+            ", ".join(map(str, one.first)),
+            one.example,
+        )
+        for one in found
+    ]
+    print_table(
+        ("rule", "verdict", "rows that break it", "first rows", "example"), rows, empty="The contract is empty."
+    )
+
+
+def _print(call: Call, items: list[dict[str, Any]]) -> None:
+    names = BundleNames(call.client)
+    rows = [
+        (
+            one["slot"],
+            names.of(one["digest"]),
+            rule["rule"],
+            "BROKEN" if rule["broken"] else "kept",
+            f"{rule['violations']} of {rule['rows']}",
+            rule["action"],
+            ", ".join(f"{who['device']} ({who['violations']})" for who in rule["devices"][:_MOST_NAMED]),
+        )
+        for one in items
+        for rule in one["rules"]
+    ]
+    empty = "No bundle with a contract has sent windows: shoal-convert pack … --contract contract.yaml"
+    print_table(("slot", "bundle", "rule", "verdict", "rows that broke it", "action", "most from"), rows, empty=empty)

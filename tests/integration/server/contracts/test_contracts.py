@@ -1,0 +1,104 @@
+"""Broken rules from windows to what people see: the sums, the API, alerts that come and go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from fastapi.testclient import TestClient
+
+from shoal_protocol.bundle.contract import Rule
+from shoal_protocol.bundle.schema import ModelSchema
+from shoal_protocol.mqtt.topics import Up
+from shoal_protocol.profile.codec import encode_profile
+from shoal_server.access import Role
+from shoal_server.alerts import store as alerts
+from shoal_server.contracts.routes import router
+from shoal_server.contracts.scan import ContractScan
+from shoal_server.errors import NotFoundError
+from shoal_server.storage.database import Database
+from shoal_server.telemetry.arrivals import arrival
+from shoal_server.telemetry.batch import store_batch
+from shoal_server.testing import api_token, fake_services, program_of
+from shoal_server.testing.quality_fleet import QualityFleet
+from shoal_server.testing.telemetry import DIGEST, START_MS, profile_message
+
+SCHEMA = ModelSchema(
+    tensors=(),
+    inputs=(),
+    outputs=(),
+    contract=(
+        Rule(field="age", check="range", low=0, high=120),
+        Rule(field="city", check="categories", categories=("Bern",), tolerate=0.1),
+    ),
+)
+
+
+class World:
+    def __init__(self, database: Database, folder: Path) -> None:
+        self.database = database
+        QualityFleet(database, {"cam-1": "bern", "cam-2": "basel"}, digest=DIGEST)
+        self.now = START_MS / 1000 + 600
+        self.seq = 0
+        self.scan = ContractScan(database, self.schema, lambda: self.now)
+        services = fake_services(database, folder, bundles=SimpleNamespace(schema=self.schema), clock=lambda: self.now)
+        self.client = TestClient(program_of(services, [router]))
+        self.client.headers["authorization"] = f"Bearer {api_token(services, Role.VIEWER)}"
+
+    def schema(self, digest: str) -> ModelSchema:
+        if digest != DIGEST:
+            raise NotFoundError("nobody pushed it")
+        return SCHEMA
+
+    def send(self, device: str, *violations: int, **changes: object) -> None:
+        self.seq += 1
+        message = profile_message(violations=violations, seq=self.seq, n=100, **changes)
+        found = arrival(device, Up.PROFILE, encode_profile(message))
+        with self.database.write() as session:
+            store_batch(session, [found], handlers={}, on_clone=lambda *_: None, now=self.now)
+
+    def rules(self) -> list[dict]:
+        answer = self.client.get("/api/v1/contracts", params={"slot": "quality"})
+        assert answer.status_code == 200, answer.text
+        (item,) = answer.json()["items"]
+        return item["rules"]
+
+    def open(self) -> list[str]:
+        with self.database.read() as session:
+            return [alert.title for alert in alerts.alerts(session, kind="contract", open_only=True)]
+
+
+@pytest.fixture
+def world(database: Database, tmp_path: Path) -> World:
+    return World(database, tmp_path)
+
+
+def test_counts_of_all_devices_add_up_by_rule(world: World) -> None:
+    world.send("cam-1", 3, 1)
+    world.send("cam-2", 0, 4)
+    world.send("cam-2", 5, 0)
+    world.send("cam-2")  # an older agent, which counts no rules
+    world.send("stranger", 50, 50)
+    age, city = world.rules()
+    assert (age["rule"], age["rows"], age["violations"], age["broken"]) == ("age must be from 0 to 120", 300, 8, True)
+    assert age["devices"] == [{"device": "cam-2", "violations": 5}, {"device": "cam-1", "violations": 3}]
+    assert (city["violations"], city["share"], city["broken"]) == (5, 0.0166667, False)
+
+
+def test_an_alert_comes_with_the_rule_in_words_and_goes_after_an_hour_without(world: World) -> None:
+    world.send("cam-1", 0, 0)
+    assert world.scan.tick() == 0
+    world.send("cam-1", 1, 0)
+    assert world.scan.tick() == 1
+    assert world.scan.tick() == 0, "told once"
+    assert world.open() == ["quality gets values that break its contract: age must be from 0 to 120"]
+    world.now += 2 * 3600
+    assert world.scan.tick() == 1
+    assert world.open() == []
+
+
+def test_a_bundle_that_nobody_pushed_has_no_contract(world: World) -> None:
+    world.send("cam-1", 9, 9, digest="sha256:" + "ee" * 32)
+    assert world.client.get("/api/v1/contracts").json()["items"] == []
+    assert world.scan.tick() == 0

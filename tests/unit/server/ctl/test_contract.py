@@ -1,0 +1,80 @@
+"""`shoalctl contract`: files that people have against contracts that people write, and what the fleet broke."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from shoal_server.ctl.cli import run
+from shoal_server.ctl.program import Program
+
+ROWS = "age,city,load,code\n30,Bern,1,1\n-4,Genf,2,2\n,Bern,x,3\n200,,3,1\n"
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    def invoke(contract: str, *more: str) -> tuple[int, str]:
+        (tmp_path / "rows.csv").write_text(ROWS)
+        (tmp_path / "contract.yaml").write_text(contract)
+        words = ["contract", "check", str(tmp_path / "rows.csv"), str(tmp_path / "contract.yaml"), *more]
+        code = run(words, Program({"XDG_CONFIG_HOME": str(tmp_path)}))
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return invoke
+
+
+def test_each_rule_is_told_with_rows_and_an_example(check: Run) -> None:
+    contract = (
+        "fields: {age: {range: [0, 120], missing: 0.5}, city: {categories: [Bern]}, load: {range: [0, 9]},"
+        " code: {categories: [1, 2, 3]}, absent: {missing: 0}}"
+    )
+    code, out = check(contract, "--json")
+    found = {one["rule"]: one for one in json.loads(out)["rules"]}
+    assert code == 3
+    age = found["age must be from 0 to 120"]
+    assert (age["violations"], age["first_rows"], age["example"], age["broken"]) == (2, [2, 4], "-4.0", True)
+    assert (found["age must not be missing"]["violations"], found["age must not be missing"]["broken"]) == (1, False)
+    assert found["city must be one of Bern"]["example"] == "'Genf'"
+    assert (found["load must be from 0 to 9"]["violations"], found["load must be from 0 to 9"]["example"]) == (1, "'x'")
+    assert found["code must be one of 1, 2, 3"]["violations"] == 0
+    assert (found["absent must not be missing"]["rows"], found["absent must not be missing"]["broken"]) == (0, True)
+    assert "no such column" in check(contract)[1]
+
+
+def test_a_kept_contract_is_a_success(check: Run) -> None:
+    code, out = check("fields: {code: {range: [1, 3], missing: 0}}")
+    assert (code, out.count("kept"), "BROKEN" in out) == (0, 2, False)
+
+
+@pytest.mark.parametrize(
+    ("contract", "said"),
+    [("fields: {a: {rnage: [0, 1]}}", "rnage"), ("- a", "mapping"), ("fields: [", "can't be read")],
+)
+def test_a_faulty_contract_is_a_usage_error(check: Run, contract: str, said: str) -> None:
+    code, out = check(contract)
+    assert code == 2
+    assert said in out
+
+
+def test_show_prints_who_breaks_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rule = {
+        "rule": "age must be from 0 to 120", "action": "count", "rows": 300, "violations": 8, "broken": True,
+        "devices": [{"device": "cam-2", "violations": 5}],
+    }  # fmt: skip
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == "/api/v1/contracts":
+            assert dict(request.url.params) == {"slot": "quality", "hours": "24.0"}
+            return httpx2.Response(200, json={"items": [{"slot": "quality", "digest": "sha256:ab", "rules": [rule]}]})
+        return httpx2.Response(404, json={"detail": "there is no such thing"})
+
+    program = Program({"XDG_CONFIG_HOME": str(tmp_path)}, transport=httpx2.MockTransport(answer))
+    assert run(["contract", "show", "quality", "--hours", "24"], program) == 0
+    out = capsys.readouterr().out
+    assert "age must be from 0 to 120" in out
+    assert "BROKEN" in out
+    assert "cam-2 (5)" in out
