@@ -68,6 +68,7 @@ class Told:
                 resources={"cpu_s": 0.5},
                 profile=profile,
                 shadows=(),
+                violations=(),
             )
         )
 
