@@ -73,7 +73,8 @@ class Offline:
                 errors=1,
                 latency=(0, rows),
                 resources={"cpu_s": 0.25, "rss_bytes": float(rows), "rows": float(rows), "refused": 0.0},
-                shadows=(), violations=(),
+                shadows=(),
+                violations=(),
                 profile=Profile("0" * 16, rows, cells, np.ones((STREAMS, 2), np.int64)),
             )
         )
