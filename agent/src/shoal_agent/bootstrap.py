@@ -49,6 +49,7 @@ from shoal_agent.updating.uplink import Situation, Uplink, WindowSpool
 from shoal_agent.updating.work import Parts, Work
 
 if TYPE_CHECKING:
+    from shoal_agent.adapters.tls import CertificateTime
     from shoal_agent.runtime.feedback import Feedback
     from shoal_agent.runtime.model import LoadedModel
     from shoal_agent.runtime.sampler import Sampler
@@ -131,6 +132,7 @@ class _Base:
     overrides: Overrides
     identity: Identity
     ca_file: Path | None
+    certificate_time: CertificateTime
     spool: Spool
     labels: LabelBook
     feedback: Feedback
@@ -219,20 +221,27 @@ def _base(state: Path, settings: Settings, overrides: Overrides) -> _Base:
     )
     labels = open_label_book(state / "labels.db")
     labels.settle(lambda seq: bool(spool.read([seq])))
-    http = _http(identity, folder.ca_file)
+    ca_file = folder.ca_file
+
+    def certificate_time() -> float | None:
+        return trust.certificate_time(pinned=ca_file is not None)
+
+    http = _http(identity, ca_file, certificate_time)
+    trust = TrustStore(state / "trust", http=http, root_digest=identity.root_digest, clock=overrides.clock)
     return _Base(
         state=state,
         settings=settings,
         overrides=overrides,
         identity=identity,
-        ca_file=folder.ca_file,
+        ca_file=ca_file,
+        certificate_time=certificate_time,
         spool=spool,
         labels=labels,
         feedback=Feedback(
             labels, window_s=settings.window_s, max_age_s=86_400 * settings.feedback_days, wall=overrides.clock
         ),
         messages=Messages(epoch=spool.epoch, boot=spool.boot, clock=overrides.clock, first=spool.first),
-        trust=TrustStore(state / "trust", http=http, root_digest=identity.root_digest, clock=overrides.clock),
+        trust=trust,
         http=http,
         slots=SlotTable(),
         inbox=Inbox(),
@@ -362,14 +371,18 @@ def birth_facts(
     }
 
 
-def _http(identity: Identity, ca_file: Path | None) -> HttpClient:
-    return HttpClient(identity.url, user=identity.device, secret=identity.secret, ca_file=ca_file)
+def _http(identity: Identity, ca_file: Path | None, certificate_time: CertificateTime) -> HttpClient:
+    return HttpClient(
+        identity.url, user=identity.device, secret=identity.secret, ca_file=ca_file, certificate_time=certificate_time
+    )
 
 
 def _link(base: _Base) -> Link:
     identity, chance = base.identity, base.overrides.chance
     backoff = Backoff(base_s=0.5, cap_s=base.settings.reconnect_max_s)
-    polling = _http(identity, base.ca_file)  # a pool of its own, so that a download never delays a poll
+    polling = _http(
+        identity, base.ca_file, base.certificate_time
+    )  # a pool of its own, so that a download never delays a poll
     poll_s = base.settings.poll_s or identity.poll_s
     if identity.mqtt_url is None:
         return HttpLink(
@@ -379,7 +392,9 @@ def _link(base: _Base) -> Link:
         identity.mqtt_url,
         device=identity.device,
         secret=identity.secret,
-        ca_file=base.ca_file,
+        ca_file=Path(base.settings.tls_broker_ca) if base.settings.tls_broker_ca else base.ca_file,
+        certificate_time=base.certificate_time,
+        client=base.settings.client_certificate,
         backoff=backoff,
         chance=chance,
     )

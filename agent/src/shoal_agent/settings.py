@@ -79,6 +79,18 @@ class Settings:
     download_max_bytes_per_s: float | None = _setting(
         None, "download.max_bytes_per_s", _positive, "bytes per second above 0", "Cap of the bandwidth of downloads."
     )
+    tls_client_cert: str = _setting(
+        "",
+        "tls.client_cert",
+        str,
+        "a file",
+        "Certificate of this device (PEM), for a broker that asks for one (mutual TLS).",
+    )
+    tls_client_key: str = _setting("", "tls.client_key", str, "a file", "Its key (PEM).")
+    tls_broker_ca: str = _setting(
+        "", "tls.broker_ca", str, "a file",
+        "Authority (PEM) that signed the MQTT broker's certificate, where it is not the server's own or the system's.",
+    )  # fmt: skip
     trust_refresh_s: float = _setting(
         21_600.0, "trust.refresh_s", _positive, "seconds above 0",
         "Time between two looks at the signed list for revoked bundles; the server can ask for one sooner.",
@@ -137,6 +149,13 @@ class Settings:
     retry_max_s: float = _setting(
         300.0, "retry_max_s", _positive, "seconds above 0", "Longest wait between two tries of a failed transfer."
     )
+
+    @property
+    def client_certificate(self) -> tuple[Path, Path] | None:
+        """Certificate and key of this device; None where it has none."""
+        if not self.tls_client_cert:
+            return None
+        return Path(self.tls_client_cert), Path(self.tls_client_key or self.tls_client_cert)
 
 
 def names() -> dict[str, str]:

@@ -39,10 +39,12 @@ from shoal_server.fleet import store as fleet_store
 from shoal_server.fleet.assignments import assigned_slots, sign_all_again
 from shoal_server.fleet.needs import assigned_digests, device_needs
 from shoal_server.fleet.publisher import Publisher
-from shoal_server.link.broker import BrokerLink
+from shoal_server.link.addresses import is_unspecified, own_names, reached_at
+from shoal_server.link.broker import DEFAULT_PORTS, BrokerLink
 from shoal_server.link.endpoint import EmbeddedLink
 from shoal_server.link.mosquitto import MosquittoCredentials
 from shoal_server.link.port import DeviceLink
+from shoal_server.link.server_tls import FileTls, LanTls, ServerTls
 from shoal_server.loops import Loop
 from shoal_server.quality import routes as quality_routes
 from shoal_server.quality.scan import QualityScan
@@ -85,6 +87,7 @@ PUBLIC: tuple[tuple[str, str], ...] = (
     ("POST", "/api/v1/login"),  # how a person gets a session
     ("POST", "/api/v1/device/enrol"),  # carries a join token of its own
     ("GET", "/trust/{file}"),  # signed, and no secret
+    ("GET", "/trust/ca.pem"),  # a device compares it with the digest in its join token
 )
 """Routes that need no credentials; every other one has a guard, or the server doesn't start."""
 
@@ -145,6 +148,7 @@ class Server:
         self._runtime: Runtime | None = None
         self._services: Services | None = None
         self._http: HttpServer | None = None
+        self._tls: ServerTls | None = None
 
     @property
     def runtime(self) -> Runtime:
@@ -195,8 +199,10 @@ class Server:
         database.upgrade()
         passwords = Passwords()
         self.first_password = people.ensure_admin(database, passwords, now=self._clock())
-        program = self._services = build_services(self._settled(), database, self._clock, url=url_of(listener))
-        loops = build_loops(program)
+        tls = self._tls = build_tls(self.settings, self._clock)
+        url = url_of(listener, scheme="http" if tls is None else "https")
+        program = self._services = build_services(self._settled(), database, self._clock, url=url, tls=tls)
+        loops = build_loops(program, tls=tls)
         app = build_app(program, loops)
         app.state.passwords = passwords
         with database.write() as session:
@@ -209,11 +215,13 @@ class Server:
         self._start_http(app, listener, program)
 
     def _start_http(self, app: FastAPI, listener: socket.socket, program: Services) -> None:
-        self._http = HttpServer(app, listener)
+        self._http = HttpServer(app, listener, tls=None if self._tls is None else self._tls.context)
         self._undo.append(self._http.stop)
         self._undo.append(program.signals.close)  # first of all, so that open event streams end
         self._http.start()
-        self._runtime = Runtime(program.url, program.link.url, os.getpid())
+        ca_file = None if self._tls is None else self._tls.ca_file
+        broker_url = reached_at(program.link.url, urlsplit(program.url).hostname or "")
+        self._runtime = Runtime(program.url, broker_url, os.getpid(), None if ca_file is None else str(ca_file))
         self._folder.write_runtime(self._runtime)
         if self.settings.broker == EMBEDDED:
             self._folder.keep_mqtt_port(urlsplit(program.link.url).port or 0)
@@ -232,12 +240,31 @@ class Server:
         return replace(self.settings, mqtt_listen=f"{host}:{kept}")
 
 
-def build_services(settings: Settings, database: Database, clock: Clock, *, url: str) -> Services:
+def build_tls(settings: Settings, clock: Clock) -> ServerTls | None:
+    """Make what speaks TLS; None where a proxy does, or nobody.
+
+    Raises:
+        StartError: certificate or key can't be used.
+    """
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        return FileTls(settings.tls_cert, settings.tls_key, ca_file=settings.tls_ca)
+    if not settings.lan:
+        return None
+    told = {*settings.tls_names, urlsplit(settings.public_url or "").hostname or ""} - {""}
+    if not is_unspecified(settings.host):
+        told.add(settings.host)
+    name = f"Shoal at {socket.gethostname()}"
+    return LanTls(settings.data / "tls", names=lambda: told | own_names(), authority_name=name, clock=clock)
+
+
+def build_services(
+    settings: Settings, database: Database, clock: Clock, *, url: str, tls: ServerTls | None = None
+) -> Services:
     """Make the parts that rooms share."""
     blobs = open_blobs(settings)
     bundles = Bundles(blobs)
     signals = Signals()
-    link = build_link(settings, clock)
+    link = build_link(settings, clock, tls=tls)
     return Services(
         settings=settings,
         database=database,
@@ -246,6 +273,7 @@ def build_services(settings: Settings, database: Database, clock: Clock, *, url:
         clock=clock,
         signals=signals,
         url=settings.public_url or url,
+        ca_pem=None if tls is None or tls.ca_file is None else tls.ca_file.read_bytes(),
         metrics=CollectorRegistry(),
         trust=TrustService(database, keys_folder=settings.data / "keys", clock=clock),
         link=link,
@@ -274,26 +302,38 @@ def open_blobs(settings: Settings) -> BlobStore:
     return bucket
 
 
-def build_link(settings: Settings, clock: Clock) -> DeviceLink:
+def build_link(settings: Settings, clock: Clock, *, tls: ServerTls | None = None) -> DeviceLink:
     """Make the line to the devices: our own endpoint, or somebody's broker."""
     if settings.broker == EMBEDDED:
         host, port = split_address(settings.mqtt_listen)
-        return EmbeddedLink(host, port, clock=clock)
-    credentials = None
+        return EmbeddedLink(host, port, clock=clock, ssl_context=None if tls is None else tls.context)
+    credentials, parts, context = None, urlsplit(settings.broker), _broker_context(settings)
     if settings.broker_credentials_dir is not None:
-        parts = urlsplit(settings.broker)
-        address = (parts.hostname or "", parts.port or (8883 if parts.scheme == "mqtts" else 1883))
+        address = (parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme])
         server = (unquote(parts.username or "server"), unquote(parts.password or ""))
         credentials = MosquittoCredentials(
             settings.broker_credentials_dir,
             address=address,
             server=server,
-            ssl_context=ssl.create_default_context() if parts.scheme == "mqtts" else None,
+            ssl_context=context,
         )
-    return BrokerLink(settings.broker, clock=clock, credentials=credentials)
+    return BrokerLink(settings.broker, clock=clock, credentials=credentials, ssl_context=context)
 
 
-def build_loops(program: Services) -> list[Loop]:
+def _broker_context(settings: Settings) -> ssl.SSLContext | None:
+    """Make the TLS of the line to an external broker; None where it speaks none."""
+    if urlsplit(settings.broker).scheme not in {"mqtts", "wss"}:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=settings.broker_ca)
+        if settings.broker_cert is not None:
+            context.load_cert_chain(settings.broker_cert, settings.broker_key)
+    except OSError as error:
+        raise StartError(f"the certificates for the broker can't be used: {error}") from error
+    return context
+
+
+def build_loops(program: Services, *, tls: ServerTls | None = None) -> list[Loop]:
     """Make the workers; each could as well run in a process of its own, on the same database and link."""
     settings, pace = program.settings, program.settings.pace
     publisher = Publisher(
@@ -322,7 +362,7 @@ def build_loops(program: Services) -> list[Loop]:
     quality = QualityScan(program.database, program.reference, program.clock, signals=program.signals)
     collector = Collector(program.database, program.blobs, program.needs)
     loop = partial(Loop, clock=program.clock, signals=program.signals)
-    return [
+    loops = [
         loop("publisher", publisher.tick, every_s=pace.publisher_s, topics=("desired",)),
         loop("controller", runner.tick, every_s=pace.controller_s, topics=("rollouts",)),
         loop("drift", scan.tick, every_s=pace.scan_s),
@@ -332,6 +372,9 @@ def build_loops(program: Services) -> list[Loop]:
         loop("collection", lambda: collector.collect(before=program.clock() - GRACE_S), every_s=pace.collection_s),
         loop("trust", program.trust.refresh, every_s=pace.trust_s),
     ]
+    if tls is not None:
+        loops.append(loop("certificates", tls.refresh, every_s=pace.trust_s))
+    return loops
 
 
 def collect_garbage(settings: Settings, *, grace_s: float, dry_run: bool) -> Collected:

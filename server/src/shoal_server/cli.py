@@ -28,6 +28,7 @@ _LATER: Mapping[str, tuple[str, str]] = {
 """Commands of other modules: name -> where it is, and its line in the help."""
 
 
+_FILE = click.Path(dir_okay=False, path_type=Path)
 _LOG_LEVELS = ["debug", "info", "warning", "error"]
 
 
@@ -74,7 +75,10 @@ def main() -> None:
 @main.command()
 @_data_option
 @click.option("--listen", metavar="HOST:PORT", help="Where HTTP is served; port 0 takes a free one.  [127.0.0.1:8080]")
-@click.option("--broker", metavar="URL", help="'embedded' (default) or mqtt(s)://user:password@host:port.")
+@click.option("--broker", metavar="URL", help="'embedded' (default), mqtt(s)://user:password@host:port or ws(s)://….")
+@click.option("--broker-ca", type=_FILE, help="Who signed the certificate of that broker.  [the system's authorities]")
+@click.option("--broker-cert", type=_FILE, help="The server's certificate for that broker (mutual TLS).")
+@click.option("--broker-key", type=_FILE, help="Its key.")
 @click.option("--mqtt-listen", metavar="HOST:PORT", help="Where the embedded MQTT endpoint listens.  [127.0.0.1:0]")
 @click.option(
     "--broker-credentials-dir",
@@ -94,6 +98,13 @@ def main() -> None:
 )
 @click.option("--registry-quota", metavar="SIZE", help="What all models together may hold, such as 20GB.  [no limit]")
 @click.option("--model-quota", metavar="SIZE", help="What one model may hold with all its versions.  [no limit]")
+@click.option(
+    "--lan", is_flag=True, default=None, help="Speak TLS to the whole network, by an authority that join tokens pin."
+)
+@click.option("--tls-name", "tls_names", multiple=True, metavar="NAME", help="With --lan: a further name or address.")
+@click.option("--tls-cert", type=_FILE, help="Certificate for HTTP and MQTT (PEM, with its chain), instead of --lan.")
+@click.option("--tls-key", type=_FILE, help="Its key.")
+@click.option("--tls-ca", type=_FILE, help="Who signed it, where the devices' systems don't know that authority.")
 @click.option("--insecure", is_flag=True, default=None, help="Allow plain HTTP and MQTT beyond this machine.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print where the server is as one line of JSON, when it is ready."
@@ -102,7 +113,12 @@ def main() -> None:
     "--log-level", default="warning", type=click.Choice(["debug", "info", "warning", "error"]), show_default=True
 )
 def serve(*, as_json: bool, log_level: str, **flags: Any) -> None:
-    """Run the server until SIGTERM or Ctrl-C."""
+    r"""Run the server until SIGTERM or Ctrl-C.
+
+    \b
+    Example, for devices on this network, encrypted without further set-up:
+        shoal-server serve --lan
+    """
     from shoal_server.bootstrap import Server  # noqa: PLC0415 - heavy
     from shoal_server.storage.settings import load_settings  # noqa: PLC0415 - as above
 
@@ -137,6 +153,8 @@ def _announce(server: "Server", *, as_json: bool) -> None:
         click.echo(runtime.as_json())
     else:
         click.echo(f"Shoal is ready at {runtime.url}  (devices: {runtime.broker_url}, data: {server.settings.data})")
+        if runtime.ca is not None:
+            click.echo(f"certificates are signed by {runtime.ca}: other machines need a copy, as SHOAL_CA or --ca")
         click.echo("development trust: this server holds all signing keys")
     sys.stdout.flush()
 

@@ -4,6 +4,7 @@ Owns the checks. Each is independent: one that fails doesn't hide the others. No
 """
 
 import shutil
+import ssl
 import tempfile
 import time
 import urllib.error
@@ -139,7 +140,8 @@ def _running(settings: Settings) -> Finding:
     if runtime is None:
         return Finding("running server", ok=True, what="no server runs on this folder")
     try:
-        with urllib.request.urlopen(f"{runtime.url}/readyz", timeout=5) as answer:  # noqa: S310 - our own runtime.json
+        trusting = ssl.create_default_context(cafile=runtime.ca)
+        with urllib.request.urlopen(f"{runtime.url}/readyz", timeout=5, context=trusting) as answer:  # noqa: S310 - ours
             text = answer.read().decode()
     except urllib.error.HTTPError as error:
         return Finding("running server", ok=False, what=f"{runtime.url} is not ready: {error.read().decode()}")

@@ -53,6 +53,8 @@ class Services:
     signals: Signals
     url: str = ""
     """Where this server is reached, as told to devices; known once the socket is bound."""
+    ca_pem: bytes | None = None
+    """The certificate authority that devices have to pin; None when their systems know it, or without TLS."""
     metrics: CollectorRegistry = _ABSENT
     bundles: Bundles = _ABSENT
     trust: TrustService = _ABSENT

@@ -60,7 +60,7 @@ def server(broker):
 
 
 def test_the_url_is_checked():
-    with pytest.raises(SettingsError, match="mqtt://"):
+    with pytest.raises(SettingsError, match="mqtt\\(s\\)://"):
         MqttLink("http://x", device="d", secret="", ca_file=None, backoff=Backoff(), chance=lambda: 1.0)
 
 

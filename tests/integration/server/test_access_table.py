@@ -55,6 +55,7 @@ TABLE = """
     viewer     GET     /api/v1/audit/verification
 
     everybody  GET     /trust/{file}
+    everybody  GET     /trust/ca.pem
     releaser   PUT     /trust/targets.json
     admin      PUT     /trust/root.json
     viewer     GET     /api/v1/trust

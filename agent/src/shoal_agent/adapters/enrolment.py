@@ -17,6 +17,7 @@ import msgspec
 from shoal_agent.adapters.http_client import HttpClient
 from shoal_agent.adapters.identity import FolderLock, Identity, IdentityFolder
 from shoal_agent.adapters.trust_store import TrustStore
+from shoal_agent.domain.reference_time import believed_clock
 from shoal_agent.errors import NotEnrolledError, StateFolderError, TransportError
 from shoal_agent.ports import Clock
 from shoal_protocol.canonical import sha256_digest
@@ -74,7 +75,12 @@ def join(
         _refuse_second_join(folder, state)
         if parsed.ca_digest is not None:
             folder.save_ca(_fetched_ca(url, parsed.ca_digest))
-        http = HttpClient(url, ca_file=folder.ca_file)
+        pinned = folder.ca_file is not None  # then dates don't count: no signed time is known yet
+        http = HttpClient(
+            url,
+            ca_file=folder.ca_file,
+            certificate_time=(lambda: None) if pinned else (lambda: believed_clock(clock())),
+        )
         trust = TrustStore(state / "trust", http=http, root_digest=parsed.root_digest, clock=clock)
         trust.pin_root(_fetched(http, ROOT_PATH.format(version=parsed.root_version)))
         trust.raise_floors(targets_version=parsed.targets_version)
@@ -123,8 +129,11 @@ def _fetched(http: HttpClient, path: str) -> bytes:
 def _fetched_ca(url: str, digest: str) -> bytes:
     """Fetch the certificate authority over a connection that is not trusted yet; the token's digest makes it so."""
     import ssl  # noqa: PLC0415 - only here
+    import warnings  # noqa: PLC0415 - as above
 
-    pem = _fetched(HttpClient(url, verify=False), CA_PATH)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # urllib3's about the missing check, which is made below
+        pem = _fetched(HttpClient(url, verify=False), CA_PATH)
     try:
         found = sha256_digest(ssl.PEM_cert_to_DER_cert(pem.decode("ascii").strip()))
     except (ValueError, UnicodeDecodeError) as error:

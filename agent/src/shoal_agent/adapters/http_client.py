@@ -16,7 +16,11 @@ from typing import TYPE_CHECKING
 from shoal_agent.errors import SettingsError, TransportError
 
 if TYPE_CHECKING:
+    import ssl
+
     from urllib3 import BaseHTTPResponse, PoolManager
+
+    from shoal_agent.adapters.tls import CertificateTime
 
 MAX_ANSWER_BYTES = 1 << 20
 
@@ -30,6 +34,7 @@ class HttpClient:
         secret: The device's password.
         ca_file: Certificate authority to trust instead of the system's.
         timeout_s: Of connecting, and of every read.
+        certificate_time: By which time the server's certificate is judged; none: by the device's clock.
         verify: Whether the server's certificate is checked; not, only to fetch what is checked by its digest.
 
     Raises:
@@ -38,7 +43,7 @@ class HttpClient:
 
     def __init__(
         self, url: str, *, user: str = "", secret: str = "", ca_file: Path | None = None, timeout_s: float = 30.0,
-        verify: bool = True,
+        verify: bool = True, certificate_time: CertificateTime | None = None,
     ) -> None:  # fmt: skip
         if not url.startswith(("http://", "https://")):
             raise SettingsError(f"{url!r} is no server's URL", hint="write https://HOST or http://HOST:PORT")
@@ -46,6 +51,7 @@ class HttpClient:
         self._ca_file = ca_file
         self._timeout_s = timeout_s
         self._verify = verify
+        self._certificate_time = certificate_time
         self._headers = {"User-Agent": "shoal-agent", "Accept-Encoding": "identity"}
         if user:
             token = base64.b64encode(f"{user}:{secret}".encode()).decode()
@@ -57,12 +63,22 @@ class HttpClient:
 
         return urllib3.PoolManager(
             maxsize=2,
-            ca_certs=str(self._ca_file) if self._ca_file else None,
+            ssl_context=self._tls(),
             cert_reqs="CERT_REQUIRED" if self._verify else "CERT_NONE",
             assert_hostname=None if self._verify else False,
             timeout=urllib3.Timeout(connect=min(self._timeout_s, 10.0), read=self._timeout_s),
             retries=urllib3.Retry(total=3, connect=0, read=0, status=0, other=0, redirect=3),
         )
+
+    def _tls(self) -> ssl.SSLContext | None:
+        if not self._verify or not self.url.startswith("https://"):
+            return None
+        from shoal_agent.adapters.tls import client_context  # noqa: PLC0415 - as urllib3
+
+        try:
+            return client_context(ca_file=self._ca_file, certificate_time=self._certificate_time)
+        except OSError as error:
+            raise TransportError(f"the certificates in {self._ca_file} can't be used: {error}") from error
 
     @contextmanager
     def open(

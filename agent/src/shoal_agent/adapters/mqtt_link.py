@@ -10,7 +10,6 @@ would end the thread.
 from __future__ import annotations
 
 import logging
-import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -27,8 +26,13 @@ from shoal_protocol.mqtt.messages import MAX_PAYLOAD
 from shoal_protocol.mqtt.topics import RETAINED, SERVER_STATUS, Down, Up, down_filter, parse_topic, up
 
 if TYPE_CHECKING:
+    import ssl
+
     from paho.mqtt.client import Client
 
+    from shoal_agent.adapters.tls import CertificateTime
+
+DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 KEEPALIVE_S = 60
 LASTING_S = 30.0
 """A connection that was up for so long was a good one: the next try comes soon."""
@@ -41,10 +45,12 @@ class MqttLink:
     """A device's connection to a broker.
 
     Args:
-        url: ``mqtt://host:port`` or ``mqtts://host:port``.
+        url: ``mqtt(s)://host:port``, or ``ws(s)://host:port/path`` over websockets.
         device: Client id and user name.
         secret: Password.
         ca_file: Certificate authority to trust instead of the system's.
+        certificate_time: By which time the broker's certificate is judged; none: by the device's clock.
+        client: Certificate and key of this device, for a broker that asks for them.
         backoff: Bounds of the wait between tries.
         chance: Gives uniform draws from [0, 1).
         monotonic: Seconds for durations.
@@ -57,15 +63,19 @@ class MqttLink:
         device: str,
         secret: str,
         ca_file: Path | None,
+        certificate_time: CertificateTime | None = None,
+        client: tuple[Path, Path] | None = None,
         backoff: Backoff,
         chance: Callable[[], float],
         monotonic: Clock = time.monotonic,
     ) -> None:
         parts = urlsplit(url)
-        if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname:
-            raise SettingsError(f"expected mqtt://host:port or mqtts://host:port, got {url!r}")
-        self._secure = parts.scheme == "mqtts"
-        self._host, self._port = parts.hostname, parts.port or (8883 if self._secure else 1883)
+        if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
+            raise SettingsError(f"expected mqtt(s)://host:port or ws(s)://host:port/path, got {url!r}")
+        self._secure = parts.scheme in {"mqtts", "wss"}
+        self._path = (parts.path or "/mqtt") if parts.scheme in {"ws", "wss"} else None
+        self._host, self._port = parts.hostname, parts.port or DEFAULT_PORTS[parts.scheme]
+        self._certificate_time, self._client_files = certificate_time, client
         self._device, self._secret, self._ca_file = device, secret, ca_file
         self._backoff, self._chance, self._monotonic = backoff, chance, monotonic
         self._stopping = threading.Event()
@@ -141,11 +151,14 @@ class MqttLink:
             clean_session=True,
             protocol=MQTTv311,
             reconnect_on_failure=False,
+            transport="tcp" if self._path is None else "websockets",
         )
+        if self._path is not None:
+            client.ws_set_options(path=self._path)
         client.username_pw_set(self._device, self._secret)
         client.will_set(up(self._device, Up.PRESENCE), will, qos=1, retain=True)
         if self._secure:
-            client.tls_set_context(ssl.create_default_context(cafile=self._ca_file))
+            client.tls_set_context(self._tls())
         client.on_connect = self._on_connect
         client.on_subscribe = lambda c, _data, _mid, reasons, _properties: self._on_subscribe(c, reasons, online)
         client.on_message = self._on_message
@@ -153,6 +166,11 @@ class MqttLink:
         # calling thread, and two threads could write into each other's packets.
         client.on_socket_register_write = lambda _client, _data, _socket: None
         return client
+
+    def _tls(self) -> ssl.SSLContext:
+        from shoal_agent.adapters.tls import client_context  # noqa: PLC0415 - as paho
+
+        return client_context(ca_file=self._ca_file, certificate_time=self._certificate_time, client=self._client_files)
 
     def _on_connect(self, client: Client, _data: object, _flags: object, reason: Any, _properties: object) -> None:
         if reason.is_failure:

@@ -18,7 +18,7 @@ import msgspec
 
 from shoal_agent.adapters.durable import put
 from shoal_agent.adapters.http_client import HttpClient
-from shoal_agent.domain.reference_time import believable, reference_ms
+from shoal_agent.domain.reference_time import believable, believed_clock, reference_ms
 from shoal_agent.errors import ImplausibleTimeError
 from shoal_agent.ports import Clock
 from shoal_protocol.canonical import sha256_digest
@@ -117,6 +117,23 @@ class TrustStore:
     def now_ms(self) -> int:
         """Return the reference time, milliseconds since the epoch."""
         return reference_ms(int(self._clock() * 1000), self.floors().time_ms)
+
+    def certificate_time(self, *, pinned: bool) -> float | None:
+        """Return by which time a server's certificate is judged, seconds since the epoch; None: dates don't count.
+
+        Without any signed time the clock is all there is. It is not asked where the authority was pinned by the join
+        token, since a wrong clock would keep such a device from ever learning the time.
+
+        Args:
+            pinned: Whether the certificate must be of the server's own authority.
+        """
+        try:
+            known = self.floors().time_ms > 0
+        except (TrustError, OSError):
+            known = False  # said by whoever needs the floors for what they are
+        if known:
+            return self.now_ms() / 1000
+        return None if pinned else believed_clock(self._clock())
 
     def pin_root(self, raw: bytes) -> None:
         """Store the root that everything else is verified from.

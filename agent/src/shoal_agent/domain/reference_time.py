@@ -19,6 +19,8 @@ from __future__ import annotations
 
 PLAUSIBLE_AHEAD_MS = 30 * 86_400_000
 
+BUILT_S = 1_767_225_600.0
+"""2026-01-01: no clock that shows an earlier time can be right, because this software is younger."""
 
 SKEW_MS = 86_400_000
 """A server's clock may be so far ahead of a device's."""
@@ -32,6 +34,11 @@ def plausible(clock_ms: int, floor_ms: int) -> bool:
 def reference_ms(clock_ms: int, floor_ms: int) -> int:
     """Return the time to check expiry dates against, milliseconds since the epoch."""
     return clock_ms if plausible(clock_ms, floor_ms) else floor_ms
+
+
+def believed_clock(clock_s: float) -> float | None:
+    """Return a clock that nothing else speaks for, None when it is certainly wrong; seconds since the epoch."""
+    return clock_s if clock_s >= BUILT_S else None
 
 
 def believable(time_ms: int, *, clock_ms: int, floor_ms: int) -> bool:

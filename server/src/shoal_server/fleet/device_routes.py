@@ -16,6 +16,7 @@ from shoal_server.access.roles import Principal
 from shoal_server.fleet import assignments, enrolment, intake, store
 from shoal_server.fleet.devices import POLL_S, DeviceState
 from shoal_server.fleet.routes import sync_credentials
+from shoal_server.link.addresses import reached_at
 
 router = APIRouter(prefix="/api/v1/device", tags=["device"])
 
@@ -71,7 +72,7 @@ def enrol(request: Request, program: Program, body: Annotated[bytes, Depends(_bo
         device=joined.device,
         state="accepted" if joined.state is DeviceState.ACCEPTED else "pending",
         secret=joined.secret,
-        mqtt_url=program.link.url or None,
+        mqtt_url=reached_at(program.link.url, request.url.hostname or "") or None,  # it got here by this name
         poll_s=POLL_S,
     )
     return Response(msgspec.json.encode(reply), media_type="application/json")

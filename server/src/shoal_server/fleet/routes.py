@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import shlex
+import ssl
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from fastapi import APIRouter, Query, Request, status
 from pydantic import BaseModel, Field
 from sqlmodel import Session, col, select
 
+from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.mqtt.topics import Down, down
 from shoal_protocol.trust.join_token import JoinToken
 from shoal_server.access.guard import Operator, Program, Viewer, record_change
@@ -175,6 +177,7 @@ def create_join_token(request: Request, program: Program, who: Operator, wanted:
         root_digest=root_digest,
         root_version=root_version,
         targets_version=program.trust.targets_version,
+        ca_digest=None if program.ca_pem is None else sha256_digest(ssl.PEM_cert_to_DER_cert(program.ca_pem.decode())),
     )
     join = f"shoal-agent join {shlex.quote(_public_url(program))} --token {token}"
     return {**shown, "token": str(token), "join": join, "expires_at": rfc3339(row.expires_at)}

@@ -45,6 +45,10 @@ log = logging.getLogger(__name__)
 SERVER_USER = "server"
 """The server's user name and client id at the broker when the URL names none; no device can be called so."""
 
+DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+"""By scheme of a broker's URL."""
+
+_SECURE = frozenset({"mqtts", "wss"})
 _KEEP_ALIVE_S = 30
 _TICK_S = 0.25
 _BURST = 64
@@ -65,7 +69,7 @@ class BrokerLink:
     """A `DeviceLink` over a broker.
 
     Args:
-        url: ``mqtt(s)://user:password@host:port``; the user defaults to ``server``.
+        url: ``mqtt(s)://user:password@host:port`` or ``ws(s)://…/path``; the user defaults to ``server``.
         clock: For the server's status message.
         credentials: How the broker learns which devices to let in; by default somebody else tells it.
         ssl_context: For ``mqtts``; by default the system's certificate authorities.
@@ -87,7 +91,7 @@ class BrokerLink:
         confirm_s: float = 5.0,
     ) -> None:
         self._address = _parsed(url)
-        if self._address.scheme == "mqtts":
+        if self._address.scheme in _SECURE:
             self._tls = ssl_context or ssl.create_default_context()
         self._clock = clock
         self._credentials: BrokerCredentials = credentials or ManagedElsewhere()
@@ -128,7 +132,12 @@ class BrokerLink:
     @property
     def url(self) -> str:
         """Where devices connect."""
-        return f"{self._address.scheme}://{self._host}:{self._port}"
+        path = self._address.path if self._is_web else ""
+        return f"{self._address.scheme}://{self._host}:{self._port}{path}"
+
+    @property
+    def _is_web(self) -> bool:
+        return self._address.scheme in {"ws", "wss"}
 
     @property
     def _host(self) -> str:
@@ -136,7 +145,7 @@ class BrokerLink:
 
     @property
     def _port(self) -> int:
-        return self._address.port or (8883 if self._address.scheme == "mqtts" else 1883)
+        return self._address.port or DEFAULT_PORTS[self._address.scheme]
 
     def start(self, handler: InboundHandler) -> None:
         """Connect, and connect again whenever the line is lost; returns at once.
@@ -274,9 +283,12 @@ class BrokerLink:
             protocol=MQTTProtocolVersion.MQTTv311,
             manual_ack=True,
             reconnect_on_failure=False,
+            transport="websockets" if self._is_web else "tcp",
         )
+        if self._is_web:
+            client.ws_set_options(path=self._address.path or "/mqtt")
         client.username_pw_set(user, unquote(self._address.password or "") or None)
-        if self._address.scheme == "mqtts":
+        if self._address.scheme in _SECURE:
             client.tls_set_context(self._tls)
         client.will_set(SERVER_STATUS, self._status(online=False), qos=1, retain=True)
         self._line += 1
@@ -399,6 +411,8 @@ def _guarded(callback: Callable[..., None]) -> Callable[..., None]:
 
 def _parsed(url: str) -> SplitResult:
     parsed = urlsplit(url)
-    if parsed.scheme not in {"mqtt", "mqtts"} or not parsed.hostname:
-        raise CallerError(f"expected mqtt(s)://user:password@host:port for the broker, got {parsed.scheme}://…")
+    if parsed.scheme not in DEFAULT_PORTS or not parsed.hostname:
+        raise CallerError(
+            f"expected mqtt(s)://user:password@host:port or ws(s)://… for the broker, got {parsed.scheme}://…"
+        )
     return parsed

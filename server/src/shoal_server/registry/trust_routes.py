@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from shoal_protocol.errors import ContentError
 from shoal_server.access.guard import Admin, Program, Releaser, Viewer, record_change
+from shoal_server.errors import NotFoundError
 from shoal_server.registry import trust_status
 from shoal_server.registry.releases import follow_list, held_in
 from shoal_server.registry.trust import entity_tag
@@ -28,6 +29,14 @@ class RootUpload(msgspec.Struct, frozen=True, kw_only=True):
 
     root: str
     targets: str | None = None
+
+
+@router.get("/ca.pem", operation_id="trust_get_authority")
+def authority(program: Program) -> Response:
+    """Return the certificate authority of this server's TLS; a join token names its digest."""
+    if program.ca_pem is None:
+        raise NotFoundError("this server has no certificate authority of its own")
+    return Response(program.ca_pem, media_type="application/x-pem-file", headers={"Cache-Control": "no-cache"})
 
 
 @router.get("/{file}", operation_id="trust_get")

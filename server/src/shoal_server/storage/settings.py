@@ -22,7 +22,14 @@ _UNITS: dict[str, int] = {
 }
 
 DEFAULT_LISTEN = "127.0.0.1:8080"
+LAN_LISTEN = "0.0.0.0:8080"
 EMBEDDED = "embedded"
+
+
+_PATHS = (
+    "data", "broker_credentials_dir", "broker_ca", "broker_cert", "broker_key", "tls_cert", "tls_key", "tls_ca",
+)  # fmt: skip
+"""Settings that name files or folders."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +54,24 @@ class Settings:
     """HOST:PORT; port 0 takes a free one."""
     broker: str = EMBEDDED
     """`embedded`, or `mqtt(s)://user:password@host:port` of an external broker."""
+    broker_ca: Path | None = None
+    """The authority that signed the external broker's certificate; None: the system's authorities."""
+    broker_cert: Path | None = None
+    """The server's own certificate for a broker that asks for one (mutual TLS), PEM."""
+    broker_key: Path | None = None
+    """Its key; None: in the same file."""
     mqtt_listen: str = "127.0.0.1:0"
     """HOST:PORT of the embedded MQTT endpoint; port 0 takes a free one, and the same again at later starts."""
+    lan: bool = False
+    """TLS by an authority of the server's own, and by default on every address of this machine."""
+    tls_cert: Path | None = None
+    """Certificate (PEM, with its chain) for HTTP and MQTT, made and renewed by somebody else."""
+    tls_key: Path | None = None
+    """Its key (PEM)."""
+    tls_ca: Path | None = None
+    """The authority that signed it, where the devices' systems don't know that one; join tokens pin it."""
+    tls_names: tuple[str, ...] = ()
+    """Further names and addresses of this server that the certificate of `lan` must be valid for."""
     broker_credentials_dir: Path | None = None
     """Where the password and ACL files of an external mosquitto are written."""
     database: str = ""
@@ -77,6 +100,11 @@ class Settings:
         return self.database or f"sqlite:///{self.data / 'shoal.db'}"
 
     @property
+    def speaks_tls(self) -> bool:
+        """Whether this server encrypts by itself."""
+        return self.lan or self.tls_cert is not None
+
+    @property
     def host(self) -> str:
         """The host part of `listen`."""
         return split_address(self.listen)[0]
@@ -93,8 +121,11 @@ class Settings:
             CallerError: an address or URL doesn't parse.
             StartError: it would speak plain HTTP or MQTT beyond loopback without being told to.
         """
-        if self.broker != EMBEDDED and urlsplit(self.broker).scheme not in {"mqtt", "mqtts"}:
-            raise CallerError(f"--broker is 'embedded' or mqtt(s)://HOST:PORT, got {self.broker!r}")
+        self._check_tls()
+        if self.broker != EMBEDDED and urlsplit(self.broker).scheme not in {"mqtt", "mqtts", "ws", "wss"}:
+            raise CallerError(
+                f"--broker is 'embedded', mqtt(s)://HOST:PORT or ws(s)://HOST:PORT/PATH, got {self.broker!r}"
+            )
         if self.blobs and (urlsplit(self.blobs).scheme != "s3" or not urlsplit(self.blobs).netloc):
             raise CallerError(f"--blobs is s3://BUCKET/PREFIX, got {self.blobs!r:.200}")
         addresses = [("--listen", self.listen)]
@@ -102,11 +133,24 @@ class Settings:
             addresses.append(("--mqtt-listen", self.mqtt_listen))
         for option, address in addresses:
             host, _ = split_address(address)
-            if not is_loopback(host) and not self.insecure:
+            if not is_loopback(host) and not self.insecure and not self.speaks_tls:
                 raise StartError(
                     f"{option} {address} would let others on the network talk to this server without encryption",
-                    hint="put a proxy with TLS in front of a server on 127.0.0.1, or say --insecure if you mean it",
+                    hint="say --lan for TLS by an authority of its own, give --tls-cert and --tls-key, put a proxy "
+                    "with TLS in front of a server on 127.0.0.1, or say --insecure if you mean it",
                 )
+
+    def _check_tls(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise CallerError("--tls-cert and --tls-key go together")
+        if self.lan and self.tls_cert is not None:
+            raise CallerError("--lan makes a certificate; leave it out to use the one of --tls-cert")
+        if self.tls_ca is not None and self.tls_cert is None:
+            raise CallerError("--tls-ca names who signed --tls-cert, which is missing")
+        if self.tls_names and not self.lan:
+            raise CallerError("--tls-name adds to the certificate that --lan makes")
+        if self.insecure and self.speaks_tls:
+            raise CallerError("--insecure means no TLS; leave it out, or --lan and --tls-cert")
 
 
 def load_settings(**flags: object) -> Settings:
@@ -134,6 +178,12 @@ def settings_from(environment: Mapping[str, str], flags: Mapping[str, object]) -
         "season": "SHOAL_SEASON",
         "registry_quota": "SHOAL_REGISTRY_QUOTA",
         "model_quota": "SHOAL_MODEL_QUOTA",
+        "broker_ca": "SHOAL_BROKER_CA",
+        "broker_cert": "SHOAL_BROKER_CERT",
+        "broker_key": "SHOAL_BROKER_KEY",
+        "tls_cert": "SHOAL_TLS_CERT",
+        "tls_key": "SHOAL_TLS_KEY",
+        "tls_ca": "SHOAL_TLS_CA",
     }
     values: dict[str, object] = {}
     for field_name, variable in names.items():
@@ -142,7 +192,12 @@ def settings_from(environment: Mapping[str, str], flags: Mapping[str, object]) -
             values[field_name] = found
     values.update({name: value for name, value in flags.items() if value is not None})
     values.setdefault("data", _default_data(environment))
-    for name in ("data", "broker_credentials_dir"):
+    if values.get("lan"):
+        values.setdefault("listen", LAN_LISTEN)
+        if "mqtt_listen" not in values:  # beside HTTP, on whatever address that has
+            host = str(values["listen"]).rpartition(":")[0]
+            values["mqtt_listen"] = f"{host}:0"
+    for name in _PATHS:
         if isinstance(values.get(name), str):
             values[name] = Path(str(values[name]))
     for name in ("registry_quota", "model_quota"):

@@ -4,6 +4,7 @@ Owns starting, knowing when it is ready, and ending within seconds though browse
 """
 
 import socket
+import ssl
 import threading
 
 import uvicorn
@@ -11,6 +12,7 @@ from fastapi import FastAPI
 
 from shoal_protocol.errors import LocalError
 from shoal_server.errors import StartError
+from shoal_server.link.addresses import lan_address, reached_at
 
 _GOODBYE_S = 5
 
@@ -29,11 +31,11 @@ def bind(host: str, port: int) -> socket.socket:
         raise StartError(f"can't listen on {host}:{port}: {error.strerror or error}", hint=hint) from error
 
 
-def url_of(listener: socket.socket) -> str:
-    """Return the URL at which this socket answers from this machine."""
+def url_of(listener: socket.socket, *, scheme: str = "http") -> str:
+    """Return the URL at which this socket answers; one for all addresses by that of this machine's default route."""
     host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    shown = f"[{host}]" if ":" in host else host
+    return reached_at(f"{scheme}://{shown}:{port}", lan_address())
 
 
 class HttpServer:
@@ -42,9 +44,10 @@ class HttpServer:
     Args:
         app: the program.
         listener: from `bind`; closed at the end.
+        tls: speaks TLS when given.
     """
 
-    def __init__(self, app: FastAPI, listener: socket.socket) -> None:
+    def __init__(self, app: FastAPI, listener: socket.socket, *, tls: ssl.SSLContext | None = None) -> None:
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -54,6 +57,7 @@ class HttpServer:
             proxy_headers=True,
             forwarded_allow_ips="127.0.0.1",
             timeout_graceful_shutdown=_GOODBYE_S,
+            ssl_context_factory=None if tls is None else lambda *_: tls,
         )
         self._server = _Announcing(config)
         self._listener = listener
