@@ -340,7 +340,7 @@ def _sampling(base: _Base, transactions: Transactions) -> Sampling:
         return Sampler(model, share=share, clock=overrides.clock, budget=Budget())
 
     clocks = SamplingClocks(trust.now_ms, overrides.monotonic, base.settings.window_s)
-    sender = _http(base.identity, base.ca_file)
+    sender = _http(base.identity, base.ca_file, base.certificate_time)
     return Sampling(
         state=lambda: transactions.state, active=base.slots.get, sample=sample, sender=sender, clocks=clocks
     )
