@@ -66,6 +66,36 @@ def _data_option(command: Any) -> Any:
     )(command)
 
 
+def _tls_options(command: Any) -> Any:
+    """Add what is told about certificates: the server's own, and those of the line to an external broker."""
+    options = (
+        click.option(
+            "--lan",
+            is_flag=True,
+            default=None,
+            help="Speak TLS to the whole network, by an authority that join tokens pin.",
+        ),
+        click.option(
+            "--tls-name", "tls_names", multiple=True, metavar="NAME", help="With --lan: a further name or address."
+        ),
+        click.option(
+            "--tls-cert", type=_FILE, help="Certificate for HTTP and MQTT (PEM, with its chain), instead of --lan."
+        ),
+        click.option("--tls-key", type=_FILE, help="Its key."),
+        click.option(
+            "--tls-ca", type=_FILE, help="Who signed it, where the devices' systems don't know that authority."
+        ),
+        click.option(
+            "--broker-ca", type=_FILE, help="Who signed the certificate of that broker.  [the system's authorities]"
+        ),
+        click.option("--broker-cert", type=_FILE, help="The server's certificate for that broker (mutual TLS)."),
+        click.option("--broker-key", type=_FILE, help="Its key."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="shoal-server", prog_name="shoal-server")
 def main() -> None:
@@ -76,9 +106,6 @@ def main() -> None:
 @_data_option
 @click.option("--listen", metavar="HOST:PORT", help="Where HTTP is served; port 0 takes a free one.  [127.0.0.1:8080]")
 @click.option("--broker", metavar="URL", help="'embedded' (default), mqtt(s)://user:password@host:port or ws(s)://….")
-@click.option("--broker-ca", type=_FILE, help="Who signed the certificate of that broker.  [the system's authorities]")
-@click.option("--broker-cert", type=_FILE, help="The server's certificate for that broker (mutual TLS).")
-@click.option("--broker-key", type=_FILE, help="Its key.")
 @click.option("--mqtt-listen", metavar="HOST:PORT", help="Where the embedded MQTT endpoint listens.  [127.0.0.1:0]")
 @click.option(
     "--broker-credentials-dir",
@@ -98,13 +125,7 @@ def main() -> None:
 )
 @click.option("--registry-quota", metavar="SIZE", help="What all models together may hold, such as 20GB.  [no limit]")
 @click.option("--model-quota", metavar="SIZE", help="What one model may hold with all its versions.  [no limit]")
-@click.option(
-    "--lan", is_flag=True, default=None, help="Speak TLS to the whole network, by an authority that join tokens pin."
-)
-@click.option("--tls-name", "tls_names", multiple=True, metavar="NAME", help="With --lan: a further name or address.")
-@click.option("--tls-cert", type=_FILE, help="Certificate for HTTP and MQTT (PEM, with its chain), instead of --lan.")
-@click.option("--tls-key", type=_FILE, help="Its key.")
-@click.option("--tls-ca", type=_FILE, help="Who signed it, where the devices' systems don't know that authority.")
+@_tls_options
 @click.option("--insecure", is_flag=True, default=None, help="Allow plain HTTP and MQTT beyond this machine.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print where the server is as one line of JSON, when it is ready."
