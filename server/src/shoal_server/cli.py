@@ -134,11 +134,9 @@ def main() -> None:
     "--log-level", default="warning", type=click.Choice(["debug", "info", "warning", "error"]), show_default=True
 )
 def serve(*, as_json: bool, log_level: str, **flags: Any) -> None:
-    r"""Run the server until SIGTERM or Ctrl-C.
+    """Run the server until SIGTERM or Ctrl-C.
 
-    \b
-    Example, for devices on this network, encrypted without further set-up:
-        shoal-server serve --lan
+    For devices on this network, encrypted without further set-up: shoal-server serve --lan
     """
     from shoal_server.bootstrap import Server  # noqa: PLC0415 - heavy
     from shoal_server.storage.settings import load_settings  # noqa: PLC0415 - as above
