@@ -74,6 +74,10 @@ class Formula:
             for name, each in zip(self.inputs, self._operator.inputs, strict=True)
         ]
 
+    def holds_texts(self, at: int) -> bool:
+        """Tell whether an input holds texts."""
+        return element_type(self._operator.inputs[at].type) == TensorProto.STRING
+
     def numbers(self, texts: str) -> str:
         """Return numbers that were written as texts, in double."""
         return self.node("Cast", texts, to=TensorProto.DOUBLE)

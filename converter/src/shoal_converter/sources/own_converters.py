@@ -24,9 +24,10 @@ from shoal_converter.sources import (
 )
 from shoal_converter.sources.formula import Formula
 from shoal_converter.sources.functions import apply, inverse
+from shoal_converter.sources.histograms import histogram_classifier, histogram_regressor
 from shoal_converter.sources.imputation import knn_imputer
 from shoal_converter.sources.inlining import Export, Inner
-from shoal_converter.sources.leaves import forest_classifier, random_trees_embedding
+from shoal_converter.sources.leaves import forest_classifier, isolation_forest, random_trees_embedding
 from shoal_converter.sources.sparse_codes import sparse_code
 from shoal_converter.sources.splines import spline_transformer
 
@@ -130,6 +131,9 @@ _OWN: dict[str, Own] = {
     **{name: Own(sparse_code) for name in ("SparseCoder", "DictionaryLearning", "MiniBatchDictionaryLearning")},
     "RandomForestClassifier": Own(forest_classifier, _CLASSIFIER, suits=lambda model: model.n_outputs_ == 1),
     "ExtraTreesClassifier": Own(forest_classifier, _CLASSIFIER, suits=lambda model: model.n_outputs_ == 1),
+    "IsolationForest": Own(isolation_forest, ("cluster", "numbers")),
+    "HistGradientBoostingClassifier": Own(histogram_classifier, _CLASSIFIER, apart=True),
+    "HistGradientBoostingRegressor": Own(histogram_regressor, apart=True),
     "RandomTreesEmbedding": Own(random_trees_embedding),
     "PolynomialCountSketch": Own(sketches.polynomial_count_sketch),
     "KernelDensity": Own(sketches.kernel_density),
@@ -308,5 +312,5 @@ def _width(model: Any) -> int | None:
         return None
     try:
         return int(model.transform(np.ones((1, model.n_features_in_))).shape[1])
-    except (ValueError, TypeError, IndexError, AttributeError):
+    except (ValueError, TypeError, IndexError, AttributeError, NotImplementedError):
         return None

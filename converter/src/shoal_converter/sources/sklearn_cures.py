@@ -34,13 +34,7 @@ def cured_converters() -> dict[type, Converter]:
         found: Converter = get_converter(get_model_alias(kind))
         return found
 
-    classifier, regressor = _histogram_types()
-    cures: dict[type, Converter] = {
-        classifier: _histogram(original(classifier), "TreeEnsembleClassifier"),
-        regressor: _histogram(original(regressor), "TreeEnsembleRegressor"),
-    }
-    for kind in _tree_types():
-        cures[kind] = _rounded_once(original(kind))
+    cures: dict[type, Converter] = {kind: _rounded_once(original(kind)) for kind in _tree_types()}
     cures[VotingClassifier] = _without_flattening(original(VotingClassifier))
     cures[OneVsOneClassifier] = _with_texts(original(OneVsOneClassifier))
     cures[SimpleImputer] = _imputing_any_float(original(SimpleImputer))
@@ -64,12 +58,6 @@ def cured_shapes() -> dict[type, Callable[[Any], None]]:
     return {kind: calculator(kind) for kind in cured_converters()}
 
 
-def _histogram_types() -> tuple[type, type]:
-    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor  # noqa: PLC0415 - heavy
-
-    return (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
-
-
 def _tree_types() -> tuple[type, ...]:
     from sklearn import ensemble, tree  # noqa: PLC0415 - heavy
 
@@ -77,7 +65,7 @@ def _tree_types() -> tuple[type, ...]:
         *(tree.DecisionTreeClassifier, tree.DecisionTreeRegressor, tree.ExtraTreeClassifier, tree.ExtraTreeRegressor),
         *(ensemble.RandomForestClassifier, ensemble.RandomForestRegressor),
         *(ensemble.ExtraTreesClassifier, ensemble.ExtraTreesRegressor),
-        *(ensemble.GradientBoostingClassifier, ensemble.GradientBoostingRegressor, ensemble.IsolationForest),
+        *(ensemble.GradientBoostingClassifier, ensemble.GradientBoostingRegressor),
     )
 
 
@@ -102,21 +90,6 @@ def _rounded_once(original: Converter) -> Converter:
             inner.outputs.append(scope.declare_local_variable("tree", single() if number else output.type.__class__()))
         formula = Formula(scope, operator, container, read_inputs=False)
         formula.give(*(output.onnx_name for output in inner.outputs))
-
-    return convert
-
-
-def _histogram(original: Callable[..., None], operation: str) -> Converter:
-    """Histogram-based trees compare in float64: with double inputs their thresholds stay double (ai.onnx.ml 3)."""
-
-    def convert(scope: Any, operator: Any, container: Any) -> None:
-        from skl2onnx.common.data_types import DoubleTensorType  # noqa: PLC0415 - heavy
-
-        plain = _PlainAttributes(container)
-        if isinstance(operator.inputs[0].type, DoubleTensorType):
-            original(scope, operator, plain, operation, "ai.onnx.ml", 3)
-        else:
-            original(scope, operator, plain)
 
     return convert
 
@@ -187,38 +160,3 @@ def _with_texts(original: Converter) -> Converter:
         formula.give(formula.labels(classes, label.onnx_name), scores.onnx_name)
 
     return convert
-
-
-class _PlainAttributes:
-    """skl2onnx's container, except that attributes of numpy types become Python's own, and arrays of doubles tensors.
-
-    protobuf 7 refuses the booleans and numpy scalars that skl2onnx 1.20 puts among the integers of histogram-based
-    gradient boosting.
-    """
-
-    def __init__(self, container: Any) -> None:
-        self._container = container
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._container, name)
-
-    def add_node(self, *arguments: Any, **attributes: Any) -> Any:
-        plain = dict(_attribute(name, value) for name, value in attributes.items())
-        return self._container.add_node(*arguments, **plain)
-
-
-def _attribute(name: str, value: Any) -> tuple[str, Any]:
-    """ai.onnx.ml 3 has a tensor beside each list of floats of a tree ensemble, which alone keeps doubles."""
-    if isinstance(value, np.ndarray) and value.dtype == np.float64:
-        return f"{name}_as_tensor", onnx.numpy_helper.from_array(value)
-    return name, _plain(value)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, (bool, np.bool_, np.integer)):
-        return int(value)
-    if isinstance(value, np.floating):
-        return value.item()
-    return value
