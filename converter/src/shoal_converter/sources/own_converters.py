@@ -312,5 +312,5 @@ def _width(model: Any) -> int | None:
         return None
     try:
         return int(model.transform(np.ones((1, model.n_features_in_))).shape[1])
-    except (ValueError, TypeError, IndexError, AttributeError, NotImplementedError):
+    except (ValueError, TypeError, IndexError, AttributeError, RuntimeError):
         return None
