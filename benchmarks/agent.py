@@ -125,7 +125,8 @@ class _Script:
         return statistics.median(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
     def _run(self, code: str) -> str:
-        command = [sys.executable, "-c", code, self._argument]
+        # -P: the folder that this was started from may hold an http.py, as this one does
+        command = [sys.executable, "-P", "-c", code, self._argument]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 

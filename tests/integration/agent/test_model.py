@@ -27,6 +27,7 @@ from shoal_agent.errors import UnfitError
 from shoal_agent.runtime.bundle_files import from_blobs
 from shoal_agent.runtime.errors import InferenceError, InputError, ModelLoadError
 from shoal_agent.runtime.model import LoadedModel
+from shoal_agent.runtime.static_binding import _nan_screen
 from shoal_protocol.bundle.schema import Runtime
 from shoal_protocol.profile.grid import CategoricalGrid, fit_numeric
 from shoal_protocol.profile.profile import ProfileSpec, Stream, summarise
@@ -269,3 +270,25 @@ def test_nothing_phones_home_and_nothing_heavy_is_imported(tmp_path: Path) -> No
         "shoal_server",
     }
     assert heavy & set(done.stdout.split()) == set()
+
+
+def test_numbers_near_the_largest_stay_on_the_static_binding_and_a_nan_leaves_it() -> None:
+    schema = linear_schema(missing="refused")
+    model = load(make_bundle(linear_model(), schema))
+    rows = {"x": np.full((1, 4), 3e38, np.float32)}
+    model.predict(rows)
+    binding = model._thread.binding
+    assert binding is not None
+    assert binding.run(rows) is not None  # warnings are errors here: looking for a NaN must not overflow aloud
+    assert binding.run({"x": np.array([[np.inf, -np.inf, 0.0, 1.0]], np.float32)}) is not None
+    assert binding.run({"x": np.array([[0.0, np.nan, 0.0, 1.0]], np.float32)}) is None
+
+
+@pytest.mark.parametrize("size", [4, 5000])
+def test_the_look_for_a_nan_is_silent_at_every_size(size: int) -> None:
+    row = np.full(size, 3e38, np.float32)
+    look = _nan_screen(row)
+    assert look() == look()
+    row[size // 2] = np.nan
+    seen = look()
+    assert np.isnan(seen)

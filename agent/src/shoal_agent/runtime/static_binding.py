@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ class StaticBinding:
         self._memory = np.zeros(layout.row_bytes, np.uint8)
         places = dict(zip(tapped, layout.offsets, strict=True))
         self._inputs: list[tuple[str, Array, np.dtype[Any], tuple[int, ...]]] = []
-        self._no_nan: list[tuple[Callable[[Array], Any], Array]] = []
+        self._no_nan: list[Callable[[], Any]] = []
         self._outputs: list[tuple[str, Callable[[], Array]]] = []
         self.observed_row: Callable[[], bytes] = self._memory.tobytes
         """Returns the tapped tensors of the last run in the layout of one row."""
@@ -64,7 +65,7 @@ class StaticBinding:
             self._inputs.append((tensor.name, buffer, buffer.dtype, buffer.shape))
             if tensor.name in no_nan:
                 row = buffer.reshape(-1)
-                self._no_nan.append((row.dot if row.size <= _ONE_THREAD_DOT else np.add.reduce, row))
+                self._no_nan.append(_nan_screen(row))
         for tensor in engine.outputs:
             buffer = self._buffer(tensor, places)
             self._binding.bind_ortvalue_output(tensor.name, runtime.OrtValue.ortvalue_from_numpy(buffer))
@@ -82,9 +83,9 @@ class StaticBinding:
             buffer[...] = array
         if len(inputs) != len(self._inputs):
             return None
-        for summed, row in self._no_nan:
-            total = summed(row)  # the cheapest look at a row: a NaN in it makes this a NaN
-            if total != total:  # noqa: PLR0124
+        for screen in self._no_nan:
+            seen = screen()
+            if seen != seen:  # noqa: PLR0124
                 return None
         self._run(self._binding)
         return {name: copy() for name, copy in self._outputs}
@@ -97,6 +98,15 @@ class StaticBinding:
             return np.zeros(shape, dtype)
         size = int(np.prod(shape)) * dtype.itemsize
         return self._memory[at : at + size].view(dtype).reshape(shape)
+
+
+def _nan_screen(row: Array) -> Callable[[], Any]:
+    """Return the cheapest look at a buffer: what it returns is a NaN exactly when there is one in the buffer.
+
+    A sum of squares can't be NaN otherwise, not even of infinities. ``vdot`` and ``maximum`` say nothing when it
+    overflows, unlike ``dot`` and ``add``, which warn.
+    """
+    return partial(np.vdot, row, row) if row.size <= _ONE_THREAD_DOT else partial(np.maximum.reduce, row)
 
 
 def is_worthwhile(engine: Engine, binding: StaticBinding, example: Mapping[str, Array]) -> bool:

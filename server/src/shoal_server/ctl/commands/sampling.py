@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import urlencode
 
 import click
 
@@ -109,8 +108,8 @@ def delete(call: Call, *, slot: str, cohort: str | None, device: str | None) -> 
 
     Example: shoalctl sampling delete quality --device cam-7
     """
-    query = urlencode({"slot": slot, "cohort": _cohort(cohort, device) or "all"})
-    answer = call.client.delete(f"/api/v1/samples?{query}")
+    which = {"slot": slot, "cohort": _cohort(cohort, device) or "all"}
+    answer = call.client.request("DELETE", "/api/v1/samples", parameters=which)
     call.show(answer, lambda: click.echo(f"{answer['rows']} rows of slot {slot} are deleted."))
 
 
