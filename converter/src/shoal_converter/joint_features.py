@@ -24,6 +24,8 @@ Array = npt.NDArray[Any]
 LARGEST, SMALLEST = 3, 3
 _ROWS_A_SOURCE = 5
 _FEWEST_ROWS = 50
+_LEAST_SPREAD = 0.2
+"""Cells of standard deviation: what hardly ever leaves one cell has no correlation worth knowing."""
 
 
 def joint_streams(
@@ -41,7 +43,7 @@ def joint_streams(
         return old
     sources = [s for s in streams if s.kind == "input" and s.derive == "value" and isinstance(s.grid, NumericGrid)]
     cells = [source.grid.cells_of(derived(source, tensors[source.tensor])) for source in sources[:MOST_SOURCES]]
-    varying = [at for at, column in enumerate(cells) if len(np.unique(column[column != MISSING])) > 1]
+    varying = [at for at, column in enumerate(cells) if _varies(column[column != MISSING])]
     if len(varying) < 2 or len(cells[0]) < max(_FEWEST_ROWS, _ROWS_A_SOURCE * len(varying)):
         return []
     sources = [sources[at] for at in varying]
@@ -52,6 +54,10 @@ def joint_streams(
         _stream(next(names), sources, matrix, centers, weights)
         for centers, weights in _components(matrix.astype(float))
     ]
+
+
+def _varies(cells: Array) -> bool:
+    return len(cells) > 0 and float(np.std(cells)) >= _LEAST_SPREAD
 
 
 def _components(cells: npt.NDArray[np.float64]) -> list[tuple[list[int], list[int]]]:

@@ -80,3 +80,14 @@ def test_too_few_rows_give_no_joint_features() -> None:
     x = np.random.default_rng(5).normal(size=(49, 3)).astype(np.float32)
     streams = [Stream(f"f{at}", "input", fit_numeric(x[:, at]), "x", at) for at in range(3)]
     assert joint_streams(streams, {"x": x}) == []
+
+
+def test_what_hardly_ever_leaves_one_cell_is_in_no_joint_feature() -> None:
+    """One row of 900 lies in the next cell: a spread of next to nothing would give a weight beyond all bounds."""
+    x = np.random.default_rng(6).normal(size=(900, 4)).astype(np.float32)
+    streams = [Stream(f"f{at}", "input", fit_numeric(x[:, at]), "x", at) for at in range(4)]
+    edges = np.sort(x[:, 2])[[450, 470]]
+    x[:, 2] = np.where(np.arange(900) == 7, edges[1], edges[0])
+    joints = joint_streams(streams, {"x": x})
+    assert ProfileSpec((*streams, *joints)).streams[-1].is_known
+    assert [joint.params["streams"] for joint in joints] == [["f0", "f1", "f3"]] * 3

@@ -43,7 +43,7 @@ def demo(*, headless: bool, asserting: bool, devices: int, listen: str) -> None:
         with Stage(listen) as stage:
             story = Story(stage, narrator, devices=devices, asserting=asserting)
             failed = story.tell()
-            if not headless:
+            if not headless and stage.fleet is not None:
                 story.invite()
                 while True:
                     time.sleep(3600)
