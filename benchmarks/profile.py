@@ -22,7 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from frame import Row, compared, paired, run
+from shoal_agent.runtime.block_counter import Coder
 from shoal_agent.runtime.observer import Observer
+from shoal_converter.joint_features import joint_streams
+from shoal_converter.streams import input_streams
+from shoal_protocol.bundle.schema import FieldSpec
 from shoal_protocol.profile.codec import decode_counts, encode_counts
 from shoal_protocol.profile.grid import CELLS, NumericGrid, fit_numeric
 from shoal_protocol.profile.profile import Profile, ProfileSpec, Stream, merge, summarise
@@ -164,6 +168,33 @@ def judging() -> Iterator[Row]:
     yield compared(f"judge a bucket, {fleet.devices} devices x {streams} streams", pair.a_s * 1e3, "ms", at_most=50)
 
 
+def kinds(spec: ProfileSpec, training: Block, random: np.random.Generator) -> Iterator[Row]:
+    """What other kinds cost a row: joint features in blocks, and digests of one call with one row."""
+    joint = ProfileSpec((*spec.streams, *joint_streams(spec.streams, {"x": training})))
+    block, plain, both = rows_of(random, BLOCK), Observer(spec), Observer(joint)
+    pair = paired(
+        lambda: both.answered([block], BLOCK, ALL_COUNTED_NS),
+        lambda: plain.answered([block], BLOCK, ALL_COUNTED_NS),
+        40,
+    )
+    scale = 1e6 / BLOCK
+    yield Row(
+        "count: with 6 joint features, a block", pair.a_s * scale, "us/row", pair.b_s * scale, pair.ratio,
+        "<= 0.25 us/row", pair.a_s * scale <= 0.25,
+    )  # fmt: skip
+    texts = np.array([[" ".join(random.choice(list("abcdefgh"), 60))] for _ in range(100)], dtype=object)
+    for name, values in (
+        ("an embedding of 384", random.normal(size=(100, 384)).astype(np.float32)),
+        ("an image of 3 x 224 x 224", random.random((100, 3, 224, 224)).astype(np.float32)),
+        ("a text of 120 characters", texts),
+    ):
+        field = FieldSpec(name="f", dtype="string" if values.dtype.kind == "O" else "float32", tensor="f")
+        coder, one = Coder(input_streams(field, values)), values[:1]
+        floor = (lambda one=one: one.copy()) if one.dtype.kind != "O" else (lambda one=one: len(one[0, 0].encode()))
+        pair = paired(lambda coder=coder, one=one: coder.encode(one), floor, 15, loops=10)
+        yield Row(f"digest: {name}", pair.a_s * 1e6, "us/row", pair.b_s * 1e6, pair.ratio)
+
+
 def rows() -> Iterator[Row]:
     random = np.random.default_rng(0)
     training = rows_of(random, 20_000)
@@ -171,6 +202,7 @@ def rows() -> Iterator[Row]:
         tuple(Stream(f"f{at}", "input", fit_numeric(training[:, at]), "x", at) for at in range(FEATURES))
     )
     yield from counting(spec, rows_of(random, BLOCK))
+    yield from kinds(spec, training, random)
     yield from reports(spec, random)
     yield from merging(spec, random)
     yield from judging()

@@ -48,6 +48,7 @@ from shoal_protocol.bundle.schema import BundleInfo, Golden, ModelSchema, Runtim
 from shoal_protocol.bundle.tensors import encode_tensor
 from shoal_protocol.canonical import canonical_bytes, sha256_digest
 from shoal_protocol.errors import CallerError
+from shoal_protocol.profile.grid import FEW_VALUES
 from shoal_protocol.profile.reference import Reference, encode_reference
 from shoal_protocol.refs import parse_ref
 
@@ -176,6 +177,8 @@ def pack(
         tell(f"parity on the validation data: {validation.report.sentence()}")
     if rows.rows < _FEW_ROWS:
         tell(f"{rows.rows} rows prove little, and are a weak reference for drift: give {_FEW_ROWS} or more")
+    if rows.rows < FEW_VALUES:
+        tell("so few rows show no distribution: wide equal cells are counted, for the fleet's first windows to fill")
     tell("measuring the reference and the importance of features")
     older = Bundle.open(parent) if isinstance(parent, (str, Path)) else parent
     work = _Work(model, rows, truth, conversion, validation, older, options)

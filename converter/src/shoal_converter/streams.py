@@ -20,9 +20,11 @@ from shoal_protocol.bundle.schema import FieldSpec, OutputSpec
 from shoal_protocol.canonical import rounded
 from shoal_protocol.profile.derivation import tokens, vocabulary_sketch, whole_numbers
 from shoal_protocol.profile.grid import (
+    FEW_VALUES,
     CategoricalGrid,
     NumericGrid,
     fit_categorical,
+    fit_few,
     fit_integer,
     fit_numeric,
     unit_interval_grid,
@@ -76,7 +78,7 @@ def input_streams(field: FieldSpec, values: Array) -> list[Stream]:
     is_few = column.dtype.kind in "iu" and len(np.unique(column)) <= _MAX_INTEGER_CATEGORIES
     if is_few or column.dtype.kind == "b":
         return [replace(raw, grid=fit_categorical(column))]
-    return [replace(raw, grid=fit_integer(column) if _is_whole(column) else fit_numeric(column))]
+    return [replace(raw, grid=_number_grid(column))]
 
 
 def uncounted_streams(
@@ -165,7 +167,14 @@ def _numeric(name: str, tensor: str, column: int | None, derive: str, values: Ar
 
 
 def _fitted(stream: Stream, values: Array) -> Stream:
-    return replace(stream, grid=fit_numeric(derived(stream, values)))
+    found = derived(stream, values)
+    return replace(stream, grid=fit_few(found) if len(found) < FEW_VALUES else fit_numeric(found))
+
+
+def _number_grid(column: Array) -> NumericGrid:
+    if len(column) < FEW_VALUES:
+        return fit_few(column)
+    return fit_integer(column) if _is_whole(column) else fit_numeric(column)
 
 
 def _is_whole(column: Array) -> bool:

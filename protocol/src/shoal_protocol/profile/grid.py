@@ -27,6 +27,10 @@ _TAIL = 0.0005
 _COARSE = 32
 _MOST_OPAQUE = 4096
 _EXACT_INTEGERS = 2**22
+_FEW_MARGIN = 2.0
+
+FEW_VALUES = 50
+"""Fewer values of a feature than this don't show how it is distributed."""
 
 Cells: TypeAlias = npt.NDArray[np.int32]
 
@@ -233,6 +237,25 @@ def fit_numeric(values: npt.ArrayLike) -> NumericGrid:
         grid = _ranged(x, "asinh", scale if scale > 0 else 1.0)
         counts = np.bincount(grid.cells_of(x), minlength=CELLS)
     return NumericGrid(grid.origin, grid.inverse_step, grid.transform, grid.scale, CELLS, coarse_cells(counts))
+
+
+def fit_few(values: npt.ArrayLike) -> NumericGrid:
+    """Fit a grid to fewer than `FEW_VALUES` values, which show neither range nor quantiles.
+
+    It reaches twice their span beyond either end, and its coarse cells are equal, four fine ones each: so the fleet's
+    own first windows can be what later ones are compared with. Without any value it is that of `fit_numeric`.
+    """
+    x = np.asarray(values, dtype=np.float64).ravel()
+    x = x[np.isfinite(x)]
+    if x.size == 0:
+        return fit_numeric(x)
+    low, high = float(x.min()), float(x.max())
+    span = high - low
+    if span <= 1e-6 * max(abs(low), abs(high)):
+        span = max(abs(high), 1.0)
+    inverse_step = _f32((CELLS - 3) / (span * (1 + 2 * _FEW_MARGIN)))
+    origin = _f32(low - _FEW_MARGIN * span - 2 / inverse_step)
+    return NumericGrid(origin, inverse_step, coarse=(0, 1, *range(2, CELLS - 1, 4), CELLS - 1))
 
 
 def fit_integer(values: npt.ArrayLike) -> NumericGrid:
