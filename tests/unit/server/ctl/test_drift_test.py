@@ -159,7 +159,7 @@ def mistake(tmp_path: Path, name: str, content: str) -> Path:
         ("x.csv", "1,2,3\n4,5,6\n", "instead of names"),
         ("x.csv", "temp,flow,line\n1,2\n", "row 2 of x.csv has 2 values, but there are 3 columns"),
         ("x.csv", "temp,temp,line\n1,2,A\n", "same name: temp"),
-        ("x.csv", "temp,line\n1,A\n", "--columns temp,line"),
+        ("x.csv", "temp,line\n1,A\n", "--features temp,line"),
         (
             "x.csv",
             "temp,flow,line\nwarm,2,A\ncold,3,B\n",
@@ -176,6 +176,64 @@ def test_a_mistake_is_explained(
     code, out, err = shoalctl(reference, mistake(tmp_path, name, content))
     assert (code, out) == (2, "")
     assert told in err
+
+
+def test_semicolons_and_decimal_commas_are_read(shoalctl: Run, reference: Path, tmp_path: Path) -> None:
+    commas = {name: [str(v).replace(".", ",") for v in values] for name, values in rows(900, seed=4).items()}
+    for delimiter in (";", "\t", "|"):
+        code, out, _ = shoalctl(reference, write_csv(tmp_path / "b.csv", commas, delimiter), "--json")
+        answer = json.loads(out)
+        assert (code, answer["verdict"]) == (0, "none")
+        assert any("decimal commas of b.csv" in note for note in answer["notes"])
+
+
+def test_json_lines_hold_the_same_rows(shoalctl: Run, reference: Path, tmp_path: Path) -> None:
+    columns = rows(900, seed=4)
+    path = tmp_path / "b.jsonl"
+    lines = []
+    for temp, flow, line in zip(*columns.values(), strict=True):
+        lines.append({"temp": float(temp), "line": line} | ({"flow": float(flow)} if flow else {}))
+    path.write_text("\n".join(map(json.dumps, lines)))
+    assert shoalctl(reference, path)[0] == 0
+    path.write_text('{"temp": [1]}\n')
+    assert "line 1 of b.jsonl is no object of plain values" in shoalctl(reference, path)[2]
+    path.write_text('{"temp": 1}\nnonsense\n')
+    assert "line 2 of b.jsonl is no JSON" in shoalctl(reference, path)[2]
+
+
+def test_times_are_left_out_and_said_so(shoalctl: Run, tmp_path: Path) -> None:
+    paths = []
+    for month in (1, 2):
+        columns = rows(900, seed=month) | {"day": [f"2026-{month:02}-{1 + i % 28:02}" for i in range(900)]}
+        paths.append(write_csv(tmp_path / f"{month}.csv", columns))
+    code, out, _ = shoalctl(*paths, "--json")
+    assert (code, json.loads(out)["notes"][0][:48]) == (0, "day was left out: it holds times, such as 2026-0")
+
+
+def test_texts_that_became_numbers_are_explained_and_can_be_ignored(
+    shoalctl: Run, reference: Path, tmp_path: Path
+) -> None:
+    coded = write_csv(tmp_path / "b.csv", rows(900, seed=1) | {"line": [i % 3 for i in range(900)]})
+    code, _, err = shoalctl(reference, coded)
+    assert (code, "line holds texts such as 'A' in reference.csv, but numbers such as 0 in b.csv" in err) == (2, True)
+    assert shoalctl(reference, coded, "--ignore", "line")[0] == 0
+    code, _, err = shoalctl(reference, coded, "--ignore", "nothing")
+    assert (code, "neither file has a column nothing" in err) == (2, True)
+
+
+def test_codes_with_zeros_in_front_stay_texts(shoalctl: Run, tmp_path: Path) -> None:
+    before = {"zip": [["01", "10", "AB"][i % 3] for i in range(900)]}
+    now = {"zip": [["01", "10"][i % 2] for i in range(900)]}
+    paths = [write_csv(tmp_path / f"{at}.csv", columns) for at, columns in enumerate((before, now))]
+    code, out, _ = shoalctl(*paths, "--json")
+    assert (code, json.loads(out)["features"][0]["cause"][:22]) == (3, "missing category: 'AB'")
+
+
+def test_a_false_alarm_rate_may_be_said_in_words(shoalctl: Run, reference: Path, tmp_path: Path) -> None:
+    same = write_csv(tmp_path / "b.csv", rows(900, seed=1))
+    told = {text: shoalctl(reference, same, "--false-alarm-rate", text, "--json")[1] for text in ("1%", "1 in 100")}
+    assert {json.loads(out)["alpha"] for out in told.values()} == {0.01}
+    assert "probability such as" in shoalctl(reference, same, "--false-alarm-rate", "rarely")[2]
 
 
 def test_files_without_values_and_missing_files_are_explained(shoalctl: Run, reference: Path, tmp_path: Path) -> None:
