@@ -1,8 +1,8 @@
 """CSV files as columns, in pieces: a million rows of fifty numbers take their 400 MB and no more.
 
 A column whose every value is a number (or missing) becomes float64 with NaN for missing; any other becomes texts as
-they stand in the file. Decimal commas are read where commas don't separate values. Mistakes that people make are errors that
-say what to do.
+they stand in the file. Decimal commas are read where commas don't separate values. Mistakes that people make are errors
+that say what to do.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ _BASE, _TOP = HEIGHT - 24.0, 16.0
 _BESIDE = 66.0
 _MOST_BARS = 12
 _FROM_SHARE = 0.0005
+_BESIDE_FROM, _BESIDE_FULL = 0.006, 0.2
 _CLIP = 1.6
 _NAME_WIDTH = 150.0
 _LEFT = 48.0
@@ -108,7 +109,7 @@ def _times(times: Sequence[str]) -> str:
 def _densities(drawn: Mapping[str, Any]) -> str:
     cells: Sequence[_Cell] = drawn["cells"]
     inner = [cell for cell in cells if cell["low"] is not None and cell["high"] is not None]
-    sides = [cell for cell in cells if cell not in inner and max(cell["reference"], cell["live"]) >= _FROM_SHARE]
+    sides = [cell for cell in cells if cell not in inner and max(cell["reference"], cell["live"]) >= _BESIDE_FROM]
     before = [cell for cell in sides if cell["low"] is None]
     after = [cell for cell in sides if cell["low"] is not None]
     left, right = _BESIDE * len(before), WIDTH - _BESIDE * len(after)
@@ -118,6 +119,7 @@ def _densities(drawn: Mapping[str, Any]) -> str:
             _steps(_trimmed(inner), left + (8 if before else 0), right - (8 if after else 0), drawn.get("scale"))
         )
     most = max((max(cell["reference"], cell["live"]) for cell in sides), default=0.0)
+    most = max(most, _BESIDE_FULL)  # a percent stays small
     for at, cell in enumerate(before):
         parts.append(_beside(cell, _BESIDE * at, most))
     for at, cell in enumerate(after):

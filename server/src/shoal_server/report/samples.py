@@ -19,6 +19,7 @@ from shoal_server.statistics.samples import Comparison, FeatureResult, Verdict, 
 from shoal_server.statistics.words import effect_text, percent
 
 _BINS = 40
+_TAIL, _FAR = 0.005, 0.1
 
 Column = npt.NDArray[Any]
 
@@ -112,8 +113,7 @@ def sample_distribution(a: Column, b: Column) -> dict[str, Any]:
 def _histograms(a: Column, b: Column) -> dict[str, Any]:
     """Count both over the range of both, without the outermost half percent of each, which stands beside it."""
     sides = [column[np.isfinite(column)] for column in (a, b)]
-    ends = np.concatenate([np.quantile(side, [0.005, 0.995]) for side in sides if side.size] or [np.array([0.0, 1.0])])
-    low, high = float(ends.min()), float(ends.max())
+    low, high = _range(*sides)
     if high <= low:
         low, high = low - 0.5, high + 0.5
     edges = _edges(low, high, np.concatenate(sides))
@@ -129,6 +129,21 @@ def _histograms(a: Column, b: Column) -> dict[str, Any]:
         for at, (left, right) in enumerate(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
     ]
     return {"kind": "numeric", "scale": None, "cells": [*cells, _cell(f"{short(high)} and above", high, None, above)]}
+
+
+def _range(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Return the range that is drawn: of both samples, but not stretched by the few that lie far from the reference."""
+    if not a.size or not b.size:
+        only = a if a.size else b
+        return (float(only.min()), float(only.max())) if only.size else (0.0, 1.0)
+    low, high = (float(end) for end in np.quantile(a, [_TAIL, 1 - _TAIL]))
+    reach = high - low
+    below, inner_below, inner_above, above = (float(end) for end in np.quantile(b, [_TAIL, _FAR, 1 - _FAR, 1 - _TAIL]))
+    if below < low - reach and inner_below > low:  # a few lie far away, the others do not
+        below = inner_below
+    if above > high + reach and inner_above < high:
+        above = inner_above
+    return min(low, below), max(high, above)
 
 
 def _edges(low: float, high: float, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -3,6 +3,8 @@
 import html
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -350,6 +352,10 @@ def test_windows_that_were_exported_give_the_same_alerts_again(ctl: Ctl, tmp_pat
     basel = windows.select(windows.fact("site") == "basel").quantile("brightness", 0.5)
     assert basel.low - 0.1 <= 10 <= basel.high + 0.1
     assert bern.quantile("brightness", 0.5).low > 12
+    example = Path(__file__).parents[4] / "examples" / "read_windows.py"
+    shown = subprocess.run([sys.executable, example, path, "brightness"], capture_output=True, text=True, check=True)
+    assert "meter-reader:1.1.0 in slot meter-reader: 720 windows" in shown.stdout
+    assert re.search(r"bern +brightness +1[1-3]\.\d+ \(", shown.stdout), "the hour of the fog"
     answer = _json(ctl, "drift", "replay", str(path))
     (pair,) = answer["compared"]
     assert pair["title"].startswith("site=bern drifts in meter-reader: 3 streams")
