@@ -27,11 +27,13 @@ class Attempt:
         floats: How floats are computed; ``mixed``: in double up to the last step, that one in float32.
         integers: Inner type of integer columns.
         joined: Whether a data frame's columns become one inner tensor.
+        source: What the graph came from where it was not exported here, such as ``onnx``.
     """
 
     floats: Floats = "float32"
     integers: Literal["int64", "float"] = "int64"
     joined: bool = False
+    source: str = ""
 
     def inner_dtype(self, dtype: str) -> str:
         """Return the inner type of a column."""
@@ -42,6 +44,8 @@ class Attempt:
     @property
     def name(self) -> str:
         """Short text for reports."""
+        if self.source:
+            return f"as given ({self.source})"
         return self.floats + ("" if self.integers == "int64" else "-numbers") + ("-joined" if self.joined else "")
 
 

@@ -126,8 +126,9 @@ def cli() -> None:
 def pack(**arguments: Any) -> None:
     """Convert, prove and pack a trained model.
 
-    SOURCE is a .joblib or .pkl with a fitted scikit-learn estimator or pipeline. A pickle is a program: it needs
-    --trust, and is loaded in a child process without your credentials (and without network, where the system allows).
+    SOURCE is a .joblib or .pkl with a fitted scikit-learn estimator or pipeline, a file of XGBoost, LightGBM or
+    CatBoost, or an .onnx. A pickle is a program: it needs --trust, and is loaded in a
+    child process without your credentials (and without network, where the system allows).
 
     \b
     shoal-convert pack model.joblib --trust --sample train.csv --target y -t quality:1.4.0

@@ -26,7 +26,7 @@ def quality_of(evidence: Evidence, outputs: Sequence[OutputSpec], *, task: Task)
     """Return how right the model was, or none where labels or single outputs are missing."""
     texts = _labels(evidence, task)
     if texts is not None:
-        spec = next(output for output in outputs if output.name == "label")
+        spec = next(output for output in outputs if output.role == "label")
         name = next((output.name for output in outputs if output.role == "probabilities"), None)
         probabilities = None if name is None else evidence.found[name]
         classes = spec.classes or tuple(sorted(set(texts[1].tolist())))

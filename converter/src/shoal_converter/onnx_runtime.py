@@ -46,11 +46,12 @@ class Runner:
         self.outputs = tuple(output.name for output in self._session.get_outputs())
         self.output_types = tuple(output.type for output in self._session.get_outputs())
 
-    def run(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, tensors: Mapping[str, Array], *, stacked: bool = True) -> dict[str, Array]:
         """Return every output on all rows, computed in blocks.
 
         Args:
-            tensors: Inputs by name, each [N, width].
+            tensors: Inputs by name, rows first.
+            stacked: Whether an output of three axes is a stack [K, N, C], whose rows are its second axis.
 
         Raises:
             RuntimeRefusedError: onnxruntime fails on them.
@@ -60,7 +61,7 @@ class Runner:
         if len(blocks) == 1:
             return blocks[0]
         return {
-            name: np.concatenate([block[name] for block in blocks], axis=1 if blocks[0][name].ndim == 3 else 0)
+            name: np.concatenate([block[name] for block in blocks], axis=int(stacked and blocks[0][name].ndim == 3))
             for name in self.outputs
         }
 

@@ -31,8 +31,10 @@ from shoal_converter.onnx_runtime import Runner
 from shoal_converter.reference import build_reference
 from shoal_converter.sample import Sample, make_sample
 from shoal_converter.sbom import sbom_statement
-from shoal_converter.sources.boosting.models import as_estimator
-from shoal_converter.sources.estimator import check_estimator, framework_of, missing_allowed, task_of, unknown_allowed
+from shoal_converter.sources.estimator import framework_of, missing_allowed, task_of, unknown_allowed
+from shoal_converter.sources.kinds import checked_model, rows_in
+from shoal_converter.sources.tensor_model import TensorModel
+from shoal_converter.tensor_proof import converted, proven
 from shoal_converter.variants import Built, build_variants, cost_of, here, variant_line
 from shoal_protocol.bundle.layout import (
     BUNDLE_JSON,
@@ -107,10 +109,11 @@ def to_onnx(model: Any, sample: Any, options: Options | None = None) -> bytes:
 
     Args:
         model: Fitted estimator or pipeline of scikit-learn, or with its interface; a booster of XGBoost or LightGBM,
-            or a CatBoost model.
+            or a CatBoost model; an ONNX model (path, bytes or ModelProto).
         sample: Rows like those that it was trained on: a 2-D array gives one ``[N, F]`` input ``x``, a list of texts
             one ``[N, 1]``, a pandas DataFrame one ``[N, 1]`` input a column (float32, int64 or string). Inputs
-            are float64 only where float32 ones give other answers.
+            are float64 only where float32 ones give other answers. For an ONNX model arrays by the names of its inputs,
+            or one array; its inputs and outputs keep their names and types.
         options: skl2onnx's, ``{id(estimator): {...}}``.
 
     Returns:
@@ -128,8 +131,9 @@ def to_onnx(model: Any, sample: Any, options: Options | None = None) -> bytes:
     >>> to_onnx(model, [[0.0], [1.0], [2.0]])[:1]
     b'\x08'
     """
-    model = as_estimator(model)
-    check_estimator(model)
+    model = checked_model(model, sample)
+    if isinstance(model, TensorModel):
+        return converted(model, sample, tolerance=Tolerance())[2].onnx
     return convert_rows(model, sample, options=options)[1].onnx
 
 
@@ -147,7 +151,7 @@ def pack(
     """Turn a fitted estimator into a bundle.
 
     Args:
-        model: Fitted scikit-learn estimator or pipeline.
+        model: As `to_onnx` takes it.
         sample: Rows like those that it was trained on; see `to_onnx`. They prove parity, give the golden rows, and
             their distribution becomes the reference that the fleet is compared with.
         tag: ``name:version``, for example ``quality:1.4.0``.
@@ -168,10 +172,10 @@ def pack(
     tell = progress or (lambda _: None)
     options = options or PackOptions()
     name, version = parse_tag(tag)
-    check_estimator(model := as_estimator(model))
-    truth = check_truth(y, make_sample(sample, model=model).rows, classification=task_of(model) == "classification")
-    tell(f"converting {type(model).__name__}")
-    rows, conversion, validation = _proven(model, sample, options, tell)
+    model = checked_model(model, sample)
+    truth = check_truth(y, rows_in(model, sample), classification=task_of(model) == "classification")
+    tell(f"converting {framework_of(model) if isinstance(model, TensorModel) else type(model).__name__}")
+    model, rows, conversion, validation = _converted(model, sample, options, tell)
     tell(f"parity: {conversion.report.sentence()}")
     if validation is not None:
         tell(f"parity on the validation data: {validation.report.sentence()}")
@@ -191,6 +195,17 @@ def pack(
     if output is not None:
         bundle = replace(bundle, path=bundle.write(output))
     return bundle
+
+
+def _converted(
+    model: Any, sample: Any, options: PackOptions, tell: Progress
+) -> tuple[Any, Sample, Conversion, Proof | None]:
+    """Convert by the model's kind; a model over tensors knows the meaning of its outputs only then."""
+    if not isinstance(model, TensorModel):
+        return model, *_proven(model, sample, options, tell)
+    model, rows, conversion = converted(model, sample, tolerance=options.tolerance)
+    validation = None if options.validation is None else proven(model, options.validation, conversion)
+    return model, rows, conversion, validation
 
 
 def _proven(model: Any, sample: Any, options: PackOptions, tell: Progress) -> tuple[Sample, Conversion, Proof | None]:

@@ -8,6 +8,7 @@ comparable.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from shoal_converter.evidence import Evidence
 from shoal_converter.figures import quality_of, segments_of
 from shoal_converter.joint_features import joint_streams
 from shoal_converter.sources.estimator import Task, label_texts, metrics_of
+from shoal_converter.sources.tensor_roles import by_role
 from shoal_converter.streams import (
     inherited,
     input_streams,
@@ -64,10 +66,13 @@ def build_reference(
         SampleError: Figures by column are wanted, and there are no labels.
     """
     tensors, found = profiled.tensors, profiled.found
+    judged = replace(judged, found=by_role(judged.found, outputs))
     features = [(f.name, f.tensor, f.column or 0) for f in fields if is_scalar(f, tensors[f.tensor])]
     if len(features) > _MAX_MEASURED:
         features = []
-    importance, metric = permutation_importance(predict, judged.tensors, features, truth=judged.truth)
+    importance, metric = permutation_importance(
+        lambda rows: by_role(predict(rows), outputs), judged.tensors, features, truth=judged.truth
+    )
     counted = _counted(fields, importance)
     streams = [stream for field in counted for stream in input_streams(field, tensors[field.tensor])]
     streams += uncounted_streams(fields, counted, tensors) + output_streams(outputs, found, rows=profiled.rows)

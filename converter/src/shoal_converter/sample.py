@@ -8,7 +8,7 @@ of columns are kept in the schema, and for tensors too, unless an output has tha
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -49,16 +49,18 @@ class Sample:
     """Rows in both forms.
 
     Attributes:
-        form: ``matrix``, ``frame`` or ``text``.
+        form: ``matrix``, ``frame`` or ``text``; ``tensors`` for a model whose inputs are tensors of any rank.
         columns: The features in order.
         source: What the source model's methods take.
-        tensors: What the ONNX model takes, by tensor name, each [N, width].
+        tensors: What the ONNX model takes, by tensor name, each [N, width] (of ``tensors`` any shape with rows first).
+        shapes: As the model states them, where its axes need not have the sample's sizes.
     """
 
-    form: Literal["matrix", "frame", "text"]
+    form: Literal["matrix", "frame", "text", "tensors"]
     columns: tuple[Column, ...]
     source: Any
     tensors: Mapping[str, Array]
+    shapes: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -66,8 +68,11 @@ class Sample:
         return len(next(iter(self.tensors.values())))
 
     def values(self, column: Column) -> Array:
-        """Return one feature's values as fed, shape (N,)."""
-        return np.asarray(self.tensors[column.tensor][:, column.column or 0])
+        """Return one feature's values as fed, shape (N,); of a feature that is a whole tensor its shape."""
+        tensor = self.tensors[column.tensor]
+        if self.form == "tensors" and column.column is None:
+            return np.asarray(tensor)
+        return np.asarray(tensor[:, column.column or 0])
 
     def take(self, rows: npt.NDArray[np.int64]) -> dict[str, Array]:
         """Return the tensors of some rows."""
@@ -77,7 +82,7 @@ class Sample:
         """Describe the tensors for the schema."""
         dtypes = {column.tensor: column.dtype for column in self.columns}
         return tuple(
-            TensorSpec(name=name, dtype=dtypes[name], shape=(None, values.shape[1]))
+            TensorSpec(name=name, dtype=dtypes[name], shape=self.shapes.get(name, (None, *values.shape[1:])))
             for name, values in self.tensors.items()
         )
 
@@ -96,9 +101,9 @@ class Sample:
     def _field(self, column: Column, *, missing_allowed: bool, unknown_allowed: bool) -> FieldSpec:
         values = self.values(column)
         if column.dtype == "string":
-            texts = sorted(set(values.tolist()) - {MISSING_TEXT})
+            texts = sorted(set(values.ravel().tolist()) - {MISSING_TEXT})
             seen_missing = self.form == "frame" and MISSING_TEXT in values.tolist()
-            is_open = unknown_allowed or self.form == "text" or len(texts) > _MAX_CATEGORIES
+            is_open = unknown_allowed or self.form in {"text", "tensors"} or len(texts) > _MAX_CATEGORIES
             return FieldSpec(
                 name=column.name,
                 dtype=column.dtype,
@@ -108,14 +113,15 @@ class Sample:
                 missing_sentinel=MISSING_TEXT if seen_missing else None,
                 categories=None if is_open else tuple(texts),
             )
-        finite = values[np.isfinite(values)] if column.dtype != "int64" else values
-        seen_missing = column.dtype != "int64" and bool(np.isnan(values).any())
+        is_float = values.dtype.kind == "f"
+        finite = values[np.isfinite(values)] if is_float else values
+        seen_missing = is_float and bool(np.isnan(values).any())
         return FieldSpec(
             name=column.name,
             dtype=column.dtype,
             tensor=column.tensor,
             column=column.column,
-            missing="allowed" if seen_missing or (missing_allowed and column.dtype != "int64") else "refused",
+            missing="allowed" if seen_missing or (missing_allowed and is_float) else "refused",
             low=float(finite.min()) if finite.size else None,
             high=float(finite.max()) if finite.size else None,
         )

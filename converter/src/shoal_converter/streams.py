@@ -118,8 +118,9 @@ def output_streams(outputs: Sequence[OutputSpec], found: Mapping[str, Array], *,
             streams.append(_numeric("score", output.name, 0 if one else None, "value" if one else "row_max", values))
         elif values.dtype.kind in "fiub" and (values.ndim > 2 or (values.ndim == 2 and values.shape[1] > MOST_COLUMNS)):
             streams += _wide_streams(f"{output.name}.", "output", output.name, values)
-        elif output.role in {"value", "other"} and values.ndim == 2:
-            names = ["value"] if values.shape[1] == 1 else [f"value{at}" for at in range(values.shape[1])]
+        elif output.role in {"value", "other"} and values.dtype.kind in "fiub" and values.ndim in {1, 2}:
+            width = math.prod(values.shape[1:])
+            names = ["value"] if width == 1 else [f"value{at}" for at in range(width)]
             streams += [_numeric(name, output.name, at, "value", values) for at, name in enumerate(names)]
     return streams
 

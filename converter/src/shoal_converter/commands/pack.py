@@ -13,6 +13,7 @@ from shoal_converter.domain.parity import Tolerance
 from shoal_converter.errors import OutputExistsError, SampleError
 from shoal_converter.packing import parse_tag
 from shoal_converter.sources.native_file import is_native
+from shoal_converter.sources.onnx_source import is_onnx
 from shoal_converter.sources.pickled import Examination, check_trusted, pack_pickled
 from shoal_converter.sources.sample_file import check_sample_file
 from shoal_converter.terminal import Terminal
@@ -45,7 +46,7 @@ def run(
     path = output or Path(f"{name}-{version}.tar")
     if path.exists() and not force:
         raise OutputExistsError(f"{path} exists", hint="choose another -o, or replace it with --force")
-    if not is_native(source):
+    if not is_native(source) and not is_onnx(source):
         check_trusted(source, trust=trust)
     if sample is None:
         raise SampleError(

@@ -57,7 +57,8 @@ def permutation_importance(
         losses = []
         for order in orders:
             shuffled = part[tensor].copy()
-            shuffled[:, column] = shuffled[order, column]
+            columns = shuffled.reshape(len(shuffled), -1)  # a view: of [N] too
+            columns[:, column] = columns[order, column]
             losses.append(base - score(predict({**part, tensor: shuffled})))
         found[name] = max(0.0, float(np.mean(losses)))
     return found, measure

@@ -10,13 +10,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from shoal_converter.errors import SampleError, SourceError, UnsupportedModelError
 from shoal_converter.sources.boosting.models import framework as boosting_framework
+from shoal_converter.sources.tensor_model import TensorModel
 from shoal_protocol.profile.grid import category_text
 
 Array = npt.NDArray[Any]
@@ -167,6 +168,8 @@ def first_step(model: Any) -> Any:
 
 def task_of(model: Any) -> Task:
     """Return what kind of model it is."""
+    if isinstance(model, TensorModel):
+        return cast("Task", model.task)
     from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_regressor  # noqa: PLC0415 - heavy
 
     if is_classifier(model):
@@ -185,7 +188,9 @@ def task_of(model: Any) -> Task:
 
 
 def missing_allowed(model: Any) -> bool:
-    """Tell whether the model says that it takes NaN."""
+    """Tell whether the model says that it takes NaN; a graph doesn't, so there the sample tells it."""
+    if isinstance(model, TensorModel):
+        return False
     from sklearn.utils import get_tags  # noqa: PLC0415 - heavy
 
     try:
@@ -295,13 +300,15 @@ def _classes(model: Any) -> tuple[str, ...] | None:
 
 def framework_of(model: Any) -> str:
     """Return the framework's name."""
+    if isinstance(model, TensorModel):
+        return model.framework
     last = last_step(model)
     return boosting_framework(last) or type(last).__module__.split(".")[0].replace("sklearn", "scikit-learn")
 
 
 def metrics_of(task: Task, truth: Array, found: Mapping[str, Array]) -> dict[str, float]:
     """Return the model's own figures on labelled rows: accuracy, or R² and the mean absolute error."""
-    if task == "classification" and found["label"].ndim == 1:
+    if task == "classification" and "label" in found and found["label"].ndim == 1:
         return {"accuracy": float(np.mean(found["label"].astype(str) == label_texts(truth, found["label"])))}
     if task == "regression" and "value" in found:
         value = found["value"].reshape(len(truth), -1).astype(np.float64)

@@ -31,6 +31,7 @@ from shoal_converter.errors import (
     VariantRefusedError,
 )
 from shoal_converter.sources.native_file import SUFFIXES as NATIVE
+from shoal_converter.sources.onnx_source import SUFFIX as ONNX
 from shoal_protocol.errors import CallerError, ContentError, LocalError, ShoalError
 
 SUFFIXES = (".joblib", ".pkl", ".pickle")
@@ -96,7 +97,7 @@ def check_trusted(path: Path, *, trust: bool) -> None:
     if path.suffix.lower() not in SUFFIXES:
         raise SourceError(
             f"{path.name} is of no known kind",
-            hint=f"models come from {', '.join(SUFFIXES + NATIVE)}, or from pack() in Python",
+            hint=f"models come from {', '.join((*SUFFIXES, *NATIVE, ONNX))}, or from pack() in Python",
         )
     if not trust:
         raise UntrustedPickleError(

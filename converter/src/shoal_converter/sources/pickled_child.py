@@ -59,12 +59,16 @@ def _pack(request: dict[str, Any], tell: Any) -> dict[str, Any]:
     from shoal_converter.domain.parity import Tolerance  # noqa: PLC0415
     from shoal_converter.packing import PackOptions, pack  # noqa: PLC0415
     from shoal_converter.sources.native_file import is_native, load, typed_rows  # noqa: PLC0415
+    from shoal_converter.sources.onnx_source import is_onnx, read_onnx  # noqa: PLC0415
     from shoal_converter.sources.sample_file import Table, read_table  # noqa: PLC0415
+    from shoal_converter.sources.tensor_model import TensorModel  # noqa: PLC0415
 
     path = Path(request["path"])
-    model = load(path) if is_native(path) else _load(path)
+    model = read_onnx(path) if is_onnx(path) else load(path) if is_native(path) else _load(path)
 
     def rows_of(table: Table) -> Any:
+        if isinstance(model, TensorModel):
+            return table.tensors_for([each.name for each in model.inputs])
         return typed_rows(model, table.rows_for(model)) if is_native(path) else table.rows_for(model)
 
     sample = Path(request["sample"])

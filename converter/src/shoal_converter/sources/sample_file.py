@@ -36,12 +36,16 @@ class Table:
         columns: Arrays of equal length, when it holds columns.
         target: Labels or values.
         further: Arrays beside the matrix of an .npz.
+        matrix_name: What the .npz calls its matrix.
+        path: Where it was read from, for what is said of it.
     """
 
     matrix: Array | None = None
     columns: dict[str, Array] | None = None
     target: Array | None = None
     further: dict[str, Array] = field(default_factory=dict)
+    matrix_name: str = "X"
+    path: Path | None = None
 
     def split_by(self, names: Sequence[str], model: Any, *, path: Path) -> tuple[Table, dict[str, Array]]:
         """Take the columns out by which figures are split; those that are features too stay as well.
@@ -76,9 +80,26 @@ class Table:
         """
         if self.columns is None:
             return self.matrix
+        if any(values.ndim != 1 for values in self.columns.values()):
+            raise self.unclear()
         if fitted_names(model) is not None or any(v.dtype.kind not in "biuf" for v in self.columns.values()):
             return frame(self.columns)
         return np.column_stack([values.astype(np.float64) for values in self.columns.values()])
+
+    def unclear(self) -> SampleError:
+        """Return what is said when arrays of several axes are there and the model takes one matrix."""
+        shapes = ", ".join(f"{name} {values.shape}" for name, values in (self.columns or {}).items())
+        return SampleError(
+            f"{self.path.name if self.path else 'the sample'} has the arrays {shapes}: which is the sample?",
+            hint="np.savez(file, X=rows, y=labels), or one 1-D array a column; by input name for an ONNX model",
+        )
+
+    def tensors_for(self, names: Sequence[str]) -> Any:
+        """Return the rows for a model whose inputs are tensors of these names: arrays by name, or the one array."""
+        if self.columns is None and (len(names) == 1 or not self.further):
+            return self.further.get(names[0], self.matrix)
+        arrays = self.columns if self.columns is not None else {self.matrix_name: self.matrix, **self.further}
+        return {name: arrays[name] for name in names} if set(names) <= set(arrays) else arrays
 
 
 def read_table(path: Path, *, target: str | None = None) -> Table:
@@ -148,15 +169,15 @@ def _npz(path: Path, target: str | None) -> Table:
     if matrix is None and len(arrays) == 1:
         matrix = next(iter(arrays))
     if matrix is not None:
-        return Table(matrix=arrays.pop(matrix), target=truth, further=arrays)
-    if arrays and all(values.ndim == 1 for values in arrays.values()):
+        return Table(matrix=arrays.pop(matrix), target=truth, further=arrays, matrix_name=matrix)
+    if not arrays or any(not values.ndim for values in arrays.values()):
+        raise SampleError(f"{path.name} has no rows", hint="np.savez(file, X=rows, y=labels)")
+    table = Table(columns=arrays, target=truth, path=path)
+    if all(values.ndim == 1 for values in arrays.values()):
         _same_length(path, arrays)
-        return Table(columns=arrays, target=truth)
-    shapes = ", ".join(f"{name} {values.shape}" for name, values in arrays.items())
-    raise SampleError(
-        f"{path.name} has the arrays {shapes}: which is the sample?",
-        hint="np.savez(file, X=rows, y=labels), or one 1-D array a column",
-    )
+    elif len({len(values) for values in arrays.values()}) > 1:
+        raise table.unclear()
+    return table
 
 
 def _same_length(path: Path, arrays: dict[str, Array]) -> None:
