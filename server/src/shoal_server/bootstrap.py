@@ -19,7 +19,6 @@ from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
 
 from shoal_protocol.mqtt.topics import Up
-from shoal_protocol.trust.roots import TrustMode
 from shoal_server.access import people
 from shoal_server.access import routes as access_routes
 from shoal_server.access.guard import unguarded
@@ -75,6 +74,7 @@ from shoal_server.telemetry.samples import SAMPLES_KEPT_S, forget_samples
 from shoal_server.telemetry.shadows import SHADOWS_KEPT_S, forget_shadows
 from shoal_server.telemetry.store import prune
 from shoal_server.web import health, pages, problems
+from shoal_server.web.gauges import gauges
 from shoal_server.web.http_server import HttpServer, bind, url_of
 from shoal_server.web.metrics import ProgramMetrics, RequestMetrics
 
@@ -198,10 +198,11 @@ class Server:
         self._undo.append(database.close)
         database.upgrade()
         passwords = Passwords()
-        self.first_password = people.ensure_admin(database, passwords, now=self._clock())
         tls = self._tls = build_tls(self.settings, self._clock)
         url = url_of(listener, scheme="http" if tls is None else "https")
         program = self._services = build_services(self._settled(), database, self._clock, url=url, tls=tls)
+        # After what settings can spoil, since the password is shown by the start that makes it and never again.
+        self.first_password = people.ensure_admin(database, passwords, now=self._clock())
         loops = build_loops(program, tls=tls)
         app = build_app(program, loops)
         app.state.passwords = passwords
@@ -425,29 +426,7 @@ def build_app(program: Services, loops: Sequence[Loop], *, routers: Sequence[API
     for router in routers:
         app.include_router(router)
     pages.install(app)
-    program.metrics.register(
-        ProgramMetrics(
-            loops=lambda: [loop.health for loop in loops],
-            gauges=(
-                ("shoal_link_connected", "1 while messages from devices flow", lambda: program.link.connected),
-                (
-                    "shoal_signed_list_expires_timestamp_seconds",
-                    "When devices stop believing the signed list",
-                    lambda: program.trust.expiries()["targets"],
-                ),
-                (
-                    "shoal_trust_root_expires_timestamp_seconds",
-                    "When devices stop believing the root of trust",
-                    lambda: program.trust.expiries()["root"],
-                ),
-                (
-                    "shoal_trust_development",
-                    "1 while this server holds every signing key",
-                    lambda: program.trust.mode is TrustMode.DEVELOPMENT,
-                ),
-            ),
-        )
-    )
+    program.metrics.register(ProgramMetrics(loops=lambda: [loop.health for loop in loops], gauges=gauges(program)))
     open_routes = unguarded(app, public=PUBLIC)
     if open_routes:
         raise RuntimeError(f"these routes have no guard: {', '.join(open_routes)}")
