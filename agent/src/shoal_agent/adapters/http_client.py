@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +61,9 @@ class HttpClient:
     def _pool(self) -> PoolManager:
         import urllib3  # noqa: PLC0415 - 25 ms that a start without network should not pay
 
-        return urllib3.PoolManager(
+        proxy = proxy_for(self.url)
+        pool = urllib3.PoolManager if proxy is None else partial(urllib3.ProxyManager, proxy)
+        return pool(
             maxsize=2,
             ssl_context=self._tls(),
             cert_reqs="CERT_REQUIRED" if self._verify else "CERT_NONE",
@@ -129,6 +131,24 @@ class HttpClient:
         """Close all connections."""
         if "_pool" in self.__dict__:
             self._pool.clear()
+
+
+def proxy_for(url: str) -> str | None:
+    """Return the proxy that the environment names for a URL (``HTTPS_PROXY``, ``HTTP_PROXY``, ``NO_PROXY``), if any.
+
+    Small letters do as well. Loopback never goes by a proxy.
+    """
+    from urllib.parse import urlsplit  # noqa: PLC0415 - beside the next
+    from urllib.request import getproxies_environment, proxy_bypass  # noqa: PLC0415 - 15 ms, see `_pool`
+
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host in {"localhost", "::1"} or host.startswith("127.") or proxy_bypass(host):
+        return None
+    proxy = getproxies_environment().get(parts.scheme)
+    if proxy and "://" not in proxy:
+        return f"http://{proxy}"
+    return proxy or None
 
 
 def _cause(error: Exception) -> BaseException:

@@ -220,6 +220,28 @@ def after(session: Session, device_id: str, *, limit: int) -> list[str]:
     return list(session.exec(query))
 
 
+def lagging(session: Session, *, after: str, published_before: float, limit: int) -> list[str]:
+    """Return connected devices that have not told for a while of the newest document that was sent to them, by id.
+
+    Args:
+        session: Of a read.
+        after: The last device of the part before.
+        published_before: Documents that changed since then, seconds since the epoch, are still on their way.
+        limit: At most so many.
+    """
+    query = (
+        select(DesiredRow.device)
+        .join(DeviceRow, col(DeviceRow.id) == DesiredRow.device)
+        .where(DeviceRow.state == DeviceState.ACCEPTED)
+        .where(col(DeviceRow.online), col(DesiredRow.device) > after)
+        .where(col(DeviceRow.generation_reported) < col(DesiredRow.published_generation))
+        .where(col(DesiredRow.changed_at) <= published_before)
+        .order_by(col(DesiredRow.device))
+        .limit(limit)
+    )
+    return list(session.exec(query))
+
+
 def sign_all_again(session: Session) -> None:
     """Have every device's document signed and sent again: devices then look at the signed list, and at its keys."""
     session.exec(update(DesiredRow).values(resign_at=0.0))

@@ -18,6 +18,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
 
 from shoal_protocol.errors import CallerError
@@ -155,7 +156,12 @@ def enrol(
     row.verifier = verifier_line(secret, salt=new_salt())
     row.facts = {**row.facts, **_facts(request.capabilities)}
     session.add(row)
-    session.flush()
+    try:
+        session.flush()
+    except IntegrityError as error:  # on PostgreSQL two may see no such name at once; the first to commit has it
+        raise ConflictError(
+            f"another device takes the name {device_id} at this very moment", hint="choose another --name, or try again"
+        ) from error
     return Enrolled(device_id, DeviceState(row.state), secret, renewed)
 
 

@@ -2,7 +2,8 @@
 
 Owns the loop from the outbox to the link: what is not yet published or has to be signed again, and everything once
 more, at a pace, whenever the line was established anew (a wiped broker has forgotten the retained documents), with the
-credentials of all devices. Leaves the outbox to `assignments` and the line to `link`.
+credentials of all devices; and now and then what a connected device does not seem to have heard. Leaves the outbox to
+`assignments` and the line to `link`.
 
 A crash between sending and marking sends the same document again, which does no harm.
 """
@@ -22,6 +23,10 @@ from shoal_server.storage.database import Clock, Database
 
 BATCH = 200
 """Documents of one tick: signing takes about 0.1 ms each, and the transaction stays short."""
+
+
+REMIND_S = 120.0
+"""A connected device that has not told of its newest document for so long gets it again, and then as often."""
 
 
 class Publisher:
@@ -54,6 +59,8 @@ class Publisher:
         self._batch = batch
         self._connections = -1
         self._again_after: str | None = None
+        self._reminded_at = clock()
+        self._reminded = ""
 
     def tick(self) -> int:
         """Publish what is due; returns how many documents were sent.
@@ -73,7 +80,19 @@ class Publisher:
         sent = self._send(wanted, now)
         if len(wanted) < self._batch and self._again_after is not None:
             sent += self._send_again(now)
+        if not sent and not REMIND_S > now - self._reminded_at >= 0:  # only in a quiet moment
+            self._reminded_at = now
+            sent += self._remind(now)
         return sent
+
+    def _remind(self, now: float) -> int:
+        """Send once more what connected devices don't seem to have heard; it may have been lost on the way."""
+        with self._database.read() as session:
+            devices = assignments.lagging(
+                session, after=self._reminded, published_before=now - REMIND_S, limit=self._batch
+            )
+        self._reminded = devices[-1] if len(devices) == self._batch else ""
+        return self._send(devices, now)
 
     def _send_again(self, now: float) -> int:
         """Send the next batch of everything, after the line was established anew."""

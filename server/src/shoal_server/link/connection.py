@@ -34,6 +34,8 @@ class Connection(asyncio.Protocol):
         self._limits = link.limits
         self._reader = PacketReader()
         self._transport: Any = None
+        self.address = ""
+        """Where it comes from, while it has not proven who it is; empty for this machine itself."""
         self._loop = asyncio.get_running_loop()
         self._opened_at = self._heard_at = self._loop.time()
         self._undone = 0
@@ -42,6 +44,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, or end at once when the endpoint is full."""
         self._transport = transport
+        self.address = _address_of(transport)
         self._transport.set_write_buffer_limits(high=self._limits.unsent_bytes)
         if not self._link.opened(self):
             self.abort()
@@ -156,3 +159,9 @@ class Connection(asyncio.Protocol):
             payload = self._link.stored(topic)
             if payload is not None:
                 self.carry_out(self.session.deliver(topic, payload, retain=True))
+
+
+def _address_of(transport: asyncio.BaseTransport) -> str:
+    peer = transport.get_extra_info("peername")
+    host = str(peer[0]) if peer else ""
+    return "" if host.startswith("127.") or host in {"::1", "::ffff:127.0.0.1"} else host

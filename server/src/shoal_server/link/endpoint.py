@@ -19,7 +19,7 @@ import contextlib
 import logging
 import ssl
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -46,6 +46,8 @@ class Limits:
 
     Attributes:
         connections: Open at once; further ones are closed as they come.
+        unproven_per_address: Open at once from one address before they have proven who they are; loopback is not
+            counted, where a proxy may speak for many.
         undone: Messages handed over and not done, of all devices.
         undone_per_device: The same, of one device.
         connect_s: Time from the opening of a connection to its CONNECT.
@@ -55,6 +57,7 @@ class Limits:
     """
 
     connections: int = 20_000
+    unproven_per_address: int = 200
     undone: int = 4_000
     undone_per_device: int = 200
     connect_s: float = 10.0
@@ -101,6 +104,7 @@ class EmbeddedLink:
         self._stored: dict[str, bytes] = {}
         self._open: set[Connection] = set()
         self._devices: dict[str, Connection] = {}
+        self._unproven: Counter[str] = Counter()
         self._paused: set[Connection] = set()
         self._undone = 0
 
@@ -226,6 +230,7 @@ class EmbeddedLink:
         loop = self._loop = asyncio.get_running_loop()
         self._waking = False
         self._devices, self._open, self._paused = {}, set(), set()
+        self._unproven = Counter()
         try:
             server = await loop.create_server(
                 partial(Connection, self),
@@ -318,11 +323,24 @@ class EmbeddedLink:
         """Count a new connection in; False when there are too many."""
         if len(self._open) >= self.limits.connections:
             return False
+        if connection.address:
+            if self._unproven[connection.address] >= self.limits.unproven_per_address:
+                return False
+            self._unproven[connection.address] += 1
         self._open.add(connection)
         return True
 
+    def proven(self, connection: Connection) -> None:
+        """Count a connection out of those that have not proven who they are."""
+        address, connection.address = connection.address, ""
+        if address:
+            self._unproven[address] -= 1
+            if not self._unproven[address]:
+                del self._unproven[address]
+
     def admitted(self, device: str, connection: Connection) -> None:
         """Give a device to its new connection, ending the one before (3.1.4)."""
+        self.proven(connection)
         older = self._devices.get(device)
         if older is not None:
             older.carry_out(older.session.close("the device has connected again"))
@@ -336,6 +354,8 @@ class EmbeddedLink:
 
     def gone(self, connection: Connection) -> None:
         """Forget a connection."""
+        if connection in self._open:
+            self.proven(connection)
         self._open.discard(connection)
         if not self._open:
             self._all_gone.set()

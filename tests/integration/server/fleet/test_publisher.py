@@ -7,7 +7,7 @@ from shoal_protocol.mqtt.topics import Down, down
 from shoal_protocol.trust.assignment import Assignment, SlotTarget, verify_assignment
 from shoal_server.fleet import assignments, store
 from shoal_server.fleet.desired import LIFETIME_S
-from shoal_server.fleet.publisher import Publisher
+from shoal_server.fleet.publisher import REMIND_S, Publisher
 from shoal_server.link.port import LinkError
 from shoal_server.storage.database import Database
 from shoal_server.testing.link import FakeLink
@@ -61,6 +61,29 @@ def test_everything_is_sent_again_at_a_pace_when_the_line_is_new(database: Datab
     scene.link.regain()
     assert [scene.publisher.tick() for _ in range(4)] == [3, 3, 1, 0]
     assert all(scene.heard(f"cam-{number}").generation == 1 for number in range(7))
+
+
+def test_a_connected_device_that_does_not_seem_to_have_heard_is_told_again(database: Database) -> None:
+    scene = Scene(database, 4, batch=2)
+    for number in range(4):
+        scene.assign(f"cam-{number}")
+    while scene.publisher.tick():
+        pass
+    with database.write() as session:
+        for number, (online, reported) in enumerate([(True, 1), (True, 0), (False, 0), (True, 0)]):
+            row = store.row_of(session, f"cam-{number}")
+            row.online, row.generation_reported = online, reported
+    scene.link.stored.clear()
+    scene.clock.advance(REMIND_S - 1)
+    assert scene.publisher.tick() == 0
+    scene.clock.advance(1)
+    assert scene.publisher.tick() == 2
+    assert set(scene.link.stored) == {down("cam-1", Down.DESIRED), down("cam-3", Down.DESIRED)}
+    assert scene.publisher.tick() == 0, "and not again at once"
+    scene.clock.advance(REMIND_S)
+    assert scene.publisher.tick() == 0, "they were all told; the next round begins anew"
+    scene.clock.advance(REMIND_S)
+    assert scene.publisher.tick() == 2
 
 
 def test_a_line_that_breaks_leaves_the_rest_to_be_sent(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from shoal_protocol.mqtt.packets import (
     Subscribe,
 )
 from shoal_protocol.mqtt.topics import SERVER_STATUS, Down, Up, down, down_filter, up
+from shoal_server.link.addresses import lan_address
 from shoal_server.link.endpoint import EmbeddedLink, Limits
 from shoal_server.link.port import Inbound
 from shoal_server.link.verifiers import verifier_line
@@ -317,6 +318,34 @@ def test_mosquittos_own_clients_speak_to_it(start, heard):
     )
     assert said.stderr == ""
     assert [message.payload for message in heard] == [b"one", b"two", b"three"]
+
+
+def test_one_address_can_not_fill_the_endpoint_with_strangers(start, line):
+    address = lan_address()
+    if address.startswith("127."):
+        pytest.skip("this machine has no address but the loopback's, which is not counted")
+    link = start(limits=Limits(unproven_per_address=2))
+
+    def stranger() -> socket.socket:
+        return socket.create_connection(("127.0.0.1", link.port), timeout=5, source_address=(address, 0))
+
+    def is_closed(one: socket.socket) -> bool:
+        try:
+            return one.recv(1) == b""
+        except ConnectionResetError:
+            return True
+
+    strangers = [stranger(), stranger()]
+    third = stranger()
+    assert is_closed(third)
+    line(link).connect()  # from elsewhere nobody notices
+    strangers[0].sendall(encode_packet(Connect(client_id="d2", username="d2", password=SECRET.encode())))
+    assert strangers[0].recv(100) == encode_packet(ConnAck())
+    fourth = stranger()  # who has proven itself counts no more
+    fourth.sendall(encode_packet(Connect(client_id="many-1", username="many-1", password=SECRET.encode())))
+    assert fourth.recv(100) == encode_packet(ConnAck())
+    for one in (*strangers, third, fourth):
+        one.close()
 
 
 def test_tls(start, tmp_path):
