@@ -75,7 +75,7 @@ def _built(sample: Sample, make: Callable[[int, Array], Array]) -> Sample:
 def _source_values(sample: Sample, at: int) -> Any:
     source = sample.source
     if hasattr(source, "iloc"):
-        column = source.iloc[:, at]
+        column = source.iloc[:, sample.place(at)]
         return column.array if column.dtype.kind not in "biufO" else column.to_numpy()
     array = np.asarray(source)
     return array if array.ndim == 1 else array[:, at]
@@ -86,15 +86,14 @@ def _as_source(sample: Sample, made: list[Any]) -> Any:
     if hasattr(source, "iloc"):
         import pandas as pd  # noqa: PLC0415 - the source is a frame of it
 
-        return pd.DataFrame({label: _typed(values, source.iloc[:, at]) for at, (label, values) in _named(source, made)})
+        by_place = {sample.place(at): values for at, values in enumerate(made)}
+        rows = np.arange(len(made[0])) % len(source)
+        columns = [by_place.get(at, source.iloc[rows, at].array) for at in range(len(source.columns))]
+        return pd.DataFrame({label: _typed(columns[at], source.iloc[:, at]) for at, label in enumerate(source.columns)})
     array = np.asarray(source)
     if array.ndim == 1:
         return made[0]
     return np.stack([np.asarray(values) for values in made], axis=1).astype(array.dtype)
-
-
-def _named(source: Any, made: list[Any]) -> list[tuple[int, tuple[Any, Any]]]:
-    return list(enumerate(zip(source.columns, made, strict=True)))
 
 
 def _typed(values: Any, column: Any) -> Any:

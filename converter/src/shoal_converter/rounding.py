@@ -70,7 +70,10 @@ def culprit(model: Any, sample: Sample, source: Mapping[str, Array], tolerance: 
     worst: Rounding | None = None
     for loss in sorted(_roundings(sample), key=lambda loss: -loss.share)[:_MOST_SUSPECTS]:
         try:
-            found = {answer.name: answer.values for answer in answers(model, _with_rounded(sample.source, loss.at))}
+            found = {
+                answer.name: answer.values
+                for answer in answers(model, _with_rounded(sample.source, sample.place(loss.at)))
+            }
         except Exception:  # noqa: BLE001 - a diagnosis must not hide the fault that it explains
             return None
         rows = compare(source, found, tolerance).rows_off
@@ -95,7 +98,7 @@ def _roundings(sample: Sample, *, dtypes: tuple[str, ...] = ("float32", "float64
     for at, column in enumerate(sample.columns):
         if column.dtype not in dtypes:
             continue
-        values = _source_column(sample.source, at)
+        values = _source_column(sample.source, sample.place(at))
         if values is None or values.size == 0:
             continue
         with np.errstate(over="ignore"):

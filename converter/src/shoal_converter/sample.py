@@ -74,6 +74,12 @@ class Sample:
             return np.asarray(tensor)
         return np.asarray(tensor[:, column.column or 0])
 
+    def place(self, at: int) -> int:
+        """Return where the source holds a feature: a data frame may have columns that the model drops."""
+        if self.form != "frame":
+            return at
+        return [str(label) for label in self.source.columns].index(self.columns[at].name)
+
     def take(self, rows: npt.NDArray[np.int64]) -> dict[str, Array]:
         """Return the tensors of some rows."""
         return {name: values[rows] for name, values in self.tensors.items()}
@@ -240,8 +246,11 @@ def _from_frame(data: Any, model: Any, float_dtype: DType) -> Sample:
     data = _fit_columns(data, fitted_names(model), model)
     columns: list[Column] = []
     tensors: dict[str, Array] = {}
-    for label in data.columns:
+    dropped = _dropped(model)
+    for at, label in enumerate(data.columns):
         name = str(label)
+        if at in dropped and data[label].dtype.kind in "mM":
+            continue  # the source wants to see the column, and nothing asks what is in it
         dtype, values = _fed_column(name, data[label], float_dtype)
         tensor = name
         while tensor in OUTPUT_NAMES or tensor in tensors or not tensor:
@@ -249,6 +258,22 @@ def _from_frame(data: Any, model: Any, float_dtype: DType) -> Sample:
         columns.append(Column(name, dtype, tensor))
         tensors[tensor] = values.reshape(-1, 1)
     return Sample("frame", tuple(columns), data, tensors)
+
+
+def _dropped(model: Any) -> frozenset[int]:
+    """Return the places of columns that a fitted ColumnTransformer at the model's beginning does not look at."""
+    step = getattr(model, "best_estimator_", model)
+    while getattr(step, "steps", None):
+        step = step.steps[0][1]
+    places = getattr(step, "_transformer_to_input_indices", None)
+    if places is None:
+        return frozenset()
+    used = [places.get(name, ()) for name, inner, _ in step.transformers_ if not _is_drop(inner)]
+    return frozenset(range(int(step.n_features_in_))) - {int(at) for each in used for at in each}
+
+
+def _is_drop(step: Any) -> bool:
+    return isinstance(step, str) and step == "drop"
 
 
 def _fit_columns(data: Any, names: Sequence[str] | None, model: Any) -> Any:

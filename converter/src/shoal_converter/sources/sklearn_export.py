@@ -19,14 +19,14 @@ from shoal_converter.errors import UnsupportedModelError
 from shoal_converter.sources.boosting.ensemble import BoostingUnsupportedError, unsupported
 from shoal_converter.sources.boosting.models import is_boosting
 from shoal_converter.sources.boosting.registration import registered
+from shoal_converter.sources.columns import plain
 from shoal_converter.sources.estimator import children, last_step, steps
 from shoal_converter.sources.own_converters import has_own, own_converters, own_parsers, own_shapes
 from shoal_converter.sources.sklearn_cures import cured_converters, cured_shapes
 
 TARGET_OPSETS = {"": 18, "ai.onnx.ml": 3}
 
-_DEFAULT_TOKENS = r"(?u)\b\w\w+\b"
-_UNICODE_WORDS = r"[\p{L}\p{N}_]{2,}"
+_TOKENS = {r"(?u)\b\w\w+\b": r"[\p{L}\p{N}_]{2,}", r"(?u)\b\w+\b": r"[\p{L}\p{N}_]+"}
 """The same words for onnxruntime's tokenizer, whose expressions (re2) know no \\w beyond ASCII."""
 
 _COMPOSITES = ("Pipeline", "ColumnTransformer", "FeatureUnion")
@@ -45,6 +45,10 @@ _WAYS_ROUND = {
     "LatentDirichletAllocation": "use TruncatedSVD in its place, or compute the topics before the model",
     "FunctionTransformer": "use a function of numpy itself (np.log1p, np.sqrt, …), or compute it before the model",
     "HashingVectorizer": "use CountVectorizer or TfidfVectorizer with max_features",
+    "QuantileTransformer": "use output_distribution='uniform', which is exact, or PowerTransformer",
+    "StackingClassifier": "put what prepares the columns before it, in one pipeline",
+    "StackingRegressor": "put what prepares the columns before it, in one pipeline",
+    "CalibratedClassifierCV": "put what prepares the columns before it, in one pipeline, or use method='sigmoid'",
     "TransformedTargetRegressor": "train on the transformed target and apply the inverse where the value is used",
 }
 _WAY_ROUND = "replace this step by one that converts (docs/reference/estimators.md lists them), or leave it out"
@@ -69,7 +73,7 @@ def export(
     """
     from skl2onnx import convert_sklearn  # noqa: PLC0415 - heavy
 
-    model = _unfolded(model)
+    model = _unfolded(plain(model, [name for name, _, _ in initial_types]))
     refuse_unsupported(model)
     asked = _options(model, options or {})
     models = [step for _, step in steps(model)]
@@ -132,7 +136,8 @@ def refuse_unsupported(model: Any) -> None:
 def _unsupported(model: Any, error: Exception) -> UnsupportedModelError:
     reason = (str(error).strip().splitlines() or [""])[0][:300]
     leaf = [(path, step) for path, step in steps(model) if not children(step)]
-    named = [(path, step) for path, step in leaf if type(step).__name__ in str(error)]
+    everything = [*steps(model)][::-1] if "input(s)" in str(error) else leaf
+    named = [(path, step) for path, step in everything if type(step).__name__ in str(error)]
     path, step = (named or leaf or [(type(model).__name__, model)])[-1]
     name = type(step).__name__
     return UnsupportedModelError(
@@ -174,8 +179,8 @@ def _options(model: Any, given: Mapping[int, Mapping[str, Any]]) -> dict[int, di
             options.setdefault(id(step), {})  # else skl2onnx hands it options of classifiers, which it may not have
         if "locale" in _allowed(step):
             options.setdefault(id(step), {})["locale"] = "C"
-            if getattr(step, "token_pattern", None) == _DEFAULT_TOKENS and step.analyzer == "word":
-                options[id(step)]["tokenexp"] = _UNICODE_WORDS
+            if getattr(step, "token_pattern", None) in _TOKENS and step.analyzer == "word":
+                options[id(step)]["tokenexp"] = _TOKENS[step.token_pattern]
     for key, values in given.items():
         options.setdefault(key, {}).update(values)
     return options
