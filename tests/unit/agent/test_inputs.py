@@ -1,13 +1,15 @@
 """Inputs against the bundle's schema: what is converted, and how a fault is told."""
 
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 
 from fixtures_models import linear_schema, mixed_schema
-from shoal_agent.runtime.errors import InputError
-from shoal_agent.runtime.inputs import InputPlan
+from shoal_agent.runtime.conversion import converted
+from shoal_agent.runtime.errors import Fault, InputError
+from shoal_agent.runtime.inputs import InputPlan, check_rows
 
 LINEAR = InputPlan(linear_schema())
 MIXED = InputPlan(mixed_schema(missing_sentinel="?"))
@@ -59,7 +61,7 @@ def test_rows_of_numbers_are_the_same_fast_and_slow() -> None:
         (LINEAR, {"x": [[1, 2], [3]]}, [("x", "numbers", "")]),
         (LINEAR, {"x": np.zeros((2, 4), complex)}, [("x", "numbers", "complex")]),
         (LINEAR, {"y": 1}, [("x0", "float32", "none"), ("x1", "", "none"), ("y", "a feature", "unknown")]),
-        (MIXED, {"age": [1], "visits": [1.5], "city": ["a"]}, [("visits", "whole numbers", "numbers")]),
+        (MIXED, {"age": [1], "visits": [1.5], "city": ["a"]}, [("visits", "whole numbers", "1.5 (a number)")]),
         (MIXED, {"age": [1, 2], "visits": [1, 1], "city": ["a"]}, [("city", "2 rows as the others", "1 rows")]),
         (MIXED, {"age": ["7"], "visits": [1], "city": [3]}, [("age", "numbers", "'7' (text)"), ("city", "text", "3")]),
         (MIXED, {"age": [7], "visits": [True], "city": ["a"]}, [("visits", "whole numbers", "True")]),
@@ -94,3 +96,30 @@ def test_unknown_categories_are_refused_where_the_bundle_lists_them() -> None:
     fault = faults(plan, [{"age": 1, "visits": 1, "city": "Bern"}, {"age": 1, "visits": 1, "city": "Rome"}])[0]
     assert fault == {"field": "city", "expected": "one of 'Basel', 'Bern'", "got": "'Rome' (text)", "row": 1}
     assert plan.row_feeds([{"age": 1, "visits": 1, "city": "Basel"}])["city"].tolist() == [["Basel"]]
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ([1, 1.5], "'n' in row 1: expected whole numbers, got 1.5 (a number)"),
+        ([1, 2**70], f"'n' in row 1: expected {-(2**63)} to {2**63 - 1} (int64), got {2**70} (a whole number)"),
+        ([[1], ["a"]], "'n' in row 1: expected whole numbers, got 'a' (text)"),
+        (np.array([True]), "'n': expected whole numbers, got true or false (bool)"),
+    ],
+)
+def test_a_wrong_number_is_named_by_its_row(values, told):
+    faults: list[Fault] = []
+    assert converted("n", values, "int64", None, faults) is None
+    assert [str(fault) for fault in faults] == [told]
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ({"age": 1}, "'rows': expected a list of rows such as"),
+        ([{"age": 1}, 5], "'rows' in row 1: expected a row such as {\"age\": 34}, got 5 (a whole number)"),
+    ],
+)
+def test_what_is_no_list_of_rows_is_told(rows, told):
+    with pytest.raises(InputError, match=re.escape(told)):
+        check_rows(rows)

@@ -40,7 +40,10 @@ def converted(name: str, values: Any, dtype: str, sentinel: str | None, faults: 
         return _texts(name, array, sentinel, faults)
     if array.dtype.kind == "O":  # numbers with None among them
         return converted(name, array.tolist(), dtype, sentinel, faults)
-    if not np.can_cast(array.dtype, wanted, "same_kind"):
+    if not np.can_cast(array.dtype, wanted, "same_kind") or (array.dtype.kind == "b") != (wanted.kind == "b"):
+        if isinstance(values, list | tuple):
+            faults.append(_element_fault(name, values, wanted))
+            return None
         faults.append(Fault(name, _kind_name(wanted), f"{_kind_name(array.dtype)} ({array.dtype})"))
         return None
     if wanted.kind in "iu" and array.size and array.dtype != wanted:
@@ -66,14 +69,27 @@ def _from_list(values: Any, wanted: np.dtype[Any]) -> Array:
 
 
 def _element_fault(name: str, values: Any, wanted: np.dtype[Any]) -> Fault:
-    """Name the first value that is of a wrong type."""
-    allowed: tuple[type, ...] = {"f": (int, float), "i": (int,), "u": (int,), "b": (bool,)}.get(wanted.kind, (str,))
+    """Name the first value that is of a wrong type, or too large for the type."""
     for at, value in enumerate(values if isinstance(values, (list, tuple)) else ()):
-        if value is None and wanted.kind == "f":
-            continue
-        if isinstance(value, bool) != (wanted.kind == "b") or not isinstance(value, (*allowed, list, tuple)):
-            return Fault(name, _kind_name(wanted), shown(value), at)
+        expected, wrong = _wrong(value, wanted)
+        if expected:
+            return Fault(name, expected, shown(wrong), at)
     return Fault(name, f"an array of {_kind_name(wanted)}", shown(values))
+
+
+def _wrong(value: Any, wanted: np.dtype[Any]) -> tuple[str, Any]:
+    """Return what was expected in the place of the first wrong value within one row, and that value; or no words."""
+    if isinstance(value, (list, tuple)):
+        inside = (_wrong(one, wanted) for one in value)
+        return next((found for found in inside if found[0]), ("", None))
+    if value is None and wanted.kind == "f":
+        return "", None
+    allowed: tuple[type, ...] = {"f": (int, float), "i": (int,), "u": (int,), "b": (bool,)}.get(wanted.kind, (str,))
+    if isinstance(value, bool) != (wanted.kind == "b") or not isinstance(value, allowed):
+        return _kind_name(wanted), value
+    if wanted.kind in "iu" and isinstance(value, int) and not np.iinfo(wanted).min <= value <= np.iinfo(wanted).max:
+        return f"{np.iinfo(wanted).min} to {np.iinfo(wanted).max} ({wanted})", value
+    return "", None
 
 
 def _texts(name: str, array: Array, sentinel: str | None, faults: list[Fault]) -> Array | None:

@@ -188,6 +188,19 @@ class InputPlan:
         return f"the features are: {some}; the tensors: {', '.join(self._tensors)}"
 
 
+def check_rows(rows: Any) -> None:
+    """Check that rows are what `InputPlan.row_feeds` takes at all.
+
+    Raises:
+        InputError: They are no list, or one of them is no mapping from features to values.
+    """
+    if not isinstance(rows, list | tuple):
+        raise InputError([Fault("rows", 'a list of rows such as [{"age": 34}]', shown(rows))])
+    wrong = next(((at, row) for at, row in enumerate(rows) if not isinstance(row, Mapping)), None)
+    if wrong is not None:
+        raise InputError([Fault("rows", 'a row such as {"age": 34}', shown(wrong[1]), wrong[0])])
+
+
 def _matrices(schema: ModelSchema) -> list[tuple[str, list[str], np.dtype[Any]]] | None:
     """Return (tensor, features in the order of its columns, dtype), if all tensors are plain tables of floats."""
     found = []

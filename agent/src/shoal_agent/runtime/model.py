@@ -22,9 +22,10 @@ from shoal_agent.domain.providers import CPU
 from shoal_agent.errors import UnfitError
 from shoal_agent.runtime.batching import Batcher, Batching, is_exact_together
 from shoal_agent.runtime.bundle_files import BundleFiles
+from shoal_agent.runtime.conversion import shown
 from shoal_agent.runtime.engine import Engine, GraphTensor, import_onnxruntime, zeros
 from shoal_agent.runtime.errors import Fault, InferenceError, InputError, ModelLoadError
-from shoal_agent.runtime.inputs import InputPlan
+from shoal_agent.runtime.inputs import InputPlan, check_rows
 from shoal_agent.runtime.memory import release_free_memory
 from shoal_agent.runtime.observer import Observer
 from shoal_agent.runtime.prediction import Identity, Prediction
@@ -221,6 +222,10 @@ class LoadedModel:
         except InputError:
             self.observer.refused()
             raise
+        except (TypeError, AttributeError):
+            self.observer.refused()
+            check_rows(rows)
+            raise
         return self.predict(feeds)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -260,7 +265,7 @@ class LoadedModel:
     def _feeds(self, inputs: Mapping[str, Any]) -> Mapping[str, Array]:
         """Return the inputs themselves when they look exact: onnxruntime checks them faster than we could."""
         try:
-            if not self._has_text and len(inputs) == len(self._exact):
+            if not self._has_text and hasattr(inputs, "keys") and len(inputs) == len(self._exact):
                 for name, dtype in self._exact:
                     array = inputs.get(name)
                     if type(array) is not np.ndarray or array.dtype is not dtype or not array.size:
@@ -269,6 +274,8 @@ class LoadedModel:
                     if self.plan.has_rules:
                         self.plan.check_rules(inputs)
                     return inputs
+            if not hasattr(inputs, "keys"):
+                raise InputError([Fault("inputs", "a mapping from names to arrays", shown(inputs))])
             feeds = self.plan.feeds(inputs)
             empty = [name for name, array in feeds.items() if not array.size]
             if empty:
