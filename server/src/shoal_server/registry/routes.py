@@ -21,6 +21,8 @@ from shoal_server.timestamps import rfc3339
 
 router = APIRouter(prefix="/api/v1/models", tags=["models"])
 
+_NEEDS_SHOWN = 100
+
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
 
 
@@ -60,9 +62,10 @@ def list_versions(
 
 @router.get("/{model}/versions/{version}", operation_id="versions_show")
 def show_version(model: str, version: str, program: Program, _principal: Viewer) -> dict[str, Any]:
-    """Show one version with what is inside its bundle."""
+    """Show one version with what is inside its bundle, and which devices, rollouts and aliases need it now."""
     with program.database.read() as session:
         row = store.version(session, model, version)
+        needed_by = sorted({need.who for need in program.needs(session) if need.digest == row.digest})
     bundles = program.bundles
     files = [
         {"path": path, "size": layer.size, "digest": layer.digest}
@@ -73,6 +76,8 @@ def show_version(model: str, version: str, program: Program, _principal: Viewer)
         "bundle": msgspec.to_builtins(bundles.info(row.digest)),
         "schema": msgspec.to_builtins(bundles.schema(row.digest)),
         "files": files,
+        "needed_by": needed_by[:_NEEDS_SHOWN],
+        "needed_by_count": len(needed_by),
     }
 
 

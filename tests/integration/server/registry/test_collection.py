@@ -217,6 +217,8 @@ def test_a_version_that_somebody_needs_is_not_deleted(client: TestClient, shoal:
     client.put("/api/v1/models/quality/aliases/champion", json={"version": "1.0.0"}, headers=releaser)
     by_alias = delete(client, releaser)
     assert (by_alias.status_code, by_alias.json()["needed_by"]) == (409, ["alias quality@champion"])
+    shown = client.get("/api/v1/models/quality/versions/1.0.0", headers=releaser).json()
+    assert shown["needed_by"] == ["alias quality@champion"]
     client.delete("/api/v1/models/quality/aliases/champion", headers=releaser)
     shoal.needs = lambda _session: [Need(tiny_bundle().digest, f"device cam-{n} (active)") for n in range(9)]
     by_devices = delete(client, releaser)

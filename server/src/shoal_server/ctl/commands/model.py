@@ -146,6 +146,7 @@ def version_of(client: Client, ref: str) -> dict[str, Any]:
     return found
 
 
+_NEEDS_SHOWN = 10
 _SHOWN = {"version": "ref", "state": "state", "advice": "advice"}
 
 
@@ -179,7 +180,10 @@ def _print_model(found: dict[str, Any]) -> None:
 
 
 def _print_version(found: dict[str, Any]) -> None:
-    print_facts({name: found[name] for name in ("ref", "digest", "state", "task", "framework", "size", "created_by")})
+    facts = {name: found[name] for name in ("ref", "digest", "state", "task", "framework", "size", "created_by")}
+    needed, count = found.get("needed_by", [])[:_NEEDS_SHOWN], found.get("needed_by_count", 0)
+    more = [f"and {count - len(needed)} more"] if count > len(needed) else []
+    print_facts({**facts, "needed by": ", ".join([*needed, *more]) or "nobody"})
     fields = [(f["name"], "input", f["dtype"], f.get("categories") or "") for f in found["schema"]["inputs"]]
     fields += [
         (f["name"], f"output, {f['role']}", f["dtype"], f.get("classes") or "") for f in found["schema"]["outputs"]
