@@ -91,6 +91,7 @@ def show_feature(
             "slot": slot,
             "digest": row.digest,
             "feature": name,
+            "title": reference.spec.streams[reference.spec.index[name]].title,
             "importance": reference.importance.get(name),
             "importance_text": importance_text(reference.importance, name, metric=reference.metric),
             "distribution": distribution(grid, reference.profile.cells[at], live.counts[at]),
