@@ -127,7 +127,7 @@ def pack(**arguments: Any) -> None:
     """Convert, prove and pack a trained model.
 
     SOURCE is a .joblib or .pkl with a fitted scikit-learn estimator or pipeline, a file of XGBoost, LightGBM or
-    CatBoost, or an .onnx. A pickle is a program: it needs --trust, and is loaded in a
+    CatBoost, an .onnx, or a folder that MLflow wrote. A pickle is a program: it needs --trust, and is loaded in a
     child process without your credentials (and without network, where the system allows).
 
     \b

@@ -109,7 +109,8 @@ def to_onnx(model: Any, sample: Any, options: Options | None = None) -> bytes:
 
     Args:
         model: Fitted estimator or pipeline of scikit-learn, or with its interface; a booster of XGBoost or LightGBM,
-            or a CatBoost model; an ONNX model (path, bytes or ModelProto).
+            or a CatBoost model; an ONNX model (path, bytes or ModelProto); a
+            Module or ExportedProgram of PyTorch.
         sample: Rows like those that it was trained on: a 2-D array gives one ``[N, F]`` input ``x``, a list of texts
             one ``[N, 1]``, a pandas DataFrame one ``[N, 1]`` input a column (float32, int64 or string). Inputs
             are float64 only where float32 ones give other answers. For an ONNX model arrays by the names of its inputs,

@@ -283,7 +283,9 @@ def _fit_columns(data: Any, names: Sequence[str] | None, model: Any) -> Any:
         raise SampleError(f"the sample has columns of the same name: {', '.join(twice[:5])}")
     if names is None:
         return data
-    if type(model).__module__.startswith("lightgbm") and [name.replace(" ", "_") for name in given] == list(names):
+    if type(getattr(model, "booster", model)).__module__.startswith("lightgbm") and [
+        name.replace(" ", "_") for name in given
+    ] == list(names):
         return data  # LightGBM writes blanks in its names as underscores
     absent = [name for name in names if name not in given]
     extra = [name for name in given if name not in names]

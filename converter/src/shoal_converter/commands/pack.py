@@ -12,6 +12,7 @@ from shoal_converter.bundle import Bundle
 from shoal_converter.domain.parity import Tolerance
 from shoal_converter.errors import OutputExistsError, SampleError
 from shoal_converter.packing import parse_tag
+from shoal_converter.sources.mlflow_folder import is_mlflow, read_mlflow
 from shoal_converter.sources.native_file import is_native
 from shoal_converter.sources.onnx_source import is_onnx
 from shoal_converter.sources.pickled import Examination, check_trusted, pack_pickled
@@ -46,6 +47,10 @@ def run(
     path = output or Path(f"{name}-{version}.tar")
     if path.exists() and not force:
         raise OutputExistsError(f"{path} exists", hint="choose another -o, or replace it with --force")
+    known: dict[str, str] = {}
+    if is_mlflow(source):
+        logged = read_mlflow(source)
+        source, sample, known = logged.path, sample or logged.example, logged.lineage
     if not is_native(source) and not is_onnx(source):
         check_trusted(source, trust=trust)
     if sample is None:
@@ -57,7 +62,7 @@ def run(
     examination = _examination(**asked)
     if parent is not None:
         Bundle.open(parent)
-    about_text, licence_text, lineage = _text(about, "--about"), _text(licence, "--licence"), _pairs(meta)
+    about_text, licence_text, lineage = _text(about, "--about"), _text(licence, "--licence"), known | _pairs(meta)
     bundle = pack_pickled(
         source,
         sample=sample,

@@ -12,6 +12,7 @@ from shoal_converter.sources.boosting.models import as_estimator
 from shoal_converter.sources.estimator import check_estimator
 from shoal_converter.sources.onnx_source import is_onnx, read_onnx
 from shoal_converter.sources.tensor_model import TensorModel
+from shoal_converter.sources.torch_source import is_torch, read_torch
 
 
 def checked_model(model: Any, sample: Any) -> Any:
@@ -25,11 +26,12 @@ def checked_model(model: Any, sample: Any) -> Any:
         SourceError: It is no model, or not fitted.
         UnsupportedModelError: Devices can't run what it is made of.
     """
-    del sample
     if isinstance(model, TensorModel):
         return model
     if is_onnx(model):
         return read_onnx(model)
+    if is_torch(model):
+        return read_torch(model, sample)
     model = as_estimator(model)
     check_estimator(model)
     return model

@@ -15,7 +15,11 @@ from shoal_converter.errors import LibraryMissingError, SourceError
 from shoal_converter.sources.boosting.ensemble import BoostingUnsupportedError, unsupported
 from shoal_converter.sources.boosting.models import as_estimator, ensemble_of
 
-_FRAMEWORKS = {".ubj": "xgboost", ".json": "xgboost", ".txt": "lightgbm", ".cbm": "catboost"}
+_FRAMEWORKS = {".ubj": "xgboost", ".json": "xgboost", ".txt": "lightgbm", ".cbm": "catboost"} | {
+    ".xgb": "xgboost",  # as MLflow names them
+    ".lgb": "lightgbm",
+    ".cb": "catboost",
+}
 _INTERFACES = {"classifier": "XGBClassifier", "regressor": "XGBRegressor", "ranker": "XGBRanker"}
 
 SUFFIXES = tuple(_FRAMEWORKS)

@@ -6,6 +6,7 @@ Owns reading and the split into features and target. Nothing here unpickles: arr
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -24,7 +25,7 @@ Array = npt.NDArray[Any]
 _MATRIX_KEYS = ("X", "x", "sample", "data", "arr_0")
 _TARGET_KEYS = ("y", "target", "labels", "label")
 _MISSING = frozenset({"", "NA", "N/A", "NaN", "nan", "NULL", "null", "None"})
-SUFFIXES = (".npz", ".npy", ".csv", ".tsv", ".parquet")
+SUFFIXES = (".npz", ".npy", ".csv", ".tsv", ".parquet", ".json")
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +120,8 @@ def read_table(path: Path, *, target: str | None = None) -> Table:
         return _npz(path, target)
     if suffix == ".npy":
         return _no_target(Table(matrix=_npy(path)), path, target)
+    if suffix == ".json":
+        return _json(path, target)
     if suffix in {".csv", ".tsv"}:
         return _split(_csv(path, "\t" if suffix == ".tsv" else ","), path, target)
     return _split(_parquet(path), path, target)
@@ -240,6 +243,32 @@ def _column(texts: list[str]) -> Array:
     if not present:
         return np.full(len(texts), np.nan)
     return np.array([None if absent else text for text, absent in zip(texts, missing, strict=True)], dtype=object)
+
+
+def _json(path: Path, target: str | None) -> Table:
+    """Read rows as MLflow keeps input examples: {"columns": […], "data": [[…]]}, arrays by name, or one array."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, list):
+            return _no_target(Table(matrix=np.asarray(found)), path, target)
+        if {"columns", "data"} <= set(found):
+            named = zip(*found["data"], strict=True)
+            columns = {str(name): _plain(values) for name, values in zip(found["columns"], named, strict=True)}
+            return _split(columns, path, target)
+        arrays = {str(name): np.asarray(values) for name, values in found.items()}
+    except (ValueError, TypeError, UnicodeDecodeError) as error:
+        raise SampleError(
+            f"{path.name} holds no rows: {error}", hint='expected {"columns": […], "data": [[…], …]}, or a list of rows'
+        ) from error
+    return replace(_split(arrays, path, target), path=path)
+
+
+def _plain(values: Sequence[Any]) -> Array:
+    """Return a column of JSON values: numbers with NaN for null, else the values as they are."""
+    if any(value is None for value in values) and all(isinstance(value, (int, float, type(None))) for value in values):
+        return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    array = np.asarray(values)
+    return array if array.dtype.kind in "biuf" else np.array(values, dtype=object)
 
 
 def _parquet(path: Path) -> dict[str, Array]:

@@ -1,0 +1,57 @@
+"""Networks of PyTorch are exported for any number of rows and answer as they do eagerly, or are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shoal_converter import UnsupportedModelError, pack
+from shoal_converter.errors import SampleError
+
+torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'shoal-converter[torch]'")
+
+IMAGES = np.random.default_rng(0).random((30, 3, 16, 16)).astype(np.float32)
+
+
+def test_a_network_is_exported_in_eval_mode_and_left_as_it_was() -> None:
+    nn = torch.nn
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(), nn.Linear(784, 3), nn.Softmax(-1)
+    )
+    bundle = pack(net, sample=IMAGES, tag="net:1.0.0")
+    assert net.training
+    assert bundle.schema.tensors[0].shape == (None, 3, 16, 16)
+    assert bundle.schema.outputs[0].role == "probabilities"
+    assert bundle.info.framework == "pytorch"
+    assert bundle.info.onnx["ir_version"] <= 10
+
+
+def test_several_arguments_are_fed_by_name() -> None:
+    class Two(torch.nn.Module):  # type: ignore[misc]  # torch has no types here
+        def __init__(self) -> None:
+            super().__init__()
+            self.last, self.codes = torch.nn.Linear(3, 1), torch.nn.Embedding(5, 3)
+
+        def forward(self, code: Any, values: Any) -> Any:
+            return self.last(self.codes(code) + values)
+
+    rows = {"values": np.random.default_rng(1).random((50, 3)), "code": np.arange(50) % 5}
+    bundle = pack(Two(), sample=rows, tag="net:1.0.0")
+    assert {tensor.name: tensor.dtype for tensor in bundle.schema.tensors} == {"code": "int64", "values": "float32"}
+    assert bundle.info.task == "regression"
+
+
+def test_a_branch_on_values_is_refused_with_the_reason() -> None:
+    class Branch(torch.nn.Module):  # type: ignore[misc]  # torch has no types here
+        def forward(self, x: Any) -> Any:
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(UnsupportedModelError, match="torch.export can't trace it"):
+        pack(Branch(), sample=IMAGES, tag="net:1.0.0")
+
+
+def test_one_row_is_too_few_to_tell_that_their_number_is_free() -> None:
+    with pytest.raises(SampleError, match="two rows"):
+        pack(torch.nn.Flatten(), sample=IMAGES[:1], tag="net:1.0.0")
