@@ -356,6 +356,12 @@ def test_windows_that_were_exported_give_the_same_alerts_again(ctl: Ctl, tmp_pat
     shown = subprocess.run([sys.executable, example, path, "brightness"], capture_output=True, text=True, check=True)
     assert "meter-reader:1.1.0 in slot meter-reader: 720 windows" in shown.stdout
     assert re.search(r"bern +brightness +1[1-3]\.\d+ \(", shown.stdout), "the hour of the fog"
+    how_to = (Path(__file__).parents[4] / "docs" / "how-to" / "report-on-drift.md").read_text()
+    (snippet,) = re.findall(r"^```python\n(.*?)^```", how_to, re.MULTILINE | re.DOTALL)
+    names = {"windows.npz": str(path), "quality:1.4.0": "meter-reader:1.1.0", '"temp"': '"brightness"'}
+    for written, here in names.items():
+        snippet = snippet.replace(written, here)
+    exec(snippet, {})
     answer = _json(ctl, "drift", "replay", str(path))
     (pair,) = answer["compared"]
     assert pair["title"].startswith("site=bern drifts in meter-reader: 3 streams")
