@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import signal
 import sys
@@ -18,7 +17,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal_agent.errors import NoModelError, NotEnrolledError, SettingsError
-from shoal_agent.settings import join_token, load_settings, names, service_manager, state_folder
+from shoal_agent.logs import LEVELS, set_up_log
+from shoal_agent.settings import (
+    given_settings,
+    join_token,
+    load_settings,
+    logs_to_journal,
+    misspelt_variables,
+    names,
+    of_file,
+    parsed,
+    service_manager,
+    state_folder,
+)
 from shoal_protocol.errors import CallerError, ShoalError
 
 if TYPE_CHECKING:
@@ -36,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before anything can import onnxruntime
     given = _parser().parse_args(arguments)
-    logging.basicConfig(level=given.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_log(given.log_level or "info", to_journal=logs_to_journal())
     command: Callable[[argparse.Namespace], int] = given.command
     try:
         return command(given)
@@ -206,6 +217,46 @@ def _doctor(given: argparse.Namespace) -> int:
     return OK if is_well(found) else FAILED
 
 
+def _config(given: argparse.Namespace) -> int:
+    return _config_check(given) if given.action == "check" else _config_show(given)
+
+
+def _config_check(given: argparse.Namespace) -> int:
+    if given.file is None:
+        raise SettingsError("which file is to be checked?", hint="shoal-agent config check FILE")
+    found = of_file(given.file)
+    parsed(found)
+    if given.json:
+        _print_json({"file": str(given.file), "ok": True, "settings": sorted(found)})
+    else:
+        print(f"{given.file}: {len(found)} settings, all known and well-formed")
+    return OK
+
+
+def _config_show(given: argparse.Namespace) -> int:
+    """Print what `run` would use with the same flags and environment."""
+    if given.file is not None:
+        raise SettingsError("`config show` takes no FILE", hint="a file to look through is given by --config FILE")
+    flags = {"log.level": given.log_level, **_set(given.set)}
+    found = given_settings(flags, state=state_folder(given.state), config=given.config)
+    settings = parsed(found)
+    rows = [
+        (name, getattr(settings, attribute), found[name].source if name in found else "default")
+        for name, attribute in names().items()
+    ]
+    misspelt = misspelt_variables()
+    if given.json:
+        shown = {name: {"value": value, "origin": origin} for name, value, origin in rows}
+        _print_json({"settings": shown, "misspelt": misspelt})
+        return OK
+    for name, value, origin in rows:
+        told = ", ".join(value) if isinstance(value, tuple) else "none" if value is None else f"{value}"
+        print(f"{name:28}{told:28}{origin if given.origin else ''}".rstrip())
+    for wrong, meant in misspelt.items():
+        sys.stderr.write(f"shoal-agent: {wrong} is no setting's variable; is {meant} meant?\n")
+    return OK
+
+
 def _install(given: argparse.Namespace) -> int:
     from shoal_agent.service.installation import carry_out, installation  # noqa: PLC0415 - only these two need it
     from shoal_agent.service.unit import Unit, unit_text  # noqa: PLC0415 - likewise
@@ -304,7 +355,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=plain,
     )
-    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    parser.add_argument("--log-level", choices=LEVELS, help="the least that is logged (SHOAL_LOG_LEVEL)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, command: Callable[[argparse.Namespace], int], about: str) -> argparse.ArgumentParser:
@@ -342,6 +393,14 @@ def _parser() -> argparse.ArgumentParser:
     rollback.add_argument("--slot", metavar="NAME", help="which, where there are several")
     rollback.add_argument("--reason", default="asked for at the device")
 
+    _add_inspection(add)
+    _add_service(add)
+    _add_conformance(commands)
+    return parser
+
+
+def _add_inspection(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the commands that look and change nothing."""
     doctor = add(
         "doctor", _doctor, "Check all that the agent needs, and say what to do; exit code 1: something is wrong."
     )
@@ -351,9 +410,14 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument(
         "--take-over", action="store_true", help="log in at the broker even if that interrupts the running agent"
     )
-    _add_service(add)
-    _add_conformance(commands)
-    return parser
+
+    config = add("config", _config, "Show the settings and where each comes from, or check a configuration file.")
+    config.add_argument("action", choices=["show", "check"], help="show what `run` would use, or check a FILE")
+    config.add_argument("file", metavar="FILE", nargs="?", type=Path, help="to check")
+    config.add_argument("--origin", action="store_true", help="show flag, variable or FILE:LINE of each")
+    config.add_argument("--config", metavar="FILE", type=Path, help="configuration file (SHOAL_CONFIG)")
+    config.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="as for `run`")
+    config.add_argument("--json", action="store_true")
 
 
 def _add_service(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -395,13 +459,21 @@ def _add_conformance(commands: Any) -> None:
 
 
 def _settings(given: argparse.Namespace, state: Path) -> Settings:
-    flags: dict[str, Any] = {"listen": given.listen}
-    for entry in given.set:
+    """Put the settings of `run` together, and log as they say from here on."""
+    flags = {"listen": given.listen, "log.level": given.log_level, **_set(given.set)}
+    settings = load_settings(flags, state=state, config=given.config)
+    set_up_log(settings.log_level, settings.log_format, to_journal=logs_to_journal())
+    return settings
+
+
+def _set(entries: Sequence[str]) -> dict[str, str]:
+    flags = {}
+    for entry in entries:
         name, equals, value = entry.partition("=")
         if not equals:
             raise SettingsError(f"--set {entry!r} is no NAME=VALUE", hint=f"names are: {', '.join(names())}")
         flags[name] = value
-    return load_settings(flags, state=state, config=given.config)
+    return flags
 
 
 def _labels(entries: Sequence[str]) -> dict[str, str]:

@@ -117,7 +117,9 @@ seconds = 300
 predictions = 500
 ```
 
-An unknown name or a malformed value is refused at the start, all of them together.
+An unknown name or a malformed value is refused at the start, all of them together, each with the file's line and the
+nearest right name. `shoal-agent config check FILE` says so without a start; `shoal-agent config show --origin` shows
+what holds, and where each value comes from: command line, variable, `FILE:LINE` or default.
 
 | Name | Environment | Default | Expects | Meaning |
 |---|---|---|---|---|"""

@@ -8,14 +8,15 @@ A secret can also be given as a file, by the name with ``_FILE`` appended.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
+from shoal_agent.configuration_file import read_configuration
 from shoal_agent.domain.providers import parse_providers
 from shoal_agent.errors import SettingsError
+from shoal_agent.logs import FORMATS, LEVELS
 
 DEFAULT_STATE: Final = "/var/lib/shoal-agent"
 CONFIG_NAME: Final = "config.toml"
@@ -51,6 +52,18 @@ def _duration(text: str) -> float:
 
 def _activation(text: str) -> str:
     if text not in {"beside", "stop-then-load"}:
+        raise ValueError(text)
+    return text
+
+
+def _level(text: str) -> str:
+    if text not in LEVELS:
+        raise ValueError(text)
+    return text
+
+
+def _form(text: str) -> str:
+    if text not in FORMATS:
         raise ValueError(text)
     return text
 
@@ -140,6 +153,13 @@ class Settings:
         "127.0.0.1:8130", "listen", str, "HOST:PORT, unix:PATH or none",
         "Where the local HTTP API listens; several addresses are separated by commas.",
     )  # fmt: skip
+    log_level: str = _setting(
+        "info", "log.level", _level, ", ".join(LEVELS), "The least that is logged; also `--log-level`."
+    )
+    log_format: str = _setting(
+        "text", "log.format", _form, " or ".join(FORMATS),
+        "Lines for people, or one JSON object a line. In systemd's journal text carries priorities instead of times.",
+    )  # fmt: skip
     resend_s: float = _setting(
         30.0, "resend_s", _positive, "seconds above 0", "A message without acknowledgement is sent again after so long."
     )
@@ -205,6 +225,19 @@ def join_token(flag: str | None, environment: Mapping[str, str] | None = None) -
         raise SettingsError(f"SHOAL_TOKEN_FILE can't be read: {error}") from error
 
 
+@dataclass(frozen=True)
+class Given:
+    """A setting that somebody gave.
+
+    Attributes:
+        value: As it was given.
+        source: Where: ``--set``, the name of a variable, or ``FILE:LINE``.
+    """
+
+    value: Any
+    source: str
+
+
 def load_settings(
     flags: Mapping[str, Any] | None = None,
     *,
@@ -223,58 +256,97 @@ def load_settings(
     Raises:
         SettingsError: Names every setting that is unknown or malformed.
     """
+    return parsed(given_settings(flags, state=state, config=config, environment=environment))
+
+
+def given_settings(
+    flags: Mapping[str, Any] | None = None,
+    *,
+    state: Path,
+    config: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, Given]:
+    """Return what was given, by dotted name, of each setting the word that counts; the arguments of `load_settings`.
+
+    Raises:
+        SettingsError: The file can't be read, or does not parse.
+    """
     environment = os.environ if environment is None else environment
-    given: dict[str, tuple[Any, str]] = {}
     path = config or (Path(environment["SHOAL_CONFIG"]) if environment.get("SHOAL_CONFIG") else None)
-    for name, value in _file(path, state / CONFIG_NAME).items():
-        given[name] = (value, "the configuration file")
+    given = of_file(path) if path else of_file(state / CONFIG_NAME) if (state / CONFIG_NAME).exists() else {}
     for name in names():
         if environment.get(variable(name)):
-            given[name] = (environment[variable(name)], variable(name))
-    for name, value in (flags or {}).items():
-        if value is not None:
-            given[name] = (value, "the command line")
-    return _parsed(given)
+            given[name] = Given(environment[variable(name)], variable(name))
+    given |= {name: Given(value, "the command line") for name, value in (flags or {}).items() if value is not None}
+    return given
 
 
-def _parsed(given: Mapping[str, tuple[Any, str]]) -> Settings:
+def of_file(path: Path) -> dict[str, Given]:
+    """Return what a configuration file gives.
+
+    Raises:
+        SettingsError: There is no such file, it can't be read, or it does not parse.
+    """
+    try:
+        entries = read_configuration(path)
+    except FileNotFoundError as error:
+        raise SettingsError(f"the configuration file {path} does not exist") from error
+    return {name: Given(entry.value, f"{path}:{entry.line}") for name, entry in entries.items()}
+
+
+def parsed(given: Mapping[str, Given]) -> Settings:
+    """Turn what was given into settings.
+
+    Raises:
+        SettingsError: Names every setting that is unknown or malformed, and the nearest right name.
+    """
     known = {str(entry.metadata["name"]): entry for entry in fields(Settings)}
     values: dict[str, Any] = {}
     faults = []
-    for name, (value, source) in given.items():
+    for name, one in given.items():
         entry = known.get(name)
         if entry is None:
-            faults.append(f"{source} names {name!r}, which is no setting")
+            meant = nearest(name)
+            faults.append(f"{one.source} names {name!r}, which is no setting{f'; is {meant} meant?' if meant else ''}")
             continue
         try:
-            values[entry.name] = entry.metadata["parse"](str(value))
+            values[entry.name] = entry.metadata["parse"](str(one.value))
         except ValueError:
-            faults.append(f"{source} gives {name} = {value!r}, expected {entry.metadata['expects']}")
+            faults.append(f"{one.source} gives {name} = {one.value!r}, expected {entry.metadata['expects']}")
     if faults:
         raise SettingsError("; ".join(faults), hint=f"settings are: {', '.join(known)}")
     return Settings(**values)
 
 
-def _file(path: Path | None, default: Path) -> dict[str, Any]:
-    try:
-        raw = (path or default).read_bytes()
-    except FileNotFoundError as error:
-        if path is None:
-            return {}
-        raise SettingsError(f"the configuration file {path} does not exist") from error
-    except OSError as error:
-        raise SettingsError(
-            f"the configuration file {path or default} can't be read: {error.strerror}",
-            hint="is --state the agent's folder, and this its user?",
-        ) from error
-    try:
-        return dict(_flattened(tomllib.loads(raw.decode())))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"the configuration file {path or default} does not parse: {error}") from error
+def nearest(name: str) -> str | None:
+    """Return the setting that is most likely meant by a wrong name; none: nothing is like it."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
+
+    known = list(names())
+    short = {entry.rpartition(".")[2]: entry for entry in known}
+    close = get_close_matches(name, known, n=1) or get_close_matches(name.rpartition(".")[2], short, n=1)
+    return short.get(close[0], close[0]) if close else None
 
 
-def _flattened(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    flat: list[tuple[str, Any]] = []
-    for key, value in table.items():
-        flat += _flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
-    return flat
+def misspelt_variables(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return variables that look like a setting's and are none, each with the one that is likely meant.
+
+    Only variables that are much alike are named: others of the name belong to other programs of Shoal.
+    """
+    from difflib import get_close_matches  # noqa: PLC0415 - as above
+
+    environment = os.environ if environment is None else environment
+    known = [variable(name) for name in names()]
+    ours = {*known, "SHOAL_STATE", "SHOAL_CONFIG", "SHOAL_TOKEN", "SHOAL_TOKEN_FILE"}
+    others = (key for key in environment if key.startswith("SHOAL_") and key not in ours)
+    return {key: close[0] for key in others if (close := get_close_matches(key, known, n=1, cutoff=0.85))}
+
+
+def logs_to_journal(environment: Mapping[str, str] | None = None) -> bool:
+    """Tell whether standard error is systemd's journal (systemd.exec(5), JOURNAL_STREAM)."""
+    environment = os.environ if environment is None else environment
+    try:
+        error = os.fstat(2)
+    except OSError:
+        return False
+    return environment.get("JOURNAL_STREAM") == f"{error.st_dev}:{error.st_ino}"

@@ -175,3 +175,17 @@ def test_predict_answers_from_the_state_folder(world):
     answer = json.loads(done.stdout)
     assert (answer["digest"], answer["version"], len(answer["predictions"])) == (digest, "1.0", 2)
     shoal_agent("predict", "--state", str(world.state), "--slot", "other", check=2)
+
+
+def test_config_shows_where_each_value_comes_from_and_checks_a_file(tmp_path):
+    file = tmp_path / "config.toml"
+    file.write_text('[log]\nformat = "json"\n')
+    state = ["--state", str(tmp_path), "--json"]
+    shown = json.loads(shoal_agent("config", "show", *state, check=0, SHOAL_WINDOW_S="9").stdout)["settings"]
+    assert shown["window_s"] == {"value": 9.0, "origin": "SHOAL_WINDOW_S"}
+    assert shown["log.format"] == {"value": "json", "origin": f"{file}:2"}
+    assert shown["trial.seconds"]["origin"] == "default"
+    assert "1 settings" in shoal_agent("config", "check", str(file), check=0).stdout
+    file.write_text("[log]\nlevels = 3\n")
+    assert "is log.level meant?" in shoal_agent("config", "check", str(file), check=2).stderr
+    assert "FILE" in shoal_agent("config", "check", check=2).stderr

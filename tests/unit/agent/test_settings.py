@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from shoal_agent.errors import SettingsError
-from shoal_agent.settings import Settings, join_token, load_settings, names, state_folder, variable
+from shoal_agent.settings import (
+    Settings,
+    given_settings,
+    join_token,
+    load_settings,
+    logs_to_journal,
+    misspelt_variables,
+    names,
+    nearest,
+    of_file,
+    state_folder,
+    variable,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -62,3 +76,40 @@ def test_the_state_folder_and_the_token_can_come_from_the_environment(tmp_path):
     assert join_token("flag", {"SHOAL_TOKEN": "sjt_env"}) == "flag"
     with pytest.raises(SettingsError, match="no join token"):
         join_token(None, {})
+
+
+def test_each_value_tells_where_it_comes_from(state):
+    given = given_settings({"poll_s": 1}, state=state, environment={"SHOAL_WINDOW_S": "90"})
+    file = state / "config.toml"
+    assert {name: one.source for name, one in given.items()} == {
+        "window_s": "SHOAL_WINDOW_S",
+        "poll_s": "the command line",
+        "trial.seconds": f"{file}:4",
+        "trial.predictions": f"{file}:5",
+    }
+
+
+def test_lines_are_told_of_every_form_that_people_write(tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text('# x\ntrial.seconds = 3\n\n[ "download" ] # y\nmax_bytes_per_s=1\n[log]\n"level" = "info"\n')
+    lines = {name: one.source.rpartition(":")[2] for name, one in of_file(file).items()}
+    assert lines == {"trial.seconds": "2", "download.max_bytes_per_s": "5", "log.level": "7"}
+    file.write_text("trial = { seconds = 3 }\n")
+    assert of_file(file)["trial.seconds"].value == 3
+
+
+def test_a_wrong_name_is_told_with_its_line_and_the_nearest_right_one(tmp_path):
+    (tmp_path / "config.toml").write_text("[trial]\nsecond = 3\n")
+    with pytest.raises(SettingsError, match=r"config\.toml:2 names 'trial\.second'.* is trial\.seconds meant"):
+        load_settings(state=tmp_path, environment={})
+    assert nearest("max_bytes_per_s") == "download.max_bytes_per_s"
+    assert nearest("zzzz") is None
+    environment = {"SHOAL_TRIAL_SECOND": "3", "SHOAL_URL": "x", "SHOAL_STATE": "y", "SHOAL_WINDOW_S": "1"}
+    assert misspelt_variables(environment) == {"SHOAL_TRIAL_SECOND": "SHOAL_TRIAL_SECONDS"}
+
+
+def test_the_journal_is_known_by_the_very_file():
+    error = os.fstat(2)
+    assert logs_to_journal({"JOURNAL_STREAM": f"{error.st_dev}:{error.st_ino}"})
+    assert not logs_to_journal({"JOURNAL_STREAM": "1:2"})
+    assert not logs_to_journal({})

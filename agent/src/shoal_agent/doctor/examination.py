@@ -12,7 +12,7 @@ from shoal_agent.doctor import broker, machine, network, state
 from shoal_agent.doctor.findings import Finding, State, note, ok, skipped, wrong
 from shoal_agent.errors import DamagedFileError, NotEnrolledError, SettingsError, StateFolderError
 from shoal_agent.ports import Clock
-from shoal_agent.settings import load_settings
+from shoal_agent.settings import load_settings, misspelt_variables
 from shoal_protocol.errors import ShoalError, TrustError
 
 
@@ -56,6 +56,10 @@ def _settings(chart: Chart) -> list[Finding]:
         settings = load_settings(state=chart.folder, config=chart.config)
     except SettingsError as error:
         return [wrong("configuration", error.message, error.hint), machine.processors(None)]
+    misspelt = [f"{wrong} is no setting's; is {meant} meant?" for wrong, meant in misspelt_variables().items()]
+    if misspelt:
+        advice = "correct the environment: what is misspelt has no effect"
+        return [note("configuration", "; ".join(misspelt), advice), machine.processors(settings.threads)]
     return [ok("configuration", "every setting is known and well-formed"), machine.processors(settings.threads)]
 
 
