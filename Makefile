@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+PEERS ?= .venv-peers
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 DISTRIBUTIONS := protocol agent converter server
@@ -17,7 +18,7 @@ SEED ?= 1
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo test test-quick check format lint types imports bench campaign clean
+.PHONY: help setup peers demo test test-quick check format lint types imports bench campaign clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -38,6 +39,14 @@ $(VENV)/.dev: $(VENV)/.run requirements-dev.txt
 	@touch $@
 
 setup: $(VENV)/.dev  ## the virtual environment with everything in it
+
+$(PEERS)/.done: requirements-peers.txt
+	@echo "installing the programs that the tests try against ours into $(PEERS) ..."
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip --disable-pip-version-check install --quiet --requirement requirements-peers.txt
+	@touch $@
+
+peers: $(PEERS)/.done  ## programs nobody here wrote, in an environment of their own; tests that need them skip without
 
 demo: $(VENV)/.run  ## the main job end to end: a fleet of thirty devices, a drift, a bad release and its rollback
 	@$(BIN)/shoal-server demo $(DEMO_ARGS)
@@ -70,5 +79,5 @@ campaign: $(VENV)/.dev  ## NAME=crash|drift POINTS=n SEED=s: long seeded sweeps
 	@$(BIN)/python tests/campaigns/$(NAME).py --points $(POINTS) --seed $(SEED)
 
 clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,7 +1,6 @@
 """Programs that others wrote, which tests of the registry stand on: skopeo, docker-registry, a moto server for S3."""
 
 import json
-import os
 import shutil
 import signal
 import socket
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from peers import peer
 from shoal_protocol.bundle.manifest import MANIFEST_MEDIA_TYPE
 from shoal_server.testing.bundles import TinyBundle
 
@@ -85,9 +85,7 @@ def docker_registry(folder: Path) -> Iterator[Peer]:
 @contextmanager
 def bucket_server(folder: Path) -> Iterator[str]:
     """Run a moto server with one empty bucket `shoal`; yields its address."""
-    program = os.environ.get("SHOAL_TEST_MOTO") or shutil.which("moto_server")
-    if not program:
-        pytest.skip("no moto_server: python -m venv DIR, DIR/bin/pip install 'moto[server]', SHOAL_TEST_MOTO=its path")
+    program = peer("moto_server")
     folder.mkdir(parents=True, exist_ok=True)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,14 @@ from sklearn.preprocessing import StandardScaler
 
 from shoal_converter import Bundle, pack
 from shoal_converter.cli import run
+
+collect_ignore = [] if find_spec("torch") else ["test_torch_source.py"]
+"""PyTorch is too large for the environment of every test; where somebody installed it, its tests run."""
+
+
+def pytest_report_header() -> str | None:
+    """Say what is not collected."""
+    return f"not collected, PyTorch is not installed: {', '.join(collect_ignore)}" if collect_ignore else None
 
 
 @dataclass(frozen=True)
