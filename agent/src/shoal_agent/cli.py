@@ -8,9 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +28,7 @@ from shoal_agent.settings import (
     service_manager,
     state_folder,
 )
+from shoal_agent.stopping import stop_on_signals
 from shoal_protocol.errors import CallerError, ShoalError
 
 if TYPE_CHECKING:
@@ -119,7 +118,7 @@ def _run(given: argparse.Namespace) -> int:
 
     state = state_folder(given.state)
     settings = _settings(given, state)
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     address, watchdog_s = service_manager()
     manager = ServiceManager(address, watchdog_s=watchdog_s)
     with Agent(state, settings) as agent:  # from here on the stored models answer, or it is known that there is none
@@ -150,7 +149,7 @@ def _run_bundle(given: argparse.Namespace) -> int:
     serve_bundle(
         path,
         listen=settings.listen,
-        stop=_stop_on_signals(),
+        stop=stop_on_signals(),
         announce=lambda it: print(f"{it.bundle} answers as {it.slot} at {it.url}", flush=True),
         options=RunOptions(settings.threads, known_facts(settings), batching_of(settings)),
         insecure=given.insecure,
@@ -481,14 +480,6 @@ def _labels(entries: Sequence[str]) -> dict[str, str]:
     if "" in labels or any("=" not in entry for entry in entries):
         raise SettingsError(f"--label expects KEY=VALUE, got {', '.join(entries)}")
     return labels
-
-
-def _stop_on_signals() -> threading.Event:
-    """Return an event that SIGTERM and SIGINT set."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: stop.set())
-    return stop
 
 
 if __name__ == "__main__":

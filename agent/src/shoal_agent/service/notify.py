@@ -11,6 +11,8 @@ import socket
 import threading
 from collections.abc import Callable
 
+from shoal_agent.stopping import wait_for
+
 _log = logging.getLogger(__name__)
 
 
@@ -61,7 +63,7 @@ def serve_until(stop: threading.Event, manager: ServiceManager, faults: Callable
         faults: Names what does not live any more; asked three times as often as a sign of life is wanted.
     """
     if manager.watchdog_s is None:
-        stop.wait()
+        wait_for(stop)
         return
     while not stop.is_set():
         found = faults()
@@ -70,7 +72,7 @@ def serve_until(stop: threading.Event, manager: ServiceManager, faults: Callable
             manager.unwell("; ".join(found))
         else:
             manager.alive()
-        stop.wait(manager.watchdog_s / 3)
+        wait_for(stop, within_s=manager.watchdog_s / 3)
 
 
 def _line(text: str) -> str:

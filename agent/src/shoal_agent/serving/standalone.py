@@ -25,6 +25,7 @@ from shoal_agent.runtime.prediction import Prediction
 from shoal_agent.runtime.slots import SlotTable
 from shoal_agent.serving.front import Front
 from shoal_agent.serving.plain_rows import answer_document, parse_rows
+from shoal_agent.stopping import wait_for
 from shoal_protocol.bundle.layout import BUNDLE_JSON
 from shoal_protocol.bundle.schema import FieldSpec, parse_bundle_info
 from shoal_protocol.errors import CallerError, ContentError
@@ -116,7 +117,7 @@ def serve_bundle(
     urls = front.start()
     try:
         announce(Serving(" and ".join(urls), *serving))
-        stop.wait()
+        wait_for(stop)
     finally:
         front.stop()
 

@@ -33,7 +33,8 @@ def main(data: Path, listen: str) -> None:
     try:
         sys.stdout.write(json.dumps({**asdict(server.runtime), "password": server.first_password}) + "\n")
         sys.stdout.flush()
-        ended.wait()
+        while not ended.wait(1.0):
+            pass  # a signal that another thread took is only found where the main thread runs
     finally:
         server.stop()
 
