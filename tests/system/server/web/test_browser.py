@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from fixtures_dashboard import PASSWORD, seed
 from shoal_server.access import Role
+from shoal_server.registry.trust import TrustService
 from shoal_server.services import Services
 from shoal_server.storage.database import Database
 from shoal_server.testing import api_token, fake_services, listening, program_of
@@ -39,7 +40,9 @@ def program(tmp_path: Path) -> Iterator[FastAPI]:
 
     database = Database(f"sqlite:///{tmp_path}/shoal.db")
     database.create_all()
-    app = program_of(fake_services(database, tmp_path, clock=time.time), [access_routes.router, rollout_routes.router])
+    trust = TrustService(database, keys_folder=tmp_path / "keys", clock=time.time)
+    services = fake_services(database, tmp_path, clock=time.time, trust=trust)
+    app = program_of(services, [access_routes.router, rollout_routes.router])
     pages.install(app)
     seed(app.state.shoal)
     yield app
@@ -103,7 +106,7 @@ def _open_every_page(browser: Any, url: str) -> None:
     browser.get(url + "/drift")
     _find(browser, "a.cell.drift").click()
     _until(lambda: "at site=bern" in _find(browser, "h1").text)
-    assert browser.find_elements("css selector", "svg.chart rect.live")
+    assert browser.find_elements("css selector", "svg.chart .live")
     assert _console(browser) == []
 
 
