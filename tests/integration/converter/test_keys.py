@@ -18,6 +18,8 @@ from shoal_converter import Bundle
 from shoal_converter.errors import SignatureError
 from shoal_converter.pushing import push
 from shoal_converter.registry import Registry
+from shoal_converter.signing.authority import Authority
+from shoal_converter.signing.keyring import RootMemory
 from shoal_converter.signing.pipeline import open_release_key
 from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.trust.targets import SignedList, signed_list
@@ -282,6 +284,25 @@ def test_a_list_that_went_back_is_not_signed(adopted: Place) -> None:
     (adopted.folder / "shoal-keys" / "seen.json").write_text('{"list": 40}')
     code, _, err = adopted("keys", "resign")
     assert (code, "version 40 was seen" in err) == (5, True)
+
+
+def test_a_faster_pipeline_does_not_make_the_list_look_old(adopted: Place) -> None:
+    adopted.ok("keys", "resign")
+    memory = RootMemory(adopted.folder / "shoal-keys" / "root.json")
+
+    class Interrupted(Registry):
+        """A registry whose answer travels while another pipeline sees a newer list."""
+
+        def exchange(self, method: str, path: str, **more: Any) -> tuple[int, dict[str, str], bytes]:
+            answer = super().exchange(method, path, **more)
+            if path.endswith("targets.json"):
+                memory.save_seen(memory.seen() + 1)
+            return answer
+
+    with Interrupted(adopted.url, token=adopted.releaser) as registry:
+        authority = Authority(registry, memory)
+        found = authority.current(authority.root().signed, None)
+    assert found.metadata.signed.version == memory.seen() - 1
 
 
 def test_another_servers_root_is_not_followed(adopted: Place) -> None:

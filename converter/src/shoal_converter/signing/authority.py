@@ -104,6 +104,7 @@ class Authority:
         Raises:
             SignatureError: It can't be believed, or is older than one that was seen here.
         """
+        seen = self._memory.seen() if self._memory else 0  # first: another pipeline may see a newer one meanwhile
         status, headers, raw = self._registry.exchange("GET", "/trust/targets.json")
         if status != 200:
             raise SignatureError(f"{self._registry.url} has no signed list ({status})")
@@ -115,7 +116,6 @@ class Authority:
                 "the server's list is not signed by this key, so nothing vouches for what is on it",
                 hint="give the pinned root, which the folder of keys holds: --root shoal-keys/root.json",
             )
-        seen = self._memory.seen() if self._memory else 0
         if metadata.signed.version < seen:
             raise SignatureError(
                 f"the server shows list version {metadata.signed.version}, version {seen} was seen here before",
