@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from shoal_converter.bundle import Bundle
     from shoal_converter.domain.parity import Tolerance
     from shoal_converter.errors import ConverterError, ParityError, SampleError, SourceError, UnsupportedModelError
-    from shoal_converter.packing import PackOptions, pack, to_onnx
+    from shoal_converter.pack_options import PackOptions
+    from shoal_converter.packing import pack, to_onnx
 
 __all__ = [
     "Bundle",
@@ -36,7 +37,7 @@ _HOMES = {
     "SampleError": "errors",
     "SourceError": "errors",
     "UnsupportedModelError": "errors",
-    "PackOptions": "packing",
+    "PackOptions": "pack_options",
     "pack": "packing",
     "to_onnx": "packing",
 }

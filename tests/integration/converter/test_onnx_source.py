@@ -193,7 +193,7 @@ def test_a_graph_that_answers_otherwise_is_no_bundle() -> None:
 
 
 def test_validation_data_is_proven_too() -> None:
-    from shoal_converter.packing import PackOptions
+    from shoal_converter.pack_options import PackOptions
 
     options = PackOptions(validation=ROWS[:20] * 2, validation_y=ROWS[:20, 0])
     bundle = pack(scaled(), sample=ROWS, tag="m:1.0.0", options=options)

@@ -19,7 +19,7 @@ from shoal_converter.cli import run
 from shoal_converter.conversion import convert
 from shoal_converter.domain.parity import Tolerance
 from shoal_converter.errors import ParityError, SampleError
-from shoal_converter.packing import PackOptions
+from shoal_converter.pack_options import PackOptions
 from shoal_converter.sample import make_sample
 
 RNG = np.random.default_rng(5)

@@ -24,7 +24,7 @@ from shoal_converter.cli import run
 from shoal_converter.errors import VariantRefusedError
 from shoal_converter.onnx_graph.smaller import operators, smaller
 from shoal_converter.onnx_runtime import Runner
-from shoal_converter.packing import PackOptions
+from shoal_converter.pack_options import PackOptions
 from shoal_converter.variants import SMALLER, build_variants, here
 from shoal_converter.verification import verify
 from shoal_protocol.bundle.layout import MODEL_ONNX

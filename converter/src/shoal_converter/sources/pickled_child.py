@@ -57,7 +57,8 @@ def _write(answers: TextIO, message: dict[str, Any]) -> None:
 
 def _pack(request: dict[str, Any], tell: Any) -> dict[str, Any]:
     from shoal_converter.domain.parity import Tolerance  # noqa: PLC0415
-    from shoal_converter.packing import PackOptions, pack  # noqa: PLC0415
+    from shoal_converter.pack_options import PackOptions  # noqa: PLC0415
+    from shoal_converter.packing import pack  # noqa: PLC0415
     from shoal_converter.sources.native_file import is_native, load, typed_rows  # noqa: PLC0415
     from shoal_converter.sources.onnx_source import is_onnx, read_onnx  # noqa: PLC0415
     from shoal_converter.sources.sample_file import Table, read_table  # noqa: PLC0415

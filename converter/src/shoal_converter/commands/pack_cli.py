@@ -1,0 +1,65 @@
+"""``shoal-convert pack``: names, options and help. What it does is `pack`'s."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from shoal_converter.commands.arguments import Share, json_option, parent_path, token_file_option, url_option
+from shoal_converter.terminal import Terminal
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--sample", type=click.Path(path_type=Path), help="Rows like the training data: .npz .npy .csv .parquet.")
+@click.option("--target", metavar="NAME", help="Column (or array of an .npz) that holds the labels or values.")
+@click.option("-t", "--tag", required=True, metavar="NAME:VERSION", help="What to call it, such as quality:1.4.0.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder or .tar. Default: NAME-VERSION.tar.")
+@click.option("--trust", is_flag=True, help="SOURCE is a pickle whose origin you know; it runs in a child process.")
+@click.option("--parent", metavar="BUNDLE", help="Earlier version (path, or name:1.3.0) whose grids are inherited.")
+@click.option(
+    "--validation", type=click.Path(path_type=Path), help="Rows the model has never seen, for honest figures."
+)
+@click.option(
+    "--segment-by", multiple=True, metavar="COLUMN[,COLUMN]", help="Split the figures by columns; may be repeated."
+)
+@click.option(
+    "--variant",
+    "variants",
+    multiple=True,
+    type=click.Choice(["fp16", "int8", "int8-dynamic", "auto"]),
+    help="Build it beside the canonical model, if it proves near enough and a gain; may be repeated.",
+)
+@click.option("--latency-budget", type=click.FloatRange(min=0, min_open=True), metavar="MS", help="p95 of one row.")
+@click.option("--memory-budget", type=click.IntRange(min=1), metavar="MB", help="What the model may need on a device.")
+@click.option("--rtol", type=float, default=1e-4, show_default=True, help="Relative difference that counts as equal.")
+@click.option("--atol", type=float, default=1e-5, show_default=True, help="Absolute difference that counts as equal.")
+@click.option("--max-label-flips", type=Share(), default="0%", show_default=True, help="Rows whose label may differ.")
+@click.option("--float64-inputs", is_flag=True, help="Feed floats in double from the start.")
+@click.option("--about", type=click.Path(path_type=Path), help="Markdown for the model card: intended use, limits.")
+@click.option("--licence", type=click.Path(path_type=Path), help="The model's licence text.")
+@click.option("--contract", type=click.Path(path_type=Path), help="YAML: what the features' values must be.")
+@click.option("--meta", multiple=True, metavar="KEY=VALUE", help="Added to the provenance; may be repeated.")
+@click.option("--force", is_flag=True, help="Replace an output that is there.")
+@url_option
+@token_file_option
+@json_option
+def pack(**arguments: Any) -> None:
+    """Convert, prove and pack a trained model.
+
+    SOURCE is a .joblib or .pkl with a fitted scikit-learn estimator or pipeline, a file of XGBoost, LightGBM or
+    CatBoost, an .onnx, or a folder that MLflow wrote. A pickle is a program: it needs --trust, and is loaded in a
+    child process without your credentials (and without network, where the system allows).
+
+    \b
+    shoal-convert pack model.joblib --trust --sample train.csv --target y -t quality:1.4.0
+    shoal-convert pack model.joblib --trust --sample train.npz -t quality:1.4.1 --parent quality-1.4.0.tar
+    shoal-convert pack model.joblib --trust --sample train.csv --validation unseen.csv --target y \
+        --segment-by site -t quality:1.4.2
+    """  # noqa: D301 - click needs the character itself
+    from shoal_converter.commands.pack import run  # noqa: PLC0415 - keeps --help quick
+
+    with parent_path(arguments.pop("parent"), arguments.pop("url"), arguments.pop("token_file")) as parent:
+        run(Terminal(json_wanted=arguments.pop("json_wanted")), parent=parent, **arguments)
