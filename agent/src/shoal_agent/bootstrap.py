@@ -43,7 +43,8 @@ from shoal_agent.updating.messages import Messages
 from shoal_agent.updating.model_host import ModelHost, engines
 from shoal_agent.updating.pulse import Pulse
 from shoal_agent.updating.sampling import Sampling, SamplingClocks
-from shoal_agent.updating.transaction import Rhythm, Surroundings, Transactions
+from shoal_agent.updating.surroundings import Rhythm, Surroundings
+from shoal_agent.updating.transaction import Transactions
 from shoal_agent.updating.updater import Inbox, Updater
 from shoal_agent.updating.uplink import Situation, Uplink, WindowSpool
 from shoal_agent.updating.work import Parts, Work

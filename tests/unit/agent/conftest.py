@@ -10,7 +10,7 @@ import pytest
 
 from shoal_agent.domain.backoff import Backoff
 from shoal_agent.domain.fit import DeviceFacts, needed_blobs
-from shoal_agent.domain.slot import Slot
+from shoal_agent.domain.slot import Slot, SlotState
 from shoal_agent.domain.trial import TrialRules
 from shoal_agent.testing import (
     FakeClock,
@@ -23,7 +23,9 @@ from shoal_agent.testing import (
     MemoryStateFile,
 )
 from shoal_agent.updating.messages import Messages
-from shoal_agent.updating.transaction import Rhythm, Surroundings, Transactions
+from shoal_agent.updating.model_host import Seen
+from shoal_agent.updating.surroundings import Rhythm, Surroundings
+from shoal_agent.updating.transaction import Transactions
 from shoal_agent.updating.work import Parts, Work
 from shoal_protocol.bundle.assembly import build_manifest
 from shoal_protocol.bundle.manifest import encode_manifest
@@ -86,6 +88,15 @@ class Device:
         target = SlotTarget(digest=digest, attempt=attempt)
         self.all.take_over(Assignment(device="d", generation=self.generation, slots={"s": target}, issued=0, expires=1))
         self.all.work()
+
+    def install(self, version: str) -> str:
+        """Bring a bundle in and through its trial; returns its digest."""
+        digest = self.bundle(version)
+        self.want(digest)
+        self.host.counts["s"] = Seen(predictions=10)
+        self.turn()
+        assert (self.slot.state, self.slot.proven) == (SlotState.IDLE, digest)
+        return digest
 
     def turn(self, seconds: float = 0.0) -> None:
         """Let time pass and work."""

@@ -1,0 +1,54 @@
+"""Telling the server what became of updates: outcomes and revocations, into the spool.
+
+A spool that takes nothing is logged and keeps no update from going on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from shoal_agent.domain.slot import Record, Slot
+from shoal_agent.errors import SpoolError
+from shoal_agent.ports import Spool
+from shoal_agent.updating.messages import Messages
+from shoal_protocol.mqtt.topics import Up
+
+_log = logging.getLogger(__name__)
+
+
+class Outcomes:
+    """Puts what happened to slots into the spool, each once.
+
+    Args:
+        spool: Takes it.
+        messages: Makes it.
+    """
+
+    def __init__(self, spool: Spool, messages: Messages) -> None:
+        self._spool = spool
+        self._messages = messages
+
+    def record(self, name: str, slot: Slot, record: Record) -> None:
+        """Tell an outcome, once for each time that the slot came to its state."""
+        key = f"{name}/{record.kind}/{record.digest}/{int(slot.since * 1000)}"
+        self._append(name, self._messages.outcome(name, record), key=key, what=f"outcome {record.kind!r}")
+
+    def revoked(self, name: str, digest: str, why: str, *, generation: int) -> None:
+        """Tell that a running bundle was taken off the signed list; once for each assignment.
+
+        Args:
+            name: Of the slot.
+            digest: Of the bundle.
+            why: As the signed list says.
+            generation: Of the assignment.
+        """
+        _log.warning("slot %s: the running bundle %s is revoked: %s", name, digest, why)
+        event = self._messages.event("revoked", slot=name, digest=digest, data={"message": why[:500]})
+        self._append(name, event, key=f"revoked/{name}/{digest}/{generation}", what="revocation")
+
+    def _append(self, name: str, event: Callable[[int], bytes], *, key: str, what: str) -> None:
+        try:
+            self._spool.append(Up.EVENT, event, key=key)
+        except SpoolError as error:
+            _log.error("slot %s: the %s could not be spooled: %s", name, what, error)

@@ -1,0 +1,56 @@
+"""Trials over fakes: when a model on probation stays, and when it is left."""
+
+from __future__ import annotations
+
+import pytest
+
+from shoal_agent.domain.slot import SlotState
+from shoal_agent.updating.model_host import Seen
+
+
+def test_a_trial_without_predictions_ends_by_time_that_is_summed_over_restarts(device):
+    device.want(device.bundle("1.0"))
+    device.turn(40.0)
+    device.restart()
+    device.turn(15.0)
+    assert device.slot.state is SlotState.TRIAL
+    device.turn(10.0)
+    assert device.slot.state is SlotState.IDLE
+
+
+def test_a_trial_of_failing_predictions_goes_back_at_once(device):
+    first = device.install("1.0")
+    second = device.bundle("1.1")
+    device.want(second)
+    device.host.counts["s"] = Seen(predictions=7, errors=5)
+    device.turn()
+    assert (device.slot.active, device.host.answering["s"]) == (first, first)
+    assert device.slot.fault.code == "trial_errors"
+    assert device.events()[-1] == "rolled_back"
+
+
+@pytest.mark.parametrize(
+    ("seen", "code"),
+    [
+        (Seen(predictions=10, slow=6), "trial_latency"),
+        (Seen(predictions=1, rss_bytes=3_000, memory_budget_bytes=2_000), "trial_memory"),
+    ],
+)
+def test_a_trial_over_the_bundles_budget_goes_back(device, seen, code):
+    first = device.install("1.0")
+    second = device.bundle("1.1")
+    device.want(second)
+    device.host.counts["s"] = seen
+    device.turn()
+    assert (device.slot.active, device.slot.bad[second].code) == (first, code)
+
+
+@pytest.mark.parametrize(
+    "seen", [Seen(predictions=10, slow=4), Seen(predictions=10, rss_bytes=2_000, memory_budget_bytes=2_000)]
+)
+def test_a_trial_within_the_bundles_budget_passes(device, seen):
+    digest = device.bundle("1.0")
+    device.want(digest)
+    device.host.counts["s"] = seen
+    device.turn()
+    assert device.slot.proven == digest
