@@ -31,7 +31,7 @@ from shoal_server.statistics.causes import suspected_cause
 from shoal_server.statistics.divergence import by_chance, jensen_shannon, psi
 from shoal_server.statistics.few_rows import LEAST_ROWS, plain_p
 from shoal_server.statistics.layout import Floats, Layout
-from shoal_server.statistics.views import MIN_EFFECTIVE_ROWS, VIEWS, View, Views, corrected, five_views
+from shoal_server.statistics.views import MIN_EFFECTIVE_ROWS, VIEWS, View, Views, corrected, five_views, shared_out
 
 Column: TypeAlias = npt.NDArray[Any]
 """One column: float64 with NaN for missing, or texts of dtype object with "" for missing."""
@@ -236,6 +236,12 @@ class _Evidence:
             p[beyond] = min(1.0, 2 * min(fresh, float(p[beyond])))
         return p
 
+    def share(self, at: int) -> Floats:
+        """Return what each view gets of a feature's level; new categories are looked for whatever the grid counts."""
+        able = self.views.share[at] > 0
+        able[VIEWS.index(View.RANGE)] |= self.layout.categorical[at]
+        return np.asarray(shared_out(self.layout.categorical[[at]], able[None])[0])
+
     def total_variation(self, at: int) -> float:
         """Return the share of rows that lie in other cells than before, missing values aside."""
         start = int(self.layout.starts[at])
@@ -247,7 +253,7 @@ class _Evidence:
 def _judge(evidence: _Evidence, at: int, before: Column, now: Column, alpha: float) -> FeatureResult:
     p = evidence.p(at, before, now)
     rows, present = ([float(side[at]) for side in sides] for sides in (evidence.rows, evidence.present))
-    overall_p = min(1.0, float(corrected(p, evidence.views.share[at])) * evidence.layout.streams)
+    overall_p = min(1.0, float(corrected(p, evidence.share(at))) * evidence.layout.streams)
     if LEAST_ROWS <= min(rows) < MIN_EFFECTIVE_ROWS:
         effects = (float(evidence.effects[0][at]), float(evidence.effects[1][at]))
         overall_p = min(1.0, plain_p(before, now, effects=effects) * evidence.layout.streams)

@@ -5,10 +5,9 @@ dispersion over devices; `drift test`, reports and explanations are made of them
 every alarm, to the drift room. Everything is vectorised over devices (leading axes) and streams (last axis) on flat
 vectors of counts.
 
-Sources: Neyman's smooth test, J. Neyman 1937 (Skand. Aktuarietidskr. 20), in its two-sample form on pooled mid-ranks,
-Janic-Wróblewska and Ledwina 2000 (Scand. J. Statist. 27); conditional binomial test of two rates, Przyborowski and
-Wilenski 1940 (Biometrika 31), with mid-p, Lancaster 1961 (JASA 56); effective sample sizes, Rao and Scott 1981
-(JASA 76).
+Sources: location and shape, see `contrasts`; conditional binomial test of two rates, Przyborowski and Wilenski 1940
+(Biometrika 31), with mid-p, Lancaster 1961 (JASA 56); effective sample sizes, Rao and Scott 1981 (JASA 76); no share of
+the level for tests that can't fire, Tarone 1990 (Biometrics 46).
 """
 
 from __future__ import annotations
@@ -19,19 +18,14 @@ from enum import StrEnum
 import numpy as np
 from scipy import special
 
-from shoal_server.statistics.layout import Flags, Floats, Layout, Numbers, legendre
+from shoal_server.statistics.contrasts import Pair, contrasts, location_p
+from shoal_server.statistics.layout import Flags, Floats, Layout, Numbers
 
 MIN_EFFECTIVE_ROWS = 200.0
 """Fewer effective rows than this on either side, and the answer is "too few"."""
 
 MIN_EXPECTED = 5.0
 """Cells that expect fewer rows in the smaller sample are pooled before the chi-square test (Cochran 1954)."""
-
-
-LONGEST_ROW = 0.4
-"""A contrast in which one row of the smaller sample moves the score by more standard deviations than this is left out.
-
-Its score is far from normal. Contrasts that live on few rows of a value that hardly ever differs are such."""
 
 
 class View(StrEnum):
@@ -45,10 +39,14 @@ class View(StrEnum):
 
 
 VIEWS = tuple(View)
+_RANGE, _MISSING = VIEWS.index(View.RANGE), VIEWS.index(View.MISSING)
 
-NUMERIC_SHARE = np.array([0.5, 0.125, 0.125, 0.125, 0.125])
-CATEGORICAL_SHARE = np.array([0.0, 0.0, 0.5, 0.25, 0.25])
-"""Of the level that each view gets, in the order of `VIEWS`: half for what drifts most often and is hardest to see."""
+NUMERIC_SHARE = np.array([0.7, 0.1, 0.1, 0.05, 0.05])
+CATEGORICAL_SHARE = np.array([0.0, 0.0, 0.7, 0.15, 0.15])
+"""Of the level that each view gets, in the order of `VIEWS`: most for what drifts most often and is hardest to see."""
+
+ABLE = 0.01
+"""A rate whose p-value can't fall below this, so few are its hits in both samples together, is given no share."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +55,7 @@ class Views:
 
     Attributes:
         p: P-value of each view in the order of `VIEWS`, shape (..., F, 5); 1 where a view does not apply.
-        share: Of the level that each view of a stream gets, shape (F, 5); they sum to 1, and are 0 where it has none.
+        share: Of the level that each view of a stream gets, same shape; they sum to 1, and are 0 where it has none.
         z: Standardised difference of the four orthonormal contrasts, shape (..., F, 4); ~N(0, 1) each without a change.
         effect: Difference of those contrasts, not standardised: the first is about a shift in standard deviations.
         enough: Whether both samples have `MIN_EFFECTIVE_ROWS`, shape (..., F).
@@ -119,10 +117,11 @@ def five_views(
     missing_a, missing_b = layout.sums(a * layout.missing), layout.sums(b * layout.missing)
     outside_a, outside_b = layout.sums(a * layout.outside), layout.sums(b * layout.outside)
     present_a, present_b = np.where(layout.missing, 0.0, a), np.where(layout.missing, 0.0, b)
-    z, effect, degrees = contrasts(layout, present_a, present_b)
+    pair = Pair.of(layout, present_a, present_b)
+    z, effect, degrees = contrasts(pair)
     p = np.stack(
         [
-            np.where(layout.categorical, 1.0, 2 * special.ndtr(-np.abs(z[..., 0]))),
+            np.where(layout.categorical, 1.0, location_p(pair)),
             np.where(layout.categorical, 1.0, _chi2_tail((z * z).sum(axis=-1), degrees)),
             _cells_p(layout, present_a, present_b),
             rate_p(outside_a, rows_a - missing_a, outside_b, rows_b - missing_b),
@@ -131,78 +130,23 @@ def five_views(
         axis=-1,
     )
     enough = np.minimum(rows_a, rows_b) >= MIN_EFFECTIVE_ROWS
-    return Views(p, np.where(layout.categorical[:, None], CATEGORICAL_SHARE, NUMERIC_SHARE), z, effect, enough)
+    able = np.ones(p.shape, dtype=np.bool_)
+    able[..., _RANGE] = _able(outside_a, rows_a - missing_a, outside_b, rows_b - missing_b)
+    able[..., _MISSING] = _able(missing_a, rows_a, missing_b, rows_b)
+    return Views(p, shared_out(layout.categorical, able), z, effect, enough)
 
 
-def contrasts(layout: Layout, a: Floats, b: Floats) -> tuple[Floats, Floats, Numbers]:
-    """Difference of two samples in four orthonormal contrasts: Legendre polynomials of the pooled mid-rank.
+def shared_out(categorical: Flags, able: Flags) -> Floats:
+    """Share the level out among the views of each stream that can fire at all.
 
-    Atoms make the polynomials of mid-ranks neither centred nor orthogonal, so they are made so under the pooled sample
-    (Gram-Schmidt); contrasts that a stream with few occupied cells can't have are zero.
-
-    Args:
-        layout: Of the flat vectors.
-        a: Counts without missing values, shape (..., size).
-        b: The same of the other sample.
-
-    Returns:
-        Standardised differences b - a of shape (..., F, 4), plain differences of the same shape, and the number of
-        contrasts of each stream, shape (..., F). The sum of squares of the first is chi-square of so many degrees.
-    """
-    rows_a, rows_b = layout.sums(a), layout.sums(b)
-    rows = np.maximum(rows_a + rows_b, 1e-300)
-    weights = (a + b) / layout.spread(rows)
-    share_a, share_b = (x / layout.spread(np.maximum(n, 1e-300)) for x, n in ((a, rows_a), (b, rows_b)))
-    comparable = (rows_a > 1) & (rows_b > 1)
-    n, m = np.where(comparable, rows_a, 2.0), np.where(comparable, rows_b, 2.0)
-    spread = np.sqrt((1 / n + 1 / m) * (n + m) / (n + m - 1))
-    basis: list[Floats] = []
-    effects: list[Floats] = []
-    scores: list[Floats] = []
-    degrees = np.zeros(rows.shape, dtype=np.int64)
-    for polynomial in legendre(layout.mid_ranks(a + b)):
-        q = polynomial - layout.spread(layout.sums(weights * polynomial))
-        for earlier in basis:
-            q = q - earlier * layout.spread(layout.sums(weights * q * earlier))
-        square = layout.sums(weights * q * q)
-        kept = square > 1e-6
-        q = q * layout.spread(np.where(kept, 1 / np.sqrt(np.where(kept, square, 1.0)), 0.0))
-        if basis:  # the first is the view of location, and always there
-            longest = np.maximum.reduceat(np.where(weights > 0, np.abs(q), 0.0), layout.starts, axis=-1)
-            kept = kept & (longest <= LONGEST_ROW * np.sqrt(np.minimum(n, m)))
-            q = q * layout.spread(kept)
-        degrees += kept
-        basis.append(q)
-        effects.append(layout.sums((share_b - share_a) * q))
-        scores.append(unskewed(effects[-1] / spread, _skewness(layout.sums(weights * q**3), n, m)))
-    z = np.where(comparable[..., None], np.stack(scores, axis=-1), 0.0)
-    return z, np.stack(effects, axis=-1), np.asarray(np.where(comparable, degrees, 0))
-
-
-def unskewed(z: Floats, skewness: Floats) -> Floats:
-    """Return the normal score of a standardised sum that is skewed: a gamma's tail, Wilson and Hilferty 1931 (PNAS 17).
-
-    Means of few rows of a value that hardly ever differs have a far longer tail than the normal, and of many features
-    the smallest p-value lies deep in it.
+    Which can is read off the two samples together, never off their difference, so the level holds (Tarone 1990).
 
     Args:
-        z: Mean 0 and variance 1.
-        skewness: Of it, same shape.
-
-    >>> unskewed(np.array([3.0, 3.0, -3.0]), np.array([0.0, 0.5, -0.5])).round(2).tolist()
-    [3.0, 2.53, -2.53]
+        categorical: Of the streams, shape (F,).
+        able: Which views can fire, shape (..., F, 5).
     """
-    size = np.abs(skewness)
-    s = np.maximum(size, 1e-3)
-    turned = z * np.where(skewness < 0, -1.0, 1.0)
-    normal = 6 / s * (np.cbrt(1 + s * turned / 2) - 1) + s / 6
-    return np.asarray(np.where(size < 1e-3, z, np.where(skewness < 0, -normal, normal)))
-
-
-def _skewness(third: Floats, n: Floats, m: Floats) -> Floats:
-    """Skewness of the mean of m of n + m rows drawn without replacement (Cochran 1977, Sampling Techniques, 2.15)."""
-    rows = n + m
-    return np.asarray(third * (n - m) / np.maximum(rows - 2, 1) * np.sqrt((rows - 1) / (n * m)))
+    share = np.where(able, np.where(categorical[:, None], CATEGORICAL_SHARE, NUMERIC_SHARE), 0.0)
+    return np.asarray(share / share.sum(axis=-1, keepdims=True))
 
 
 def rate_p(hits_a: Floats, rows_a: Floats, hits_b: Floats, rows_b: Floats) -> Floats:
@@ -215,6 +159,13 @@ def rate_z(hits_a: Floats, rows_a: Floats, hits_b: Floats, rows_b: Floats) -> Fl
     """Return the normal score of the conditional mid-p, positive where the second rate is higher."""
     upper = _upper_mid_p(hits_a, rows_a, hits_b, rows_b)
     return np.asarray(-special.ndtri(np.clip(upper, 1e-300, 1 - 1e-16)))
+
+
+def _able(hits_a: Floats, rows_a: Floats, hits_b: Floats, rows_b: Floats) -> Flags:
+    """Tell whether the p-value of two rates falls below `ABLE` when all hits are where chance puts fewer."""
+    total = hits_a + hits_b
+    share = rows_b / np.maximum(rows_a + rows_b, 1e-300)
+    return np.asarray(np.minimum(share, 1 - share) ** total < ABLE)
 
 
 def dispersion(z: Floats) -> Floats:

@@ -10,8 +10,9 @@ from scipy import stats
 from shoal_protocol.profile.grid import CategoricalGrid, fit_numeric
 from shoal_protocol.profile.profile import ProfileSpec, Stream
 from shoal_server.statistics import samples
+from shoal_server.statistics.contrasts import Pair, location_p
 from shoal_server.statistics.layout import Layout
-from shoal_server.statistics.views import VIEWS, View, Views, dispersion, five_views, rate_p, rate_z
+from shoal_server.statistics.views import NUMERIC_SHARE, VIEWS, View, Views, dispersion, five_views, rate_p, rate_z
 
 Rows = npt.NDArray[np.float64]
 REFERENCE, ROWS, REPEATS, ALPHA = 10_000, 1000, 200, 0.01
@@ -104,14 +105,46 @@ def test_power_for_a_shift_of_a_tenth_of_a_standard_deviation() -> None:
     assert views.effect[:, 0, 0].mean() == pytest.approx(0.098, abs=0.01)
 
 
+def test_a_shift_of_sharply_peaked_values_is_found_about_as_often_as_by_raw_rows() -> None:
+    random = np.random.default_rng(12)
+    repeats, shift = 400, 0.085
+    before, after = random.laplace(size=REFERENCE), random.laplace(size=(repeats, ROWS)) + shift
+    raw = [stats.ks_2samp(before, rows, method="asymp").pvalue < ALPHA for rows in after]
+    views = five_views(LAYOUT, count(before[None]), count(after))
+    alone = 2 * stats.norm.sf(np.abs(views.z[:, 0, 0])) / NUMERIC_SHARE[0]  # by Wilcoxon's score only
+    power = float((views.p_value[:, 0] < ALPHA).mean())
+    assert power >= 0.85 * np.mean(raw)
+    assert power >= (alone < ALPHA).mean() + 0.03
+
+
+def test_the_larger_of_two_scores_of_location_holds_its_level() -> None:
+    random = np.random.default_rng(13)
+    pair = Pair.of(LAYOUT, count(random.normal(size=(8000, 500))), count(random.normal(size=(8000, 500))))
+    p = location_p(pair)[:, 0]
+    for level in (0.1, 0.05, 0.01):
+        assert 0.7 * level <= (p < level).mean() <= 1.25 * level
+
+
 def test_categories_have_no_location_and_no_shape() -> None:
     layout = Layout.of(ProfileSpec((Stream("label", "output", CategoricalGrid(("a", "b", "c")), "y"),)))
     views = five_views(layout, np.array([0, 0, 500, 300, 200]), np.array([0, 0, 400, 300, 300]))
-    assert views.share.tolist() == [[0.0, 0.0, 0.5, 0.25, 0.25]]
+    assert views.share.tolist() == [[0.0, 0.0, 1.0, 0.0, 0.0]]  # nothing is missing and nothing unknown
     assert VIEWS[int(views.firing[0])] is View.CELLS
     table = np.array([[500, 300, 200], [400, 300, 300]])
     assert views.p[0, 2] == pytest.approx(stats.chi2_contingency(table, correction=False).pvalue)
-    assert views.p_value[0] == pytest.approx(2 * views.p[0, 2])
+    assert views.p_value[0] == pytest.approx(views.p[0, 2])
+
+
+@pytest.mark.parametrize(("missing", "share"), [(0, 0.0), (1, 0.0), (5, 0.05 / 0.95), (400, 0.05 / 0.95)])
+def test_views_that_can_not_fire_leave_their_share_to_the_others(missing: int, share: float) -> None:
+    random = np.random.default_rng(5)
+    before, after = count(random.normal(size=(1, 1000)))[0], count(random.normal(size=(1, 500)))[0]
+    before[[1, -1]] = after[[1, -1]] = 0
+    before[0], after[0] = missing, 0
+    views = five_views(LAYOUT, before, after)
+    assert views.share[0, VIEWS.index(View.MISSING)] == pytest.approx(share)
+    assert views.share[0, VIEWS.index(View.RANGE)] == 0
+    assert views.share.sum() == pytest.approx(1)
 
 
 def test_fewer_than_200_effective_rows_are_too_few() -> None:

@@ -1,0 +1,155 @@
+"""Rank scores of two samples' counts: how far their means lie apart, as normal scores and as effect sizes. Pure.
+
+Owns the four orthonormal contrasts (location, spread, skewness, tails) and the test of location, which looks through
+two scores at once. Leaves which of them is a view, and what share of the level it gets, to `views`.
+
+Sources: Neyman's smooth test, J. Neyman 1937 (Skand. Aktuarietidskr. 20), in its two-sample form on pooled mid-ranks,
+Janic-Wróblewska and Ledwina 2000 (Scand. J. Statist. 27); the maximum of correlated scores, Efron 1997 (Biometrika 84).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from shoal_server.statistics.layout import Flags, Floats, Layout, Numbers, legendre
+
+LONGEST_ROW = 0.4
+"""A contrast in which one row of the smaller sample moves the score by more standard deviations than this is left out.
+
+Its score is far from normal. Contrasts that live on few rows of a value that hardly ever differs are such."""
+
+MIDDLE = 0.15
+"""Ranks further from the middle than this count alike in the second score of location.
+
+Wilcoxon's score alone finds shifts of sharply peaked values (such as Laplace's) less often than Kolmogorov-Smirnov on
+the raw rows; this one finds them about as often. The two correlate by 0.94, so looking twice costs little."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two samples of each stream, without missing values; F streams, any leading axes.
+
+    Attributes:
+        layout: Of the flat vectors.
+        weights: Share of each cell in its stream's pooled rows, shape (..., size).
+        difference: Share in the second sample less that in the first, same shape.
+        ranks: Pooled mid-ranks, same shape.
+        n: Rows of the first, shape (..., F); 2 where a sample has too few to compare.
+        m: Of the second, likewise.
+        comparable: Where both have more than one row.
+    """
+
+    layout: Layout
+    weights: Floats
+    difference: Floats
+    ranks: Floats
+    n: Floats
+    m: Floats
+    comparable: Flags
+
+    @classmethod
+    def of(cls, layout: Layout, a: Floats, b: Floats) -> Pair:
+        """Make the pair of two samples' counts, shape (..., size)."""
+        rows_a, rows_b = layout.sums(a), layout.sums(b)
+        weights = (a + b) / layout.spread(np.maximum(rows_a + rows_b, 1e-300))
+        share_a, share_b = (x / layout.spread(np.maximum(n, 1e-300)) for x, n in ((a, rows_a), (b, rows_b)))
+        comparable = (rows_a > 1) & (rows_b > 1)
+        n, m = np.where(comparable, rows_a, 2.0), np.where(comparable, rows_b, 2.0)
+        return cls(layout, weights, share_b - share_a, layout.mid_ranks(a + b), n, m, np.asarray(comparable))
+
+    def mean(self, score: Floats) -> Floats:
+        """Mean of a score over the pooled rows, shape (..., F)."""
+        return np.asarray(self.layout.sums(self.weights * score))
+
+    def standard(self, score: Floats) -> tuple[Floats, Flags]:
+        """Return a score with mean 0 and variance 1 over the pooled rows, zero where it does not vary; and where so."""
+        q = score - self.layout.spread(self.mean(score))
+        square = self.mean(q * q)
+        varies = square > 1e-6
+        scale = np.where(varies, 1 / np.sqrt(np.where(varies, square, 1.0)), 0.0)
+        return np.asarray(q * self.layout.spread(scale)), np.asarray(varies)
+
+    def apart(self, q: Floats) -> tuple[Floats, Floats]:
+        """Return how far the samples' means of a standard score lie apart, and its normal score; shapes (..., F)."""
+        n, m = self.n, self.m
+        effect = np.asarray(self.layout.sums(self.difference * q))
+        spread = np.sqrt((1 / n + 1 / m) * (n + m) / (n + m - 1))
+        z = unskewed(effect / spread, _skewness(self.mean(q**3), n, m))
+        return effect, np.asarray(np.where(self.comparable, z, 0.0))
+
+
+def contrasts(pair: Pair) -> tuple[Floats, Floats, Numbers]:
+    """Difference of two samples in four orthonormal contrasts: Legendre polynomials of the pooled mid-rank.
+
+    Atoms make the polynomials of mid-ranks neither centred nor orthogonal, so they are made so under the pooled sample
+    (Gram-Schmidt); contrasts that a stream with few occupied cells can't have are zero.
+
+    Returns:
+        Standardised differences, second less first, of shape (..., F, 4), plain differences of the same shape, and the
+        number of contrasts of each stream, shape (..., F). The sum of squares of the first is chi-square of so many
+        degrees.
+    """
+    layout = pair.layout
+    basis: list[Floats] = []
+    effects: list[Floats] = []
+    scores: list[Floats] = []
+    degrees = np.zeros(pair.n.shape, dtype=np.int64)
+    for polynomial in legendre(pair.ranks):
+        q = polynomial
+        for earlier in basis:
+            q = q - earlier * layout.spread(pair.mean(q * earlier))
+        q, kept = pair.standard(q)
+        if basis:  # the first is the view of location, and always there
+            longest = np.maximum.reduceat(np.where(pair.weights > 0, np.abs(q), 0.0), layout.starts, axis=-1)
+            kept = kept & (longest <= LONGEST_ROW * np.sqrt(np.minimum(pair.n, pair.m)))
+            q = q * layout.spread(kept)
+        degrees += kept
+        basis.append(q)
+        effect, z = pair.apart(q)
+        effects.append(effect)
+        scores.append(z)
+    return np.stack(scores, axis=-1), np.stack(effects, axis=-1), np.asarray(np.where(pair.comparable, degrees, 0))
+
+
+def location_p(pair: Pair) -> Floats:
+    """P-value of "values are neither larger nor smaller", by the larger of two scores, shape (..., F).
+
+    One is Wilcoxon's, the pooled mid-rank; the other is flat beyond `MIDDLE` of the middle. With their correlation
+    cos(theta) the maximum exceeds c with a probability of at most 2 [1 - Phi(c) + phi(c) (2 Phi(c theta / 2) - 1) / c]:
+    hardly more than one score does.
+    """
+    wide, _ = pair.standard(pair.ranks)
+    narrow, _ = pair.standard(np.clip(pair.ranks - 0.5, -MIDDLE, MIDDLE))
+    theta = np.arccos(np.clip(pair.mean(wide * narrow), -1.0, 1.0))
+    c = np.maximum(np.maximum(np.abs(pair.apart(wide)[1]), np.abs(pair.apart(narrow)[1])), 1e-9)
+    density = np.exp(-c * c / 2) / np.sqrt(2 * np.pi)
+    return np.asarray(np.minimum(1.0, 2 * (special.ndtr(-c) + density * (2 * special.ndtr(c * theta / 2) - 1) / c)))
+
+
+def unskewed(z: Floats, skewness: Floats) -> Floats:
+    """Return the normal score of a standardised sum that is skewed: a gamma's tail, Wilson and Hilferty 1931 (PNAS 17).
+
+    Means of few rows of a value that hardly ever differs have a far longer tail than the normal, and of many features
+    the smallest p-value lies deep in it.
+
+    Args:
+        z: Mean 0 and variance 1.
+        skewness: Of it, same shape.
+
+    >>> unskewed(np.array([3.0, 3.0, -3.0]), np.array([0.0, 0.5, -0.5])).round(2).tolist()
+    [3.0, 2.53, -2.53]
+    """
+    size = np.abs(skewness)
+    s = np.maximum(size, 1e-3)
+    turned = z * np.where(skewness < 0, -1.0, 1.0)
+    normal = 6 / s * (np.cbrt(1 + s * turned / 2) - 1) + s / 6
+    return np.asarray(np.where(size < 1e-3, z, np.where(skewness < 0, -normal, normal)))
+
+
+def _skewness(third: Floats, n: Floats, m: Floats) -> Floats:
+    """Skewness of the mean of m of n + m rows drawn without replacement (Cochran 1977, Sampling Techniques, 2.15)."""
+    rows = n + m
+    return np.asarray(third * (n - m) / np.maximum(rows - 2, 1) * np.sqrt((rows - 1) / (n * m)))
