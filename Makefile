@@ -79,5 +79,5 @@ campaign: $(VENV)/.dev  ## NAME=crash|drift POINTS=n SEED=s: long seeded sweeps
 	@$(BIN)/python tests/campaigns/$(NAME).py --points $(POINTS) --seed $(SEED)
 
 clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
