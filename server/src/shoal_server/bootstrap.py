@@ -52,6 +52,7 @@ from shoal_server.registry import blob_routes, manifest_routes, trust_routes
 from shoal_server.registry import routes as model_routes
 from shoal_server.registry.bundles import Bundles
 from shoal_server.registry.collection import GRACE_S, Collected, Collector
+from shoal_server.registry.form_making import FormMaker
 from shoal_server.registry.needs import Needs, joined
 from shoal_server.registry.store import alias_needs
 from shoal_server.registry.trust import TrustService
@@ -373,6 +374,12 @@ def build_loops(program: Services, *, tls: ServerTls | None = None) -> list[Loop
         loop("collection", lambda: collector.collect(before=program.clock() - GRACE_S), every_s=pace.collection_s),
         loop("trust", program.trust.refresh, every_s=pace.trust_s),
     ]
+    if settings.compress:
+        maker = FormMaker(
+            program.database, program.blobs, program.bundles, clock=program.clock, signals=program.signals
+        )
+        program.wish_form = maker.wish
+        loops.append(loop("forms", maker.turn, every_s=pace.collection_s, topics=("models", "forms"), niceness=10))
     if tls is not None:
         loops.append(loop("certificates", tls.refresh, every_s=pace.trust_s))
     return loops

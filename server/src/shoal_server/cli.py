@@ -125,6 +125,11 @@ def main() -> None:
 )
 @click.option("--registry-quota", metavar="SIZE", help="What all models together may hold, such as 20GB.  [no limit]")
 @click.option("--model-quota", metavar="SIZE", help="What one model may hold with all its versions.  [no limit]")
+@click.option(
+    "--compress/--no-compress",
+    default=None,
+    help="Make compressed files and patches for devices, in the background.  [yes]",
+)
 @_tls_options
 @click.option("--insecure", is_flag=True, default=None, help="Allow plain HTTP and MQTT beyond this machine.")
 @click.option(

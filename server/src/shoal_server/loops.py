@@ -6,6 +6,8 @@ pauses; it never ends the loop.
 """
 
 import logging
+import os
+import sys
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -41,6 +43,7 @@ class Loop:
         clock: for `LoopHealth`.
         signals: by which it is woken.
         topics: signals for which the next turn doesn't wait.
+        niceness: how far its thread stands back for the others, 0 to 19, where the system can do that (Linux).
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Loop:
         clock: Clock,
         signals: Signals,
         topics: Collection[str] = (),
+        niceness: int = 0,
     ) -> None:
         self.name = name
         self._turn = turn
@@ -60,6 +64,7 @@ class Loop:
         self._signals = signals
         self._wake = f"loop.{name}"
         self._topics = frozenset({*topics, self._wake})
+        self._niceness = niceness
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._turns = self._failures = self._failing = 0
@@ -86,6 +91,8 @@ class Loop:
         return LoopHealth(self.name, alive, self._turns, self._failures, self._failing, self._last_success_at)
 
     def _run(self) -> None:
+        if self._niceness and sys.platform == "linux":
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
         while not self._stopping.is_set():
             seen = self._signals.counters()
             self._once()

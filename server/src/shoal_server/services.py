@@ -68,6 +68,8 @@ class Services:
     """Bundle digest -> the profile of its training data, None when the bundle has none; see `Bundles.reference`."""
     needs: Callable[[Session], Iterable[Need]] = lambda _session: ()
     """(session) -> who needs which bundle, versions apart; see `registry.needs`."""
+    wish_form: Callable[[str, str, str], None] = lambda _repository, _digest, _base: None
+    """(repository, blob, base or "") -> nothing; asks for a coded form that a device could have used."""
     may_fetch: Callable[[Session, str], Collection[str]] = _ABSENT
     """(session, device id) -> digests of the bundles that this server ever wants on the device."""
     verify_device: Callable[[Session, str, str], bool] = _ABSENT

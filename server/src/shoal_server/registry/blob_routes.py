@@ -19,7 +19,7 @@ from shoal_protocol.errors import CallerError, DigestMismatchError, LocalError
 from shoal_server.access import Principal, Role
 from shoal_server.access.guard import Program, Releaser, basic_credentials, registry_bearer, require_reader
 from shoal_server.errors import ConflictError, NotFoundError, TooLargeError, UnauthorizedError
-from shoal_server.registry import oci_store
+from shoal_server.registry import forms, oci_store
 from shoal_server.registry.names import RepositoryName
 from shoal_server.registry.quota import Quota, QuotaError
 from shoal_server.registry.reading import check_pull
@@ -75,18 +75,22 @@ def get_blob(name: RepositoryName, digest: str, request: Request, program: Progr
     with program.database.read() as session:
         check_pull(session, program, reader, name, digest)
         touched_at = oci_store.blob_touched_at(session, name, digest)
+        chosen = None if request.method == "HEAD" else forms.choose(session, digest, forms.accepted(request.headers))
     if touched_at is None or not program.blobs.has(digest):
         raise NotFoundError(f"{name} has no blob {digest}", oci_code="BLOB_UNKNOWN")
     if request.method == "HEAD" and reader.may(Role.RELEASER):
         _rely_on(program, name, digest, touched_at)
+    sent, coding = _sent(program, name, digest, chosen)
     headers = {
         "Docker-Content-Digest": digest,
-        "ETag": f'"{digest}"',
+        "ETag": f'"{sent}"',
+        "Vary": forms.VARY,
         "Cache-Control": "private, max-age=31536000, immutable",
+        **coding,
     }
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
-    return blob_response(program.blobs, digest, request, headers=headers, media_type="application/octet-stream")
+    return blob_response(program.blobs, sent, request, headers=headers, media_type="application/octet-stream")
 
 
 @router.delete("/{name}/blobs/{digest}", operation_id="oci_blob_delete")
@@ -162,6 +166,18 @@ def _rely_on(program: Services, name: str, digest: str, touched_at: float) -> No
     if now - touched_at > _TOUCHED_EVERY_S:
         with program.database.write() as session:
             oci_store.touch_blob(session, name, digest, now=now)
+
+
+def _sent(program: Services, name: str, digest: str, chosen: forms.Choice | None) -> tuple[str, dict[str, str]]:
+    """Return the digest of the bytes that answer, and what says how they are coded; have missing forms made."""
+    if chosen is None:
+        return digest, {}
+    for base in chosen.missing:
+        program.wish_form(name, digest, base)
+    form = chosen.form
+    if form is None or not program.blobs.has(form.digest):
+        return digest, {}
+    return form.digest, {"Content-Encoding": form.coding}
 
 
 def _quota(program: Services) -> Quota:

@@ -18,11 +18,11 @@ from sqlmodel import Session, col, delete, select
 
 from shoal_protocol.errors import ContentError
 from shoal_server.errors import NotFoundError
-from shoal_server.registry import oci_store
+from shoal_server.registry import forms, oci_store
 from shoal_server.registry.needs import Needs
 from shoal_server.registry.oci_documents import parse_document
 from shoal_server.registry.reachability import Name, Node, kept_blobs, kept_manifests
-from shoal_server.registry.tables import ModelVersion, OciBlob, OciManifest, OciTag
+from shoal_server.registry.tables import BlobForm, ModelVersion, OciBlob, OciManifest, OciTag
 from shoal_server.storage.blobs import BlobStore
 from shoal_server.storage.database import Database
 
@@ -74,6 +74,7 @@ class Collector:
                 session.exec(
                     delete(OciBlob).where(col(OciBlob.repository) == repository, col(OciBlob.digest) == digest)
                 )
+            forms.remove(session, self._stale_forms(session, before, gone_links))
         return self._sweep(before, manifests=len(gone_manifests))
 
     def plan(self, *, before: float) -> Collected:
@@ -82,7 +83,8 @@ class Collector:
             gone_manifests, gone_links = self._garbage(session, before)
             links = set(session.exec(select(OciBlob.repository, OciBlob.digest)).all()) - gone_links
             manifests = set(session.exec(select(OciManifest.repository, OciManifest.digest)).all()) - gone_manifests
-        linked = {digest for _, digest in links | manifests}
+            coded = forms.stored_forms(session) - {row.form for row in self._stale_forms(session, before, gone_links)}
+        linked = {digest for _, digest in links | manifests} | coded
         stored = list(self._blobs.stored())
         gone = [blob for blob in stored if blob.digest not in linked and blob.modified_at < before]
         total, freed = sum(blob.size for blob in stored), sum(blob.size for blob in gone)
@@ -94,6 +96,12 @@ class Collector:
             kept_bytes=total - freed,
             dry_run=True,
         )
+
+    @staticmethod
+    def _stale_forms(session: Session, before: float, gone: set[Name]) -> list[BlobForm]:
+        """Return the coded forms that go, given the links that do."""
+        links = set(session.exec(select(OciBlob.repository, OciBlob.digest)).all()) - gone
+        return forms.stale(session, {digest for _, digest in links}, before=before - forms.PATCH_KEPT_S)
 
     def _garbage(self, session: Session, before: float) -> tuple[set[Name], set[Name]]:
         """Return the manifests and the links of blobs that may go."""
@@ -151,4 +159,5 @@ class Collector:
 
 def _known(session: Session, digests: Collection[str]) -> set[str]:
     linked = session.exec(select(OciBlob.digest).where(col(OciBlob.digest).in_(digests)))
-    return {*linked, *session.exec(select(OciManifest.digest).where(col(OciManifest.digest).in_(digests)))}
+    coded = session.exec(select(BlobForm.form).where(col(BlobForm.form).in_(digests)))
+    return {*linked, *coded, *session.exec(select(OciManifest.digest).where(col(OciManifest.digest).in_(digests)))}

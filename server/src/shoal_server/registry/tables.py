@@ -74,6 +74,21 @@ class OciBlob(SQLModel, table=True):
     """When somebody pushed it, or asked whether it has to be: what it belongs to may still be under way."""
 
 
+class BlobForm(SQLModel, table=True):
+    """A coded form of a blob that was made, or turned out to save nothing; see `forms`."""
+
+    __tablename__ = "blob_forms"
+    digest: str = Field(primary_key=True)
+    """Of the blob."""
+    base: str = Field(primary_key=True, default="")
+    """Digest of the blob that it was coded against; empty: it was compressed alone."""
+    form: str = Field(default="", index=True)
+    """Digest of the coded bytes, which lie in the blob store; empty: coding saves nothing worth it."""
+    size: int = Field(default=0, sa_type=BigInteger)
+    """Coded bytes."""
+    made_at: float = 0.0
+
+
 class OciManifest(SQLModel, table=True):
     """A manifest of a repository; its bytes are the blob of the same digest."""
 

@@ -92,6 +92,8 @@ class Settings:
     """Bytes that all models together may hold; None: as many as the disk has."""
     model_quota: int | None = None
     """Bytes that one model may hold with all its versions."""
+    compress: bool = True
+    """Whether compressed forms of files are made for devices, and patches against what they hold."""
     pace: Pace = field(default_factory=Pace)
 
     @property
