@@ -112,7 +112,7 @@ def test_what_follows_the_end_is_refused():
 
 
 def test_a_patch_against_something_else_is_refused():
-    other = (sha256_digest(b"other"), b"other")
+    other = (sha256_digest(b"other" * 9), b"other" * 9)
     with pytest.raises(CodingError, match="another dictionary"):
         decoded(coded(NEW, DICTIONARY), DCZ, len(NEW), other)
     with pytest.raises(CodingError, match="expected the coding"):

@@ -58,7 +58,8 @@ class Encoder:
     Args:
         size: Of the blob, bytes; all of them must come.
         level: Of Zstandard, 1 to 22.
-        dictionary: Digest and content of the blob that the device holds; none: the blob is compressed alone.
+        dictionary: Digest and content of the blob that the device holds, `CODED_FROM_BYTES` or more; none: the blob is
+            compressed alone.
     """
 
     def __init__(self, size: int, *, level: int, dictionary: tuple[Digest, bytes] | None = None) -> None:

@@ -189,7 +189,9 @@ def _most(session: Session, wish: Wish, size: int) -> int:
     if not wish.base:
         return int(size * WORTH_IT)
     base_size = oci_store.blob_size(session, wish.repository, wish.base) or 0
-    if max(size, base_size) > DCZ_MOST_BYTES or forms.patches(session, wish.digest) >= PATCHES_A_BLOB:
+    if base_size < CODED_FROM_BYTES or max(size, base_size) > DCZ_MOST_BYTES:
+        return 0
+    if forms.patches(session, wish.digest) >= PATCHES_A_BLOB:
         return 0
     alone = forms.form_row(session, wish.digest, "")
     return int((alone.size if alone is not None and alone.form else size) * WORTH_IT)
