@@ -102,6 +102,12 @@ class VariantRefusedError(ConverterError, ContentError):
         self.figures = figures or {}
 
 
+class MemoryBudgetError(ConverterError, ContentError):
+    """The model takes more memory than devices allow one of its size that declares no budget."""
+
+    code = "memory_budget"
+
+
 class LibraryMissingError(ConverterError, LocalError):
     """An optional library is needed for this input."""
 

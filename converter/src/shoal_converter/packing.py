@@ -16,7 +16,9 @@ from shoal_converter.bundle import Bundle
 from shoal_converter.conversion import Options, convert_rows
 from shoal_converter.documents import build_bundle
 from shoal_converter.domain.parity import Tolerance
+from shoal_converter.errors import MemoryBudgetError
 from shoal_converter.lineage import gather, measurement_statement, parity_statement, provenance_statement
+from shoal_converter.measurement import Cost
 from shoal_converter.onnx_runtime import Runner
 from shoal_converter.pack_options import PackOptions
 from shoal_converter.sbom import sbom_statement
@@ -26,6 +28,7 @@ from shoal_converter.sources.tensor_model import TensorModel
 from shoal_converter.tensor_proof import converted
 from shoal_converter.variants import Built, build_variants, cost_of, here, variant_line
 from shoal_converter.workpiece import Workpiece, check_truth, convert_and_prove
+from shoal_protocol.bundle.memory import memory_allowance
 from shoal_protocol.errors import CallerError
 from shoal_protocol.profile.grid import FEW_VALUES
 from shoal_protocol.refs import parse_ref
@@ -159,6 +162,7 @@ def _measured(work: Workpiece, tell: Progress) -> tuple[Workpiece, dict[str, Any
             tell(f"refused: {no['why']}")
     cost = cost_of(conversion.onnx, seen[-1][0])
     if cost is not None:
+        _check_memory(cost, len(conversion.onnx), options.memory_budget_bytes)
         tell(f"one row takes {cost.p50_ms:.3g} ms here (p95 {cost.p95_ms:.3g} ms)")
     measured = {
         "platform": here(),
@@ -167,6 +171,24 @@ def _measured(work: Workpiece, tell: Progress) -> tuple[Workpiece, dict[str, Any
         "refused": refused,
     }
     return replace(work, variants=tuple(built)), measured
+
+
+def _check_memory(cost: Cost, model_bytes: int, declared: int | None) -> None:
+    """Refuse here what every device would refuse in its self-test.
+
+    Raises:
+        MemoryBudgetError: It takes more than the allowance.
+    """
+    allowance = memory_allowance(model_bytes, declared)
+    if cost.peak_bytes is None or cost.peak_bytes <= allowance:
+        return
+    why = "it declares" if declared == allowance else f"a model of {model_bytes:,} bytes gets that declares none"
+    wanted = -(-cost.peak_bytes * 5 // 4 >> 20)
+    raise MemoryBudgetError(
+        f"loading and running it took {cost.peak_bytes >> 20} MB here, more than the {allowance >> 20} MB {why}, "
+        "so devices would refuse it",
+        hint=f"if they have that much, declare it: --memory-budget {wanted}",
+    )
 
 
 def _stated(bundle: Bundle, work: Workpiece, measured: Mapping[str, Any]) -> Bundle:

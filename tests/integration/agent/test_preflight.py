@@ -7,6 +7,7 @@ import threading
 import time
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -142,6 +143,44 @@ def test_a_memory_bomb_ends_only_the_child(place):
     outcome = place.run(digest)
     assert (outcome.passed, outcome.transient) == (False, False)
     assert outcome.code in {"over_budget", "preflight_crash"}
+
+
+def forest(trees: int, depth: int) -> bytes:
+    """Return a full forest as converters write it: a dozen lists with one entry a node, in one to three bytes each."""
+    inner, nodes = (1 << depth) - 1, (2 << depth) - 1
+    ids, leaves = np.tile(np.arange(nodes), trees), np.tile(np.arange(inner, nodes), trees)
+    here = ids < inner
+    tree = np.repeat(np.arange(trees), nodes)
+    node = helper.make_node(
+        "TreeEnsembleRegressor",
+        ["x"],
+        ["y"],
+        domain="ai.onnx.ml",
+        n_targets=1,
+        nodes_treeids=tree,
+        nodes_nodeids=ids,
+        nodes_featureids=ids % 2 * here,
+        nodes_modes=np.where(here, "BRANCH_LEQ", "LEAF"),
+        nodes_values=(ids % 97 * 0.01).astype(np.float32),
+        nodes_truenodeids=(2 * ids + 1) * here,
+        nodes_falsenodeids=(2 * ids + 2) * here,
+        nodes_missing_value_tracks_true=ids * 0,
+        target_ids=leaves * 0,
+        target_nodeids=leaves,
+        target_treeids=np.repeat(np.arange(trees), len(leaves) // trees),
+        target_weights=(leaves % 89 * 0.01).astype(np.float32),
+    )
+    made = model(node)
+    proto = onnx.load_from_string(made)
+    proto.opset_import.append(helper.make_opsetid("ai.onnx.ml", 2))
+    return bytes(proto.SerializeToString())
+
+
+def test_a_large_forest_gets_the_memory_that_loading_it_takes(place):
+    large = forest(trees=120, depth=11)
+    assert len(large) > 12_000_000
+    outcome = place.run(place.bundle(large, expected=ROWS[:, :1]))
+    assert outcome.code == "preflight_golden", outcome  # it came to its rows, whose answers nobody worked out here
 
 
 def test_an_endless_model_is_killed_in_time(place):

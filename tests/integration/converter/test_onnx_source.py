@@ -13,9 +13,17 @@ from onnx import TensorProto, helper, numpy_helper
 from skl2onnx import to_onnx as sklearn_to_onnx
 from sklearn.linear_model import LogisticRegression
 
-from shoal_converter import Bundle, UnsupportedModelError, pack, to_onnx
+from shoal_converter import Bundle, PackOptions, UnsupportedModelError, pack, to_onnx
 from shoal_converter.domain.parity import Tolerance
-from shoal_converter.errors import EXIT_PARITY, EXIT_UNSUPPORTED, EXIT_USAGE, ParityError, SampleError, SourceError
+from shoal_converter.errors import (
+    EXIT_PARITY,
+    EXIT_UNSUPPORTED,
+    EXIT_USAGE,
+    MemoryBudgetError,
+    ParityError,
+    SampleError,
+    SourceError,
+)
 from shoal_converter.sources.onnx_source import read_onnx
 from shoal_converter.sources.tensor_model import tensor_model
 from shoal_converter.tensor_proof import converted
@@ -272,3 +280,20 @@ def test_the_command_tells_what_is_wrong(shoal_convert: Any, tmp_path: Path, con
     assert found == code, err
     assert found != EXIT_PARITY
     assert "m.onnx" in err or "Wizardry" in err
+
+
+def test_a_model_that_devices_would_refuse_for_its_memory_declares_it() -> None:
+    wide = graph(
+        [
+            helper.make_node("Tile", ["rows", "often"], ["t"]),
+            helper.make_node("ReduceMax", ["t"], ["answer"], axes=[1]),
+        ],
+        inputs={"rows": ["N", 4]},
+        outputs={"answer": ["N", 1]},
+        constants={"often": np.array([1, 1 << 17], dtype=np.int64)},
+    )
+    with pytest.raises(MemoryBudgetError, match=r"more than the 64 MB .* declares none") as told:
+        pack(wide, sample=ROWS, tag="wide:1.0.0")
+    assert "--memory-budget" in told.value.hint
+    bundle = pack(wide, sample=ROWS, tag="wide:1.0.0", options=PackOptions(memory_budget_bytes=1 << 29))
+    assert bundle.info.runtime.memory_budget_bytes == 1 << 29

@@ -4,7 +4,9 @@ Started as a script by `shoal_agent.adapters.preflight` with ``python -I``; read
 writes one JSON line for every stage that it reaches. Standard output is duplicated first and then closed to all others,
 so that what a library prints can't be taken for the answer.
 
-The limit is on RLIMIT_DATA: RLIMIT_AS also counts the address space that threads only reserve.
+The memory limit is set when all libraries are there and before a byte of the model is read, to what the process has by
+then and what the model is allowed: interpreter and libraries take more on a machine with more cores. It is on
+RLIMIT_DATA: RLIMIT_AS also counts the address space that threads only reserve.
 """
 
 from __future__ import annotations
@@ -18,12 +20,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-BASE_BYTES = 64 << 20
-"""What interpreter, numpy and onnxruntime need themselves (measured: 53 MB resident)."""
-
-BYTES_PER_MODEL_BYTE = 12
-"""A loaded forest took up to 11 times its file."""
-
 BYTES_PER_THREAD = 8 << 20
 _OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate", "MemoryError")
 
@@ -34,7 +30,7 @@ def main() -> None:
     request = json.loads(sys.stdin.buffer.read())
     sys.path[:] = request["path"]
     _die_with_parent()
-    _set_limits(request)
+    _limit_time(request["limits"])
     _say(answers, stage="started")
     _say(answers, **_outcome(answers, request))
 
@@ -46,6 +42,7 @@ def _outcome(answers: IO[str], request: dict[str, Any]) -> dict[str, Any]:
     from shoal_protocol.errors import ShoalError  # noqa: PLC0415
 
     import_onnxruntime()
+    _limit_memory(request)
     _say(answers, stage="imported")
     try:
         manifest, blobs = _places(request)
@@ -84,27 +81,44 @@ def _compare(test: Any, budget_ms: float | None) -> dict[str, Any]:
 def _done(
     *, passed: bool, code: str = "", message: str = "", transient: bool = False, **measured: float
 ) -> dict[str, Any]:
-    peak = float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-    numbers = {name: value for name, value in {**measured, "rss_bytes": peak}.items() if abs(value) < float("inf")}
+    numbers = {
+        name: value for name, value in {**measured, "rss_bytes": _peak_bytes()}.items() if abs(value) < float("inf")
+    }
     ending = {"stage": "done", "passed": passed, "code": code, "message": message[:1000]}
     return {**ending, "transient": transient, "measured": numbers}
 
 
-def _set_limits(request: dict[str, Any]) -> None:
-    limits = request["limits"]
-    manifest, blobs = _places(request)
-    layers = json.loads(manifest.read_bytes())["layers"]
-    sizes = [blob.stat().st_size for layer in layers if (blob := blobs / _name(layer["digest"])).exists()]
-    model_bytes = max(sizes, default=0)  # variants that do not answer here are not stored
-    need = max(limits["memory_bytes"] or 0, BYTES_PER_MODEL_BYTE * model_bytes)
-    data = BASE_BYTES + need + BYTES_PER_THREAD * (limits["threads"] - 1)
+def _peak_bytes() -> float:
+    """Return the most memory that was resident: not ru_maxrss, which a process inherits from who started it."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next((float(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM")), 0.0)
+
+
+def _limit_time(limits: dict[str, Any]) -> None:
     cpu_s = int(limits["wall_s"] * limits["threads"]) + 1
-    resource.setrlimit(resource.RLIMIT_DATA, (data, data))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     with suppress(OSError):
         os.nice(5)  # the active model answers meanwhile
+
+
+def _limit_memory(request: dict[str, Any]) -> None:
+    from shoal_protocol.bundle.memory import memory_allowance  # noqa: PLC0415 - its path came with the request
+
+    limits = request["limits"]
+    manifest, blobs = _places(request)
+    layers = json.loads(manifest.read_bytes())["layers"]
+    sizes = [blob.stat().st_size for layer in layers if (blob := blobs / _name(layer["digest"])).exists()]
+    model_bytes = max(sizes, default=0)  # variants that do not answer here are not stored
+    threads = BYTES_PER_THREAD * (limits["threads"] - 1)
+    data = _data_bytes() + memory_allowance(model_bytes, limits["memory_bytes"]) + threads
+    resource.setrlimit(resource.RLIMIT_DATA, (data, data))
+
+
+def _data_bytes() -> int:
+    """Return what counts against RLIMIT_DATA now: the sixth number of /proc/self/statm, in pages, see proc(5)."""
+    return int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
 
 
 def _die_with_parent() -> None:
