@@ -9,6 +9,7 @@ from shoal_server.ctl.output import ago, coloured, percent, plain, table_lines
 
 _SHARES = frozenset({"install", "lost", "errors"})
 _COUNTS_DEVICES = frozenset({"install", "lost"})
+_FAULTS = 3
 
 
 def status_lines(found: Mapping[str, Any]) -> list[str]:
@@ -73,6 +74,10 @@ def _stage_lines(number: int, stage: Mapping[str, Any]) -> list[str]:
         rows = [_gate_row(gate) for gate in stage["gates"]]
         headers = ("gate", "verdict", "value", "bound", "at most", "evidence", "reason")
         lines.extend("    " + line for line in table_lines(headers, rows))
+    for found in stage.get("faults", ())[:_FAULTS]:
+        more = found["devices"] - len(found["examples"])
+        who = plain(found["examples"]) + (f" and {more} more" if more else "")
+        lines.append(f"    {who}: {plain(found['fault'])}")
     return lines
 
 

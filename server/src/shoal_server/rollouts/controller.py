@@ -22,7 +22,7 @@ from shoal_server.rollouts import stages
 from shoal_server.rollouts.effects import Assign, Deny, Effect
 from shoal_server.rollouts.gates import GateResult, Verdict, judge, judge_install
 from shoal_server.rollouts.machine import Event, RolloutState, StageEvent, StageState
-from shoal_server.rollouts.outcomes import DeviceFact, Facts, Outcome, count
+from shoal_server.rollouts.outcomes import DeviceFact, Facts, Outcome, causes, count, fault_of
 from shoal_server.rollouts.quantities import duration_text
 from shoal_server.rollouts.rollout import Member, Rollout, opening
 from shoal_server.rollouts.turn import MAX_ASSIGNMENTS, Turn
@@ -100,36 +100,49 @@ def _retry_failed(turn: Turn) -> None:
             report = turn.facts.devices[member.device].report
             seen = 0 if report is None else report.attempt
             again[member.device] = replace(
-                member, attempt=max(member.attempt, seen) + 1, offered_at=None, generation=None, proven_at=None
+                member,
+                attempt=max(member.attempt, seen) + 1,
+                offered_at=None,
+                generation=None,
+                proven_at=None,
+                fault="",
             )
     turn.rollout = replace(turn.rollout.with_members(again), retry_wanted=False)
 
 
 def _look(turn: Turn, current: int) -> None:
     """Bring counts and gates of the stages that were begun up to date, and remember who has proven the bundle."""
-    proven: dict[str, Member] = {}
+    changed: dict[str, Member] = {}
     for number, stage in enumerate(turn.rollout.stages[: current + 1]):
         members = turn.rollout.members_of(number)
         outcomes = {member.device: turn.outcome(member) for member in members}
-        proven.update(
-            (member.device, replace(member, proven_at=turn.now))
-            for member in members
-            if outcomes[member.device] is Outcome.HEALTHY and member.proven_at is None
-        )
+        seen = [_seen(turn, member, outcomes[member.device]) for member in members]
+        changed.update((new.device, new) for new, old in zip(seen, members, strict=True) if new is not old)
         counts = count(outcomes.values())
         gates = stage.gates
         if number == current and stage.state in (StageState.ROLLING, StageState.SOAKING):
             over = stage.soak_until is not None and turn.now >= stage.soak_until
-            gates = judge(turn.rollout.plan.gates, counts, turn.facts.evidence, soak_over=over)
+            gates = judge(turn.rollout.plan.gates, counts, turn.facts.evidence, soak_over=over, causes=causes(seen))
         if (counts, gates) != (stage.counts, stage.gates):
             turn.set_stage(number, counts=counts, gates=gates)
-    turn.rollout = turn.rollout.with_members(proven)
+    turn.rollout = turn.rollout.with_members(changed)
+
+
+def _seen(turn: Turn, member: Member, found: Outcome) -> Member:
+    """Return the member with what is to be remembered of its outcome."""
+    if found is Outcome.HEALTHY and member.proven_at is None:
+        return replace(member, proven_at=turn.now)
+    if found is Outcome.FAILED:
+        fault = fault_of(turn.facts.devices[member.device].report, turn.rollout.digest)
+        return replace(member, fault=fault) if fault and fault != member.fault else member
+    return member
 
 
 def _fails(turn: Turn, current: int) -> bool:
     """End or hold the rollout when a gate has failed; a device may also take a passed stage's bundle back later."""
     for number, stage in enumerate(turn.rollout.stages[:current]):
-        late = judge_install(turn.rollout.plan.gates.install, stage.counts, soak_over=True)[0]
+        why = causes(turn.rollout.members_of(number))
+        late = judge_install(turn.rollout.plan.gates.install, stage.counts, soak_over=True, causes=why)[0]
         if late.verdict is Verdict.FAIL:
             _fail(turn, number, late)
             return True

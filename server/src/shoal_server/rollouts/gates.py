@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -148,7 +148,9 @@ class GateResult:
         return cls(**{**stored, "verdict": Verdict(stored["verdict"])})
 
 
-def judge(gates: Gates, counts: Counts, evidence: Evidence, *, soak_over: bool) -> tuple[GateResult, ...]:
+def judge(
+    gates: Gates, counts: Counts, evidence: Evidence, *, soak_over: bool, causes: str = ""
+) -> tuple[GateResult, ...]:
     """Answer every gate of a plan for one stage.
 
     Args:
@@ -156,8 +158,9 @@ def judge(gates: Gates, counts: Counts, evidence: Evidence, *, soak_over: bool) 
         counts: Of the stage's devices.
         evidence: Of the stage's telemetry.
         soak_over: Whether the soak's time has passed; nothing passes before.
+        causes: Why devices failed, as they say.
     """
-    results = [*judge_install(gates.install, counts, soak_over=soak_over)]
+    results = [*judge_install(gates.install, counts, soak_over=soak_over, causes=causes)]
     for name, gate, measured in (("errors", gates.errors, evidence.errors), ("output", gates.output, evidence.output)):
         if gate is not None:
             results.append(_judge_difference(name, gate, measured, counts, soak_over=soak_over))
@@ -185,15 +188,18 @@ def judge(gates: Gates, counts: Counts, evidence: Evidence, *, soak_over: bool) 
     return tuple(results)
 
 
-def judge_install(gate: InstallGate, counts: Counts, *, soak_over: bool) -> tuple[GateResult, GateResult]:
+def judge_install(
+    gate: InstallGate, counts: Counts, *, soak_over: bool, causes: str = ""
+) -> tuple[GateResult, GateResult]:
     """Answer the install gate: one result for failed devices, one for lost ones.
 
     Lost devices are not among those that the failed share is taken of, they would dilute it.
     """
     needed = _needed(gate.min_devices, counts.eligible)
     done = counts.healthy + counts.failed
+    failed = _judge_share("install", counts.failed, n=done, threshold=gate.failed, needed=needed, soak_over=soak_over)
     return (
-        _judge_share("install", counts.failed, n=done, threshold=gate.failed, needed=needed, soak_over=soak_over),
+        replace(failed, reason=f"{failed.reason}; {causes}") if causes and counts.failed else failed,
         _judge_share("lost", counts.lost, n=counts.reported, threshold=gate.lost, needed=needed, soak_over=soak_over),
     )
 

@@ -62,6 +62,9 @@ class Facts:
     evidence: Evidence = field(default_factory=Evidence)
 
 
+_FAULT_CHARS = 300
+
+
 class Outcome(StrEnum):
     """What became of a member."""
 
@@ -99,6 +102,30 @@ def outcome(member: Member, fact: DeviceFact | None, *, digest: str, lost_after_
         return Outcome.LOST
     healthy = report is not None and report.active == digest and report.proven == digest
     return Outcome.HEALTHY if healthy else Outcome.WORKING
+
+
+def fault_of(report: SlotReport | None, digest: str) -> str:
+    """Return why a device failed with a bundle, ``code: message``; empty: it says nothing of it."""
+    error = None if report is None else report.error
+    return "" if error is None or error.digest != digest else f"{error.code}: {error.message[:_FAULT_CHARS]}"
+
+
+def faults(members: Iterable[Member]) -> dict[str, list[str]]:
+    """Return the devices by the reason that they gave for failing, the most frequent reason first."""
+    found: dict[str, list[str]] = {}
+    for member in members:
+        if member.fault:
+            found.setdefault(member.fault, []).append(member.device)
+    return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))
+
+
+def causes(members: Iterable[Member]) -> str:
+    """Return the most frequent reason for failing in one line; empty: nobody gave one."""
+    found = faults(members)
+    if not found:
+        return ""
+    first = next(iter(found))
+    return first + (f" (and {len(found) - 1} more reasons)" if len(found) > 1 else "")
 
 
 def is_silent(fact: DeviceFact, *, since: float, longer_than_s: float, now: float) -> bool:

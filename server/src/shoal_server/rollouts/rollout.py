@@ -32,6 +32,7 @@ class Member:
         generation: Of that assignment, or of the rollback's once `sent_back`.
         proven_at: When it was first seen to run the bundle with its trial passed.
         sent_back: Whether it was assigned its way back.
+        fault: Why it failed, ``code: message`` as the device said; empty: it has not, or did not say.
     """
 
     device: str
@@ -45,6 +46,7 @@ class Member:
     generation: int | None = None
     proven_at: float | None = None
     sent_back: bool = False
+    fault: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,7 @@ class MemberRow(SQLModel, table=True):
     generation: int | None = Field(default=None, sa_type=BigInteger)
     proven_at: float | None = None
     sent_back: bool = False
+    fault: str = ""
 
 
 class RolloutEventRow(SQLModel, table=True):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from shoal_server.rollouts.creation import Draft
 from shoal_server.rollouts.machine import RolloutState
+from shoal_server.rollouts.outcomes import faults
 from shoal_server.rollouts.plan import Plan, StagePlan
-from shoal_server.rollouts.rollout import Rollout, Stage
+from shoal_server.rollouts.rollout import Member, Rollout, Stage
 from shoal_server.rollouts.tables import RolloutEventRow, RolloutRow
 from shoal_server.timestamps import rfc3339
 
@@ -31,7 +33,7 @@ def rollout_json(rollout: Rollout) -> dict[str, Any]:
         "members": len(rollout.members),
         "late": sum(member.late for member in rollout.members.values()),
         "stages": [
-            stage_json(number, planned, stage)
+            {**stage_json(number, planned, stage), "faults": faults_json(rollout.members_of(number - 1))}
             for number, (planned, stage) in enumerate(zip(rollout.plan.stages, rollout.stages, strict=True), start=1)
         ],
     }
@@ -70,6 +72,13 @@ def planned_json(planned: StagePlan) -> dict[str, Any]:
     }
 
 
+def faults_json(members: Iterable[Member]) -> list[dict[str, Any]]:
+    """Return why devices failed, the most frequent reason first, with the devices that gave it."""
+    return [
+        {"fault": fault, "devices": len(devices), "examples": devices[:5]} for fault, devices in faults(members).items()
+    ]
+
+
 def members_json(rollout: Rollout) -> list[dict[str, Any]]:
     """Return every member: which stage, since when, and its way back."""
     return [
@@ -85,6 +94,7 @@ def members_json(rollout: Rollout) -> list[dict[str, Any]]:
             "generation": member.generation,
             "proven_at": rfc3339(member.proven_at),
             "returning": member.sent_back,
+            "fault": member.fault,
         }
         for member in rollout.members.values()
     ]

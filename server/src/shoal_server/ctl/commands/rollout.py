@@ -90,11 +90,19 @@ def status(call: Call, *, name: str, watch: bool, devices: bool) -> None:
         _echo(status_lines(found))
         if members is not None:
             rows = [
-                (m["device"], m["stage"], m["previous_name"], ago(m["offered_at"]), ago(m["proven_at"]), m["returning"])
+                (
+                    m["device"],
+                    m["stage"],
+                    m["previous_name"],
+                    ago(m["offered_at"]),
+                    ago(m["proven_at"]),
+                    m["returning"],
+                    m.get("fault"),
+                )
                 for m in members
             ]
             click.echo()
-            headers = ("device", "stage", "before", "offered", "healthy", "returning")
+            headers = ("device", "stage", "before", "offered", "healthy", "returning", "fault")
             print_table(headers, rows, empty="It has no devices.")
 
     call.show(found if members is None else {**found, "devices": members}, text)
