@@ -460,6 +460,16 @@ def _alerts(session: Session, now: float) -> None:
     )
     alerts.raise_alert(
         session,
+        kind="device_rejected",
+        subject="device:cam-basel-01",
+        title="cam-basel-01 did not take a model into meter-reader",
+        body="self_test: golden row 4 differs",
+        severity="warning",
+        key="device_rejected:cam-basel-01:meter-reader",
+        now=now - 900,
+    )
+    alerts.raise_alert(
+        session,
         kind="rollout.rolled_back",
         subject="rollout:meter-1.2",
         title="Rollout meter-1.2 was rolled back",

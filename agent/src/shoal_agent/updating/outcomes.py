@@ -31,6 +31,9 @@ class Outcomes:
 
     def record(self, name: str, slot: Slot, record: Record) -> None:
         """Tell an outcome, once for each time that the slot came to its state."""
+        why = "" if record.fault is None else f": {record.fault.code}, {record.fault.message}"
+        level = logging.INFO if record.fault is None else logging.WARNING
+        _log.log(level, "slot %s: %s is %s%s", name, record.digest, record.kind, why)
         key = f"{name}/{record.kind}/{record.digest}/{int(slot.since * 1000)}"
         self._append(name, self._messages.outcome(name, record), key=key, what=f"outcome {record.kind!r}")
 

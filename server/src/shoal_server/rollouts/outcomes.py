@@ -113,7 +113,7 @@ def fault_of(report: SlotReport | None, digest: str) -> str:
 def faults(members: Iterable[Member]) -> dict[str, list[str]]:
     """Return the devices by the reason that they gave for failing, the most frequent reason first."""
     found: dict[str, list[str]] = {}
-    for member in members:
+    for member in sorted(members, key=lambda member: member.device):
         if member.fault:
             found.setdefault(member.fault, []).append(member.device)
     return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))

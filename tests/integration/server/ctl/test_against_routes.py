@@ -98,7 +98,9 @@ def test_devices(ctl: Ctl) -> None:
     assert len(_json(ctl, "device", "list")["items"]) == 31
     shown = _json(ctl, "device", "show", "cam-geneva-10")["slots"]["meter-reader"]
     assert (shown["state"], shown["progress"]) == ("downloading", 0.42)
-    assert "self_test: golden row 4" in ctl("device", "show", "cam-basel-01")[1]
+    refused = ctl("device", "show", "cam-basel-01")[1]
+    assert "self_test: golden row 4" in refused
+    assert "cam-basel-01 did not take a model into meter-reader; self_test: golden row 4" in refused
     assert ctl("device", "label", "cam-basel-05", "line=9", "site-")[0] == 0
     assert _json(ctl, "device", "show", "cam-basel-05")["labels"] == {"line": "9"}
     assert "pins" in ctl("device", "pin", "cam-basel-05", "--reason", "repair")[1]
@@ -282,6 +284,8 @@ def test_the_audit_holds_what_was_done(ctl: Ctl) -> None:
 def test_log_in_with_a_password_keeps_a_token(ctl: Ctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import io
 
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert "no password came" in ctl("login", "http://testserver", "--password-stdin", SHOAL_TOKEN="", SHOAL_URL="")[2]
     monkeypatch.setattr("sys.stdin", io.StringIO(PASSWORD + "\n"))
     code, out, told = ctl("login", "http://testserver", "--password-stdin", SHOAL_TOKEN="", SHOAL_URL="")
     assert code == 0, told

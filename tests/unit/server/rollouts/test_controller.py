@@ -10,6 +10,7 @@ from shoal_server.rollouts.commands import Verb
 from shoal_server.rollouts.effects import Assign, Deny, Notify, Record
 from shoal_server.rollouts.gates import Difference, Evidence
 from shoal_server.rollouts.machine import RolloutState, StageState
+from shoal_server.rollouts.views import faults_json
 from shoal_server.testing.rollout_world import NEW, OLD, World, plan_of
 from shoal_server.testing.simulated_devices import Behaviour, SimulatedDevice, fleet_of
 
@@ -49,6 +50,20 @@ def test_a_bundle_that_fails_is_stopped_at_its_canaries_and_taken_back() -> None
     assert "stage 1, gate install: 3 of 3 devices" in world.rollout.reason
     assert [effect for effect in world.effects if isinstance(effect, Deny)]
     assert [effect.severity for effect in world.effects if isinstance(effect, Notify)] == ["critical", "critical"]
+
+
+def test_why_devices_failed_is_told_and_stays_known_when_they_have_returned() -> None:
+    world = _world(behaviour=Behaviour.FAILS)
+    world.run(until=RolloutState.ROLLED_BACK)
+    assert "; golden_rows: differs" in world.rollout.reason
+    assert {member.fault for member in world.rollout.members_of(0)} == {"golden_rows: differs"}
+    assert faults_json(world.rollout.members_of(0)) == [
+        {
+            "fault": "golden_rows: differs",
+            "devices": 3,
+            "examples": sorted(member.device for member in world.rollout.touched()),
+        }
+    ]
 
 
 def test_bad_predictions_are_stopped_by_the_output_gate() -> None:
@@ -313,6 +328,7 @@ def test_retry_lets_failed_devices_try_again_with_a_larger_attempt() -> None:
     assert world.run(until=RolloutState.COMPLETED) is RolloutState.COMPLETED
     assert {world.desired[name].attempt for name in first} == {2}
     assert {world.desired[name].attempt for name in set(devices) - set(first)} == {1}
+    assert {member.fault for member in world.rollout.members.values()} == {""}
 
 
 def test_an_abort_right_after_a_retry_takes_back_who_waits_for_its_next_attempt() -> None:

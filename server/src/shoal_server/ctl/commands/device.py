@@ -10,8 +10,10 @@ import click
 from shoal_server.ctl.arguments import parse_labels
 from shoal_server.ctl.client import segment
 from shoal_server.ctl.names import BundleNames
-from shoal_server.ctl.output import ago, print_facts, print_table
+from shoal_server.ctl.output import ago, plain, print_facts, print_table
 from shoal_server.ctl.program import Call, connected
+
+_ALERTS = 5
 
 
 @click.group()
@@ -40,9 +42,20 @@ def list_devices(call: Call, *, query: str | None, limit: int | None) -> None:
 @click.argument("name")
 @connected
 def show(call: Call, *, name: str) -> None:
-    """Show one device: each slot with what should run and what really runs."""
+    """Show one device: each slot with what should run and what really runs, and its open alerts."""
     found = call.client.get(f"/api/v1/devices/{segment(name)}")
-    call.show(found, lambda: _print_device(found, BundleNames(call.client)))
+
+    def text() -> None:
+        _print_device(found, BundleNames(call.client))
+        alerts = list(call.client.items("/api/v1/alerts", subject=f"device:{found['id']}", state="open", limit=_ALERTS))
+        if alerts:
+            click.echo()
+        for alert in alerts:
+            click.echo(
+                f"alert {alert['id']}, {ago(alert['raised_at'])}: {plain(alert['title'])}; {plain(alert['body'])}"
+            )
+
+    call.show(found, text)
 
 
 @device.command()

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from shoal_protocol.errors import CallerError
 from shoal_server.ctl.program import Call, connected
 from shoal_server.ctl.settings import Settings, normal_url, settings_path, write_settings
 
@@ -51,7 +52,10 @@ def _explicit_token(call: Call) -> str | None:
 
 def _password(name: str, *, from_stdin: bool) -> str:
     if from_stdin:
-        return sys.stdin.readline().rstrip("\r\n")
+        given = sys.stdin.readline().rstrip("\r\n")
+        if not given:
+            raise CallerError("no password came on standard input", hint="write it there as one line")
+        return given
     answer: str = click.prompt(f"Password of {name}", hide_input=True, err=True)
     return answer
 
