@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from shoal_converter.commands import bundle_cli, pack_cli, registry_cli
+from shoal_converter.commands import bundle_cli, doctor_cli, pack_cli, registry_cli
 from shoal_converter.commands.keys_cli import keys
 from shoal_converter.errors import (
     EXIT_FAILED,
@@ -44,12 +44,14 @@ for _command in (
     pack_cli.pack,
     bundle_cli.inspect,
     bundle_cli.verify,
+    bundle_cli.check,
     bundle_cli.attest,
     bundle_cli.unpack,
     bundle_cli.predict,
     bundle_cli.diff,
     registry_cli.push,
     registry_cli.pull,
+    doctor_cli.doctor,
     keys,
 ):
     cli.add_command(_command)

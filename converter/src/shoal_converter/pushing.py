@@ -57,6 +57,103 @@ class Pushed:
         return {**asdict(self), "key_ids": list(self.key_ids)}
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a push would do.
+
+    Attributes:
+        ref: ``name:version``.
+        digest: The bundle's.
+        url: The registry.
+        missing: Path and size of each file that it lacks.
+        already_there: Path and size of each that it has.
+        released: The digest under this version now; none: the version is new.
+    """
+
+    ref: str
+    digest: str
+    url: str
+    missing: tuple[tuple[str, int], ...]
+    already_there: tuple[tuple[str, int], ...]
+    released: str | None
+
+    @property
+    def missing_bytes(self) -> int:
+        """Size of what would be sent."""
+        return sum(size for _, size in self.missing)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        files = {
+            name: [{"path": path, "bytes": size} for path, size in listed]
+            for name, listed in (("missing", self.missing), ("already_there", self.already_there))
+        }
+        return {"ref": self.ref, "digest": self.digest, "url": self.url, "missing_bytes": self.missing_bytes, **files}
+
+
+def plan(bundle: Bundle, url: str | Registry, *, token: str | None = None, ca: str | None = None) -> Plan:
+    """Ask a registry what it lacks of a bundle; nothing is sent.
+
+    Args:
+        bundle: What would be pushed.
+        url: Of the server, or an open connection.
+        token: Of a releaser.
+        ca: File of the certificate authority.
+
+    Raises:
+        RegistryError: The registry can't be reached or fails.
+        RegistryRefusedError: It would refuse: no token, a role that may not push, or a version that is taken.
+    """
+    name, version = bundle.info.name, bundle.info.version
+    with _opened(url, token, ca) as registry:
+        sized = [(label, digest, len(content)) for label, digest, content in _labelled(bundle)]
+        there = {digest for _, digest, _ in sized if registry.has_blob(name, digest)}
+        released = registry.manifest_digest(name, version)
+        if released is not None and released != bundle.digest:
+            raise taken(registry.url, name, version, released)
+        check_role(registry)
+        return Plan(
+            ref=str(bundle.ref),
+            digest=bundle.digest,
+            url=registry.url,
+            missing=tuple((label, size) for label, digest, size in sized if digest not in there),
+            already_there=tuple((label, size) for label, digest, size in sized if digest in there),
+            released=released,
+        )
+
+
+def check_role(registry: Registry) -> None:
+    """Ask a Shoal server whether the token may push; another registry tells only when it is tried.
+
+    Raises:
+        RegistryRefusedError: It may not.
+    """
+    person = registry.json("/api/v1/whoami")
+    if not isinstance(person, dict):
+        return
+    role = person.get("role")
+    if role not in {None, "releaser", "admin"}:
+        raise RegistryRefusedError(
+            f"the token {person.get('name')} at {registry.url} is a {role}'s, and pushing needs releaser",
+            hint="an admin makes one: shoalctl token create --role releaser --name ci",
+        )
+
+
+def taken(url: str, name: str, version: str, released: str) -> RegistryRefusedError:
+    """Return what is said of a version that exists with other bytes."""
+    return RegistryRefusedError(
+        f"{url} has {name}:{version} already, as {released[:19]}…: a released version never changes",
+        hint="pack it under the next version: -t NAME:VERSION; shoal-convert diff shows what differs",
+        status=409,
+    )
+
+
+def _labelled(bundle: Bundle) -> list[tuple[str, str, bytes]]:
+    """Return what is called how, the digest and the content of every blob."""
+    paths: dict[str, str] = {sha256_digest(content): path for path, content in bundle.files.items()}
+    return [(paths.get(digest, "config.json"), digest, content) for digest, content in bundle.blobs().items()]
+
+
 def push(
     bundle: Bundle,
     url: str | Registry,
@@ -75,7 +172,7 @@ def push(
         token: Of a releaser.
         ca: File of the certificate authority.
         progress: Called with one line for each step.
-        bytes_sent: Called with the number of bytes of each piece that goes out.
+        bytes_sent: Called with the number of bytes of each piece that goes out, or is there already.
         key: Signs the release here; none: the server has to, or nobody does.
 
     Raises:
@@ -89,19 +186,19 @@ def push(
     with _opened(url, token, ca) as registry:
         if key is not None:
             key.check(registry)
-        blobs = bundle.blobs()
-        paths: dict[str, str] = {sha256_digest(content): path for path, content in bundle.files.items()}
-        missing = {digest: content for digest, content in blobs.items() if not registry.has_blob(name, digest)}
-        for digest, content in blobs.items():
-            label = paths.get(digest, "config.json")
+        blobs = _labelled(bundle)
+        missing = {digest for _, digest, _ in blobs if not registry.has_blob(name, digest)}
+        released = registry.manifest_digest(name, version)
+        if released is not None and released != bundle.digest:
+            raise taken(registry.url, name, version, released)
+        for label, digest, content in blobs:
             if digest in missing:
                 registry.upload(name, content, sent=count)
-                tell(f"{label}  {len(content):,} bytes  sent")
             else:
-                tell(f"{label}  {len(content):,} bytes  already there")
-        there = registry.manifest_digest(name, version) == bundle.digest
+                count(len(content))
+            tell(f"{label}  {len(content):,} bytes  {'sent' if digest in missing else 'already there'}")
         registry.put_manifest(name, version, bundle.manifest_raw)
-        tell(f"manifest {name}:{version}  {'already there' if there else 'sent'}")
+        tell(f"manifest {name}:{version}  {'already there' if released else 'sent'}")
         statements = _push_statements(registry, bundle, name, tell)
         if key is not None:
             listed = key.release(registry, name, version, bundle.manifest_raw).signed
@@ -111,7 +208,7 @@ def push(
             ref=str(bundle.ref),
             digest=bundle.digest,
             url=registry.url,
-            sent_bytes=sum(len(content) for content in missing.values()),
+            sent_bytes=sum(len(content) for _, digest, content in blobs if digest in missing),
             already_there=len(blobs) - len(missing),
             signed_by=_signer_words(registry) if key_ids else "",
             key_ids=key_ids,
@@ -170,6 +267,7 @@ def pull(
     token: str | None = None,
     ca: str | None = None,
     progress: Progress | None = None,
+    bytes_received: Callable[[int, int], None] | None = None,
 ) -> Bundle:
     """Download a bundle and check every digest.
 
@@ -179,6 +277,7 @@ def pull(
         token: Of anybody who may read.
         ca: File of the certificate authority.
         progress: Called with one line for each file.
+        bytes_received: Called with the number of bytes of each piece that came, and of all that will.
 
     Raises:
         RegistryError: The registry can't be reached.
@@ -198,17 +297,20 @@ def pull(
             raise RegistryRefusedError(
                 f"the bundle has {manifest.total_bytes:,} bytes, more than {_MOST_BUNDLE_BYTES:,}"
             )
-        blobs = _fetched(registry, parsed.name, manifest, tell)
+        blobs = _fetched(registry, parsed.name, manifest, tell, bytes_received or (lambda _, __: None))
     return Bundle.from_layout(Layout(reference, raw, (), blobs))
 
 
-def _fetched(registry: Registry, name: str, manifest: Manifest, tell: Progress) -> dict[str, bytes]:
+def _fetched(
+    registry: Registry, name: str, manifest: Manifest, tell: Progress, received: Callable[[int, int], None]
+) -> dict[str, bytes]:
     paths = {layer.digest: path for path, layer in manifest.files().items()}
+    wanted = {blob.digest: blob.size for blob in manifest.blobs()}
+    total = sum(wanted.values())
     blobs: dict[str, bytes] = {}
-    for blob in manifest.blobs():
-        if blob.digest not in blobs:
-            blobs[blob.digest] = registry.blob(name, blob.digest, size=blob.size)
-            tell(f"{paths.get(blob.digest, 'config.json')}  {blob.size:,} bytes")
+    for digest, size in wanted.items():
+        blobs[digest] = registry.blob(name, digest, size=size, received=lambda count: received(count, total))
+        tell(f"{paths.get(digest, 'config.json')}  {size:,} bytes")
     return blobs
 
 

@@ -62,7 +62,7 @@ class Registry:
         self._client = httpx2.Client(
             headers=_credentials(token),
             timeout=_TIMEOUT_S,
-            verify=ssl.create_default_context(cafile=ca) if parts.scheme == "https" else True,
+            verify=_authority(ca) if parts.scheme == "https" else True,
             transport=transport,
         )
 
@@ -150,13 +150,13 @@ class Registry:
         )
         return None if answer.status_code == 404 else answer.content
 
-    def blob(self, name: str, digest: str, *, size: int) -> bytes:
-        """Return a blob of a known size.
+    def blob(self, name: str, digest: str, *, size: int, received: Callable[[int], None] | None = None) -> bytes:
+        """Return a blob of a known size; `received` is called with the number of bytes of each piece.
 
         Raises:
             SignatureError: The bytes are others.
         """
-        raw = self._request("GET", f"/v2/{name}/blobs/{digest}", good=(200,), most=size).content
+        raw = self._request("GET", f"/v2/{name}/blobs/{digest}", good=(200,), most=size, received=received).content
         if sha256_digest(raw) != digest:
             raise SignatureError(
                 f"{self.url} sent other bytes than {digest} names", hint="tell the registry's operator"
@@ -205,6 +205,7 @@ class Registry:
         content: bytes | None = None,
         stream: Callable[[], Iterator[bytes]] | None = None,
         most: int = _MOST_JSON_BYTES,
+        received: Callable[[int], None] | None = None,
     ) -> httpx2.Response:
         url = path if "://" in path else self.url + path
         for attempt in range(1, _ATTEMPTS + 1):
@@ -214,7 +215,7 @@ class Registry:
                 )
                 answer = self._client.send(request, stream=True)
                 try:
-                    _read_bounded(answer, most)
+                    _read_bounded(answer, most, received)
                 finally:
                     answer.close()
             except (httpx2.TransportError, httpx2.StreamError) as error:
@@ -230,6 +231,16 @@ class Registry:
                     raise _refusal(self.url, method, answer)
             self._sleep(0.2 * 4**attempt)
         raise AssertionError  # unreachable: the last attempt returns or raises
+
+
+def _authority(ca: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as error:  # SSLError is one: no certificate is in the file
+        raise CallerError(
+            f"the file of the certificate authority {ca} can't be used: {error.strerror or error}",
+            hint="SHOAL_CA names it; the server keeps it as ca.pem, and `shoalctl login` stores it",
+        ) from error
 
 
 def _credentials(token: str | None) -> dict[str, str]:
@@ -260,12 +271,14 @@ def _received(answer: httpx2.Response, start: int, end: int) -> int:
     return at
 
 
-def _read_bounded(answer: httpx2.Response, most: int) -> None:
+def _read_bounded(answer: httpx2.Response, most: int, received: Callable[[int], None] | None) -> None:
     body = bytearray()
     for piece in answer.iter_bytes():
         body += piece
         if len(body) > most:
             raise RegistryRefusedError(f"{answer.url} sends more than the {most} bytes that were expected")
+        if received is not None:
+            received(len(piece))
     answer._content = bytes(body)  # noqa: SLF001 - the way httpx's own read() keeps it
 
 
@@ -277,6 +290,9 @@ def _refusal(url: str, method: str, answer: httpx2.Response) -> RegistryError | 
             if answer.status_code == 401
             else "the token's role is not enough: pushing needs releaser"
         )
+        if answer.status_code == 401 and not answer.content:  # to HEAD nobody says why
+            given = "Authorization" in answer.request.headers
+            said = "it does not know the token that was given, or it has expired" if given else "no token was given"
         return RegistryRefusedError(
             f"{url} refuses ({answer.status_code}): {said}", hint=hint, status=answer.status_code
         )

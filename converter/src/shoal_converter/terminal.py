@@ -11,11 +11,14 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from shoal_protocol.errors import ShoalError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class Terminal:
@@ -29,25 +32,38 @@ class Terminal:
     def __init__(self, *, json_wanted: bool, quiet: bool = False) -> None:
         self.json_wanted = json_wanted
         self._quiet = quiet
+        self._above_bar: Console | None = None
 
     def progress(self, line: str) -> None:
-        """Say what is being done."""
-        if not self._quiet:
+        """Say what is being done; above the bar where one is shown."""
+        if self._above_bar is not None:
+            self._above_bar.print(plain(f"· {line}"), markup=False, highlight=False, soft_wrap=True)
+        elif not self._quiet:
             click.echo(click.style("· ", fg="cyan") + plain(line), err=True)
 
     @contextmanager
     def bar(self, title: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
-        """Show bytes that go out; yields what to call with each number of bytes."""
-        if self._quiet or not sys.stderr.isatty() or not total_bytes:
-            yield lambda _: None
+        """Show bytes that go out; yields what to call with each number of bytes, those already there included."""
+        with self.growing_bar(title) as count:
+            yield lambda number: count(number, total_bytes)
+
+    @contextmanager
+    def growing_bar(self, title: str) -> Iterator[Callable[[int, int], None]]:
+        """Show bytes whose number is learnt on the way; yields what to call with those that came, and the total."""
+        if self._quiet or not sys.stderr.isatty():
+            yield lambda _, __: None
             return
         from rich.console import Console  # noqa: PLC0415 - only on a terminal
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn  # noqa: PLC0415
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-            task = shown.add_task(title, total=total_bytes)
-            yield lambda count: shown.advance(task, count)
+            task = shown.add_task(title, total=None)
+            self._above_bar = shown.console
+            try:
+                yield lambda number, total: shown.update(task, advance=number, total=total)
+            finally:
+                self._above_bar = None
 
     def facts(self, rows: Sequence[tuple[str, str]]) -> None:
         """Print names with their values."""

@@ -8,22 +8,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 
 from shoal_converter.bundle import OMS, Bundle
 from shoal_converter.errors import SignatureError
 from shoal_converter.onnx_graph.canonical import MAX_IR_VERSION, MAX_OPSETS, canonical_onnx
-from shoal_converter.onnx_runtime import Runner
-from shoal_protocol.bundle.layout import MODEL_ONNX, golden_input, golden_output
-from shoal_protocol.bundle.tensors import decode_tensor
+from shoal_converter.self_test import self_test
+from shoal_protocol.bundle.layout import MODEL_ONNX
+from shoal_protocol.bundle.schema import Variant
 from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.errors import ContentError, ShoalError
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -99,27 +94,12 @@ def _model(bundle: Bundle) -> str:
 
 
 def _variants(bundle: Bundle) -> str:
-    rule = bundle.info.golden
-    inputs, expected = golden(bundle)
     held = []
     for form in bundle.info.variants:
-        if form.path == MODEL_ONNX or rule is None:
-            continue
-        got = Runner(bundle.files[form.path]).run(inputs)
-        near = form.golden
-        for name, values in expected.items():
-            if values.dtype.kind == "f":
-                rtol, atol = (rule.rtol, rule.atol) if near is None else (near.rtol, near.atol.get(name, rule.atol))
-                off = int((~np.isclose(got[name], values, rtol=rtol, atol=atol, equal_nan=True)).sum())
-                allowed = 0
-            else:
-                off = int((got[name].astype(str) != values.astype(str)).sum())
-                allowed = 0 if near is None else near.label_flips
-            if off > allowed:
-                raise ContentError(
-                    f"{form.path}: {name} differs in {off} of {values.size} values, allowed are {allowed}"
-                )
-        held.append(form.path)
+        found = None if form.path == MODEL_ONNX else self_test(bundle, form)
+        if found is not None and not found.passed:
+            raise ContentError(f"{form.path}: {found.sentence()}")
+        held += [form.path] if found is not None else []
     return f"{', '.join(held)}: as near as they declare" if held else "none but the canonical model"
 
 
@@ -163,35 +143,10 @@ def _oms(bundle: Bundle, key: bytes | None, signature: bytes | None) -> str:
     return check_files(raw, bundle.unpacked(), public_pem=key)
 
 
-def golden(bundle: Bundle) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Return the golden rows: input tensors and expected outputs by name.
-
-    Raises:
-        ContentError: A tensor does not parse.
-    """
-    found: tuple[dict[str, Array], dict[str, Array]] = ({}, {})
-    for store, path_of in zip(found, (golden_input, golden_output), strict=True):
-        at = 0
-        while (raw := bundle.files.get(path_of(at))) is not None:
-            name, values = decode_tensor(raw)
-            store[name] = values
-            at += 1
-    return found
-
-
 def _golden(bundle: Bundle) -> str:
-    rule = bundle.info.golden
-    if rule is None:
+    found = self_test(bundle, Variant(path=MODEL_ONNX))
+    if found is None:
         return "the bundle has none"
-    inputs, expected = golden(bundle)
-    if not inputs or not expected:
-        raise ContentError("bundle.json promises golden rows, and there are none")
-    got = Runner(bundle.model).run(inputs)
-    for name, values in expected.items():
-        if values.dtype.kind == "f":
-            near = np.isclose(got[name], values, rtol=rule.rtol, atol=rule.atol, equal_nan=True)
-            if not near.all():
-                raise ContentError(f"{name} differs in {int((~near).sum())} of {near.size} values from the golden ones")
-        elif not np.array_equal(got[name].astype(str), values.astype(str)):
-            raise ContentError(f"{name} differs from the golden one")
-    return f"{rule.rows} rows give the same outputs here"
+    if not found.passed:
+        raise ContentError(found.sentence())
+    return f"{found.rows} rows give the same outputs here"

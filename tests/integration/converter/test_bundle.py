@@ -17,7 +17,8 @@ from sklearn.linear_model import Ridge
 from shoal_converter import Bundle, SampleError, SourceError, pack
 from shoal_converter.bundle import Bundle as BundleType
 from shoal_converter.errors import OutputExistsError, SignatureError
-from shoal_converter.verification import golden, verify
+from shoal_converter.self_test import golden
+from shoal_converter.verification import verify
 from shoal_protocol.bundle.layout import MODEL_ONNX, README, SCHEMA_JSON
 from shoal_protocol.errors import CallerError, ContentError
 from shoal_protocol.profile.profile import summarise

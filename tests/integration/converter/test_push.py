@@ -231,3 +231,30 @@ def test_user_and_password_are_for_other_registries() -> None:
 
     Registry("http://fake", token="ann:pw", transport=httpx2.MockTransport(answer)).has_blob("iris", "sha256:0")
     assert seen == ["Basic YW5uOnB3"]
+
+
+def test_a_dry_run_tells_what_would_be_sent_and_sends_nothing(  # noqa: PLR0917 - pytest passes by name
+    shoal_convert: Any, bundle: Bundle, shoal: Services, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle.write(tmp_path / "b.tar")
+    monkeypatch.setenv("SHOAL_URL", url)
+    monkeypatch.setenv("SHOAL_TOKEN", api_token(shoal, Role.RELEASER))
+    code, out, err = shoal_convert("push", "b.tar", "--dry-run", "--json")
+    answer = json.loads(out)
+    assert code == 0, err
+    assert (answer["dry_run"], answer["missing_bytes"]) == (True, bundle.size_bytes)
+    assert not answer["already_there"]
+    assert shoal_convert("pull", "iris:1.0.0")[0] == 1, "nothing is there"
+
+    assert shoal_convert("push", "b.tar")[0] == 0
+    code, out, _ = shoal_convert("push", "b.tar", "--dry-run")
+    assert code == 0
+    assert f"0 bytes, {len(bundle.blobs())} files already there" in out
+
+    other = Bundle.build({**bundle.files, "README.md": b"other"}, config=bundle.config, annotations={})
+    other.write(tmp_path / "other.tar")
+    for arguments in (["--dry-run"], []):
+        code, _, err = shoal_convert("push", "other.tar", *arguments)
+        assert code == 1
+        assert "a released version never changes" in err
+        assert "next version" in err

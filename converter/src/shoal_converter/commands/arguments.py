@@ -17,8 +17,11 @@ from shoal_converter.settings import Settings, load_settings
 from shoal_protocol.errors import CallerError
 
 if TYPE_CHECKING:
+    from securesystemslib.signer import Signer
+
     from shoal_converter.bundle import Bundle
     from shoal_converter.signing.pipeline import ReleaseKey
+    from shoal_converter.signing.signers import AskPassphrase
 
 
 json_option = click.option("--json", "json_wanted", is_flag=True, help="Print the result as JSON.")
@@ -27,6 +30,20 @@ url_option = click.option(
 )
 token_file_option = click.option(
     "--token-file", type=click.Path(path_type=Path), help="File that holds the token. Default: SHOAL_TOKEN."
+)
+
+
+root_option = click.option(
+    "--root", type=click.Path(path_type=Path), help="The pinned root. Default: root.json beside the key."
+)
+passphrase_option = click.option(
+    "--passphrase-file",
+    type=click.Path(path_type=Path),
+    envvar="SHOAL_KEY_PASSPHRASE_FILE",
+    help="File that holds the key's passphrase.",
+)
+oms_key_option = click.option(
+    "--oms-key", metavar="KEY", help="Sign the files by OpenSSF Model Signing too, with this ECDSA key."
 )
 
 
@@ -71,13 +88,34 @@ def opened_release_key(key: str | None, root: Path | None, passphrase_file: Path
     if key is None:
         return None
     from shoal_converter.signing.pipeline import open_release_key  # noqa: PLC0415 - only where something is signed
-    from shoal_converter.signing.signers import passphrase_reader  # noqa: PLC0415
+
+    return open_release_key(key, root=root, passphrase=_passphrase(passphrase_file))
+
+
+def opened_signer(key: str, passphrase_file: Path | None) -> Signer:
+    """Open a key for signing anything, and ask for its passphrase where it needs one."""
+    from shoal_converter.signing.signers import Opener  # noqa: PLC0415 - only where something is signed
+
+    return Opener(_passphrase(passphrase_file)).open(key)
+
+
+def _passphrase(file: Path | None) -> AskPassphrase:
+    from shoal_converter.signing.signers import passphrase_reader  # noqa: PLC0415 - only where something is signed
 
     def ask(what: str) -> bytes:
         text: str = click.prompt(f"Passphrase of {what}", hide_input=True, err=True)
         return text.encode()
 
-    return open_release_key(key, root=root, passphrase=passphrase_reader(passphrase_file, ask=ask))
+    return passphrase_reader(file, ask=ask)
+
+
+def with_oms(bundle: Bundle, key: str | None, passphrase_file: Path | None) -> Bundle:
+    """Return a bundle with an OMS signature by a key beside it; as it is where no key was named."""
+    if key is None:
+        return bundle
+    from shoal_converter.signing.oms import attested  # noqa: PLC0415 - cryptography
+
+    return attested(bundle, opened_signer(key, passphrase_file))
 
 
 @contextmanager

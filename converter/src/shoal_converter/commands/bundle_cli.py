@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from shoal_converter.commands.arguments import content_of, json_option, open_bundle, opened_release_key
+from shoal_converter.commands.arguments import content_of, json_option, open_bundle, opened_signer, passphrase_option
 from shoal_converter.errors import EXIT_FAILED
 from shoal_converter.terminal import Terminal
 
@@ -70,10 +70,37 @@ def verify(bundle: Path, oms_key: Path | None, oms_signature: Path | None, *, js
         raise click.exceptions.Exit(EXIT_FAILED)
 
 
+@click.command(short_help="Pass a bundle through its gates again, on this machine.")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--require",
+    "required",
+    multiple=True,
+    metavar="FIGURE>=VALUE",
+    help="What a figure of the model must be, such as 'accuracy>=0.95'; may be repeated.",
+)
+@click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write the gates as a JUnit report.")
+@json_option
+def check(bundle: Path, required: tuple[str, ...], junit: Path | None, *, json_wanted: bool) -> None:
+    """Pass a bundle through its gates again, from itself alone and on this machine's onnxruntime.
+
+    Golden rows of the model and its variants, the stated parity, the budgets that it declares, and the figures that
+    you require. Exit code 3: answers differ; 1: another gate failed.
+
+    \b
+    shoal-convert check quality-1.4.0.tar
+    shoal-convert check quality-1.4.0.tar --require 'accuracy>=0.95' --junit gates.xml
+    """  # noqa: D301 - click needs the character itself
+    from shoal_converter.commands.check import run  # noqa: PLC0415 - keeps --help quick
+
+    code = run(Terminal(json_wanted=json_wanted), open_bundle(bundle), required=required, junit=junit)
+    raise click.exceptions.Exit(code)
+
+
 @click.command(short_help="Sign a bundle's files by OpenSSF Model Signing.")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--key", required=True, metavar="KEY", envvar="SHOAL_KEY", help="An ECDSA key: a path, or awskms:…")
-@click.option("--passphrase-file", type=click.Path(path_type=Path), help="File that holds the key's passphrase.")
+@passphrase_option
 def attest(bundle: Path, key: str, passphrase_file: Path | None) -> None:
     """Sign a bundle's files by OpenSSF Model Signing (OMS), beside the bundle: its digest stays the same.
 
@@ -82,16 +109,11 @@ def attest(bundle: Path, key: str, passphrase_file: Path | None) -> None:
     \b
     shoal-convert attest quality-1.4.0.tar --key shoal-keys/release-1.pem
     """  # noqa: D301 - click needs the character itself
-    from dataclasses import replace  # noqa: PLC0415 - keeps --help quick
+    from shoal_converter.signing.oms import attested  # noqa: PLC0415 - keeps --help quick
 
-    from shoal_converter.bundle import OMS  # noqa: PLC0415
-    from shoal_converter.signing.oms import sign_files  # noqa: PLC0415
-
-    opened, signing = open_bundle(bundle), opened_release_key(key, None, passphrase_file)
-    assert signing is not None
-    signature = sign_files(opened.unpacked(), name=opened.info.name, signer=signing.signer)
-    replace(opened, statements={**opened.statements, OMS: signature}).write(bundle, force=True)
-    Terminal(json_wanted=False).facts([("signed", f"{opened.ref} by the key {signing.keyid[:12]}")])
+    opened, signer = open_bundle(bundle), opened_signer(key, passphrase_file)
+    attested(opened, signer).write(bundle, force=True)
+    Terminal(json_wanted=False).facts([("signed", f"{opened.ref} by the key {signer.public_key.keyid[:12]}")])
 
 
 @click.command(short_help="Write a bundle's files into a folder.")

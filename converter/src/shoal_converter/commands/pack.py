@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from shoal_converter.bundle import Bundle
+from shoal_converter.bundle import OMS, Bundle
 from shoal_converter.domain.parity import Tolerance
 from shoal_converter.errors import OutputExistsError, SampleError
 from shoal_converter.packing import parse_tag
@@ -20,6 +20,9 @@ from shoal_converter.sources.sample_file import check_sample_file
 from shoal_converter.terminal import Terminal
 from shoal_protocol.bundle.contract import parse_contract
 from shoal_protocol.errors import CallerError
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Signer
 
 
 def run(
@@ -40,13 +43,12 @@ def run(
     licence: Path | None,
     meta: tuple[str, ...],
     force: bool,
+    dry_run: bool,
+    signer: Signer | None,
     **asked: Any,
 ) -> None:
     """Pack a model file; arguments as the command's options. What can be refused without work is refused first."""
-    name, version = parse_tag(tag)
-    path = output or Path(f"{name}-{version}.tar")
-    if path.exists() and not force:
-        raise OutputExistsError(f"{path} exists", hint="choose another -o, or replace it with --force")
+    path = _free_path(output, tag, force=force)
     known: dict[str, str] = {}
     if is_mlflow(source):
         logged = read_mlflow(source)
@@ -77,11 +79,35 @@ def run(
         examination=examination,
         progress=terminal.progress,
     )
-    bundle = replace(bundle, path=bundle.write(path, force=force))
+    bundle = bundle if signer is None else _attested(bundle, signer)
+    if not dry_run:
+        bundle = replace(bundle, path=bundle.write(path, force=force))
+    _tell(terminal, bundle, instead_of=path if dry_run else None)
+
+
+def _free_path(output: Path | None, tag: str, *, force: bool) -> Path:
+    name, version = parse_tag(tag)
+    path = output or Path(f"{name}-{version}.tar")
+    if path.exists() and not force:
+        raise OutputExistsError(f"{path} exists", hint="choose another -o, or replace it with --force")
+    return path
+
+
+def _attested(bundle: Bundle, signer: Signer) -> Bundle:
+    from shoal_converter.signing.oms import attested  # noqa: PLC0415 - cryptography, for this option only
+
+    return attested(bundle, signer)
+
+
+def _tell(terminal: Terminal, bundle: Bundle, *, instead_of: Path | None) -> None:
+    """Tell what was made; `instead_of` is where a dry run did not write it."""
     if terminal.json_wanted:
-        terminal.json(result(bundle))
-    else:
-        terminal.facts([*bundle.summary(), ("signed", "not yet: a push signs it")])
+        terminal.json(result(bundle) | ({} if instead_of is None else {"dry_run": True}))
+        return
+    oms = ", beside it an OMS signature" if OMS in bundle.statements else ""
+    terminal.facts([*bundle.summary(), ("signed", f"not yet: a push signs it{oms}")])
+    if instead_of is not None:
+        terminal.facts([("dry run", f"nothing was written; it would be {instead_of}")])
 
 
 def variants_of(bundle: Bundle) -> list[dict[str, object]]:

@@ -7,7 +7,16 @@ from typing import Any
 
 import click
 
-from shoal_converter.commands.arguments import Share, json_option, parent_path, token_file_option, url_option
+from shoal_converter.commands.arguments import (
+    Share,
+    json_option,
+    oms_key_option,
+    opened_signer,
+    parent_path,
+    passphrase_option,
+    token_file_option,
+    url_option,
+)
 from shoal_converter.terminal import Terminal
 
 
@@ -42,6 +51,9 @@ from shoal_converter.terminal import Terminal
 @click.option("--licence", type=click.Path(path_type=Path), help="The model's licence text.")
 @click.option("--contract", type=click.Path(path_type=Path), help="YAML: what the features' values must be.")
 @click.option("--meta", multiple=True, metavar="KEY=VALUE", help="Added to the provenance; may be repeated.")
+@oms_key_option
+@passphrase_option
+@click.option("--dry-run", is_flag=True, help="Convert and prove, say what would be made, and write nothing.")
 @click.option("--force", is_flag=True, help="Replace an output that is there.")
 @url_option
 @token_file_option
@@ -61,5 +73,7 @@ def pack(**arguments: Any) -> None:
     """  # noqa: D301 - click needs the character itself
     from shoal_converter.commands.pack import run  # noqa: PLC0415 - keeps --help quick
 
+    oms_key, passphrase_file = arguments.pop("oms_key"), arguments.pop("passphrase_file")
+    arguments["signer"] = None if oms_key is None else opened_signer(oms_key, passphrase_file)
     with parent_path(arguments.pop("parent"), arguments.pop("url"), arguments.pop("token_file")) as parent:
         run(Terminal(json_wanted=arguments.pop("json_wanted")), parent=parent, **arguments)

@@ -13,9 +13,9 @@ from shoal_converter.bundle import Bundle
 from shoal_converter.errors import SampleError
 from shoal_converter.feeding import feed
 from shoal_converter.onnx_runtime import Runner
+from shoal_converter.self_test import golden
 from shoal_converter.sources.sample_file import read_table
 from shoal_converter.terminal import Terminal
-from shoal_converter.verification import golden
 
 
 def run(terminal: Terminal, bundle: Bundle, rows: Path | None) -> None:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from shoal_converter.commands.arguments import (
     json_option,
+    oms_key_option,
     open_bundle,
     opened_release_key,
+    passphrase_option,
+    root_option,
     token_file_option,
     url_option,
+    with_oms,
 )
 from shoal_converter.settings import load_settings
 from shoal_converter.terminal import Terminal
-
-if TYPE_CHECKING:
-    from shoal_converter.pushing import Pushed
 
 
 @click.command(short_help="Upload a bundle to a registry.")
@@ -26,13 +26,10 @@ if TYPE_CHECKING:
 @click.option(
     "--key", metavar="KEY", envvar="SHOAL_KEY", help="Release key: a path, awskms:… gcpkms:… azurekms:… hsm:… hv:…"
 )
-@click.option("--root", type=click.Path(path_type=Path), help="The pinned root. Default: root.json beside the key.")
-@click.option(
-    "--passphrase-file",
-    type=click.Path(path_type=Path),
-    envvar="SHOAL_KEY_PASSPHRASE_FILE",
-    help="File that holds the key's passphrase.",
-)
+@root_option
+@passphrase_option
+@oms_key_option
+@click.option("--dry-run", is_flag=True, help="Say what would be sent, and whether it would be refused; send nothing.")
 @url_option
 @token_file_option
 @json_option
@@ -41,9 +38,11 @@ def push(  # noqa: PLR0917 - click passes by name
     key: str | None,
     root: Path | None,
     passphrase_file: Path | None,
+    oms_key: str | None,
     url: str | None,
     token_file: Path | None,
     *,
+    dry_run: bool,
     json_wanted: bool,
 ) -> None:
     """Upload a bundle to a Shoal server or any OCI registry; what is already there is not sent again.
@@ -53,23 +52,14 @@ def push(  # noqa: PLR0917 - click passes by name
     \b
     SHOAL_TOKEN=... shoal-convert push quality-1.4.0.tar --url http://127.0.0.1:8080
     shoal-convert push quality-1.4.0.tar --key shoal-keys/release-1.pem
+    shoal-convert push quality-1.4.0.tar --dry-run
     """  # noqa: D301 - click needs the character itself
-    from shoal_converter.pushing import push as send  # noqa: PLC0415 - keeps --help quick
+    from shoal_converter.commands.push import run  # noqa: PLC0415 - keeps --help quick
 
-    terminal, opened = Terminal(json_wanted=json_wanted), open_bundle(bundle)
-    settings = load_settings(url=url, token_file=token_file)
+    opened, settings = open_bundle(bundle), load_settings(url=url, token_file=token_file)
     release_key = opened_release_key(key, root, passphrase_file)
-    with terminal.bar(f"push {opened.ref}", opened.size_bytes) as count:
-        pushed = send(
-            opened,
-            settings.url,
-            token=settings.token,
-            ca=settings.ca,
-            progress=terminal.progress,
-            bytes_sent=count,
-            key=release_key,
-        )
-    _tell_pushed(terminal, pushed)
+    opened = with_oms(opened, oms_key, passphrase_file)
+    run(Terminal(json_wanted=json_wanted), opened, settings, key=release_key, dry_run=dry_run)
 
 
 @click.command(short_help="Download a bundle and check every digest.")
@@ -86,28 +76,17 @@ def pull(
     from shoal_converter.pushing import pull as fetch  # noqa: PLC0415 - keeps --help quick
 
     terminal, settings = Terminal(json_wanted=json_wanted), load_settings(url=url, token_file=token_file)
-    bundle = fetch(ref, settings.url, token=settings.token, ca=settings.ca, progress=terminal.progress)
+    with terminal.growing_bar(f"pull {ref}") as count:
+        bundle = fetch(
+            ref,
+            settings.url,
+            token=settings.token,
+            ca=settings.ca,
+            progress=terminal.progress,
+            bytes_received=count,
+        )
     path = bundle.write(output or Path(f"{bundle.info.name}-{bundle.info.version}.tar"), force=force)
     if json_wanted:
         terminal.json({"ref": str(bundle.ref), "digest": bundle.digest, "path": str(path)})
     else:
         terminal.facts([("pulled", str(bundle.ref)), ("digest", bundle.digest), ("path", str(path))])
-
-
-def _tell_pushed(terminal: Terminal, pushed: Pushed) -> None:
-    if terminal.json_wanted:
-        terminal.json(pushed.as_json())
-        return
-    terminal.facts(
-        [
-            ("pushed", f"{pushed.ref} to {pushed.url}"),
-            ("digest", pushed.digest),
-            ("sent", f"{pushed.sent_bytes:,} bytes, {pushed.already_there} files already there"),
-            (
-                "signed by",
-                f"{pushed.signed_by} {', '.join(k[:12] for k in pushed.key_ids)}"
-                if pushed.signed_by
-                else "nobody: this registry keeps no signed list, and Shoal's devices install only what is on one",
-            ),
-        ]
-    )

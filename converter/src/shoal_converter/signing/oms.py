@@ -14,6 +14,7 @@ import binascii
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -21,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from securesystemslib.signer import Signer
 
-from shoal_converter.bundle import SIGNATURE_MEDIA_TYPE
+from shoal_converter.bundle import OMS, SIGNATURE_MEDIA_TYPE, Bundle
 from shoal_converter.errors import SignatureError
 from shoal_protocol.canonical import canonical_bytes
 from shoal_protocol.errors import CallerError, ContentError
@@ -58,6 +59,16 @@ def sign_files(files: Mapping[str, bytes], *, name: str, signer: Signer) -> byte
             },
         }
     )
+
+
+def attested(bundle: Bundle, signer: Signer) -> Bundle:
+    """Return a bundle with a signature over its files among the statements beside it; its digest stays the same.
+
+    Raises:
+        CallerError: The key is of another kind.
+    """
+    signature = sign_files(bundle.unpacked(), name=bundle.info.name, signer=signer)
+    return replace(bundle, statements={**bundle.statements, OMS: signature})
 
 
 def check_files(raw: bytes, files: Mapping[str, bytes], *, public_pem: bytes) -> str:
