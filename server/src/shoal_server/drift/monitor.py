@@ -40,9 +40,11 @@ from shoal_server.drift.sequential import (
     absorb,
     bounded_sd,
     e_value,
-    effective_windows,
+    inflation,
+    lagged,
     moderated_sd,
     normal_score,
+    persistence,
     shiryaev_roberts,
     tau,
 )
@@ -189,6 +191,7 @@ class _Step:
     def __init__(self, state: MonitorState, bucket: Bucket, judged: Flags, basis: Basis, rules: Rules) -> None:
         self.state, self.bucket, self.basis, self.rules = state, bucket, basis, rules
         self.regressors = regressors(rules.season, bucket.at_ms)
+        self.persistence = _usual_persistence(state.devices, rules)
         self.devices = self._score(judged)
 
     def run(self) -> None:
@@ -333,11 +336,12 @@ class _Step:
     ) -> Floats:
         """Normal scores of changes in the contrasts, shape (len(at), F, 4); few rows widen the expected spread."""
         windows, now = windows[:, None, None], rows[:, None, None]
+        inflated = self._inflation(streams, at)[..., _CONTRASTS]
         usual = (streams.rows[at] / streams.windows[at])[:, None, None]
         prior = self.basis.variance / usual
-        sd = moderated_sd(m2[..., _CONTRASTS], windows, prior=prior)
+        sd = moderated_sd(m2[..., _CONTRASTS], windows, prior=prior, inflated=inflated)
         sd = bounded_sd(sd * np.sqrt(np.maximum(1.0, usual / now)), reach=self.basis.reach, rows=now)
-        return normal_score(change[..., _CONTRASTS], sd, windows)
+        return normal_score(change[..., _CONTRASTS], sd, windows / inflated)
 
     def _rates(
         self,
@@ -364,17 +368,23 @@ class _Step:
         binomial = np.maximum(usual * (1 - usual), 1 / total) * windows / total
         between = m2[..., _RATES] / np.maximum(windows - 1, 1)
         effect = np.maximum(1.0, between / binomial)
-        base, current = total / effect, rows[:, None, None] / effect
+        base = total / (effect * self._inflation(streams, at)[..., _RATES])
+        current = rows[:, None, None] / effect
         return rate_z(share * base, base, now * current, current)
+
+    def _inflation(self, streams: Streams, at: npt.NDArray[np.int64]) -> Floats:
+        """Return how far scores vary together from window to window, shape (len(at), F, 6)."""
+        own = persistence(streams.values[at, Field.LAG], streams.values[at, Field.RESIDUAL_M2])
+        learnt = max(self.rules.baseline_windows - self.rules.warm_up, 1)
+        return inflation(own, self.persistence, np.float64(learnt))
 
     def _update(self, scope: Scope, at: npt.NDArray[np.int64], z: Floats, change: Floats) -> None:
         streams, level = self.state.level(scope), _LEVELS[scope]
         values = streams.values
-        windows = effective_windows(
-            self.rules.baseline_windows, lag=values[at, Field.LAG], m2=values[at, Field.RESIDUAL_M2]
-        )
+        inflated = self._inflation(streams, at)
+        tolerance = tau(level, self.rules.baseline_windows / inflated, user=self.rules.tolerance)
         before = values[at, Field.R]
-        e = e_value(z, tolerance=tau(level, windows, user=self.rules.tolerance), clip=level.clip)
+        e = e_value(z, tolerance=tolerance, clip=level.clip, inflated=inflated)
         after = shiryaev_roberts(before, e, most=_MOST * threshold(self.state, scope, self.rules))
         new = before < 1
         seen = np.where(new, 1.0, values[at, Field.SEEN] + 1)
@@ -392,10 +402,20 @@ def whole_baseline(scope: Scope, rules: Rules) -> int:
     return rules.baseline_windows if scope is Scope.DEVICE else max(rules.baseline_windows - rules.warm_up, 2)
 
 
+def _usual_persistence(devices: Streams, rules: Rules) -> Floats:
+    """Return the median persistence of the devices' residuals, shape (F, 6); 0 while nobody's baseline is whole."""
+    whole = devices.windows >= rules.baseline_windows
+    if not whole.any():
+        return np.zeros((devices.features, COMPONENTS))
+    own = persistence(devices.values[whole, Field.LAG], devices.values[whole, Field.RESIDUAL_M2])
+    return np.asarray(np.median(own, axis=0))
+
+
 def _absorb(streams: Streams, at: npt.NDArray[np.int64], mean: Field, score: Floats, windows: Numbers) -> None:
     """Add a window to the moments of scores or residuals; `windows` counts with it."""
     values, m2 = streams.values, Field(mean + 1)
     if mean is Field.RESIDUAL_MEAN:
-        values[at, Field.LAG] += score * values[at, Field.PREVIOUS]
-        values[at, Field.PREVIOUS] = score
+        values[at, Field.PREVIOUS], values[at, Field.LAG] = lagged(
+            values[at, Field.PREVIOUS], values[at, Field.LAG], score
+        )
     values[at, mean], values[at, m2] = absorb(values[at, mean], values[at, m2], windows[:, None, None], score)

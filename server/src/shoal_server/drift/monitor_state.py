@@ -41,8 +41,8 @@ class Field(IntEnum):
     ONSET = 6  # bucket since which R is 1 or more
     SEEN = 7  # windows since the onset
     CHANGE = 8  # mean change from the scope's own baseline since the onset
-    PREVIOUS = 9  # residual of the window before, while learning
-    LAG = 10  # sum of products of neighbouring residuals
+    PREVIOUS = 9  # fading sum of the residuals before, while learning
+    LAG = 10  # sum of products of residuals with that
 
 
 @dataclass(eq=False)

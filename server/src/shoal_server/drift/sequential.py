@@ -23,6 +23,11 @@ DELTAS = (1.0, 2.0, 4.0)
 PRIOR_WINDOWS = 4.0
 """Weight, in windows, of the variance that independent rows would have."""
 
+MEMORY = 0.9
+"""Weight, from window to window, of the past when autocorrelations are summed: about ten windows are looked back."""
+
+MOST_INFLATION = 20.0
+
 _LONGEST_ROW = 3.0
 
 
@@ -67,15 +72,16 @@ def absorb(mean: Floats, m2: Floats, windows: Numbers, score: Floats) -> tuple[F
     return new, m2 + step * (score - new)
 
 
-def moderated_sd(m2: Floats, windows: Numbers, *, prior: Floats) -> Floats:
+def moderated_sd(m2: Floats, windows: Numbers, *, prior: Floats, inflated: Floats | float = 1.0) -> Floats:
     """Standard deviation of a window's score, between-window variance shrunk a little to that of independent rows.
 
     Args:
         m2: Sums of squared deviations over the baseline.
         windows: Of the baseline.
         prior: Variance of the mean of as many independent rows.
+        inflated: See `inflation`: deviations from a mean that follows them are too small by this over the windows.
     """
-    degrees = np.maximum(windows - 1.0, 0.0)
+    degrees = np.maximum(windows - np.minimum(inflated, windows / 2), 0.0)
     return np.asarray(np.sqrt((m2 + PRIOR_WINDOWS * prior) / (degrees + PRIOR_WINDOWS)))
 
 
@@ -93,19 +99,45 @@ def bounded_sd(sd: Floats, *, reach: Floats, rows: Numbers) -> Floats:
     return np.asarray(np.maximum(sd, reach / (_LONGEST_ROW * np.maximum(rows, 1.0))))
 
 
-def effective_windows(windows: int, *, lag: Floats, m2: Floats) -> Floats:
-    """Number of independent windows that tell as much of a mean as a baseline of neighbours that resemble each other.
+def lagged(memory: Floats, total: Floats, score: Floats) -> tuple[Floats, Floats]:
+    """Add one window to the running sum of a score's products with the windows before it.
 
     Args:
-        windows: Of the baseline.
-        lag: Sum of products of neighbouring deviations.
-        m2: Sum of squared deviations.
+        memory: Sum of the scores before, the one k windows ago weighing `MEMORY` ** (k - 1).
+        total: Sum of products so far.
+        score: The window's.
 
     Returns:
-        T (1 - r) / (1 + r), the variance of a mean of a first-order autoregression with autocorrelation r >= 0.
+        The new memory and sum of products.
     """
-    r = np.clip(lag / np.maximum(m2, 1e-300), 0.0, 0.9)
-    return np.asarray(windows * (1 - r) / (1 + r))
+    return MEMORY * memory + score, total + score * memory
+
+
+def persistence(lag: Floats, m2: Floats) -> Floats:
+    """Sum of a score's autocorrelations over all lags, with the weights of `lagged`; about 0 for independent windows.
+
+    Args:
+        lag: Sums of products, see `lagged`.
+        m2: Sums of squared deviations.
+    """
+    return np.asarray(np.where(m2 > 0, lag / np.maximum(m2, 1e-300), 0.0))
+
+
+def inflation(own: Floats, usual: Floats, windows: Numbers) -> Floats:
+    """How many times the sum of many windows' scores varies more than if they were independent.
+
+    D = 1 + 2 (sum of autocorrelations), the variance inflation of a mean of a stationary series (Bartlett 1946,
+    J. R. Stat. Soc. B 8). A baseline is too short to show the persistence of one score well: what is usual of the same
+    feature over all devices is the least that is assumed, and its own counts as far as it exceeds its standard error,
+    1 / sqrt(T (1 - MEMORY^2)).
+
+    Args:
+        own: Persistence of each score over its own baseline.
+        usual: That of the same features and components on most devices, broadcastable.
+        windows: In which its own was learnt, broadcastable.
+    """
+    error = 1 / np.sqrt(np.maximum(windows, 1.0) * (1 - MEMORY * MEMORY))
+    return np.asarray(np.clip(1 + 2 * np.maximum(own - error, usual), 1.0, MOST_INFLATION))
 
 
 def normal_score(change: Floats, sd: Floats, windows: Numbers) -> Floats:
@@ -114,7 +146,8 @@ def normal_score(change: Floats, sd: Floats, windows: Numbers) -> Floats:
     Args:
         change: Score minus the mean of the baseline.
         sd: Moderated standard deviation of one window's score.
-        windows: Of the baseline, T0: its mean is uncertain too, hence the factor sqrt(1 + 1/T0).
+        windows: Of the baseline, as many as are independent, T0: its mean is uncertain too, hence the factor
+            sqrt(1 + 1/T0).
     """
     degrees = np.maximum(windows - 1.0, 1.0) + PRIOR_WINDOWS
     t = change / (np.maximum(sd, 1e-300) * np.sqrt(1 + 1 / np.maximum(windows, 1)))
@@ -127,18 +160,21 @@ def tau(level: Level, windows: Numbers, *, user: float = 0.0) -> Floats:
     return np.asarray(level.tolerance / np.sqrt(np.maximum(windows, 1)) + user)
 
 
-def e_value(z: Floats, *, tolerance: Floats | float, clip: float) -> Floats:
+def e_value(z: Floats, *, tolerance: Floats | float, clip: float, inflated: Floats | float = 1.0) -> Floats:
     """Evidence of one window against "no change beyond the tolerance": its expectation is at most 1 without one.
 
     Args:
         z: Standardised scores.
         tolerance: tau.
         clip: Bound of |z|, so that no single window decides.
+        inflated: D of `inflation`. Scores that follow each other are bet on as if they were smaller: sums of many
+            z / sqrt(D) vary as those of independent ones do, sums of few vary less.
 
     Returns:
-        Mean over both directions and `DELTAS` of exp(delta (z - tau) - delta^2 / 2).
+        Mean over both directions and `DELTAS` of exp(delta (z - tau) - delta^2 / 2), z and tau divided by sqrt(D).
     """
-    z = np.clip(z, -clip, clip)
+    shrink = 1 / np.sqrt(inflated)
+    z, tolerance = np.clip(z, -clip, clip) * shrink, tolerance * shrink
     total = np.zeros_like(z)
     for delta in DELTAS:
         shared = np.exp(-delta * tolerance - delta * delta / 2)

@@ -46,8 +46,11 @@ def test_a_fleet_that_follows_the_sun_is_not_alarmed_and_its_drift_is_found() ->
     assert (Scope.FLEET, "fleet", "normal") in days.ever
 
 
-def test_without_a_season_the_same_fleet_alarms_on_the_first_day() -> None:
-    assert (Scope.FLEET, "fleet", "normal") in Days(rules=Rules(), seed=1, a_day=240).run(240).ever
+def test_without_a_season_the_same_fleet_is_not_alarmed_by_the_sun_but_slow_to_hear_of_a_drift() -> None:
+    days = Days(rules=Rules(), seed=1).run(24 * 12)
+    assert days.ever == set()
+    days.run(5, shift=0.4)
+    assert (Scope.FLEET, "fleet", "normal") not in days.ever
 
 
 def test_the_fit_finds_the_harmonics_and_leaves_the_noise() -> None:

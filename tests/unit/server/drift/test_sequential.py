@@ -8,12 +8,16 @@ from shoal_server.drift.sequential import (
     COHORT,
     DEVICE,
     FLEET,
+    MEMORY,
+    MOST_INFLATION,
     absorb,
     bounded_sd,
     e_value,
-    effective_windows,
+    inflation,
+    lagged,
     moderated_sd,
     normal_score,
+    persistence,
     shiryaev_roberts,
     tau,
 )
@@ -95,6 +99,26 @@ def test_one_row_stays_within_three_standard_deviations() -> None:
     assert (1.5 / 20) / sd[0] == pytest.approx(3.0)
 
 
-def test_windows_that_resemble_their_neighbours_count_less() -> None:
-    m2 = np.array([10.0, 10.0, 10.0, 0.0])
-    assert effective_windows(48, lag=np.array([0.0, 5.0, -5.0, 0.0]), m2=m2) == pytest.approx([48, 16, 48, 48])
+def test_persistence_of_scores_that_follow_each_other_is_summed_over_lags() -> None:
+    random = np.random.default_rng(5)
+    noise = random.normal(size=(4000, 2))
+    scores = np.zeros_like(noise)
+    for at in range(1, len(noise)):
+        scores[at] = np.array([0.0, 0.8]) * scores[at - 1] + noise[at]
+    memory = total = np.zeros(2)
+    for score in scores:
+        memory, total = lagged(memory, total, score)
+    own = persistence(total, (scores**2).sum(axis=0))
+    assert own == pytest.approx([0.0, 0.8 / (1 - 0.8 * MEMORY)], abs=0.3)
+    # what is usual of other devices is the least that is assumed, and its own counts beyond its standard error only
+    many = np.array(1e12)
+    assert inflation(np.array([-0.2, 0.1, 2.0]), np.array(0.5), many) == pytest.approx([2.0, 2.0, 5.0], rel=1e-4)
+    assert inflation(np.array([-0.2, 0.3, 1e9]), np.array(-1.0), np.array(48.0)) == pytest.approx(
+        [1.0, 1.0, MOST_INFLATION]
+    )
+
+
+def test_sums_of_scores_that_follow_each_other_are_no_evidence() -> None:
+    together = np.full(16, 3.0)  # sixteen windows that are one
+    e = [float(np.prod(e_value(together, tolerance=0.4, clip=8.0, inflated=inflated))) for inflated in (1.0, 16.0)]
+    assert e[0] > 100 > 1 > e[1]

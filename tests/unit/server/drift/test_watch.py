@@ -85,6 +85,12 @@ def test_a_quiet_fleet_with_slowly_moving_devices_is_not_alarmed() -> None:
     assert max(watched.most.values()) < 0.3
 
 
+@pytest.mark.parametrize("seed", [5003, 5010])
+def test_a_baseline_of_windows_that_follow_each_other_counts_as_fewer(seed: int) -> None:
+    fleet = SimulatedFleet(rows=80, wobble_sd=0.15, memory=0.8, seed=seed)
+    assert Watched(fleet).run(BASELINE + 60).ever == {}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("seed", "memory"), [(2, 0.0), (3, 0.5), (4, 0.8)])
 def test_three_thousand_quiet_windows(seed: int, memory: float) -> None:
