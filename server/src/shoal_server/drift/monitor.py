@@ -376,7 +376,7 @@ class _Step:
         """Return how far scores vary together from window to window, shape (len(at), F, 6)."""
         own = persistence(streams.values[at, Field.LAG], streams.values[at, Field.RESIDUAL_M2])
         learnt = max(self.rules.baseline_windows - self.rules.warm_up, 1)
-        return inflation(own, self.persistence, np.float64(learnt))
+        return inflation(own, self.persistence, np.array(float(learnt)))
 
     def _update(self, scope: Scope, at: npt.NDArray[np.int64], z: Floats, change: Floats) -> None:
         streams, level = self.state.level(scope), _LEVELS[scope]
