@@ -13,11 +13,12 @@ MAX_DEVICES = 200
 
 
 def heatmap_of(states: Sequence[DriftState], *, slot: str) -> dict[str, Any]:
-    """Return states as a matrix: ``{slot, features, scopes, evidence, effect, view, verdict}``, rows are features.
+    """Return states as a matrix, rows are features: ``{slot, features, titles, scopes, evidence, effect, view, verdict}``.
 
     Columns are the fleet, the cohorts, then the devices with the most evidence; a cell without a state is none.
     """
-    features = list(dict.fromkeys(state.feature for state in states))
+    titles = {state.feature: state.title or state.feature for state in states}
+    features = list(titles)
     most: dict[tuple[str, str, str], float] = {}
     for state in states:
         key = (state.digest, state.scope.value, state.name)
@@ -35,6 +36,7 @@ def heatmap_of(states: Sequence[DriftState], *, slot: str) -> dict[str, Any]:
     return {
         "slot": slot,
         "features": features,
+        "titles": list(titles.values()),
         "scopes": [{"scope": scope, "name": name, "digest": digest} for digest, scope, name in columns],
         "evidence": matrix(lambda state: round(state.evidence, 3)),
         "effect": matrix(lambda state: round(state.effect, 4)),

@@ -89,6 +89,11 @@ class Rules:
     warm_up: int = WARM_UP
     season: Season = Season.NONE
 
+    @property
+    def residual_windows(self) -> int:
+        """Windows of a baseline in which residuals are learnt."""
+        return max(self.baseline_windows - self.warm_up, 0)
+
     def in_season(self, season: Season, *, bucket_ms: int) -> Rules:
         """Return these rules for a fleet with a season: its baseline covers two of them.
 
@@ -374,9 +379,9 @@ class _Step:
 
     def _inflation(self, streams: Streams, at: npt.NDArray[np.int64]) -> Floats:
         """Return how far scores vary together from window to window, shape (len(at), F, 6)."""
-        own = persistence(streams.values[at, Field.LAG], streams.values[at, Field.RESIDUAL_M2])
-        learnt = max(self.rules.baseline_windows - self.rules.warm_up, 1)
-        return inflation(own, self.persistence, np.array(float(learnt)))
+        learnt = self.rules.residual_windows
+        own = persistence(streams.values[at, Field.LAG], streams.values[at, Field.RESIDUAL_M2], learnt)
+        return inflation(own, self.persistence, learnt)
 
     def _update(self, scope: Scope, at: npt.NDArray[np.int64], z: Floats, change: Floats) -> None:
         streams, level = self.state.level(scope), _LEVELS[scope]
@@ -407,7 +412,8 @@ def _usual_persistence(devices: Streams, rules: Rules) -> Floats:
     whole = devices.windows >= rules.baseline_windows
     if not whole.any():
         return np.zeros((devices.features, COMPONENTS))
-    own = persistence(devices.values[whole, Field.LAG], devices.values[whole, Field.RESIDUAL_M2])
+    lag, m2 = devices.values[whole, Field.LAG], devices.values[whole, Field.RESIDUAL_M2]
+    own = persistence(lag, m2, rules.residual_windows)
     return np.asarray(np.median(own, axis=0))
 
 

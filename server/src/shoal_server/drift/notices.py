@@ -41,7 +41,7 @@ def finding_text(watch: Watch, finding: Finding, yardstick: Yardstick) -> tuple[
     since = min(alarm.onset for alarm in ranked)
     streams = "1 stream" if len(ranked) == 1 else f"{len(ranked)} streams"
     title = (
-        f"{where} drifts in {watch.slot}: {streams}, most {first.feature} "
+        f"{where} drifts in {watch.slot}: {streams}, most {layout.title(first.feature)} "
         f"({effect_text(first.view, effects[first.key])})"
     )
     lines = [
@@ -51,7 +51,7 @@ def finding_text(watch: Watch, finding: Finding, yardstick: Yardstick) -> tuple[
     lines += [
         "- "
         + explanation(
-            alarm.feature,
+            layout.title(alarm.feature),
             where=where,
             since_at=watch.since(alarm.onset),
             view=alarm.view,
@@ -74,7 +74,7 @@ def explanation(feature: str, *, where: str, since_at: float | None, view: View,
     """Explain a drift in full; the same words in the API, on pages, in the CLI, in alerts and in reports.
 
     Args:
-        feature: Name of the stream.
+        feature: Title of the stream.
         where: Its scope, see `where_text`.
         since_at: Since when the evidence has grown, seconds since the epoch.
         view: What has changed.
@@ -119,10 +119,10 @@ def cause_text(hint: str, whose: str) -> str:
 def gap_text(watch: Watch, gap: Gap, layout: Layout) -> tuple[str, str]:
     """Return title and body of the alert about the difference between fleet and training data."""
     order = sorted((int(at) for at in gap.beyond.nonzero()[0]), key=lambda at: -gap.effect[at])
-    title = f"{watch.slot} was trained on other data: {len(order)} streams, most {layout.names[order[0]]}"
+    title = f"{watch.slot} was trained on other data: {len(order)} streams, most {layout.titles[order[0]]}"
     lines = ["The fleet's values differ from the training reference by more than the tolerance, since the start:"]
     lines += [
-        f"- {layout.names[at]}: {gap.effect[at]:.2f} sd (PSI {gap.psi[at]:.2f}, by chance {gap.psi_by_chance[at]:.3f})"
+        f"- {layout.titles[at]}: {gap.effect[at]:.2f} sd (PSI {gap.psi[at]:.2f}, by chance {gap.psi_by_chance[at]:.3f})"
         for at in order[:_MOST_FEATURES]
     ]
     return title, "\n".join(lines)

@@ -25,6 +25,7 @@ from shoal_server.drift.sensitivity import in_words
 from shoal_server.drift.states import DriftState, current, focus, present, state_json
 from shoal_server.drift.tables import MonitorRow
 from shoal_server.drift.watch import Role, Yardstick, gap_to_training
+from shoal_server.drift.watched import promise_of
 from shoal_server.statistics.cells import distribution
 from shoal_server.statistics.words import effect_text
 from shoal_server.telemetry import rollup
@@ -144,6 +145,7 @@ class _Bundle:
                 "where": where_text(name),
                 "since": rfc3339(min((one.since_at for one in states if one.since_at is not None), default=None)),
                 "features": [one.feature for one in states],
+                "titles": [one.title or one.feature for one in states],
                 "explanations": [one.explanation for one in states[:_MOST_STATES]],
             }
             for (scope, name), states in self._causes().items()
@@ -175,9 +177,12 @@ class _Bundle:
             size = float(self._gap.effect[row.features.index(worst)])
             told.append(
                 f"Apart from change, the fleet differs from the training data in {len(beyond)} of {len(row.features)} "
-                f"streams, most in {worst} ({size:.2f} sd)."
+                f"streams, most in {self._title(worst)} ({size:.2f} sd)."
             )
         return told
+
+    def _title(self, feature: str) -> str:
+        return self._reference.spec.streams[self._reference.spec.index[feature]].title
 
     def _importance(self, feature: str) -> str:
         return importance_text(self._reference.importance, feature, metric=self._reference.metric)
@@ -208,6 +213,7 @@ class _Bundle:
         elsewhere = [one for one in self._all if one.feature == feature and one.verdict == "drift" and one is not state]
         return {
             "name": feature,
+            "title": spec.streams[spec.index[feature]].title,
             "kind": spec.streams[spec.index[feature]].kind,
             "verdict": "too_few" if state is None else state.verdict,
             "state": None if state is None else state_json(state),
@@ -275,6 +281,7 @@ class _Bundle:
             "season": Season(row.season).value,
             "mean_time_to_false_alarm_windows": rules.mean_time_to_false_alarm,
             "false_alarms": in_words(rules.mean_time_to_false_alarm, row.bucket_ms),
+            "promise": promise_of(row),
             "min_devices": rules.min_devices,
             "min_rows": rules.min_rows,
             "reference_data": "validation" if self._reference.validation else "sample",

@@ -24,6 +24,7 @@ from shoal_server.drift.report import Question, report_of
 from shoal_server.drift.states import DriftState, current, current_from, focus, present, state_json
 from shoal_server.drift.tables import MonitorRow
 from shoal_server.drift.watch import Yardstick, gap_to_training
+from shoal_server.drift.watched import promise_of, watched
 from shoal_server.errors import NotFoundError
 from shoal_server.paging import MAX_LIMIT, decode_cursor, page
 from shoal_server.registry.store import resolve, version_of_digest
@@ -55,6 +56,13 @@ def list_states(
         )
         found = list(islice(wanted, limit + 1))
     return page(found, limit=limit, position=_place, item=state_json)
+
+
+@router.get("/watched", operation_id="drift_watched")
+def list_watched(program: Program, _principal: Viewer, *, slot: str | None = None) -> dict[str, Any]:
+    """List what is watched: windows, baseline, and how often a quiet fleet may be alarmed at the present setting."""
+    with program.database.read() as session:
+        return {"items": watched(session, slot)}
 
 
 @router.get("/heatmap", operation_id="drift_heatmap")
@@ -98,6 +106,7 @@ def show_feature(
             "scope": level.value,
             "name": where,
             "gap": gap.json(row.features.index(name)),
+            "false_alarms": promise_of(row),
             "states": [state_json(state) for state in sorted(states, key=lambda state: -state.evidence)[:MAX_LIMIT]],
             "series": series(session, row, name, scope=level, name=where),
         }

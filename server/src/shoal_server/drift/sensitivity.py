@@ -73,6 +73,16 @@ def parse_false_alarms(text: str) -> FalseAlarms:
     return FalseAlarms(number, found[2])
 
 
+def promise(mean_time_windows: float, bucket_ms: int) -> str:
+    """Say what a setting promises the people who are alarmed.
+
+    >>> promise(315_570, 300_000)
+    'At this setting a fleet in which nothing drifts gets at most one false alarm in 1 year on average.'
+    """
+    rate = in_words(mean_time_windows, bucket_ms)
+    return f"At this setting a fleet in which nothing drifts gets {rate} on average."
+
+
 def in_words(mean_time_windows: float, bucket_ms: int) -> str:
     """Say what a mean time between false alarms means.
 

@@ -23,12 +23,15 @@ DELTAS = (1.0, 2.0, 4.0)
 PRIOR_WINDOWS = 4.0
 """Weight, in windows, of the variance that independent rows would have."""
 
-MEMORY = 0.9
-"""Weight, from window to window, of the past when autocorrelations are summed: about ten windows are looked back."""
+MEMORY = 0.95
+"""Weight, from window to window, of the past when autocorrelations are summed: about twenty windows are looked back."""
+
+LEAST_LAGGED = 12
+"""Windows from which on autocorrelations are learnt."""
 
 MOST_INFLATION = 20.0
 
-_LONGEST_ROW = 3.0
+_LONGEST_ROW = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +89,7 @@ def moderated_sd(m2: Floats, windows: Numbers, *, prior: Floats, inflated: Float
 
 
 def bounded_sd(sd: Floats, *, reach: Floats, rows: Numbers) -> Floats:
-    """Raise standard deviations so that one row alone stays within three of them.
+    """Raise standard deviations so that one row alone stays within one and a half of them.
 
     Scores of few rows of a value that hardly ever differs are far from normal; without this bound two odd rows in a row
     would be an alarm.
@@ -113,17 +116,20 @@ def lagged(memory: Floats, total: Floats, score: Floats) -> tuple[Floats, Floats
     return MEMORY * memory + score, total + score * memory
 
 
-def persistence(lag: Floats, m2: Floats) -> Floats:
+def persistence(lag: Floats, m2: Floats, windows: int) -> Floats:
     """Sum of a score's autocorrelations over all lags, with the weights of `lagged`; about 0 for independent windows.
 
     Args:
         lag: Sums of products, see `lagged`.
         m2: Sums of squared deviations.
+        windows: Over which both were learnt; of under `LEAST_LAGGED` nothing can be said, and 0 is returned.
     """
+    if windows < LEAST_LAGGED:
+        return np.zeros_like(lag)
     return np.asarray(np.where(m2 > 0, lag / np.maximum(m2, 1e-300), 0.0))
 
 
-def inflation(own: Floats, usual: Floats, windows: Numbers) -> Floats:
+def inflation(own: Floats, usual: Floats, windows: int) -> Floats:
     """How many times the sum of many windows' scores varies more than if they were independent.
 
     D = 1 + 2 (sum of autocorrelations), the variance inflation of a mean of a stationary series (Bartlett 1946,
@@ -134,9 +140,9 @@ def inflation(own: Floats, usual: Floats, windows: Numbers) -> Floats:
     Args:
         own: Persistence of each score over its own baseline.
         usual: That of the same features and components on most devices, broadcastable.
-        windows: In which its own was learnt, broadcastable.
+        windows: Over which its own was learnt.
     """
-    error = 1 / np.sqrt(np.maximum(windows, 1.0) * (1 - MEMORY * MEMORY))
+    error = 1 / np.sqrt(max(windows, 1) * (1 - MEMORY * MEMORY))
     return np.asarray(np.clip(1 + 2 * np.maximum(own - error, usual), 1.0, MOST_INFLATION))
 
 

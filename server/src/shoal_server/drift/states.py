@@ -36,6 +36,7 @@ class DriftState:
         scope: `fleet`, `cohort` or `device`.
         name: Of the cohort or device; `fleet` for the fleet.
         feature: The stream that is counted.
+        title: Its name for people: a joint feature's says which features load most. Empty: the same.
         verdict: `drift`, `none`, `too_few` or `learning`.
         view: What has changed, or would be the first to.
         effect: Change from the scope's own baseline, in the view's unit (`alarms.effect_of`).
@@ -67,6 +68,7 @@ class DriftState:
     windows: int = 0
     baseline_windows: int = 0
     place: int = 0
+    title: str = ""
 
     @property
     def explanation(self) -> str:
@@ -74,7 +76,7 @@ class DriftState:
         where = where_text(self.name)
         if self.verdict == "drift" and self.view is not None:
             return explanation(
-                self.feature,
+                self.title or self.feature,
                 where=where,
                 since_at=self.since_at,
                 view=self.view,
@@ -85,7 +87,7 @@ class DriftState:
             "none": "no drift.",
             "learning": f"learning its baseline, {self.windows} of {self.baseline_windows} windows.",
         }.get(self.verdict, "too few devices or rows to say.")
-        return f"{self.feature} at {where}: {quiet}"
+        return f"{self.title or self.feature} at {where}: {quiet}"
 
 
 def current(session: Session, slot: str | None = None, *, scope: Scope | None = None) -> list[DriftState]:
@@ -134,6 +136,7 @@ def state_json(state: DriftState) -> dict[str, Any]:
         "scope": state.scope.value,
         "name": state.name,
         "feature": state.feature,
+        "title": state.title or state.feature,
         "verdict": state.verdict,
         "view": None if state.view is None else state.view.value,
         "effect": round(state.effect, 6),
@@ -172,6 +175,7 @@ def _states(
 ) -> Iterator[DriftState]:
     rules = store.rules_of(row)
     limit, whole = threshold_of(streams, scope, rules), whole_baseline(scope, rules)
+    titles = row.titles if len(row.titles) == len(row.features) else row.features
     if scope is Scope.FLEET and not streams.names:
         for place, feature in enumerate(row.features):
             yield DriftState(
@@ -182,6 +186,7 @@ def _states(
                 feature=feature,
                 verdict="too_few",
                 place=place,
+                title=titles[place],
             )
     order = sorted((at for at, name in enumerate(streams.names) if name >= first), key=lambda at: streams.names[at])
     for at in order:
@@ -214,4 +219,5 @@ def _states(
                 windows=windows,
                 baseline_windows=whole,
                 place=place,
+                title=titles[place],
             )

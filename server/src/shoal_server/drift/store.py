@@ -95,6 +95,7 @@ def save(session: Session, watch: Watch, *, layout: Layout, rules: Rules, change
             bucket_ms=watch.bucket_ms,
             watermark=watch.watermark,
             features=list(layout.names),
+            titles=list(layout.titles),
             categorical=layout.categorical.tolist(),
             baseline_windows=rules.baseline_windows,
             min_devices=rules.min_devices,

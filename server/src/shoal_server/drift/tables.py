@@ -47,6 +47,8 @@ class MonitorRow(SQLModel, table=True):
     """After what time things repeat themselves, see `season`."""
     mean_time_to_false_alarm: float = 10_000.0
     """In windows, of each level."""
+    titles: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False, server_default="[]"))
+    """Of the features, for people; none: their names."""
     updated_at: float
 
 

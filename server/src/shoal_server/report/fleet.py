@@ -90,13 +90,13 @@ def _card(one: Document) -> str:
             ("live", f"{one['live_rows']:,} rows at {one['live_where']}{_span(one['live_span_s'])}"),
         ]
     )
-    head = f"<header><h3>{html.escape(one['name'])}</h3>{tag(one['verdict'], _WORDS[one['verdict']])}</header>"
+    head = f"<header><h3>{html.escape(one['title'])}</h3>{tag(one['verdict'], _WORDS[one['verdict']])}</header>"
     text = f'<p class="cause">{html.escape(state["explanation"])}</p>' if drifts else ""
     elsewhere = ""
     if one["elsewhere"]:
         items = "".join(f"<li>{html.escape(text)}</li>" for text in one["elsewhere"])
         elsewhere = f'<p class="small soft">Elsewhere:</p><ul class="small">{items}</ul>'
-    plot = distribution_svg(one["distribution"], caption=f"Distribution of {one['name']}: reference and live")
+    plot = distribution_svg(one["distribution"], caption=f"Distribution of {one['title']}: reference and live")
     return f"<article><div>{head}{text}{told}{elsewhere}</div><div>{plot}{_series(one)}</div></article>"
 
 
@@ -105,7 +105,9 @@ def _series(one: Document) -> str:
     if not series["at"]:
         return ""
     since = (one["state"] or {}).get("since")
-    drawn = series_svg(series, caption=f"Evidence of drift in {one['name']} over time", raised=raised_in(series, since))
+    drawn = series_svg(
+        series, caption=f"Evidence of drift in {one['title']} over time", raised=raised_in(series, since)
+    )
     views = "".join(f'<i class="view-{html.escape(view)}"></i>{html.escape(view)}' for view in series["views"])
     return f'{drawn}<p class="legend small soft">{views}</p>'
 
@@ -126,7 +128,7 @@ def _heatmap(heat: Document) -> str:
         return ""
     head = "".join(f'<th scope="col">{html.escape(heat["scopes"][at]["name"])}</th>' for at in columns)
     body = "".join(
-        f'<tr><th scope="row">{html.escape(heat["features"][y])}</th>{"".join(_heat(heat, y, x) for x in columns)}</tr>'
+        f'<tr><th scope="row">{html.escape(heat["titles"][y])}</th>{"".join(_heat(heat, y, x) for x in columns)}</tr>'
         for y in rows
     )
     hidden = sum(scope["scope"] == "device" for scope in heat["scopes"]) - sum(
@@ -170,7 +172,7 @@ def _settings(settings: Document) -> str:
         ("window", _seconds(settings["window_s"])),
         ("baseline", f"{settings['baseline_windows']} windows"),
         ("season", settings["season"]),
-        ("a quiet fleet has", settings["false_alarms"]),
+        ("false alarms", settings["promise"]),
         ("least devices for the fleet", str(settings["min_devices"])),
         ("least rows of a window", str(settings["min_rows"])),
         ("reference", f"{settings['reference_rows']:,} rows of the {settings['reference_data']} data"),

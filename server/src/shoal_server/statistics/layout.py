@@ -32,6 +32,7 @@ class Layout:
         categorical: Which streams have no order among their cells.
         missing: Which cells count missing values, bool of the flat size.
         outside: Which cells count values below or above the range, or unknown categories.
+        titles: Names of the streams for people, in order.
     """
 
     names: tuple[str, ...]
@@ -40,6 +41,7 @@ class Layout:
     categorical: Flags
     missing: Flags
     outside: Flags
+    titles: tuple[str, ...]
 
     @classmethod
     def of(cls, spec: ProfileSpec) -> Layout:
@@ -60,7 +62,12 @@ class Layout:
             np.array([isinstance(stream.grid, CategoricalGrid) for stream in spec.streams], dtype=np.bool_),
             missing,
             outside,
+            tuple(stream.title for stream in spec.streams),
         )
+
+    def title(self, name: str) -> str:
+        """Return a stream's name for people."""
+        return self.titles[self.names.index(name)] if name in self.names else name
 
     @property
     def size(self) -> int:

@@ -19,6 +19,7 @@ from shoal_server.drift.live import live_of
 from shoal_server.drift.monitor_state import Scope
 from shoal_server.drift.notices import importance_text
 from shoal_server.drift.states import DriftState
+from shoal_server.drift.watched import promise_of
 from shoal_server.errors import NotFoundError
 from shoal_server.report.plots import distribution_svg, raised_in, series_svg
 from shoal_server.statistics.cells import distribution
@@ -54,7 +55,7 @@ class Map:
     """All features of one bundle in one slot, by scope.
 
     Attributes:
-        rows: Each feature with its cells; what drifts comes first.
+        rows: Each feature by its title, with its cells; what drifts comes first.
         hidden: Devices without drift, which have no column.
     """
 
@@ -84,9 +85,12 @@ def show_map(
             if one.slot == chosen or not slots
         ]
         names = names_of(session, {state.digest for state in found} | {one.digest for one in contracts})
+        promises = {row.digest: promise_of(row) for row in store.monitors(session, slot=chosen)}
     maps = [_map(list(group)) for group in _by_digest(found)]
     tabs = [(name, address("/drift", slot=name)) for name in slots]
-    return page(request, "drift.html", maps=maps, contracts=contracts, slot=chosen, tabs=tabs, names=names)
+    return page(
+        request, "drift.html", maps=maps, contracts=contracts, slot=chosen, tabs=tabs, names=names, promises=promises
+    )
 
 
 @router.get("/{slot}/{feature}", response_class=HTMLResponse)
@@ -123,7 +127,7 @@ def show_feature(
         "drift_feature.html",
         state=chosen,
         effect=effect_text(chosen.view, chosen.effect) if chosen.view else "",
-        chart=Markup(distribution_svg(shown, caption=f"Distribution of {feature}: reference and live")),  # noqa: S704 - it escapes
+        chart=Markup(distribution_svg(shown, caption=f"Distribution of {chosen.title}: reference and live")),  # noqa: S704 - it escapes
         rows=(reference.profile.n, round(float(live.counts[at].sum()))),
         live_span_s=live.span_s,
         evidence=Markup(  # noqa: S704 - likewise
@@ -132,6 +136,7 @@ def show_feature(
         views=list(evidence["views"]),
         others=sorted((one for one in found if one is not chosen and _is_wide(one)), key=_urgency)[:_MOST_SCOPES],
         url_of=_feature_url,
+        promise=promise_of(row),
         importance=importance_text(reference.importance, feature, metric=reference.metric),
         names=names,
     )
@@ -154,6 +159,7 @@ def _map(found: Sequence[DriftState]) -> Map:
     ]
     shown = sorted(scopes, key=lambda key: (list(Scope).index(key[0]), key not in drifting, key[1]))[:_MOST_SCOPES]
     cells = {(state.feature, state.scope, state.name): state for state in found}
+    titles = {state.feature: state.title or state.feature for state in found}
     worst: dict[str, float] = {}
     for state in found:
         worst[state.feature] = max(worst.get(state.feature, 0.0), _strength(state))
@@ -161,7 +167,7 @@ def _map(found: Sequence[DriftState]) -> Map:
     rows = []
     for feature in features[:_MOST_FEATURES]:
         states_here = [cells.get((feature, *key)) for key in shown]
-        rows.append((feature, [None if state is None else _cell(state) for state in states_here]))
+        rows.append((titles[feature], [None if state is None else _cell(state) for state in states_here]))
     devices = {state.name for state in found if state.scope is Scope.DEVICE}
     learning = [state for state in found if state.verdict == "learning" and state.scope is Scope.FLEET]
     return Map(

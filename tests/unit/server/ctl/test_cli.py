@@ -316,7 +316,8 @@ def test_drift_is_shown_with_place_and_cause(shoalctl: Run, server: FakeServer) 
         "digest": "sha256:" + "ab" * 32,
         "scope": "cohort",
         "name": "site=bern",
-        "feature": "brightness",
+        "feature": "joint 1",
+        "title": "joint 1 (brightness, -contrast)",
         "verdict": "drift",
         "view": "location",
         "effect": 1.8,
@@ -326,8 +327,11 @@ def test_drift_is_shown_with_place_and_cause(shoalctl: Run, server: FakeServer) 
         "baseline_windows": 48,
     }
     server.answers["GET /api/v1/drift"] = (200, {"items": [one], "next_cursor": None})
+    promise = "At this setting a fleet in which nothing drifts gets at most one false alarm in 1 year on average."
+    server.answers["GET /api/v1/drift/watched"] = (200, {"items": [{"slot": "meter", "false_alarms": promise}]})
     _, out, _ = shoalctl("drift", "show", "meter")
-    assert "brightness" in out
+    assert "joint 1 (brightness, -contrast)" in out
+    assert "meter: at this setting a fleet in which nothing drifts gets at most one false alarm in 1 year" in out
     assert "only site=bern changed" in out
     assert server.requests[0].url.params["verdict"] == "drift"
     learning = {**one, "verdict": "learning", "windows": 7}
@@ -335,7 +339,7 @@ def test_drift_is_shown_with_place_and_cause(shoalctl: Run, server: FakeServer) 
         (200, {"items": [], "next_cursor": None}),
         (200, {"items": [learning], "next_cursor": None}),
     ]
-    assert shoalctl("drift", "show")[1] == "No drift; learning the baseline, window 7 of 48.\n"
+    assert shoalctl("drift", "show")[1].startswith("No drift; learning the baseline, window 7 of 48.\n")
 
 
 def test_quality_is_told_in_words(server: FakeServer, shoalctl: Run) -> None:

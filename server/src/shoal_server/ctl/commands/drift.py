@@ -39,7 +39,8 @@ def show(call: Call, *, slot: str | None, scope: str | None, everything: bool) -
         return
     verdict = None if everything else "drift"
     found = list(call.client.items("/api/v1/drift", slot=slot, scope=scope, verdict=verdict))
-    call.show({"items": found}, lambda: _print(call, found, slot=slot))
+    watched = call.client.get("/api/v1/drift/watched", slot=slot)["items"]
+    call.show({"items": found, "watched": watched}, lambda: _print(call, found, watched, slot=slot))
 
 
 drift.add_command(drift_report.report)
@@ -54,6 +55,7 @@ def _print_feature(found: dict[str, Any]) -> None:
         click.echo(state["explanation"])
     if found["importance_text"]:
         click.echo(found["importance_text"])
+    click.echo(found["false_alarms"])
     gap = found["gap"]
     told = (
         ""
@@ -94,14 +96,15 @@ def _bars(cell: dict[str, Any], most: float) -> str:
     return "#" * now + "=" * max(before - now, 0)
 
 
-def _print(call: Call, found: list[dict[str, Any]], *, slot: str | None) -> None:
+def _print(call: Call, found: list[dict[str, Any]], watched: list[dict[str, Any]], *, slot: str | None) -> None:
     if not found:
         click.echo(quiet(list(call.client.items("/api/v1/drift", slot=slot, scope="fleet"))))
+        _print_promises(watched)
         return
     names = BundleNames(call.client)
     rows = [
         (
-            one["feature"],
+            one["title"],
             where(one),
             one["verdict"],
             one["view"],
@@ -114,6 +117,14 @@ def _print(call: Call, found: list[dict[str, Any]], *, slot: str | None) -> None
     ]
     headers = ("feature", "where", "verdict", "view", "effect", "since", "slot", "suspected cause")
     print_table(headers, rows, empty="")
+    _print_promises(watched)
+
+
+def _print_promises(watched: list[dict[str, Any]]) -> None:
+    """Say once for each setting how often it may be wrong."""
+    for told in dict.fromkeys(one["false_alarms"] for one in watched):
+        slots = ", ".join(dict.fromkeys(one["slot"] for one in watched if one["false_alarms"] == told))
+        click.echo(f"{slots}: {told[0].lower()}{told[1:]}")
 
 
 def where(one: dict[str, Any]) -> str:
