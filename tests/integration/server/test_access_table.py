@@ -124,6 +124,7 @@ TABLE = """
     operator   POST    /api/v1/alerts/{alert_id}/silence
     viewer     GET     /api/v1/drift
     viewer     GET     /api/v1/drift/heatmap
+    viewer     GET     /api/v1/drift/watched
     viewer     GET     /api/v1/drift/report
     viewer     GET     /api/v1/drift/windows
     viewer     GET     /api/v1/drift/features/{name}

@@ -13,7 +13,7 @@ MAX_DEVICES = 200
 
 
 def heatmap_of(states: Sequence[DriftState], *, slot: str) -> dict[str, Any]:
-    """Return states as a matrix, rows are features: ``{slot, features, titles, scopes, evidence, effect, view, verdict}``.
+    """Return states as a matrix, rows are features: features, titles, scopes, evidence, effect, view and verdict.
 
     Columns are the fleet, the cohorts, then the devices with the most evidence; a cell without a state is none.
     """

@@ -246,7 +246,11 @@ def test_rollouts(ctl: Ctl, tmp_path: Path) -> None:
 def test_drift(ctl: Ctl) -> None:
     code, out, _ = ctl("drift", "show")
     assert code == 0
-    assert {line.split()[0] for line in out.splitlines()[1:]} == {"brightness", "contrast", "confidence"}
+    *table, promise = out.splitlines()
+    assert {line.split()[0] for line in table[1:]} == {"brightness", "contrast", "confidence"}
+    assert promise.startswith(
+        "meter-reader: at this setting a fleet in which nothing drifts gets at most one false alarm"
+    )
     assert "only site=bern changed" in out
     everything = _json(ctl, "drift", "show", "meter-reader", "--all", "--scope", "cohort")["items"]
     assert {one["verdict"] for one in everything} == {"drift", "none"}
