@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "b3f08c6d2a71"
-down_revision = "7d3e91b0c5a4"
+down_revision = "3f9a6c1e8b27"
 branch_labels = None
 depends_on = None
 

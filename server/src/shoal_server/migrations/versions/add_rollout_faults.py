@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "3f9a6c1e8b27"
-down_revision = "7d3e91b0c5a4"
+revision = "f9b52571fd53"
+down_revision = "b3f08c6d2a71"
 branch_labels = None
 depends_on = None
 
