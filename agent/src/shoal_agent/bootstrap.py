@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from shoal_agent.adapters.blob_store import FolderBlobStore
 from shoal_agent.adapters.download import OciFetcher, Pace
 from shoal_agent.adapters.http_client import HttpClient
@@ -88,8 +90,7 @@ class Overrides:
     preflight: Preflight | None = None
 
 
-@dataclass(frozen=True)
-class Assembly:
+class Assembly(msgspec.Struct, frozen=True):
     """The parts of one agent, connected but not started."""
 
     identity: Identity
@@ -124,8 +125,7 @@ class _Relay:
             target()
 
 
-@dataclass(frozen=True)
-class _Base:
+class _Base(msgspec.Struct, frozen=True):
     """What most parts need."""
 
     state: Path

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from shoal_agent.domain.coarsening import Span
 from shoal_agent.domain.device import DeviceState
 from shoal_agent.domain.providers import CPU
@@ -113,8 +115,7 @@ class BlobStore(Protocol):
         """Delete all bundles and blobs but those of `keep`, and all parts but `parts`; return how many files."""
 
 
-@dataclass(frozen=True)
-class Spooled:
+class Spooled(msgspec.Struct, frozen=True):
     """One message in the spool."""
 
     seq: int
@@ -122,8 +123,7 @@ class Spooled:
     body: bytes
 
 
-@dataclass(frozen=True)
-class SpoolUsage:
+class SpoolUsage(msgspec.Struct, frozen=True):
     """What waits in the spool.
 
     Attributes:
@@ -139,8 +139,7 @@ class SpoolUsage:
     fault: str = ""
 
 
-@dataclass(frozen=True)
-class Shed:
+class Shed(msgspec.Struct, frozen=True):
     """What a spool lets go of to keep its budget; the builders of messages get the number of theirs first.
 
     Attributes:
@@ -199,8 +198,7 @@ class Spool(Protocol):
         """Let go of the file."""
 
 
-@dataclass(frozen=True)
-class LabelCount:
+class LabelCount(msgspec.Struct, frozen=True):
     """One true label, as it is counted.
 
     Attributes:
@@ -256,8 +254,7 @@ class LabelBook(Protocol):
         """Let go of the file."""
 
 
-@dataclass(frozen=True)
-class LinkHandlers:
+class LinkHandlers(msgspec.Struct, frozen=True):
     """Whom a link calls, on a thread of its own; they only enqueue."""
 
     on_message: Callable[[Down, bytes], None]
@@ -354,8 +351,7 @@ class PreflightLimits:
     providers: tuple[str, ...] = (CPU,)
 
 
-@dataclass(frozen=True)
-class PreflightOutcome:
+class PreflightOutcome(msgspec.Struct, frozen=True):
     """What the child found.
 
     Attributes:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -87,7 +87,7 @@ def test_nothing_is_said_before_the_link_is_up(told):
 
 
 def test_a_birth_that_can_not_be_made_does_not_keep_the_report_back(told):
-    told.uplink._situation = replace(
+    told.uplink._situation = msgspec.structs.replace(
         told.uplink._situation, facts=lambda: {"agent_version": "1", "labels": {"a": "x" * 70_000}}
     )
     told.link.connect()

@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from shoal_agent.adapters.http_client import HttpClient, read_bounded
 from shoal_agent.errors import CancelledError, TransportError
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 18
 
 
-@dataclass(frozen=True)
-class Pace:
+class Pace(msgspec.Struct, frozen=True):
     """How fast a download may and must be.
 
     Attributes:

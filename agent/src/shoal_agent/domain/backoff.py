@@ -6,11 +6,10 @@ Full jitter (a uniform draw from zero to the bound) spreads a fleet that lost it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True)
-class Backoff:
+class Backoff(msgspec.Struct, frozen=True):
     """Bounds of the waiting time.
 
     Attributes:

@@ -7,14 +7,14 @@ others'. Merging is exact: the counts of a merged window are the sums of its par
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 LONGEST_MS = 86_400_000
 """No merged window is longer than a day, so that a server can still tell days apart."""
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(msgspec.Struct, frozen=True):
     """What of a window can be merged with what.
 
     Attributes:

@@ -8,8 +8,9 @@ says. Leaves starting them to `shoal_agent.runtime.engine`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 CPU: Final = "CPUExecutionProvider"
 
@@ -23,8 +24,7 @@ _KNOWN = (
 KNOWN: Final = tuple(f"{name}{_SUFFIX}" for name in _KNOWN)
 
 
-@dataclass(frozen=True)
-class Placement:
+class Placement(msgspec.Struct, frozen=True):
     """Where a model is to run.
 
     Attributes:

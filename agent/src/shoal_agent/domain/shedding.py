@@ -6,13 +6,13 @@ A month without a server would else leave an event for every merge and every los
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from shoal_agent.domain.outbox import as_ranges
 
 
-@dataclass(frozen=True)
-class Told:
+class Told(msgspec.Struct, frozen=True):
     """One event about numbers that the server will never get.
 
     Attributes:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
+import msgspec
+
 from shoal_agent.domain.trial import Trial
 
 
@@ -29,8 +31,7 @@ class SlotState(StrEnum):
     ROLLED_BACK = "rolled_back"  # the previous model answers again; the outcome is being recorded
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """What the assignment wants in the slot; without a digest: nothing."""
 
     digest: str | None
@@ -54,8 +55,7 @@ class ShadowWish:
     starts: int = 0
 
 
-@dataclass(frozen=True)
-class SamplingWish:
+class SamplingWish(msgspec.Struct, frozen=True):
     """Permission to send raw rows of one slot.
 
     Attributes:
@@ -67,8 +67,7 @@ class SamplingWish:
     until_ms: int
 
 
-@dataclass(frozen=True)
-class SlotFault:
+class SlotFault(msgspec.Struct, frozen=True):
     """Why a bundle failed here; final for `digest` until the attempt exceeds `attempt`."""
 
     code: str
@@ -130,51 +129,43 @@ class Slot:
 # Events ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """A verified assignment names a target."""
 
     target: Target
 
 
-@dataclass(frozen=True)
-class Cleared:
+class Cleared(msgspec.Struct, frozen=True):
     """The target is in the signed list, not denied, and fits this device."""
 
 
-@dataclass(frozen=True)
-class Fetched:
+class Fetched(msgspec.Struct, frozen=True):
     """All files of the target are stored and verified."""
 
 
-@dataclass(frozen=True)
-class Begun:
+class Begun(msgspec.Struct, frozen=True):
     """The self-test is about to start."""
 
 
-@dataclass(frozen=True)
-class Passed:
+class Passed(msgspec.Struct, frozen=True):
     """The self-test passed."""
 
 
-@dataclass(frozen=True)
-class Loaded:
+class Loaded(msgspec.Struct, frozen=True):
     """The target is in memory, ready to answer. This is the switch point."""
 
     starts: int
     """Starts that the trial allows."""
 
 
-@dataclass(frozen=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """The target can't run here: a final fault before it ever answered."""
 
     code: str
     message: str
 
 
-@dataclass(frozen=True)
-class Postponed:
+class Postponed(msgspec.Struct, frozen=True):
     """The transport or this machine failed for now; the same step is tried again later."""
 
     code: str = ""
@@ -183,60 +174,50 @@ class Postponed:
     """Whether a try costs much and seldom helps: a whole download that came out wrong."""
 
 
-@dataclass(frozen=True)
-class Due:
+class Due(msgspec.Struct, frozen=True):
     """The wait after a `Postponed` is over."""
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(msgspec.Struct, frozen=True):
     """More was seen of the model on trial."""
 
     trial: Trial
 
 
-@dataclass(frozen=True)
-class Proved:
+class Proved(msgspec.Struct, frozen=True):
     """The trial passed."""
 
 
-@dataclass(frozen=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """The active model failed: in its trial, at loading, or by an operator's word at the device."""
 
     code: str
     message: str
 
 
-@dataclass(frozen=True)
-class Installed:
+class Installed(msgspec.Struct, frozen=True):
     """The model that the slot went back to answers, or the slot is empty."""
 
 
-@dataclass(frozen=True)
-class Recorded:
+class Recorded(msgspec.Struct, frozen=True):
     """The outcome is in the spool."""
 
 
-@dataclass(frozen=True)
-class Booted:
+class Booted(msgspec.Struct, frozen=True):
     """The agent starts and is about to load the active model."""
 
 
-@dataclass(frozen=True)
-class Stopped:
+class Stopped(msgspec.Struct, frozen=True):
     """The agent stops in order, so this start says nothing against the model."""
 
 
-@dataclass(frozen=True)
-class Damaged:
+class Damaged(msgspec.Struct, frozen=True):
     """The stored files of a bundle are missing or no longer match its manifest."""
 
     digest: str
 
 
-@dataclass(frozen=True)
-class Barred:
+class Barred(msgspec.Struct, frozen=True):
     """The signed list no longer allows these bundles: none of them is gone back to; the active one runs on."""
 
     digests: frozenset[str]
@@ -251,48 +232,41 @@ SlotEvent: TypeAlias = (
 # Effects --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(msgspec.Struct, frozen=True):
     """Check trust and fit of the target."""
 
     target: Target
 
 
-@dataclass(frozen=True)
-class Fetch:
+class Fetch(msgspec.Struct, frozen=True):
     """Fetch the missing files of the target."""
 
     target: Target
 
 
-@dataclass(frozen=True)
-class Prepare:
+class Prepare(msgspec.Struct, frozen=True):
     """Wait for a turn, then say `Begun`."""
 
 
-@dataclass(frozen=True)
-class SelfTest:
+class SelfTest(msgspec.Struct, frozen=True):
     """Run the golden rows in a child process."""
 
     digest: str
 
 
-@dataclass(frozen=True)
-class Load:
+class Load(msgspec.Struct, frozen=True):
     """Load the model beside the active one."""
 
     digest: str
 
 
-@dataclass(frozen=True)
-class Install:
+class Install(msgspec.Struct, frozen=True):
     """Let this bundle answer from now on; none: nobody."""
 
     digest: str | None
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(msgspec.Struct, frozen=True):
     """Put an outcome into the spool, once for each time that the slot came to its state."""
 
     kind: str
@@ -301,8 +275,7 @@ class Record:
     fault: SlotFault | None = None
 
 
-@dataclass(frozen=True)
-class Wait:
+class Wait(msgspec.Struct, frozen=True):
     """Say `Due` after a backoff."""
 
     tries: int

@@ -13,8 +13,10 @@ passed its trial here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeAlias
+
+import msgspec
 
 from shoal_agent.domain.slot import (
     Barred,
@@ -284,8 +286,7 @@ _AT_REST = frozenset({_S.IDLE, _S.TRIAL})
 _STARTED = _AT_REST | {_S.ASSIGNED}
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """One row of the table: what an event does, and where it can lead."""
 
     to: frozenset[SlotState]

@@ -14,9 +14,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -27,8 +27,7 @@ Feeds = Mapping[str, Array]
 _Key = tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
 
 
-@dataclass(frozen=True)
-class Batching:
+class Batching(msgspec.Struct, frozen=True):
     """How far calls are gathered.
 
     Attributes:
@@ -40,18 +39,16 @@ class Batching:
     max_delay_s: float
 
 
-@dataclass
-class _Call:
+class _Call(msgspec.Struct):
     feeds: Feeds
     rows: int
     outputs: Sequence[Array] | None = None
     error: Exception | None = None
 
 
-@dataclass
-class _Group:
+class _Group(msgspec.Struct):
     key: _Key
-    calls: list[_Call] = field(default_factory=list)
+    calls: list[_Call] = msgspec.field(default_factory=list)
     rows: int = 0
     is_answered: bool = False
 

@@ -7,7 +7,6 @@ a key, never a path of this machine. Signatures are not this module's business.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,8 +27,7 @@ ReadBlob = Callable[[str, int], bytes]
 """Takes a digest and the most bytes to return; raises FileNotFoundError when there is none."""
 
 
-@dataclass(frozen=True)
-class BundleFiles:
+class BundleFiles(msgspec.Struct, frozen=True):
     """The files of one bundle.
 
     Attributes:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -37,8 +37,7 @@ _DTYPES = {
 }
 
 
-@dataclass(frozen=True)
-class GraphTensor:
+class GraphTensor(msgspec.Struct, frozen=True):
     """An input or output of the graph; none in the shape stands for any size."""
 
     name: str

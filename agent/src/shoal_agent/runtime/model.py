@@ -11,10 +11,10 @@ import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from time import perf_counter_ns
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -26,7 +26,7 @@ from shoal_agent.runtime.conversion import shown
 from shoal_agent.runtime.engine import Engine, GraphTensor, import_onnxruntime, zeros
 from shoal_agent.runtime.errors import Fault, InferenceError, InputError, ModelLoadError
 from shoal_agent.runtime.inputs import InputPlan, check_rows
-from shoal_agent.runtime.memory import release_free_memory
+from shoal_agent.runtime.memory import trim_heap
 from shoal_agent.runtime.observer import Observer
 from shoal_agent.runtime.prediction import Identity, Prediction
 from shoal_agent.runtime.prediction_id import Mint
@@ -134,7 +134,7 @@ class LoadedModel:
         model = cls(engine, info=info, schema=schema, digest=files.digest, spec=spec, golden=golden)
         if batching is not None:
             model.batch(batching)
-        release_free_memory()
+        trim_heap()  # without collecting: loading leaves nothing that refers to itself, and a start would pay 10 ms
         return model
 
     @property
@@ -154,7 +154,7 @@ class LoadedModel:
 
     @mint.setter
     def mint(self, mint: Mint) -> None:
-        self._identity = replace(self._identity, mint=mint)
+        self._identity = msgspec.structs.replace(self._identity, mint=mint)
 
     def batch(self, batching: Batching) -> bool:
         """Answer calls at the same time together, if that gives the same bytes; call it before the first prediction.

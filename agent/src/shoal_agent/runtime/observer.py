@@ -15,9 +15,9 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -52,8 +52,7 @@ _NUMBERS = "fiub"
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class RowLayout:
+class RowLayout(msgspec.Struct, frozen=True):
     """Where each tap lies in the bytes of one row: the form that a static buffer leaves behind in one copy."""
 
     offsets: tuple[int, ...]

@@ -13,9 +13,9 @@ import hashlib
 import struct
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy.typing as npt
 
 from shoal_agent.runtime.answer_form import AnswerForm
@@ -31,8 +31,7 @@ _MAC_BYTES = 8
 _MAX_CHARS = 4 * (_HEAD.size + 4 * MAX_ROWS + _MAC_BYTES)
 
 
-@dataclass(frozen=True)
-class Said:
+class Said(msgspec.Struct, frozen=True):
     """What an id says.
 
     Attributes:
@@ -48,8 +47,7 @@ class Said:
     mark: bytes
 
 
-@dataclass(frozen=True)
-class Mint:
+class Mint(msgspec.Struct, frozen=True):
     """Makes the ids of one loaded model.
 
     Attributes:

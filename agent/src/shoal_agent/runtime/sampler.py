@@ -16,7 +16,6 @@ import random
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -40,8 +39,7 @@ _SAVED_UP = 16.0
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Budget:
+class Budget(msgspec.Struct, frozen=True):
     """How much is kept between two calls of `Sampler.take`, or in one window, whichever comes first.
 
     Attributes:
@@ -53,8 +51,7 @@ class Budget:
     size_bytes: int = 1 << 20
 
 
-@dataclass(frozen=True)
-class Taken:
+class Taken(msgspec.Struct, frozen=True):
     """What was kept since the last time.
 
     Attributes:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -20,8 +20,7 @@ Array = npt.NDArray[Any]
 _TIMED_ROWS = 50
 
 
-@dataclass(frozen=True)
-class GoldenRows:
+class GoldenRows(msgspec.Struct, frozen=True):
     """Inputs and what the model answered when the bundle was packed.
 
     Attributes:
@@ -37,7 +36,7 @@ class GoldenRows:
     outputs: dict[str, Array]
     rtol: float
     atol: float
-    atol_by_output: Mapping[str, float] = field(default_factory=dict)
+    atol_by_output: Mapping[str, float] = msgspec.field(default_factory=dict)
     label_flips: int = 0
 
     @property
@@ -50,8 +49,7 @@ class GoldenRows:
         return {name: array[at : at + 1] for name, array in self.inputs.items()}
 
 
-@dataclass(frozen=True)
-class SelfTest:
+class SelfTest(msgspec.Struct, frozen=True):
     """Outcome of a self-test.
 
     Attributes:

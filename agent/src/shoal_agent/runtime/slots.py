@@ -12,8 +12,9 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from shoal_agent.errors import NoModelError
 from shoal_agent.runtime.memory import release_free_memory
@@ -22,8 +23,7 @@ from shoal_agent.runtime.observer import Observer
 from shoal_agent.runtime.prediction import Prediction
 
 
-@dataclass(frozen=True)
-class Observed:
+class Observed(msgspec.Struct, frozen=True):
     """A model's observer, whether the model is active or on its way out.
 
     Attributes:

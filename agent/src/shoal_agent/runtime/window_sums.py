@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -17,8 +17,7 @@ from shoal_protocol.profile.profile import Counts, Profile, ProfileSpec, Stream
 _EDGES_NS = np.array(LATENCY_EDGES_US, dtype=np.int64) * 1000
 
 
-@dataclass(frozen=True)
-class WindowSummary:
+class WindowSummary(msgspec.Struct, frozen=True):
     """One window of one model.
 
     Attributes:
@@ -50,8 +49,7 @@ class WindowSummary:
         return not (self.calls or self.errors or self.refused)
 
 
-@dataclass(frozen=True)
-class Totals:
+class Totals(msgspec.Struct, frozen=True):
     """Since the model was loaded; never decreasing. Latency as in `WindowSummary`."""
 
     calls: int
@@ -62,8 +60,7 @@ class Totals:
     latency_sum_s: float
 
 
-@dataclass
-class Sums:
+class Sums(msgspec.Struct):
     """Running sums of one window, or of all."""
 
     n: int

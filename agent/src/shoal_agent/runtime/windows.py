@@ -12,8 +12,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Protocol
+
+import msgspec
 
 from shoal_agent.runtime.memory import resident_bytes
 from shoal_agent.runtime.slots import Observed
@@ -25,8 +26,7 @@ _CLOCK_TOLERANCE_MS = 1000
 _SNAP_MS = 250
 
 
-@dataclass(frozen=True)
-class ClosedWindow:
+class ClosedWindow(msgspec.Struct, frozen=True):
     """What one model saw in one window.
 
     Attributes:
@@ -75,8 +75,7 @@ class Watched(Protocol):
         """Drop a gone model's observer, whose last window was closed."""
 
 
-@dataclass(frozen=True)
-class Clocks:
+class Clocks(msgspec.Struct, frozen=True):
     """The clocks of windows, in seconds.
 
     Attributes:
@@ -173,7 +172,7 @@ class WindowClock:
         is_told = bool(shadows) or not summary.is_silent or (observed.is_active and self._labels_wait())
         if is_told:
             window = self._window(observed, summary, (start_ms, length_ms), cpu_s)
-            self._sink.append(replace(window, shadows=shadows))
+            self._sink.append(msgspec.structs.replace(window, shadows=shadows))
         if not observed.is_active:
             self._slots.forget(observed)
         return 1 if is_told else 0

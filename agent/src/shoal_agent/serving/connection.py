@@ -9,7 +9,8 @@ import socket
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from shoal_agent.serving.api import problem
 from shoal_agent.serving.http_message import (
@@ -28,8 +29,7 @@ _RECEIVE = 16_384
 Handler = Callable[[Head, bytes], Response]
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """What a client may use.
 
     Attributes:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from urllib.parse import parse_qsl, unquote
+
+import msgspec
 
 from shoal_protocol.errors import CallerError
 
@@ -39,8 +40,7 @@ class HttpError(CallerError):
         self.allow = allow
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True):
     """The head of a request.
 
     Attributes:
@@ -62,14 +62,13 @@ class Head:
     expects_continue: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """An answer."""
 
     status: int
     body: bytes = b""
     content_type: str = "application/json"
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -41,8 +40,7 @@ class RequestError(CallerError):
     code = "request"
 
 
-@dataclass(frozen=True)
-class InferRequest:
+class InferRequest(msgspec.Struct, frozen=True):
     """A parsed request.
 
     Attributes:
@@ -58,8 +56,7 @@ class InferRequest:
     binary_outputs: bool = False
 
 
-@dataclass(frozen=True)
-class InferAnswer:
+class InferAnswer(msgspec.Struct, frozen=True):
     """What a model answered.
 
     Attributes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from shoal_agent.runtime.memory import resident_bytes
 from shoal_agent.runtime.slots import Observed
@@ -60,8 +59,7 @@ def _histogram(labels: str, totals: Totals) -> list[str]:
 
 
 def _sum(a: Totals, b: Totals) -> Totals:
-    return replace(
-        a,
+    return Totals(
         calls=a.calls + b.calls,
         rows=a.rows + b.rows,
         errors=a.errors + b.errors,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from shoal_agent.domain.fit import DeviceFacts, misfits, variant_for
@@ -34,8 +35,7 @@ _log = logging.getLogger(__name__)
 _TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 
 
-@dataclass(frozen=True)
-class Serving:
+class Serving(msgspec.Struct, frozen=True):
     """What a running interface serves, for telling the user.
 
     Attributes:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TypeAlias
+
+import msgspec
 
 from shoal_agent.domain.slot import (
     Check,
@@ -28,8 +29,7 @@ Entry: TypeAlias = tuple[str, SlotEffect]
 """The name of a slot, and what is to be done for it."""
 
 
-@dataclass
-class _Wait:
+class _Wait(msgspec.Struct):
     """What one slot waits for.
 
     Attributes:

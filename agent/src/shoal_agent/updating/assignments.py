@@ -5,8 +5,9 @@ A refused document changes nothing: the running models, the wishes and the gener
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from shoal_agent.domain.device import DeviceState
 from shoal_protocol.canonical import sha256_digest
@@ -38,8 +39,7 @@ class AssignmentTrust(Protocol):
         """Remember a signed time."""
 
 
-@dataclass(frozen=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     """Why a document was refused.
 
     Attributes:

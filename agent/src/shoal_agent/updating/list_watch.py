@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from shoal_agent.ports import Clock
 from shoal_protocol.errors import ContentError, PeerError, TrustError
-from shoal_protocol.trust.targets import SignedList
+
+if TYPE_CHECKING:
+    from shoal_protocol.trust.targets import SignedList
 
 FIRST_S = 60.0
 """After the start, so that nothing that was revoked meanwhile stays unnoticed for long."""

@@ -15,7 +15,6 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
@@ -52,8 +51,7 @@ class SampleSender(Protocol):
         """Close all connections."""
 
 
-@dataclass(frozen=True)
-class SamplingClocks:
+class SamplingClocks(msgspec.Struct, frozen=True):
     """What time it is.
 
     Attributes:
@@ -67,8 +65,7 @@ class SamplingClocks:
     window_s: float
 
 
-@dataclass
-class _Place:
+class _Place(msgspec.Struct):
     """One slot that is sampled."""
 
     wish: SamplingWish

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from shoal_agent.domain.backoff import Backoff
 from shoal_agent.domain.slot import Cleared, Fetched, Passed, Postponed, Refused, ShadowWish, Slot, SlotEvent, Target
@@ -64,8 +66,7 @@ class ShadowHost(Protocol):
         """Hand the memory of a dropped model back."""
 
 
-@dataclass
-class _Place:
+class _Place(msgspec.Struct):
     """What became of one slot's wish."""
 
     digest: str

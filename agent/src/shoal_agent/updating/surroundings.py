@@ -6,7 +6,8 @@ Values only; `shoal_agent.bootstrap` fills them with the real parts, the tests w
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from shoal_agent.domain.backoff import Backoff
 from shoal_agent.domain.slot import Wait
@@ -17,8 +18,7 @@ from shoal_agent.updating.model_host import ModelHost
 from shoal_agent.updating.work import Work
 
 
-@dataclass(frozen=True)
-class Surroundings:
+class Surroundings(msgspec.Struct, frozen=True):
     """What a transaction works with.
 
     Attributes:
@@ -38,8 +38,7 @@ class Surroundings:
     messages: Messages
 
 
-@dataclass(frozen=True)
-class Rhythm:
+class Rhythm(msgspec.Struct, frozen=True):
     """Times and chance.
 
     Attributes:

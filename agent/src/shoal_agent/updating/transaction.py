@@ -68,10 +68,10 @@ from shoal_agent.updating.placing import Placing
 from shoal_agent.updating.shadows import MAX_STARTS, Shadows
 from shoal_agent.updating.surroundings import Rhythm, Surroundings
 from shoal_agent.updating.trial_watch import TrialWatch
-from shoal_protocol.trust.assignment import Assignment
 
 if TYPE_CHECKING:
     from shoal_protocol.mqtt.messages import ShadowReport
+    from shoal_protocol.trust.assignment import Assignment
 
 _ENDED = frozenset({SlotState.COMMITTED, SlotState.REJECTED, SlotState.ROLLED_BACK})
 _LEADING_ON = (Cleared, Fetched, Begun, Passed, Loaded, Proved)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from shoal_agent.domain.slot import Failed, Measured, Proved, Slot, SlotState
 from shoal_agent.domain.trial import TrialRules, Verdict, judge
@@ -10,8 +10,7 @@ from shoal_agent.ports import Clock
 from shoal_agent.updating.model_host import ModelHost, Seen
 
 
-@dataclass(frozen=True)
-class _Look:
+class _Look(msgspec.Struct, frozen=True):
     seen: Seen
     at: float
 

@@ -10,9 +10,10 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from shoal_agent.ports import Clock, Spool
 from shoal_agent.updating.assignments import AssignmentIntake
@@ -28,13 +29,12 @@ _IDLE_S = 2.0
 _log = logging.getLogger(__name__)
 
 
-@dataclass
-class RollBackRequest:
+class RollBackRequest(msgspec.Struct):
     """An operator's word at the device; `done` is set when it was carried out or refused."""
 
     slot: str
     reason: str
-    done: threading.Event = field(default_factory=threading.Event)
+    done: threading.Event = msgspec.field(default_factory=threading.Event)
     error: ShoalError | None = None
 
 

@@ -13,8 +13,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from shoal_agent.domain.coarsening import Span
 from shoal_agent.domain.device import DeviceState
@@ -117,8 +118,7 @@ class WindowSpool:
             self._told += count
 
 
-@dataclass(frozen=True)
-class Situation:
+class Situation(msgspec.Struct, frozen=True):
     """What is told about the device, asked for at every report.
 
     Attributes:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from shoal_agent.domain.fit import DeviceFacts, misfits, needed_blobs, variant_for
 from shoal_agent.domain.slot import Cleared, Damaged, Fetched, Passed, Postponed, Refused, SlotEvent, Target
@@ -26,7 +28,9 @@ from shoal_protocol.errors import (
     ShoalError,
     TrustError,
 )
-from shoal_protocol.trust.targets import SignedList, TargetEntry
+
+if TYPE_CHECKING:
+    from shoal_protocol.trust.targets import SignedList, TargetEntry
 
 RESERVE_BYTES = 16 << 20
 """Room that an update leaves on the disk, for the state, the spool and everybody else."""
@@ -35,8 +39,7 @@ ROOM_FACTOR = 1.1
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Parts:
+class Parts(msgspec.Struct, frozen=True):
     """The outside world that the steps use."""
 
     store: BlobStore
@@ -46,8 +49,7 @@ class Parts:
     facts: DeviceFacts
 
 
-@dataclass(frozen=True)
-class _Release:
+class _Release(msgspec.Struct, frozen=True):
     """A target that is being installed: what the signed list says, and its manifest."""
 
     entry: TargetEntry

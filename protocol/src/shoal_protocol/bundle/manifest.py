@@ -6,7 +6,6 @@ bundle has. What a peer sends is parsed here once and never re-serialised: the d
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -24,14 +23,13 @@ MAX_LAYERS = 512
 MAX_BLOB_BYTES = 16 * 1024**3
 
 
-@dataclass(frozen=True)
-class Descriptor:
+class Descriptor(msgspec.Struct, frozen=True):
     """One blob of a bundle: what it is, its digest, its exact size in bytes."""
 
     media_type: str
     digest: str
     size: int
-    annotations: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = msgspec.field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return the OCI descriptor."""
@@ -41,13 +39,12 @@ class Descriptor:
         return document
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(msgspec.Struct, frozen=True):
     """A parsed manifest."""
 
     config: Descriptor
     layers: tuple[Descriptor, ...]
-    annotations: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = msgspec.field(default_factory=dict)
 
     def files(self) -> dict[str, Descriptor]:
         """Return each file's path and its descriptor, in the order of the layers."""

@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from shoal_protocol.errors import CallerError, ContentError
 
@@ -42,8 +43,7 @@ _DOWN = {kind.value: kind for kind in Down}
 RETAINED = frozenset({Up.PRESENCE, Up.REPORTED, Down.DESIRED})
 
 
-@dataclass(frozen=True)
-class Topic:
+class Topic(msgspec.Struct, frozen=True):
     """A parsed topic."""
 
     device: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -16,8 +15,7 @@ from shoal_protocol.profile.quality import Quality, Segment, check_quality, roun
 FORMAT_VERSION = 1
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(msgspec.Struct, frozen=True):
     """What the fleet's profiles are compared with.
 
     Attributes:
@@ -36,14 +34,14 @@ class Reference:
 
     spec: ProfileSpec
     profile: Profile
-    importance: dict[str, float] = field(default_factory=dict)
+    importance: dict[str, float] = msgspec.field(default_factory=dict)
     metric: str = ""
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = msgspec.field(default_factory=dict)
     calibration: tuple[float | None, ...] | None = None
     validation: bool = False
     quality: Quality | None = None
     segments: tuple[Segment, ...] = ()
-    sources: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 def encode_reference(reference: Reference) -> bytes:

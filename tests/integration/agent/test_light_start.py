@@ -1,0 +1,37 @@
+"""What an agent that has joined a server does before its first prediction: trust and network come after it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+HEAVY = {"cryptography", "email", "paho", "securesystemslib", "ssl", "tuf", "urllib3"}
+MOST_DATACLASSES = 20
+"""Each takes half a millisecond of every start, a msgspec struct a fiftieth of it (docs/adr)."""
+
+ANSWERED = """
+import json, sys
+import numpy
+from dataclasses import is_dataclass
+from shoal_agent import Agent
+from shoal_agent.bootstrap import Overrides
+with Agent(sys.argv[1], {"listen": "none"}, overrides=Overrides(link=lambda _identity: None)) as agent:
+    said = agent.model("quality").predict({"x": numpy.ones((1, 2), numpy.float32)})["y"]
+    ours = [module for name, module in list(sys.modules.items()) if name.startswith("shoal_")]
+    made = {f"{it.__module__}.{it.__name__}" for m in ours for it in vars(m).values()
+            if isinstance(it, type) and is_dataclass(it)}
+    print(json.dumps({"said": float(said[0, 0]), "modules": [*sys.modules], "dataclasses": sorted(made)}))
+"""
+
+
+def test_the_stored_model_answers_before_trust_and_network_are_imported(world):
+    digest = world.pack(3.0, "1.0")
+    world.assign(digest)
+    with world.agent():
+        world.committed(digest)
+    run = [sys.executable, "-P", "-c", ANSWERED, str(world.state)]
+    told = json.loads(subprocess.run(run, check=True, capture_output=True, text=True, timeout=120).stdout)
+    assert told["said"] == 3.0
+    assert HEAVY & {name.partition(".")[0] for name in told["modules"]} == set()
+    assert len(told["dataclasses"]) <= MOST_DATACLASSES, told["dataclasses"]
