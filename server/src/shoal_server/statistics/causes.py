@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shoal_server.statistics.movements import FITS, gain_or_offset, inner_ratio, spread_ratio
+from shoal_server.statistics.movements import distance as ks_distance
 from shoal_server.statistics.views import View
 from shoal_server.statistics.words import percent
 
@@ -50,6 +52,15 @@ _QUANTILES = np.arange(0.1, 0.91, 0.1)
 _LEAST_STUCK = 0.02
 _LEAST_OFFSET = 0.75
 """A change of unit with an offset moves values by more than so many times the distance of the outer deciles."""
+
+_AS_WIDE = 1.25
+"""An inner half that is wider than this tells of noise, whatever leaves the range."""
+
+_STRAY = 1.5
+"""Outliers widen the whole so many times as much as the inner half of the values; noise widens both alike."""
+
+_PLAIN_SHIFT = 0.35
+"""Values that spread otherwise have also moved when their mean did by more standard deviations than this."""
 
 
 def suspected_cause(view: View, reference: npt.NDArray[Any], current: npt.NDArray[Any]) -> str:
@@ -97,7 +108,7 @@ def unit_change(a: _Numbers, b: _Numbers) -> str:
         return ""  # values that lie evenly about their mean look alike shifted and with the sign turned round
     if offset and abs(float(now.mean() - before.mean())) < _LEAST_OFFSET * spread:
         return ""  # a sensor that ages moves so far too
-    if fit < noise and distance(1.0, 0.0) > 5 * max(fit, noise / 2):
+    if fit < noise and distance(1.0, 0.0) > 5 * max(fit, noise / 2) and ks_distance(a * factor + offset, b) < FITS:
         return f"unit change: {name}"
     return ""
 
@@ -119,8 +130,11 @@ def pile(a: _Numbers, b: _Numbers) -> str:
     beside = [counts[i] for i in range(max(0, here - 2), min(len(counts), here + 3)) if i != here]
     if rise < _LEAST_STUCK or before[at] > share[at] / 2 or counts[here] < 5 * np.mean(beside):
         return ""
+    if _largest_gone(a, b) > share[at] / 2:
+        return ""  # a pile that was there has moved, with all other values or without
     part = f"{percent(share[at])} of values are exactly {_g(at)}"
-    if before[at] > _LEAST_STUCK:
+    cut = float(np.mean(a > at)) if at == values[-1] else float(np.mean(a < at)) if at == values[0] else 0.0
+    if before[at] > _LEAST_STUCK and cut < rise / 2:
         return f"pile: {part}, before {percent(before[at])}"
     if at in (values[0], values[-1]):
         extreme = "largest" if at == values[-1] else "smallest"
@@ -131,6 +145,13 @@ def pile(a: _Numbers, b: _Numbers) -> str:
     return f"stuck: {part}, before {percent(before[at])}"
 
 
+def _largest_gone(a: _Numbers, b: _Numbers) -> float:
+    """Share of the reference's most frequent value that is hardly there now."""
+    values, counts = np.unique(a, return_counts=True)
+    most = np.argsort(-counts)[:5]
+    return max((counts[i] / a.size for i in most if np.mean(b == values[i]) < counts[i] / a.size / 4), default=0.0)
+
+
 def _infinite(a: _Numbers, b: _Numbers) -> str:
     if np.isfinite(a).all() and not np.isfinite(b).all():
         return f"infinite values: {percent(1 - float(np.isfinite(b).mean()))} of values are not finite"
@@ -139,23 +160,26 @@ def _infinite(a: _Numbers, b: _Numbers) -> str:
 
 def _numbers(view: View, a: _Numbers, b: _Numbers) -> str:
     a, b = a[np.isfinite(a)], b[np.isfinite(b)]
-    if view is View.RANGE:
-        low, high = float(a.min()), float(a.max())
-        above, below = float(np.mean(b > high)), float(np.mean(b < low))
+    wider, inner = spread_ratio(a, b), inner_ratio(a, b)
+    low, high = float(a.min()), float(a.max())
+    above, below = float(np.mean(b > high)), float(np.mean(b < low))
+    stray = wider > _STRAY * inner and above + below > _LEAST_STUCK
+    if stray or (view is View.RANGE and inner <= _AS_WIDE):
         side = "above" if above >= below else "below"
         return f"outliers: {percent(max(above, below))} of values are {side} the reference's {_g(low)} to {_g(high)}"
     before, now = float(a.mean()), float(b.mean())
     spread_a, spread_b = float(a.std()), float(b.std())
-    if view is View.LOCATION:
-        if min(before * now, spread_a, spread_b) > 0 and abs(before) > spread_a / 2:
-            gain, wider = now / before, spread_b / spread_a
-            if abs(gain - 1) > 0.1 and abs(wider / gain - 1) < 0.07:
-                return f"gain: all values are about {gain:.3g} times as large, mean {_g(before)} to {_g(now)}"
-        how = f" ({(now - before) / spread_a:+.2g} sd)" if spread_a > 0 else ""
+    kind, amount = gain_or_offset(a, b)
+    if kind == "gain" and abs(before) > spread_a / 2:
+        return f"gain: all values are about {amount:.3g} times as large, mean {_g(before)} to {_g(now)}"
+    how = f" ({(now - before) / spread_a:+.2g} sd)" if spread_a > 0 else ""
+    if kind == "offset" and abs(amount) > (_PLAIN_SHIFT if wider != 1 else 0.1) * spread_a:
+        return f"shift: all values moved by about {_g(amount)}, mean {_g(before)} to {_g(now)}{how}"
+    if view is View.LOCATION and (wider == 1 or abs(now - before) > _PLAIN_SHIFT * spread_a):
         return f"shift: the mean went from {_g(before)} to {_g(now)}{how}"
-    if spread_a > 0 and abs(math.log(max(spread_b, 1e-300) / spread_a)) > 0.03:
-        word = "noise: the spread grew" if spread_b > spread_a else "damping: the spread shrank"
-        return f"{word} {spread_b / spread_a:.3g} times, from {_g(spread_a)} to {_g(spread_b)} sd"
+    if wider != 1:
+        word = "noise: the spread grew" if wider > 1 else "damping: the spread shrank"
+        return f"{word} {wider:.3g} times, from {_g(spread_a)} to {_g(spread_b)} sd"
     return "mix: values are spread otherwise than before, with nearly the same mean and spread"
 
 

@@ -50,7 +50,7 @@ def test_the_level_is_shared_by_all_features() -> None:
 CHANGES: dict[str, tuple[Callable[[Rng, Column], Column], View, str]] = {
     "fahrenheit": (lambda rng, x: x * 1.8 + 32, View.LOCATION, "Celsius became Fahrenheit"),
     "milli": (lambda rng, x: x * 1000, View.LOCATION, "1000 times"),
-    "shift": (lambda rng, x: x + 0.4 * 3, View.LOCATION, "shift: the mean went from"),
+    "shift": (lambda rng, x: x + 0.4 * 3, View.LOCATION, "shift: all values moved by about 1"),
     "gain": (lambda rng, x: x * 1.3, View.LOCATION, "gain: all values are about 1.3"),
     "noise": (lambda rng, x: x + rng.normal(0, 2, x.size), View.SHAPE, "noise"),
     "stuck": (lambda rng, x: np.where(rng.random(x.size) < 0.06, 21.53, x), View.CELLS, "stuck: "),
