@@ -17,8 +17,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from shoal_agent.adapters.hold_file import HoldFile
 from shoal_agent.adapters.identity import FolderLock
 from shoal_agent.bootstrap import Assembly, Overrides, assemble
+from shoal_agent.domain.hold import Hold
 from shoal_agent.errors import NoModelError
 from shoal_agent.settings import Settings, load_settings
 from shoal_agent.status import live_status, save_snapshot
@@ -187,6 +189,21 @@ class Agent:
             raise NoModelError(f"slot {slot!r} did not roll back within {timeout_s:g} s", slot=slot)
         if request.error is not None:
             raise request.error
+
+    def hold(self, *, reason: str = "", until: float | None = None) -> None:
+        """Let updates wait; what runs goes on, and a model that fails is still left.
+
+        Args:
+            reason: Shown in the status and at the server.
+            until: Seconds since the epoch at which the hold ends by itself; none: at `unhold`.
+        """
+        now_ms = int(self._overrides.clock() * 1000)
+        until_ms = None if until is None else int(until * 1000)
+        HoldFile(self.folder).save(Hold(since_ms=now_ms, until_ms=until_ms, reason=reason[:300]))
+
+    def unhold(self) -> None:
+        """Let updates go on."""
+        HoldFile(self.folder).remove()
 
     def _running(self) -> Assembly:
         if self._parts is None:

@@ -22,6 +22,8 @@ import msgspec
 
 from shoal_agent.adapters.blob_store import FolderBlobStore
 from shoal_agent.adapters.download import OciFetcher, Pace
+from shoal_agent.adapters.hold_file import HoldFile
+from shoal_agent.adapters.hooks import ChildHooks
 from shoal_agent.adapters.http_client import HttpClient
 from shoal_agent.adapters.http_link import FallbackLink, HttpLink
 from shoal_agent.adapters.identity import Identity, IdentityFolder
@@ -33,13 +35,17 @@ from shoal_agent.adapters.state_file import StateFile as FolderStateFile
 from shoal_agent.adapters.trust_store import TrustStore
 from shoal_agent.domain.backoff import Backoff
 from shoal_agent.domain.fit import DeviceFacts, needed_blobs
+from shoal_agent.domain.occasion import HookKind
+from shoal_agent.domain.reference_time import plausible, reference_ms
 from shoal_agent.domain.trial import TrialRules
-from shoal_agent.machine import batching_of, installed_version, known_facts
-from shoal_agent.ports import BlobStore, Cancelled, Clock, LabelBook, Link, Preflight, Spool, StateFile
+from shoal_agent.machine import batching_of, installed_version, known_facts, week_instant
+from shoal_agent.ports import BlobStore, Cancelled, Clock, Hooks, LabelBook, Link, Preflight, Spool, StateFile
 from shoal_agent.settings import Settings
 from shoal_agent.status import live_status, save_snapshot
 from shoal_agent.updating.assignments import AssignmentIntake
+from shoal_agent.updating.callouts import Callouts
 from shoal_agent.updating.desk import Desk
+from shoal_agent.updating.leave import Leave, LeaveRules
 from shoal_agent.updating.list_watch import ListWatch
 from shoal_agent.updating.messages import Messages
 from shoal_agent.updating.model_host import ModelHost, engines
@@ -50,6 +56,8 @@ from shoal_agent.updating.transaction import Transactions
 from shoal_agent.updating.updater import Inbox, Updater
 from shoal_agent.updating.uplink import Situation, Uplink, WindowSpool
 from shoal_agent.updating.work import Parts, Work
+from shoal_protocol.errors import TrustError
+from shoal_protocol.maintenance import Instant, parse_windows
 
 if TYPE_CHECKING:
     from shoal_agent.adapters.tls import CertificateTime
@@ -167,7 +175,8 @@ def assemble(state: Path, settings: Settings, overrides: Overrides) -> Assembly:
         updating.beat()
         return base.inbox.has_news() or desk.has_requests()
 
-    transactions = _transactions(base, cancelled=cancelled)
+    hooks = _hooks(settings, beat=updating.beat)
+    transactions = _transactions(base, hooks=hooks, cancelled=cancelled)
     windows = WindowSpool(base.spool, base.messages, stored=partial(base.relay.call, "stored"), labels=base.labels)
     uplink = _uplink(base, transactions, windows, beat=telling.beat)
     updater = Updater(
@@ -251,8 +260,48 @@ def _base(state: Path, settings: Settings, overrides: Overrides) -> _Base:
     )
 
 
-def _transactions(base: _Base, *, cancelled: Cancelled) -> Transactions:
-    settings, overrides = base.settings, base.overrides
+def _hooks(settings: Settings, *, beat: Callable[[], None]) -> ChildHooks:
+    programs = {
+        HookKind.VETO: settings.hooks_veto,
+        HookKind.ON_ACTIVATE: settings.hooks_on_activate,
+        HookKind.ON_ROLLBACK: settings.hooks_on_rollback,
+    }
+    given = {kind: Path(program) for kind, program in programs.items() if program}
+    return ChildHooks(given, timeout_s=settings.hooks_timeout_s, beat=beat)
+
+
+def _leave(base: _Base, hooks: Hooks) -> Leave:
+    settings, clock, trust = base.settings, base.overrides.clock, base.trust
+    lock_file = settings.activation_lock_file
+
+    def floor_ms() -> int:
+        try:
+            return trust.floors().time_ms
+        except (TrustError, OSError):  # said by whoever needs the floors for what they are
+            return 0
+
+    def instant() -> Instant | None:
+        now = clock()
+        return week_instant(now) if plausible(int(now * 1000), floor_ms()) else None
+
+    rules = LeaveRules(
+        download=parse_windows(settings.download_windows),
+        activation=parse_windows(settings.activation_windows),
+        locked=lambda: lock_file if lock_file and os.path.lexists(lock_file) else "",
+        veto_retry_s=settings.hooks_retry_s,
+    )
+    return Leave(
+        base.identity.device,
+        rules,
+        holds=HoldFile(base.state),
+        hooks=hooks,
+        now_ms=lambda: reference_ms(int(clock() * 1000), floor_ms()),
+        instant=instant,
+    )
+
+
+def _transactions(base: _Base, *, hooks: Hooks, cancelled: Cancelled) -> Transactions:
+    settings, overrides, leave = base.settings, base.overrides, _leave(base, hooks)
     store = overrides.store(FolderBlobStore(base.state, needed=partial(needed_blobs, facts=base.facts)))
     pace = Pace(max_bytes_per_s=settings.download_max_bytes_per_s)
     preflight = ChildPreflight(base.state, turns=overrides.preflight_turns, clock=overrides.monotonic)
@@ -262,6 +311,7 @@ def _transactions(base: _Base, *, cancelled: Cancelled) -> Transactions:
         trust=base.trust,
         preflight=overrides.preflight or preflight,
         facts=base.facts,
+        may_download=leave.to_download,
     )
     around = Surroundings(
         state_file=overrides.state_file(FolderStateFile(base.state)),
@@ -279,6 +329,8 @@ def _transactions(base: _Base, *, cancelled: Cancelled) -> Transactions:
         work=Work(parts, preflight_s=settings.preflight_seconds, threads=settings.threads or 1),
         spool=base.spool,
         messages=base.messages,
+        leave=leave,
+        callouts=Callouts(base.identity.device, hooks, spool=base.spool, messages=base.messages),
     )
     rhythm = Rhythm(
         clock=overrides.clock,
@@ -313,6 +365,8 @@ def _uplink(base: _Base, transactions: Transactions, sink: WindowSpool, *, beat:
         variants=transactions.variants,
         shadows=transactions.shadows,
         revoked=lambda: transactions.revoked,
+        troubles=lambda: transactions.troubles,
+        hold=lambda: transactions.hold,
     )
     return Uplink(
         overrides.link(base.identity) if overrides.link else _link(base),

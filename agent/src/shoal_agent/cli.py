@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shoal_agent.cli_updates import add_commands
 from shoal_agent.errors import NoModelError, NotEnrolledError, SettingsError
 from shoal_agent.logs import LEVELS, set_up_log
 from shoal_agent.settings import (
@@ -250,7 +251,7 @@ def _config_show(given: argparse.Namespace) -> int:
         return OK
     for name, value, origin in rows:
         told = ", ".join(value) if isinstance(value, tuple) else "none" if value is None else f"{value}"
-        print(f"{name:28}{told:28}{origin if given.origin else ''}".rstrip())
+        print(f"{name:28}{told:27} {origin if given.origin else ''}".rstrip())
     for wrong, meant in misspelt.items():
         sys.stderr.write(f"shoal-agent: {wrong} is no setting's variable; is {meant} meant?\n")
     return OK
@@ -314,6 +315,10 @@ def _print_status(status: dict[str, Any]) -> None:
     how = "running" if status["running"] else "not running"
     line = "connected" if status["connected"] else "no connection to the server"
     print(f"{status['device']}: {how}{', ' + line if status['running'] else ''}, generation {status['generation']}")
+    if status["hold"]:
+        hold = status["hold"]
+        end = f"until {hold['until']}" if hold["until"] else "until `shoal-agent unhold`"
+        print(f"  updates are on hold since {hold['since']}, {end}{': ' + hold['reason'] if hold['reason'] else ''}")
     for name, slot in status["slots"].items():
         print(f"  {name}: {slot['state']}, active {slot['active'] or 'nothing'}")
         engine = slot["engine"] or {}
@@ -392,6 +397,7 @@ def _parser() -> argparse.ArgumentParser:
     rollback.add_argument("--slot", metavar="NAME", help="which, where there are several")
     rollback.add_argument("--reason", default="asked for at the device")
 
+    add_commands(add)
     _add_inspection(add)
     _add_service(add)
     _add_conformance(commands)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
 from shoal_agent.domain.fit import DeviceFacts
+from shoal_protocol.maintenance import Instant
 
 if TYPE_CHECKING:
     from shoal_agent.runtime.batching import Batching
@@ -28,6 +30,20 @@ _ONNXRUNTIMES = (
 def device_facts() -> DeviceFacts:
     """Return what this machine is, without importing onnxruntime."""
     return _machine(next(filter(None, map(installed_version, _ONNXRUNTIMES)), ""))
+
+
+def week_instant(now_s: float) -> Instant:
+    """Return where in the week a time is, on this machine's wall and in UTC; follows a change of its time zone.
+
+    Args:
+        now_s: Seconds since the epoch.
+    """
+    time.tzset()
+    return Instant(local_s=_week_s(time.localtime(now_s)), utc_s=_week_s(time.gmtime(now_s)))
+
+
+def _week_s(moment: time.struct_time) -> int:
+    return ((moment.tm_wday * 24 + moment.tm_hour) * 60 + moment.tm_min) * 60 + min(moment.tm_sec, 59)
 
 
 def known_facts(settings: Settings) -> DeviceFacts:

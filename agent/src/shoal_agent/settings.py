@@ -17,9 +17,12 @@ from shoal_agent.configuration_file import read_configuration
 from shoal_agent.domain.providers import parse_providers
 from shoal_agent.errors import SettingsError
 from shoal_agent.logs import FORMATS, LEVELS
+from shoal_protocol.errors import ContentError
+from shoal_protocol.maintenance import parse_windows
 
 DEFAULT_STATE: Final = "/var/lib/shoal-agent"
 CONFIG_NAME: Final = "config.toml"
+_WINDOWS: Final = "windows of the week, such as Mon-Fri 22:00-04:00; Sat,Sun 00:00-24:00 utc"
 
 
 def _positive(text: str) -> float:
@@ -54,6 +57,27 @@ def _activation(text: str) -> str:
     if text not in {"beside", "stop-then-load"}:
         raise ValueError(text)
     return text
+
+
+def _windows(text: str) -> str:
+    """Return windows in their one form; a list of TOML may stand for several."""
+    try:
+        return "; ".join(map(str, parse_windows(text)))
+    except ContentError as error:
+        raise ValueError(text) from error
+
+
+def _path(text: str) -> str:
+    if text and not text.startswith("/"):
+        raise ValueError(text)
+    return text
+
+
+def _hook_time(text: str) -> float:
+    value = _positive(text)
+    if value > 300:
+        raise ValueError(text)
+    return value
 
 
 def _level(text: str) -> str:
@@ -91,6 +115,39 @@ class Settings:
     )  # fmt: skip
     download_max_bytes_per_s: float | None = _setting(
         None, "download.max_bytes_per_s", _positive, "bytes per second above 0", "Cap of the bandwidth of downloads."
+    )
+    download_windows: str = _setting(
+        "", "download.windows", _windows, _WINDOWS,
+        "When the files of a new model are fetched; a download under way pauses outside of them. Empty: always.",
+    )  # fmt: skip
+    activation_windows: str = _setting(
+        "", "activation.windows", _windows, _WINDOWS,
+        "When a new model is tested and activated. A return to a model that this device can go back to, and the first "
+        "model of an empty slot, wait for none. Empty: always.",
+    )  # fmt: skip
+    activation_lock_file: str = _setting(
+        "", "activation.lock_file", _path, "an absolute path",
+        "While this file exists no new model is tested or activated: for applications that say \"not now\".",
+    )  # fmt: skip
+    hooks_veto: str = _setting(
+        "", "hooks.veto", _path, "an absolute path",
+        "Executable that is asked before a new model is tested and again before it is activated: 0 go on, 75 not now.",
+    )  # fmt: skip
+    hooks_on_activate: str = _setting(
+        "", "hooks.on_activate", _path, "an absolute path", "Executable that is called once a new model answers."
+    )
+    hooks_on_rollback: str = _setting(
+        "", "hooks.on_rollback", _path, "an absolute path", "Executable that is called once a slot went back."
+    )
+    hooks_timeout_s: float = _setting(
+        10.0,
+        "hooks.timeout_s",
+        _hook_time,
+        "seconds above 0, at most 300",
+        "So long a hook may take, then it is killed.",
+    )
+    hooks_retry_s: float = _setting(
+        60.0, "hooks.retry_s", _positive, "seconds above 0", "So long after a veto the hook is asked again."
     )
     tls_client_cert: str = _setting(
         "",
@@ -310,12 +367,19 @@ def parsed(given: Mapping[str, Given]) -> Settings:
             faults.append(f"{one.source} names {name!r}, which is no setting{f'; is {meant} meant?' if meant else ''}")
             continue
         try:
-            values[entry.name] = entry.metadata["parse"](str(one.value))
+            values[entry.name] = entry.metadata["parse"](_text(entry.metadata["name"], one.value))
         except ValueError:
             faults.append(f"{one.source} gives {name} = {one.value!r}, expected {entry.metadata['expects']}")
     if faults:
         raise SettingsError("; ".join(faults), hint=f"settings are: {', '.join(known)}")
     return Settings(**values)
+
+
+def _text(name: str, value: Any) -> str:
+    """Return a value as it would stand in a variable; a list of TOML becomes its words."""
+    if isinstance(value, list):
+        return ("; " if name.endswith("windows") else ", ").join(map(str, value))
+    return str(value)
 
 
 def nearest(name: str) -> str | None:

@@ -17,14 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from shoal_agent.adapters.hold_file import HoldFile
 from shoal_agent.adapters.identity import FolderLock, IdentityFolder
 from shoal_agent.adapters.state_file import StateFile
 from shoal_agent.adapters.trust_store import TrustStore
 from shoal_agent.domain.device import DeviceState
+from shoal_agent.domain.hold import Hold
 from shoal_agent.domain.reference_time import plausible, reference_ms
 from shoal_agent.domain.slot import Slot, SlotFault
 from shoal_agent.errors import DamagedFileError, SpoolError
 from shoal_agent.ports import SpoolUsage
+from shoal_agent.updating.leave import PLANNED
 from shoal_agent.updating.messages import state_word
 from shoal_protocol.errors import TrustError
 
@@ -40,7 +43,7 @@ class Health(IntEnum):
     """Exit codes of ``shoal-agent status``."""
 
     OK = 0  # every slot answers with what is wanted
-    DEGRADED = 1  # it answers, but something failed, waits, or the clock is implausible
+    DEGRADED = 1  # it answers, but something failed, waits unplanned, or the clock is implausible
     NO_MODEL = 3  # a slot has no model, or no slot is assigned yet
     NOT_ENROLLED = 4  # the folder belongs to no device
 
@@ -64,6 +67,7 @@ def live_status(parts: Assembly, settings: Settings) -> dict[str, Any]:
         "slots": slots,
         "spool": _usage(parts),
         "clock": _clock(parts.trust, time.time()),
+        "hold": _hold(parts.transactions.hold),
         "running": True,
         "connected": parts.uplink.connected,
         "listen": settings.listen,
@@ -85,6 +89,7 @@ def stored_status(folder: Path) -> dict[str, Any]:
     running = FolderLock(folder).held_by_other()
     snapshot = _snapshot(folder) if running else {}
     told = snapshot.get("slots", {})
+    hold = HoldFile(folder).load()
     trust = TrustStore(folder / "trust", http=None, root_digest=identity.root_digest, clock=time.time)
     slots = _slots(state, {name: told.get(name, {}).get("progress", 0.0) for name in state.slots}, {})
     for name, slot in slots.items():
@@ -96,6 +101,7 @@ def stored_status(folder: Path) -> dict[str, Any]:
         "slots": slots,
         "spool": _spool(folder, snapshot.get("spool") or {}),
         "clock": _clock(trust, time.time()),
+        "hold": _hold(hold if hold is not None and hold.holds_at(_now_ms(trust)) else None),
         "running": running,
         "connected": bool(snapshot.get("connected")),
         "listen": snapshot.get("listen"),
@@ -103,12 +109,23 @@ def stored_status(folder: Path) -> dict[str, Any]:
     }
 
 
+def stored_now_ms(folder: Path) -> int:
+    """Return the reference time of the device that a state folder belongs to, milliseconds since the epoch.
+
+    Raises:
+        NotEnrolledError: The folder belongs to no device.
+    """
+    identity = IdentityFolder(folder / "identity").load()
+    return _now_ms(TrustStore(folder / "trust", http=None, root_digest=identity.root_digest, clock=time.time))
+
+
 def health(status: Mapping[str, Any]) -> Health:
     """Return the exit code that a status stands for."""
     slots = status["slots"].values()
     if not slots or any(slot["active"] is None for slot in slots):
         return Health.NO_MODEL
-    if any(slot["error"] or slot["waiting"] for slot in slots) or status["spool"]["fault"]:
+    waits = [slot["waiting"]["code"] for slot in slots if slot["waiting"]]
+    if any(slot["error"] for slot in slots) or not PLANNED.issuperset(waits) or status["spool"]["fault"]:
         return Health.DEGRADED
     if not status["clock"]["plausible"] or status["refused"]:
         return Health.DEGRADED
@@ -160,12 +177,26 @@ def _fault(fault: SlotFault | None) -> dict[str, Any] | None:
     return None if fault is None else {"code": fault.code, "message": fault.message, "digest": fault.digest}
 
 
-def _clock(trust: TrustStore, now: float) -> dict[str, Any]:
-    now_ms = int(now * 1000)
+def _hold(hold: Hold | None) -> dict[str, Any] | None:
+    if hold is None:
+        return None
+    until = None if hold.until_ms is None else _date(hold.until_ms)
+    return {"since": _date(hold.since_ms), "until": until, "reason": hold.reason}
+
+
+def _now_ms(trust: TrustStore) -> int:
+    return reference_ms(int(time.time() * 1000), _floor_ms(trust))
+
+
+def _floor_ms(trust: TrustStore) -> int:
     try:
-        floor_ms = trust.floors().time_ms
+        return trust.floors().time_ms
     except (TrustError, OSError):
-        floor_ms = 0
+        return 0
+
+
+def _clock(trust: TrustStore, now: float) -> dict[str, Any]:
+    now_ms, floor_ms = int(now * 1000), _floor_ms(trust)
     return {
         "plausible": plausible(now_ms, floor_ms),
         "reference": _date(reference_ms(now_ms, floor_ms)),

@@ -189,3 +189,37 @@ def test_config_shows_where_each_value_comes_from_and_checks_a_file(tmp_path):
     file.write_text("[log]\nlevels = 3\n")
     assert "is log.level meant?" in shoal_agent("config", "check", str(file), check=2).stderr
     assert "FILE" in shoal_agent("config", "check", check=2).stderr
+
+
+def test_a_hold_is_said_and_taken_back_without_a_running_agent(tmp_path):
+    with SimulatedServer() as server:
+        shoal_agent("join", server.url, "--token", server.join_token, "--state", str(tmp_path), check=0)
+    state = ["--state", str(tmp_path)]
+    assert "on hold" in shoal_agent("hold", *state, "--for", "2h", "--reason", "repairs", check=0).stdout
+    hold = json.loads(shoal_agent("status", "--json", *state).stdout)["hold"]
+    assert (hold["reason"], hold["until"] > hold["since"]) == ("repairs", True)
+    assert "repairs" in shoal_agent("status", *state).stdout
+    assert "go on" in shoal_agent("unhold", *state, check=0).stdout
+    assert json.loads(shoal_agent("status", "--json", *state).stdout)["hold"] is None
+    assert "Nothing" in shoal_agent("unhold", *state, check=0).stdout
+    assert "90m" in shoal_agent("hold", *state, "--for", "2", check=2).stderr
+    shoal_agent("hold", "--state", str(tmp_path / "other"), check=4)
+
+
+def test_a_vetoed_update_waits_is_reported_and_goes_on(world):
+    busy, hook = world.state / "busy", world.state / "may-update"
+    hook.write_text(f"#!/bin/sh\n[ -e {busy} ] || exit 0\necho a batch is running\nexit 75\n")
+    hook.chmod(0o755)
+    busy.touch()
+    digest = world.pack(3.0, "1.0")
+    world.assign(digest)
+    with world.agent(hooks_veto=str(hook), hooks_retry_s=0.2) as agent:
+        world.reported(lambda report: report.waiting, "that it waits")
+        assert (world.report().waiting.code, world.report().state) == ("vetoed", "verified")
+        assert "a batch is running" in agent.status()["slots"]["quality"]["waiting"]["message"]
+        agent.hold(reason="repairs")
+        busy.unlink()
+        world.reported(lambda report: report.waiting and report.waiting.code == "held", "that it is on hold")
+        agent.unhold()
+        world.committed(digest)
+        assert world.report().waiting is None

@@ -15,6 +15,8 @@ from shoal_agent.domain.trial import TrialRules
 from shoal_agent.testing import (
     FakeClock,
     FakeFetcher,
+    FakeHold,
+    FakeHooks,
     FakeHost,
     FakePreflight,
     FakeTrust,
@@ -22,6 +24,8 @@ from shoal_agent.testing import (
     MemorySpool,
     MemoryStateFile,
 )
+from shoal_agent.updating.callouts import Callouts
+from shoal_agent.updating.leave import Leave, LeaveRules
 from shoal_agent.updating.messages import Messages
 from shoal_agent.updating.model_host import Seen
 from shoal_agent.updating.surroundings import Rhythm, Surroundings
@@ -30,6 +34,7 @@ from shoal_agent.updating.work import Parts, Work
 from shoal_protocol.bundle.assembly import build_manifest
 from shoal_protocol.bundle.manifest import encode_manifest
 from shoal_protocol.bundle.schema import BundleInfo, Runtime, Variant, encode_document
+from shoal_protocol.maintenance import Instant
 from shoal_protocol.mqtt.messages import parse_message
 from shoal_protocol.trust.assignment import Assignment, SlotTarget
 
@@ -48,6 +53,10 @@ class Device:
     preflight: FakePreflight = field(default_factory=FakePreflight)
     spool: MemorySpool = field(default_factory=MemorySpool)
     host: FakeHost = field(default_factory=FakeHost)
+    hold: FakeHold = field(default_factory=FakeHold)
+    hooks: FakeHooks = field(default_factory=FakeHooks)
+    leave_rules: LeaveRules = field(default_factory=LeaveRules)
+    instant: Instant | None = field(default_factory=lambda: Instant(0, 0))
     news: bool = False
     reports: int = 0
     generation: int = 0
@@ -59,10 +68,25 @@ class Device:
     def restart(self) -> None:
         """Start anew from what was saved."""
         self.host.answering.clear()
-        parts = Parts(self.store, self.fetcher, self.trust, self.preflight, FACTS)
+        leave = Leave(
+            "d",
+            self.leave_rules,
+            holds=self.hold,
+            hooks=self.hooks,
+            now_ms=lambda: int(self.clock() * 1000),
+            instant=lambda: self.instant,
+        )
+        parts = Parts(self.store, self.fetcher, self.trust, self.preflight, FACTS, may_download=leave.to_download)
         messages = Messages(epoch=self.spool.epoch, boot=1, clock=self.clock)
         around = Surroundings(
-            self.state_file, self.store, self.host, Work(parts, preflight_s=9.0, threads=1), self.spool, messages
+            self.state_file,
+            self.store,
+            self.host,
+            Work(parts, preflight_s=9.0, threads=1),
+            self.spool,
+            messages,
+            leave,
+            Callouts("d", self.hooks, spool=self.spool, messages=messages),
         )
         rules = TrialRules(predictions=10, seconds=60.0)
         rhythm = Rhythm(self.clock, self.clock, lambda: 0.5, Backoff(2.0, 60.0), rules)

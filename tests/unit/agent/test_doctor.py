@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from shoal_agent.doctor import Chart, Finding, State, examine, is_well, machine, network, state
+from shoal_agent.adapters.hold_file import HoldFile
+from shoal_agent.doctor import Chart, Finding, State, examine, is_well, machine, network, state, updates
+from shoal_agent.domain.hold import Hold
+from shoal_agent.settings import Settings
 
 NOW_S = 1_790_000_000.0
 DAY_S = 86_400.0
@@ -70,3 +73,28 @@ def test_a_folder_that_is_not_there_ends_the_examination_with_advice(tmp_path):
         "name it by --state or SHOAL_STATE; `shoal-agent join` makes it",
     )
     assert not is_well(found)
+
+
+def test_a_hook_that_can_not_be_run_is_wrong_and_none_is_no_finding(tmp_path):
+    hook = tmp_path / "veto"
+    assert updates.hooks(Settings()) == []
+    found = updates.hooks(Settings(hooks_veto=str(hook)))
+    assert (found[0].state, "no executable" in found[0].came) == (State.WRONG, True)
+    hook.touch(mode=0o755)
+    assert updates.hooks(Settings(hooks_veto=str(hook)))[0].state is State.OK
+
+
+def test_what_keeps_updates_waiting_is_told(tmp_path):
+    lock = tmp_path / "busy"
+    lock.touch()
+    HoldFile(tmp_path).save(Hold(since_ms=0, until_ms=int((NOW_S + 60) * 1000), reason="repairs"))
+    settings = Settings(activation_lock_file=str(lock), download_windows="00:00-24:00")
+    found = {one.check: one for one in updates.leave(tmp_path, settings, lambda: NOW_S)}
+    assert {check: one.state for check, one in found.items()} == {
+        "hold": State.NOTE,
+        "lock_file": State.NOTE,
+        "download_windows": State.OK,
+    }
+    assert "repairs" in found["hold"].came
+    assert "open now" in found["download_windows"].came
+    assert updates.leave(tmp_path, Settings(), lambda: NOW_S + 61) == []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shoal_agent.adapters.identity import FolderLock, Identity, IdentityFolder
-from shoal_agent.doctor import broker, machine, network, state
+from shoal_agent.doctor import broker, machine, network, state, updates
 from shoal_agent.doctor.findings import Finding, State, note, ok, skipped, wrong
 from shoal_agent.errors import DamagedFileError, NotEnrolledError, SettingsError, StateFolderError
 from shoal_agent.ports import Clock
@@ -56,11 +56,13 @@ def _settings(chart: Chart) -> list[Finding]:
         settings = load_settings(state=chart.folder, config=chart.config)
     except SettingsError as error:
         return [wrong("configuration", error.message, error.hint), machine.processors(None)]
+    checks = [machine.processors(settings.threads), *updates.hooks(settings)]
+    checks += updates.leave(chart.folder, settings, chart.clock)
     misspelt = [f"{wrong} is no setting's; is {meant} meant?" for wrong, meant in misspelt_variables().items()]
     if misspelt:
         advice = "correct the environment: what is misspelt has no effect"
-        return [note("configuration", "; ".join(misspelt), advice), machine.processors(settings.threads)]
-    return [ok("configuration", "every setting is known and well-formed"), machine.processors(settings.threads)]
+        return [note("configuration", "; ".join(misspelt), advice), *checks]
+    return [ok("configuration", "every setting is known and well-formed"), *checks]
 
 
 def _stored(chart: Chart, identity: Identity) -> list[Finding]:

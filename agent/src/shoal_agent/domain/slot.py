@@ -174,8 +174,16 @@ class Postponed(msgspec.Struct, frozen=True):
     """Whether a try costs much and seldom helps: a whole download that came out wrong."""
 
 
+class Deferred(msgspec.Struct, frozen=True):
+    """Somebody or something at the device says "not now": nothing failed, and the step is asked for again later."""
+
+    code: str
+    message: str
+    after_s: float
+
+
 class Due(msgspec.Struct, frozen=True):
-    """The wait after a `Postponed` is over."""
+    """The wait after a `Postponed` or `Deferred` is over."""
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -224,8 +232,8 @@ class Barred(msgspec.Struct, frozen=True):
 
 
 SlotEvent: TypeAlias = (
-    Wanted | Cleared | Fetched | Begun | Passed | Loaded | Refused | Postponed | Due | Measured | Proved | Failed
-    | Installed | Recorded | Booted | Stopped | Damaged | Barred
+    Wanted | Cleared | Fetched | Begun | Passed | Loaded | Refused | Postponed | Deferred | Due | Measured
+    | Proved | Failed | Installed | Recorded | Booted | Stopped | Damaged | Barred
 )  # fmt: skip
 
 
@@ -245,7 +253,7 @@ class Fetch(msgspec.Struct, frozen=True):
 
 
 class Prepare(msgspec.Struct, frozen=True):
-    """Wait for a turn, then say `Begun`."""
+    """Ask for leave to test and activate, then say `Begun`."""
 
 
 class SelfTest(msgspec.Struct, frozen=True):
@@ -283,4 +291,10 @@ class Wait(msgspec.Struct, frozen=True):
     """Whether to wait much longer than after a transfer that broke off."""
 
 
-SlotEffect: TypeAlias = Check | Fetch | Prepare | SelfTest | Load | Install | Record | Wait
+class Pause(msgspec.Struct, frozen=True):
+    """Say `Due` after so many seconds."""
+
+    seconds: float
+
+
+SlotEffect: TypeAlias = Check | Fetch | Prepare | SelfTest | Load | Install | Record | Wait | Pause

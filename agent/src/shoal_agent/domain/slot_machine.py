@@ -25,6 +25,7 @@ from shoal_agent.domain.slot import (
     Check,
     Cleared,
     Damaged,
+    Deferred,
     Due,
     Failed,
     Fetch,
@@ -35,6 +36,7 @@ from shoal_agent.domain.slot import (
     Loaded,
     Measured,
     Passed,
+    Pause,
     Postponed,
     Prepare,
     Proved,
@@ -135,6 +137,15 @@ def _refused(slot: Slot, event: Refused) -> Outcome:
 
 def _postponed(slot: Slot, event: Postponed) -> Outcome:
     return replace(slot, tries=slot.tries + 1), (Wait(slot.tries + 1, event.costly),)
+
+
+def _deferred(slot: Slot, event: Deferred) -> Outcome:
+    return slot, (Pause(event.after_s),)
+
+
+def _activation_deferred(slot: Slot, event: Deferred) -> Outcome:
+    """Between self-test and switch the leave was withdrawn: the test is repeated once it is given again."""
+    return replace(slot, state=SlotState.VERIFIED), (Pause(event.after_s),)
 
 
 def _test_postponed(slot: Slot, _event: Postponed) -> Outcome:
@@ -322,9 +333,11 @@ TRANSITIONS: Mapping[tuple[SlotState, type[Any]], Rule] = {
     (_S.DOWNLOADING, Fetched): _rule(_fetched, _S.VERIFIED),
     (_S.DOWNLOADING, Refused): _rule(_refused, _S.REJECTED),
     (_S.DOWNLOADING, Postponed): _rule(_postponed, _S.DOWNLOADING),
+    (_S.DOWNLOADING, Deferred): _rule(_deferred, _S.DOWNLOADING),
     (_S.DOWNLOADING, Due): _rule(_due, _S.DOWNLOADING),
     (_S.VERIFIED, Begun): _rule(_begun, _S.PREFLIGHT),
     (_S.VERIFIED, Postponed): _rule(_postponed, _S.VERIFIED),
+    (_S.VERIFIED, Deferred): _rule(_deferred, _S.VERIFIED),
     (_S.VERIFIED, Due): _rule(_due, _S.VERIFIED),
     (_S.PREFLIGHT, Passed): _rule(_passed, _S.ACTIVATING),
     (_S.PREFLIGHT, Refused): _rule(_refused, _S.REJECTED),
@@ -332,6 +345,7 @@ TRANSITIONS: Mapping[tuple[SlotState, type[Any]], Rule] = {
     (_S.ACTIVATING, Loaded): _rule(_loaded, _S.TRIAL, _S.ASSIGNED),
     (_S.ACTIVATING, Refused): _rule(_refused, _S.REJECTED),
     (_S.ACTIVATING, Postponed): _rule(_postponed, _S.ACTIVATING),
+    (_S.ACTIVATING, Deferred): _rule(_activation_deferred, _S.VERIFIED),
     (_S.ACTIVATING, Due): _rule(_due, _S.ACTIVATING),
     (_S.TRIAL, Wanted): _rule(_wanted, *_STARTED),
     (_S.TRIAL, Measured): _rule(_measured, _S.TRIAL),

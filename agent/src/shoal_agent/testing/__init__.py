@@ -4,6 +4,8 @@ from shoal_agent.adapters.memory_spool import MemorySpool
 from shoal_agent.testing.fakes import (
     FakeClock,
     FakeFetcher,
+    FakeHold,
+    FakeHooks,
     FakeHost,
     FakeLink,
     FakePreflight,
@@ -16,6 +18,8 @@ from shoal_agent.testing.simulated_server import SimulatedServer
 __all__ = [
     "FakeClock",
     "FakeFetcher",
+    "FakeHold",
+    "FakeHooks",
     "FakeHost",
     "FakeLink",
     "FakePreflight",

@@ -9,8 +9,10 @@ from typing import Any
 
 from shoal_agent.adapters.state_file import decode_state, encode_state
 from shoal_agent.domain.device import DeviceState
+from shoal_agent.domain.hold import Hold
+from shoal_agent.domain.occasion import HookKind, Occasion
 from shoal_agent.errors import CancelledError, TransportError
-from shoal_agent.ports import Cancelled, LinkHandlers, Needed, PreflightLimits, PreflightOutcome
+from shoal_agent.ports import Cancelled, HookOutcome, LinkHandlers, Needed, PreflightLimits, PreflightOutcome
 from shoal_agent.updating.model_host import Seen
 from shoal_protocol.bundle.manifest import Descriptor, Manifest, parse_manifest
 from shoal_protocol.canonical import sha256_digest
@@ -343,3 +345,36 @@ class FakeHost:
     def variants(self) -> dict[str, str]:
         """Return one variant for all."""
         return dict.fromkeys(self.answering, "model/model.onnx")
+
+
+@dataclass
+class FakeHooks:
+    """Hooks without processes.
+
+    Attributes:
+        outcomes: What each kind of hook does from now on; a kind that is missing has no hook.
+        occasions: What they were called for.
+    """
+
+    outcomes: dict[HookKind, HookOutcome] = field(default_factory=dict)
+    occasions: list[Occasion] = field(default_factory=list)
+
+    def has(self, kind: HookKind) -> bool:
+        """Tell whether there is one."""
+        return kind in self.outcomes
+
+    def run(self, occasion: Occasion) -> HookOutcome:
+        """Remember the occasion."""
+        self.occasions.append(occasion)
+        return self.outcomes[occasion.hook]
+
+
+@dataclass
+class FakeHold:
+    """An operator's word without a file."""
+
+    hold: Hold | None = None
+
+    def load(self) -> Hold | None:
+        """Return it."""
+        return self.hold

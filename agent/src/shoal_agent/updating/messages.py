@@ -12,8 +12,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from shoal_agent.domain.device import DeviceState
+from shoal_agent.domain.hold import Hold
 from shoal_agent.domain.outbox import as_ranges
-from shoal_agent.domain.slot import Record, Slot, SlotState
+from shoal_agent.domain.slot import Record, Slot, SlotFault, SlotState
 from shoal_agent.ports import Clock
 from shoal_agent.updating.merging import merged_windows
 from shoal_protocol.errors import ContentError
@@ -22,6 +23,7 @@ from shoal_protocol.mqtt.messages import (
     Birth,
     Event,
     Fault,
+    HoldReport,
     Presence,
     Reported,
     ShadowReport,
@@ -76,6 +78,8 @@ class Messages:
         variants: Mapping[str, str],
         shadows: Mapping[str, ShadowReport] | None = None,
         revoked: Mapping[str, str] = MappingProxyType({}),
+        troubles: Mapping[str, SlotFault] = MappingProxyType({}),
+        hold: Hold | None = None,
     ) -> bytes:
         """Return what really runs.
 
@@ -85,6 +89,8 @@ class Messages:
             variants: Path of the variant that runs, by slot.
             shadows: What runs beside the active model, by slot.
             revoked: Why bundles are revoked, by digest.
+            troubles: What keeps a slot waiting, by slot.
+            hold: The hold of an operator at the device.
         """
         shadows = shadows or {}
         slots = {
@@ -94,10 +100,12 @@ class Messages:
                 variant=variants.get(name),
                 shadow=shadows.get(name),
                 revoked=revoked.get(slot.active or ""),
+                waiting=troubles.get(name),
             )
             for name, slot in state.slots.items()
         }
-        return encode_message(Reported(**self._head(next(self._numbers)), generation=state.generation, slots=slots))
+        head = self._head(next(self._numbers))
+        return encode_message(Reported(**head, generation=state.generation, slots=slots, hold=_hold(hold)))
 
     def outcome(self, slot: str, record: Record) -> Callable[[int], bytes]:
         """Return the builder of an update's outcome, for the spool."""
@@ -201,9 +209,9 @@ def slot_report(
     variant: str | None = None,
     shadow: ShadowReport | None = None,
     revoked: str | None = None,
+    waiting: SlotFault | None = None,
 ) -> SlotReport:
     """Return one slot as the server sees it."""
-    fault = slot.fault
     return SlotReport(
         state=state_word(slot),
         active=slot.active,
@@ -215,6 +223,19 @@ def slot_report(
         attempt=slot.target.attempt if slot.target else 0,
         progress=round(progress, 3),
         revoked=revoked[:MAX_REASON] if revoked else None,
-        error=Fault(code=fault.code, message=fault.message[:MAX_REASON], digest=fault.digest) if fault else None,
+        error=_fault(slot.fault),
+        waiting=_fault(waiting),
         shadow=shadow,
     )
+
+
+def _hold(hold: Hold | None) -> HoldReport | None:
+    if hold is None:
+        return None
+    return HoldReport(since=hold.since_ms, until=hold.until_ms, reason=hold.reason[:MAX_REASON])
+
+
+def _fault(fault: SlotFault | None) -> Fault | None:
+    if fault is None:
+        return None
+    return Fault(code=fault.code, message=fault.message[:MAX_REASON], digest=fault.digest or None)

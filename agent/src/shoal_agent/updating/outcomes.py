@@ -29,13 +29,13 @@ class Outcomes:
         self._spool = spool
         self._messages = messages
 
-    def record(self, name: str, slot: Slot, record: Record) -> None:
-        """Tell an outcome, once for each time that the slot came to its state."""
+    def record(self, name: str, slot: Slot, record: Record) -> bool:
+        """Tell an outcome, once for each time that the slot came to its state; returns whether this was the first."""
         why = "" if record.fault is None else f": {record.fault.code}, {record.fault.message}"
         level = logging.INFO if record.fault is None else logging.WARNING
         _log.log(level, "slot %s: %s is %s%s", name, record.digest, record.kind, why)
         key = f"{name}/{record.kind}/{record.digest}/{int(slot.since * 1000)}"
-        self._append(name, self._messages.outcome(name, record), key=key, what=f"outcome {record.kind!r}")
+        return self._append(name, self._messages.outcome(name, record), key=key, what=f"outcome {record.kind!r}")
 
     def revoked(self, name: str, digest: str, why: str, *, generation: int) -> None:
         """Tell that a running bundle was taken off the signed list; once for each assignment.
@@ -50,8 +50,9 @@ class Outcomes:
         event = self._messages.event("revoked", slot=name, digest=digest, data={"message": why[:500]})
         self._append(name, event, key=f"revoked/{name}/{digest}/{generation}", what="revocation")
 
-    def _append(self, name: str, event: Callable[[int], bytes], *, key: str, what: str) -> None:
+    def _append(self, name: str, event: Callable[[int], bytes], *, key: str, what: str) -> bool:
         try:
-            self._spool.append(Up.EVENT, event, key=key)
+            return self._spool.append(Up.EVENT, event, key=key) is not None
         except SpoolError as error:
             _log.error("slot %s: the %s could not be spooled: %s", name, what, error)
+            return True

@@ -16,7 +16,18 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from shoal_agent.domain.backoff import Backoff
-from shoal_agent.domain.slot import Cleared, Fetched, Passed, Postponed, Refused, ShadowWish, Slot, SlotEvent, Target
+from shoal_agent.domain.slot import (
+    Cleared,
+    Deferred,
+    Fetched,
+    Passed,
+    Postponed,
+    Refused,
+    ShadowWish,
+    Slot,
+    SlotEvent,
+    Target,
+)
 from shoal_agent.errors import CancelledError
 from shoal_agent.ports import Cancelled, Clock
 from shoal_protocol.errors import LocalError, ShoalError
@@ -203,7 +214,7 @@ class Shadows:
                 case Refused(code, message):
                     self._fail(place, code, message)
                     return False
-                case Postponed(code, message):
+                case Postponed(code, message) | Deferred(code, message):
                     self._postpone(place, code, message)
                     return False
                 case event if not isinstance(event, passed):  # damaged files, which are put away and fetched again

@@ -13,6 +13,8 @@ from shoal_agent.domain.backoff import Backoff
 from shoal_agent.domain.slot import Wait
 from shoal_agent.domain.trial import TrialRules
 from shoal_agent.ports import BlobStore, Clock, Spool, StateFile
+from shoal_agent.updating.callouts import Callouts
+from shoal_agent.updating.leave import Leave
 from shoal_agent.updating.messages import Messages
 from shoal_agent.updating.model_host import ModelHost
 from shoal_agent.updating.work import Work
@@ -28,6 +30,8 @@ class Surroundings(msgspec.Struct, frozen=True):
         work: The steps.
         spool: Takes outcomes.
         messages: Makes outcomes.
+        leave: Says what must wait.
+        callouts: Tells the integrator's programs.
     """
 
     state_file: StateFile
@@ -36,6 +40,8 @@ class Surroundings(msgspec.Struct, frozen=True):
     work: Work
     spool: Spool
     messages: Messages
+    leave: Leave
+    callouts: Callouts
 
 
 class Rhythm(msgspec.Struct, frozen=True):

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from shoal_agent.domain import crash_loop
 from shoal_agent.domain.device import DeviceState
+from shoal_agent.domain.hold import Hold
 from shoal_agent.domain.sampling import accepted
 from shoal_agent.domain.slot import (
     Barred,
@@ -29,6 +30,7 @@ from shoal_agent.domain.slot import (
     Check,
     Cleared,
     Damaged,
+    Deferred,
     Due,
     Failed,
     Fetch,
@@ -39,6 +41,7 @@ from shoal_agent.domain.slot import (
     Loaded,
     Measured,
     Passed,
+    Pause,
     Postponed,
     Prepare,
     Proved,
@@ -113,6 +116,7 @@ class Transactions:
         self._progress: dict[str, float] = {}
         self._troubles: dict[str, SlotFault] = {}
         self._revoked: Mapping[str, str] = {}
+        self._hold: Hold | None = None
         self._began = rhythm.monotonic()
 
     # What there is to see ----------------------------------------------------------------------------------------
@@ -131,6 +135,11 @@ class Transactions:
     def revoked(self) -> Mapping[str, str]:
         """Why bundles that run here, or ran, may not be installed or returned to any more, by digest."""
         return MappingProxyType(dict(self._revoked))
+
+    @property
+    def hold(self) -> Hold | None:
+        """The hold of an operator at the device, as it was seen last."""
+        return self._hold
 
     def digests(self) -> set[str]:
         """Return what runs here and what could be gone back to."""
@@ -216,6 +225,7 @@ class Transactions:
             self._put(name, slot)
             if slot.target != target or slot.pending is not None:
                 self._apply(name, Wanted(target))
+                self._troubles.pop(name, None)
         self._ledger.save()
         self._changed()
 
@@ -261,11 +271,12 @@ class Transactions:
             self._held_up(name)
             return
         self._agenda.add(name, effects)
-        if isinstance(event, Postponed):
-            self._trouble(name, event)
-        elif not isinstance(event, Measured | Barred):
+        news = changed and not isinstance(event, Measured)
+        if isinstance(event, Postponed | Deferred):
+            news |= self._trouble(name, event)
+        elif not isinstance(event, Measured | Barred | Due):
             self._troubles.pop(name, None)
-        if (changed and not isinstance(event, Measured)) or isinstance(event, Postponed):
+        if news:
             self._changed()
 
     def _apply(self, name: str, event: SlotEvent) -> None:
@@ -282,15 +293,18 @@ class Transactions:
         fault = Postponed("state_unsaved", f"the state can't be saved: {self._ledger.unsaved}")
         if (self._ledger.slot(name).state, Postponed) in TRANSITIONS:
             self.handle(name, fault)
-        elif name not in self._troubles:
-            self._trouble(name, fault)
+        elif self._trouble(name, fault):
             self._changed()
 
-    def _trouble(self, name: str, event: Postponed) -> None:
+    def _trouble(self, name: str, event: Postponed | Deferred) -> bool:
+        """Note what keeps a slot waiting; tells whether that is news."""
         target = self._ledger.slot(name).target
-        digest = (target.digest if target else None) or ""
+        fault = SlotFault(event.code, event.message, (target.digest if target else None) or "")
+        if self._troubles.get(name) == fault:
+            return False
         _log.info("slot %s waits: %s", name, event.message)
-        self._troubles[name] = SlotFault(event.code, event.message, digest)
+        self._troubles[name] = fault
+        return True
 
     # Work --------------------------------------------------------------------------------------------------------
 
@@ -315,6 +329,7 @@ class Transactions:
             self._ledger.save()
         elif self._ledger.unsaved:
             self._ledger.save()
+        self._look_at_hold()
         for name, again in self._agenda.due():
             if again is not None:
                 self._agenda.add(name, (again,))
@@ -325,6 +340,14 @@ class Transactions:
             verdict = self._watch.verdict(self.state.slots[name])
             if verdict is not None:
                 self.handle(name, verdict)
+
+    def _look_at_hold(self) -> None:
+        """Report that the operator's hold began, changed or ended."""
+        hold = self._around.leave.hold()
+        if hold != self._hold:
+            _log.info("updates are on hold: %s", hold.reason) if hold else _log.info("updates are not on hold any more")
+            self._hold = hold
+            self._changed()
 
     def idle_s(self) -> float | None:
         """Return the seconds until a wait is over; none: nothing waits."""
@@ -355,18 +378,26 @@ class Transactions:
                 progress = partial(self._progressed, name)
                 self.handle(name, work.fetch(target, progress=progress, cancelled=cancelled))
             case Prepare():
-                self.handle(name, Begun())
+                self.handle(name, self._around.leave.to_activate(name, self._ledger.slot(name)) or Begun())
             case SelfTest(digest):
                 self._placing.make_room(name)
                 self.handle(name, work.test(digest, cancelled=cancelled))
-            case Load(digest):
-                self._go_on(name, effect, self._placing.load(name, digest, looks=self._agenda.failures(name)))
+            case Load():
+                self._load(name, effect)
             case Install():
                 self._install(name, effect)
             case Record():
                 self._record(name, effect)
             case Wait():
                 self._agenda.wait(name, self._rhythm.delay_s(effect))
+            case Pause(seconds):
+                self._agenda.wait(name, seconds)
+
+    def _load(self, name: str, effect: Load) -> None:
+        """Load the target, unless the leave to activate was withdrawn while it was tested."""
+        deferred = self._around.leave.to_activate(name, self._ledger.slot(name))
+        looks = self._agenda.failures(name)
+        self._go_on(name, effect, deferred or self._placing.load(name, effect.digest, looks=looks))
 
     def _install(self, name: str, effect: Install) -> None:
         """Let a bundle answer; one that can't is damaged or failed, and the slot goes on to the next that may work."""
@@ -382,7 +413,8 @@ class Transactions:
 
     def _record(self, name: str, record: Record) -> None:
         slot = self._ledger.slot(name)
-        self._outcomes.record(name, slot, record)
+        if self._outcomes.record(name, slot, record):
+            self._around.callouts.after(name, slot, record)
         if slot.state in _ENDED and slot.state.value == record.kind:
             self.handle(name, Recorded())
 
@@ -416,6 +448,7 @@ class Transactions:
 
     def _progressed(self, name: str, share: float) -> None:
         self._progress[name] = share
+        self._troubles.pop(name, None)
         self._changed()
 
     # Shadows -----------------------------------------------------------------------------------------------------

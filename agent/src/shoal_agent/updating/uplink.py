@@ -19,7 +19,9 @@ import msgspec
 
 from shoal_agent.domain.coarsening import Span
 from shoal_agent.domain.device import DeviceState
+from shoal_agent.domain.hold import Hold
 from shoal_agent.domain.outbox import Outbox
+from shoal_agent.domain.slot import SlotFault
 from shoal_agent.errors import LabelBookError, SpoolError
 from shoal_agent.ports import Clock, LabelBook, Link, LinkHandlers, Shed, Spool, Spooled
 from shoal_agent.updating.messages import Messages
@@ -128,6 +130,8 @@ class Situation(msgspec.Struct, frozen=True):
         variants: Path of the variant that runs, by slot.
         shadows: What runs beside the active model, by slot.
         revoked: Why bundles are revoked, by digest.
+        troubles: What keeps a slot waiting, by slot.
+        hold: The hold of an operator at the device.
     """
 
     facts: Callable[[], Mapping[str, Any]]
@@ -136,6 +140,8 @@ class Situation(msgspec.Struct, frozen=True):
     variants: Callable[[], Mapping[str, str]]
     shadows: Callable[[], Mapping[str, ShadowReport]] = dict
     revoked: Callable[[], Mapping[str, str]] = dict
+    troubles: Callable[[], Mapping[str, SlotFault]] = dict
+    hold: Callable[[], Hold | None] = lambda: None
 
 
 class Uplink:
@@ -282,6 +288,8 @@ class Uplink:
                 variants=situation.variants(),
                 shadows=situation.shadows(),
                 revoked=situation.revoked(),
+                troubles=situation.troubles(),
+                hold=situation.hold(),
             ),
         )
 

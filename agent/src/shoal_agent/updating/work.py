@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from shoal_agent.domain.fit import DeviceFacts, misfits, needed_blobs, variant_for
-from shoal_agent.domain.slot import Cleared, Damaged, Fetched, Passed, Postponed, Refused, SlotEvent, Target
+from shoal_agent.domain.slot import Cleared, Damaged, Deferred, Fetched, Passed, Postponed, Refused, SlotEvent, Target
 from shoal_agent.errors import CancelledError, DiskFullError, ListUnusableError, UnfitError
 from shoal_agent.ports import BlobStore, Cancelled, Fetcher, Preflight, PreflightLimits, Trust
 from shoal_protocol.bundle.layout import BUNDLE_JSON
@@ -47,6 +47,8 @@ class Parts(msgspec.Struct, frozen=True):
     trust: Trust
     preflight: Preflight
     facts: DeviceFacts
+    may_download: Callable[[], Deferred | None] = lambda: None
+    """Returns why no file should be fetched now."""
 
 
 class _Release(msgspec.Struct, frozen=True):
@@ -93,20 +95,25 @@ class Work:
         return _guarded(run)
 
     def fetch(self, target: Target, *, progress: Callable[[float], None], cancelled: Cancelled) -> SlotEvent:
-        """Fetch every missing file, and declare the bundle whole.
+        """Fetch every missing file, and declare the bundle whole; what comes when it may not is put off.
 
         Raises:
             CancelledError: It was given up; what came is kept.
         """
-        digest = target.digest or ""
+        digest, may_download = target.digest or "", self._parts.may_download
+
+        def given_up() -> bool:
+            return cancelled() or may_download() is not None
 
         def run() -> SlotEvent:
             release = self._releases.get(digest) or self._release(self._listed(digest).check(digest))
             self._bundle_info(release, cancelled)  # says which variant to leave out
             total = max(sum(blob.size for blob in self._needed(release)), 1)
             for blob in self._missing(release):
+                if (deferred := may_download()) is not None:
+                    return deferred
                 progress(1.0 - sum(b.size for b in self._missing(release)) / total)
-                self._fetch_blob(release.entry.model, blob, cancelled)
+                self._fetch_blob(release.entry.model, blob, given_up)
             self._parts.store.add_bundle(release.raw)
             progress(1.0)
             return Fetched()

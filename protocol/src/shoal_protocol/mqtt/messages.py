@@ -99,9 +99,20 @@ class SlotReport(msgspec.Struct, frozen=True, kw_only=True):
     progress: float = 0.0
     """Of the download, 0 to 1."""
     error: Fault | None = None
+    waiting: Fault | None = None
+    """What keeps the slot from its target just now: nothing final, it goes on by itself."""
     shadow: ShadowReport | None = None
     revoked: str | None = None
     """Why the active bundle may not be installed or returned to any more; it runs on until something else comes."""
+
+
+class HoldReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody at the device said that updates should wait; times in milliseconds since the epoch."""
+
+    since: int
+    until: int | None = None
+    """When it ends by itself; none: when that somebody says so."""
+    reason: str = ""
 
 
 class Reported(Message, frozen=True, kw_only=True):
@@ -109,6 +120,7 @@ class Reported(Message, frozen=True, kw_only=True):
 
     generation: int
     slots: dict[str, SlotReport]
+    hold: HoldReport | None = None
 
 
 class Event(Message, frozen=True, kw_only=True):

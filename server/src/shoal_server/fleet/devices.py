@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from shoal_protocol.mqtt.messages import SlotReport
+from shoal_protocol.mqtt.messages import HoldReport, SlotReport
 
 ALL_SLOTS = "*"
 """The key of a pin that holds every slot."""
@@ -48,6 +48,7 @@ class Device:
         generation_reported: Of the newest assignment that the device has seen.
         pins: Slot, or `ALL_SLOTS`, to the reason why no rollout may change it.
         clone_suspected_at: When two live boots of one epoch were last seen.
+        hold: Somebody at the device lets updates wait.
     """
 
     id: str
@@ -66,6 +67,7 @@ class Device:
     generation_reported: int = 0
     pins: Mapping[str, str] = field(default_factory=dict)
     clone_suspected_at: float | None = None
+    hold: HoldReport | None = None
 
     @property
     def name(self) -> str:

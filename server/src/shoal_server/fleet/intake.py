@@ -14,8 +14,8 @@ import msgspec
 from sqlmodel import Session
 
 from shoal_protocol.canonical import DIGEST_RE
-from shoal_protocol.mqtt.messages import Birth, Fault, Message, Presence, Reported, SlotReport
-from shoal_protocol.trust.assignment import MAX_SLOTS
+from shoal_protocol.mqtt.messages import Birth, Fault, HoldReport, Message, Presence, Reported, SlotReport
+from shoal_protocol.trust.assignment import LATEST_MS, MAX_SLOTS
 from shoal_server.fleet import assignments
 from shoal_server.fleet.devices import POLL_S, DeviceState
 from shoal_server.fleet.tables import DeviceRow
@@ -62,6 +62,7 @@ def on_reported(session: Session, device_id: str, message: Reported, now: float)
         return False
     slots = dict(list(message.slots.items())[:MAX_SLOTS])
     row.reported = {slot: msgspec.to_builtins(_believable(report)) for slot, report in slots.items()}
+    row.hold = None if message.hold is None else msgspec.to_builtins(_believable_hold(message.hold))
     row.generation_reported = min(max(message.generation, 0), assignments.MAX_GENERATION)
     session.add(row)
     assignments.on_generation(session, device_id, reported=row.generation_reported, now=now)
@@ -83,11 +84,6 @@ def polled_lately(polled_at: float | None, now: float) -> bool:
 
 def _believable(report: SlotReport) -> SlotReport:
     """Return a report whose every field is of the form that decisions, signatures and databases can bear."""
-    error = report.error
-    if error is not None:
-        error = Fault(
-            code=error.code[:_MAX_FACT_CHARACTERS], message=error.message[:_MAX_FAULT], digest=_digest(error.digest)
-        )
     return msgspec.structs.replace(
         report,
         state=report.state[:_MAX_FACT_CHARACTERS],
@@ -99,8 +95,25 @@ def _believable(report: SlotReport) -> SlotReport:
         target=_digest(report.target),
         attempt=min(max(report.attempt, 0), MAX_ATTEMPT),
         progress=min(max(report.progress, 0.0), 1.0) if math.isfinite(report.progress) else 0.0,
-        error=error,
+        error=_believable_fault(report.error),
+        waiting=_believable_fault(report.waiting),
     )
+
+
+def _believable_fault(fault: Fault | None) -> Fault | None:
+    if fault is None:
+        return None
+    return Fault(code=fault.code[:_MAX_FACT_CHARACTERS], message=_words(fault.message), digest=_digest(fault.digest))
+
+
+def _believable_hold(hold: HoldReport) -> HoldReport:
+    """Return a hold whose times have a date."""
+    until = None if hold.until is None else min(max(hold.until, 0), LATEST_MS)
+    return HoldReport(since=min(max(hold.since, 0), LATEST_MS), until=until, reason=_words(hold.reason))
+
+
+def _words(text: str) -> str:
+    return text.replace("\0", "")[:_MAX_FAULT]  # PostgreSQL's JSON bears no NUL
 
 
 def _digest(text: str | None) -> str | None:

@@ -15,7 +15,7 @@ import msgspec
 from sqlmodel import Session, col, select
 
 from shoal_protocol.errors import CallerError
-from shoal_protocol.mqtt.messages import SlotReport
+from shoal_protocol.mqtt.messages import HoldReport, SlotReport
 from shoal_server.errors import ConflictError, NotFoundError
 from shoal_server.fleet.cohort import Cohort
 from shoal_server.fleet.devices import ALL_SLOTS, Device, DeviceState
@@ -42,6 +42,7 @@ _COLUMNS = (
     col(DeviceRow.reported),
     col(DeviceRow.generation_reported),
     col(DeviceRow.clone_suspected_at),
+    col(DeviceRow.hold),
     col(DesiredRow.generation),
 )
 """What `_device` reads, in its order."""
@@ -224,6 +225,7 @@ def _device(row: tuple[Any, ...]) -> Device:
         reported,
         generation_reported,
         clone_suspected_at,
+        hold,
         generation,
     ) = row
     return Device(
@@ -243,6 +245,7 @@ def _device(row: tuple[Any, ...]) -> Device:
         generation_reported=generation_reported,
         pins=pins,
         clone_suspected_at=clone_suspected_at,
+        hold=None if hold is None else msgspec.convert(hold, type=HoldReport),
     )
 
 

@@ -34,6 +34,7 @@ class DeviceRow(SQLModel, table=True):
     reported: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
     generation_reported: int = Field(default=0, sa_type=BigInteger)
     clone_suspected_at: float | None = None
+    hold: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))
 
 
 class JoinTokenRow(SQLModel, table=True):

@@ -34,6 +34,7 @@ def device_json(device: Device, desired: Mapping[str, SlotTarget]) -> dict[str, 
         "generation": device.generation,
         "generation_reported": device.generation_reported,
         "clone_suspected_at": rfc3339(device.clone_suspected_at),
+        "hold": _hold_json(device),
         "slots": {slot: _slot_json(device, desired.get(slot), slot) for slot in sorted({*device.reported, *desired})},
     }
 
@@ -49,6 +50,14 @@ def join_token_json(row: JoinTokenRow) -> dict[str, Any]:
         "created_at": rfc3339(row.created_at),
         "expires_at": rfc3339(row.expires_at),
     }
+
+
+def _hold_json(device: Device) -> dict[str, Any] | None:
+    hold = device.hold
+    if hold is None:
+        return None
+    until = None if hold.until is None else rfc3339(hold.until / 1000)
+    return {"since": rfc3339(hold.since / 1000), "until": until, "reason": hold.reason}
 
 
 def _slot_json(device: Device, desired: SlotTarget | None, slot: str) -> dict[str, Any]:

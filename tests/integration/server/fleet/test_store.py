@@ -6,14 +6,15 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 
 from shoal_protocol.errors import CallerError
-from shoal_protocol.mqtt.messages import Birth, Fault, Presence, Reported, SlotReport
-from shoal_protocol.trust.assignment import SlotTarget, verify_assignment
+from shoal_protocol.mqtt.messages import Birth, Fault, HoldReport, Presence, Reported, SlotReport
+from shoal_protocol.trust.assignment import LATEST_MS, SlotTarget, verify_assignment
 from shoal_server.errors import ConflictError, NotFoundError
 from shoal_server.fleet import assignments, intake, store
 from shoal_server.fleet.cohort import parse_cohort
 from shoal_server.fleet.desired import LIFETIME_S
 from shoal_server.fleet.devices import DeviceState
 from shoal_server.fleet.tables import DeviceRow
+from shoal_server.fleet.views import device_json
 from shoal_server.link.verifiers import verifier_line
 from shoal_server.storage.database import Database
 
@@ -240,6 +241,26 @@ def test_what_changes_between_signing_and_sending_stays_to_be_sent(database: Dat
         assignments.assign(session, "a", "quality", TWO, now=NOW)
         assignments.mark_published(session, {"a": (old.generation, old.issued_at)})
         assert assignments.due(session, now=NOW, limit=10) == ["a"]
+
+
+def test_a_hold_and_what_a_slot_waits_for_are_kept_until_the_device_says_otherwise(database: Database) -> None:
+    _add(database, "a")
+    waiting = Fault(code="held", message="updates are on hold: repair\0s", digest=ONE.digest)
+    report = SlotReport(state="verified", target=ONE.digest, waiting=waiting)
+    held = HoldReport(since=5, until=2**70, reason="repairs\0")
+    with database.write() as session:
+        intake.on_reported(session, "a", Reported(**_head(), generation=4, slots={"quality": report}, hold=held), NOW)
+    with database.read() as session:
+        device = store.device(session, "a")
+    assert device.hold == HoldReport(since=5, until=LATEST_MS, reason="repairs")
+    assert device.reported["quality"].waiting.message == "updates are on hold: repairs"
+    shown = device_json(device, {})
+    assert (shown["hold"]["since"], shown["hold"]["until"]) == ("1970-01-01T00:00:00.005Z", "9999-12-31T23:59:59.000Z")
+    assert shown["slots"]["quality"]["waiting"]["code"] == "held"
+    with database.write() as session:
+        intake.on_reported(session, "a", Reported(**_head(seq=2), generation=4, slots={"quality": report}), NOW)
+    with database.read() as session:
+        assert store.device(session, "a").hold is None
 
 
 def test_nonsense_in_a_report_is_not_believed(database: Database) -> None:

@@ -150,6 +150,8 @@ def _running(found: Mapping[str, Any], names: BundleNames) -> str:
         )
         if report.get("error"):
             text += f" ({report['error']['code']})"
+        elif report.get("waiting"):
+            text += f" (waits: {report['waiting']['code']})"
         words.append(text if len(found["slots"]) == 1 else f"{slot}: {text}")
     return ", ".join(words)
 
@@ -165,6 +167,18 @@ def _shadow(report: Mapping[str, Any], names: BundleNames) -> str:
     return words + (f" ({error['code']}: {error['message']})" if error else "")
 
 
+def _fault(fault: Mapping[str, Any] | None) -> str | None:
+    return f"{fault['code']}: {fault['message']}" if fault else None
+
+
+def _hold(hold: Mapping[str, Any] | None) -> str | None:
+    """Return what somebody at the device said about updates."""
+    if not hold:
+        return None
+    end = f"until {hold['until']}" if hold["until"] else "until `shoal-agent unhold` there"
+    return f"since {hold['since']}, {end}" + (f": {hold['reason']}" if hold["reason"] else "")
+
+
 def _print_device(found: Mapping[str, Any], names: BundleNames) -> None:
     print_facts(
         {
@@ -174,12 +188,12 @@ def _print_device(found: Mapping[str, Any], names: BundleNames) -> None:
             "labels": found["labels"],
             "facts": found["facts"],
             "pins": found["pins"],
+            "on hold": _hold(found.get("hold")),
             "assignment": f"generation {found['generation']}, the device has seen {found['generation_reported']}",
         }
     )
     for slot, report in found["slots"].items():
         desired = report.get("desired") or {}
-        fault = report.get("error") or {}
         click.echo(f"\nslot {slot}")
         print_facts(
             {
@@ -191,6 +205,7 @@ def _print_device(found: Mapping[str, Any], names: BundleNames) -> None:
             }
             | ({"  shadow": _shadow(report, names)} if desired.get("shadow") or report.get("shadow") else {})
             | {
-                "  error": f"{fault['code']}: {fault['message']}" if fault else None,
+                "  waiting": _fault(report.get("waiting")),
+                "  error": _fault(report.get("error")),
             }
         )
