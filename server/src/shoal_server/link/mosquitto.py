@@ -8,12 +8,15 @@ Invariants:
       would throw every device out. So mosquitto runs as the folder's owner or in its group.
     - `sync` returns only after mosquitto has read the new file. A signal that comes during a reload can be lost, so
       every file names a fresh user with a fresh secret, and the signal is repeated until that user is let in.
+    - A mosquitto that is still starting is never signalled: it writes its process id before it has a handler for
+      SIGHUP, and without one that signal ends it.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import signal
 import socket
@@ -158,12 +161,13 @@ class MosquittoCredentials:
         draft.replace(path)
 
     def _told_to_reload(self) -> bool:
-        """Send the signal; False when no mosquitto runs, which will read the files when it starts."""
+        """Send the signal, where that is safe; False when none runs, which will read the files when it starts."""
         try:
             pid = int((self._folder / PID).read_text())
             if not Path(f"/proc/{pid}/comm").read_text().startswith("mosquitto"):  # the number may be another's by now
                 return False
-            os.kill(pid, signal.SIGHUP)
+            if _survives_hangup(Path(f"/proc/{pid}/status").read_text()):
+                os.kill(pid, signal.SIGHUP)
         except (OSError, ValueError) as error:
             log.info("mosquitto does not run here (%s); it will read its files when it starts", error)
             return False
@@ -179,6 +183,12 @@ class MosquittoCredentials:
                 pass
             time.sleep(0.01)
         return False
+
+
+def _survives_hangup(status: str) -> bool:
+    """Tell from ``/proc/<pid>/status`` whether a process catches, ignores or blocks SIGHUP (proc(5))."""
+    masks = re.findall(r"^Sig(?:Cgt|Ign|Blk):\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return any(int(mask, 16) >> (signal.SIGHUP - 1) & 1 for mask in masks)
 
 
 def _canary() -> tuple[str, str]:

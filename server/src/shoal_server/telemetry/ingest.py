@@ -17,7 +17,9 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
@@ -59,12 +61,14 @@ class Pace:
         batch: Messages of one transaction at most.
         linger_s: How long the first message waits for others.
         waiting: Messages by HTTP are refused while so many wait; those by the link are bounded by the link.
+        waiting_per_device: The same, of one device: whoever sends without end is refused before others wait for it.
         retry_s: Between two tries while the database is away, at first and at most.
     """
 
     batch: int = 1000
     linger_s: float = 0.005
     waiting: int = 10_000
+    waiting_per_device: int = 512
     retry_s: tuple[float, float] = (0.1, 5.0)
 
 
@@ -138,6 +142,8 @@ class Ingest:
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._down = ""
+        self._submitted: Counter[str] = Counter()
+        self._submitting = threading.Lock()
         self._counts = dict.fromkeys(("windows", "events", "duplicates", "clones", "malformed", "messages"), 0)
 
     def start(self) -> None:
@@ -175,11 +181,32 @@ class Ingest:
             The acknowledgements of what is numbered, and each message with its fault if it is malformed.
 
         Raises:
-            BusyError: Too much waits, the database is away, or it took too long. They may be stored nevertheless.
+            BusyError: Too much waits, of all devices or of this one, the database is away, or it took too long. They
+                may be stored nevertheless.
         """
         status = self.status()
         if not status.ready or status.waiting + len(messages) > self._pace.waiting:
             raise BusyError(status.reason or f"{status.waiting} messages wait", hint="keep them and come again")
+        with self._place_for(device, len(messages)):
+            return self._submit(device, messages, timeout_s=timeout_s)
+
+    @contextmanager
+    def _place_for(self, device: str, count: int) -> Iterator[None]:
+        """Count a device's messages in while they wait; who has waiting ones has no more than its part."""
+        with self._submitting:
+            waiting = self._submitted[device]
+            if waiting and waiting + count > self._pace.waiting_per_device:
+                raise BusyError(f"{waiting} messages of this device wait", hint="wait for one answer before the next")
+            self._submitted[device] = waiting + count
+        try:
+            yield
+        finally:
+            with self._submitting:
+                self._submitted[device] -= count
+                if self._submitted[device] <= 0:
+                    del self._submitted[device]
+
+    def _submit(self, device: str, messages: Sequence[tuple[Up, bytes]], *, timeout_s: float) -> Submission:
         submission = Submission([arrival(device, kind, payload) for kind, payload in messages], left=len(messages))
         if not messages:
             return submission

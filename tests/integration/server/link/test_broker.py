@@ -2,6 +2,8 @@
 
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -281,6 +283,38 @@ def test_a_process_that_is_no_mosquitto_is_not_signalled(server, mosquitto):
     (mosquitto.folder / "mosquitto.pid").write_text(str(os.getpid()))  # SIGHUP would end this test
     server.credentials.sync([])
     assert "d1:" not in (mosquitto.folder / "passwords").read_text()
+
+
+_STARTING = """
+import signal, sys
+open("/proc/self/comm", "w").write("mosquitto")
+print("named", flush=True)
+for line in sys.stdin:  # as mosquitto: its process id is there before its handler is
+    signal.signal(signal.SIGHUP, lambda *_: print("reloaded", flush=True))
+    print("handles", flush=True)
+"""
+
+
+def test_a_mosquitto_that_still_starts_is_not_signalled_to_death(server, mosquitto, monkeypatch):
+    monkeypatch.setattr("shoal_server.link.mosquitto._PATIENCE_S", 0.1)
+    monkeypatch.setattr("shoal_server.link.mosquitto._PROBE_S", 0.02)
+    mosquitto.stop()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", _STARTING], **pipes) as starting:
+        try:
+            assert starting.stdout.readline() == "named\n"
+            (mosquitto.folder / "mosquitto.pid").write_text(str(starting.pid))
+            with pytest.raises(LinkError, match="does not let in"):
+                server.credentials.sync([("d3", LINE)])
+            assert starting.poll() is None
+            starting.stdin.write("go\n")
+            starting.stdin.flush()
+            assert starting.stdout.readline() == "handles\n"
+            with pytest.raises(LinkError, match="does not let in"):
+                server.credentials.sync([("d4", LINE)])
+            assert starting.stdout.readline() == "reloaded\n"
+        finally:
+            starting.kill()
 
 
 def test_the_acl_in_deploy_is_the_one_that_is_written(mosquitto):

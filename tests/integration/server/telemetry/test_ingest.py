@@ -31,10 +31,13 @@ class FailingDatabase:
         self.database = database
         self.away = False
         self.tries = 0
+        self.gate = threading.Event()  # closed: nothing is written, as by a slow disk
+        self.gate.set()
 
     @contextmanager
     def write(self) -> Iterator[Any]:
         self.tries += 1
+        self.gate.wait(30)
         with self.database.write() as session:
             yield session
             if self.away:  # as late as can be: at the commit
@@ -76,6 +79,7 @@ def worlds(database: Database) -> Iterator[Any]:
     yield start
     for world in started:
         world.database.away = False
+        world.database.gate.set()
         world.ingest.stop()
 
 
@@ -257,6 +261,33 @@ def test_too_many_by_http_are_sent_away(worlds):
     with pytest.raises(BusyError):
         world.ingest.submit_and_wait("d1", [(Up.PROFILE, profile_payload(seq=seq)) for seq in range(1, 52)])
     assert world.stored() == []
+
+
+def test_one_device_that_sends_without_end_leaves_room_for_the_others(worlds):
+    world = worlds(pace=Pace(linger_s=0.001, retry_s=(0.005, 0.01), waiting=200, waiting_per_device=30))
+    answered: list[str] = []
+
+    def post(device: str, first: int) -> None:
+        messages = [(Up.PROFILE, profile_payload(seq=seq)) for seq in range(first, first + 20)]
+        try:
+            answered.append(f"{device} {world.ingest.submit_and_wait(device, messages).acks[EPOCH].through}")
+        except BusyError as error:
+            answered.append(f"{device}: {error.message}")
+
+    world.database.gate.clear()
+    greedy = [threading.Thread(target=post, args=("greedy", first)) for first in (1, 21, 41, 61)]
+    modest = threading.Thread(target=post, args=("modest", 1))
+    for thread in greedy:
+        thread.start()
+    eventually(lambda: len(answered) == 3)
+    assert set(answered) == {"greedy: 20 messages of this device wait"}
+    modest.start()
+    world.database.gate.set()
+    for thread in [*greedy, modest]:
+        thread.join()
+    assert "modest 20" in answered
+    post("greedy", 1)
+    assert answered[-1].startswith("greedy "), "its part is free again"
 
 
 def test_many_at_once_by_http_and_by_the_link(worlds):
