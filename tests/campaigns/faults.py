@@ -128,7 +128,7 @@ class Maker:
         link = MqttLink(
             self._url,
             device=self.name,
-            secret=SECRET,
+            secret=lambda: SECRET,
             ca_file=None,
             backoff=Backoff(base_s=0.05, cap_s=0.5),
             chance=self._lots.random,

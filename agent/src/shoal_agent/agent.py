@@ -92,6 +92,7 @@ class Agent:
             thread.start()
         parts.sampling.look()
         parts.uplink.start_link(parts.inbox.put_document)
+        parts.rotation.wish()
 
     def stop(self) -> None:
         """Close the open windows, say good-bye, and give the starts of trials back; does nothing when not running."""
@@ -100,6 +101,7 @@ class Agent:
             return
         parts.inbox.stop()
         parts.sampling.stop()
+        parts.rotation.stop()
         parts.uplink.stop()
         for thread in self._threads:
             thread.join(timeout=_STOP_S)

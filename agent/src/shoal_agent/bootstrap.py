@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from shoal_agent.adapters.blob_store import FolderBlobStore
+from shoal_agent.adapters.credentials import Credentials
 from shoal_agent.adapters.download import OciFetcher, Pace
 from shoal_agent.adapters.hold_file import HoldFile
 from shoal_agent.adapters.hooks import ChildHooks
@@ -30,6 +31,7 @@ from shoal_agent.adapters.identity import Identity, IdentityFolder
 from shoal_agent.adapters.label_book import open_label_book
 from shoal_agent.adapters.mqtt_link import MqttLink
 from shoal_agent.adapters.preflight import ChildPreflight
+from shoal_agent.adapters.rotation import Rotation
 from shoal_agent.adapters.spare_spool import open_spool
 from shoal_agent.adapters.state_file import StateFile as FolderStateFile
 from shoal_agent.adapters.trust_store import TrustStore
@@ -114,6 +116,7 @@ class Assembly(msgspec.Struct, frozen=True):
     updater: Updater
     uplink: Uplink
     sampling: Sampling
+    rotation: Rotation
     engines: Callable[[], Mapping[str, Any]]
     pulses: tuple[Pulse, ...] = ()
 
@@ -140,6 +143,7 @@ class _Base(msgspec.Struct, frozen=True):
     settings: Settings
     overrides: Overrides
     identity: Identity
+    credentials: Credentials
     ca_file: Path | None
     certificate_time: CertificateTime
     spool: Spool
@@ -179,6 +183,12 @@ def assemble(state: Path, settings: Settings, overrides: Overrides) -> Assembly:
     transactions = _transactions(base, hooks=hooks, cancelled=cancelled)
     windows = WindowSpool(base.spool, base.messages, stored=partial(base.relay.call, "stored"), labels=base.labels)
     uplink = _uplink(base, transactions, windows, beat=telling.beat)
+    rotation = Rotation(
+        base.credentials,
+        _http(base),
+        backoff=Backoff(base_s=1.0, cap_s=settings.reconnect_max_s),
+        chance=overrides.chance,
+    )
     updater = Updater(
         transactions,
         intake=lambda: AssignmentIntake(base.identity.device, base.trust),
@@ -190,6 +200,7 @@ def assemble(state: Path, settings: Settings, overrides: Overrides) -> Assembly:
         monotonic=overrides.monotonic,
         watch=ListWatch(base.trust, monotonic=overrides.monotonic, every_s=settings.trust_refresh_s),
         beat=updating.beat,
+        rotate=rotation.wish,
     )
     assembly = Assembly(
         identity=base.identity,
@@ -205,6 +216,7 @@ def assemble(state: Path, settings: Settings, overrides: Overrides) -> Assembly:
         updater=updater,
         uplink=uplink,
         sampling=_sampling(base, transactions),
+        rotation=rotation,
         engines=partial(engines, base.slots),
         pulses=(updating, telling),
     )
@@ -222,6 +234,7 @@ def _base(state: Path, settings: Settings, overrides: Overrides) -> _Base:
 
     folder = IdentityFolder(state / "identity")
     identity = folder.load()
+    credentials = Credentials(folder, identity)
     spool = open_spool(
         state / "spool.db",
         budget_bytes=settings.spool_bytes,
@@ -236,13 +249,14 @@ def _base(state: Path, settings: Settings, overrides: Overrides) -> _Base:
     def certificate_time() -> float | None:
         return trust.certificate_time(pinned=ca_file is not None)
 
-    http = _http(identity, ca_file, certificate_time)
+    http = HttpClient(identity.url, login=credentials, ca_file=ca_file, certificate_time=certificate_time)
     trust = TrustStore(state / "trust", http=http, root_digest=identity.root_digest, clock=overrides.clock)
     return _Base(
         state=state,
         settings=settings,
         overrides=overrides,
         identity=identity,
+        credentials=credentials,
         ca_file=ca_file,
         certificate_time=certificate_time,
         spool=spool,
@@ -395,7 +409,7 @@ def _sampling(base: _Base, transactions: Transactions) -> Sampling:
         return Sampler(model, share=share, clock=overrides.clock, budget=Budget())
 
     clocks = SamplingClocks(trust.now_ms, overrides.monotonic, base.settings.window_s)
-    sender = _http(base.identity, base.ca_file, base.certificate_time)
+    sender = _http(base)
     return Sampling(
         state=lambda: transactions.state, active=base.slots.get, sample=sample, sender=sender, clocks=clocks
     )
@@ -426,18 +440,17 @@ def birth_facts(
     }
 
 
-def _http(identity: Identity, ca_file: Path | None, certificate_time: CertificateTime) -> HttpClient:
+def _http(base: _Base) -> HttpClient:
+    """Return a client with a pool of its own, so that nothing waits for what another does."""
     return HttpClient(
-        identity.url, user=identity.device, secret=identity.secret, ca_file=ca_file, certificate_time=certificate_time
+        base.identity.url, login=base.credentials, ca_file=base.ca_file, certificate_time=base.certificate_time
     )
 
 
 def _link(base: _Base) -> Link:
     identity, chance = base.identity, base.overrides.chance
     backoff = Backoff(base_s=0.5, cap_s=base.settings.reconnect_max_s)
-    polling = _http(
-        identity, base.ca_file, base.certificate_time
-    )  # a pool of its own, so that a download never delays a poll
+    polling = _http(base)
     poll_s = base.settings.poll_s or identity.poll_s
     if identity.mqtt_url is None:
         return HttpLink(
@@ -446,7 +459,7 @@ def _link(base: _Base) -> Link:
     mqtt = MqttLink(
         identity.mqtt_url,
         device=identity.device,
-        secret=identity.secret,
+        secret=base.credentials.broker_secret,
         ca_file=Path(base.settings.tls_broker_ca) if base.settings.tls_broker_ca else base.ca_file,
         certificate_time=base.certificate_time,
         client=base.settings.client_certificate,

@@ -90,6 +90,7 @@ def _join(given: argparse.Namespace) -> int:
         labels=_labels(given.label),
         facts={"platform": facts.platform, "onnxruntime": facts.onnxruntime},
         clock=time.time,
+        again=given.again,
     )
     if given.json:
         _print_json({"device": joined.identity.device, "state": joined.state, "url": joined.identity.url})
@@ -374,6 +375,7 @@ def _parser() -> argparse.ArgumentParser:
     join.add_argument("--name", metavar="ID", help="device id to ask for")
     join.add_argument("--label", action="append", default=[], metavar="KEY=VALUE", help="told at every connect")
     join.add_argument("--if-needed", action="store_true", help="do nothing when this device has joined already")
+    join.add_argument("--again", action="store_true", help="give up the identity that --state has; its models stay")
     join.add_argument("--json", action="store_true")
 
     run = add("run", _run, "Run the agent until it is told to stop.")

@@ -32,7 +32,7 @@ from shoal_server.drift.scan import DriftScan
 from shoal_server.drift.season import parse_season
 from shoal_server.drift.sensitivity import parse_false_alarms
 from shoal_server.errors import StartError
-from shoal_server.fleet import device_routes, intake, sampling_routes, shadow_routes
+from shoal_server.fleet import credential_routes, credentials, device_routes, intake, sampling_routes, shadow_routes
 from shoal_server.fleet import routes as fleet_routes
 from shoal_server.fleet import store as fleet_store
 from shoal_server.fleet.assignments import assigned_slots, sign_all_again
@@ -87,6 +87,7 @@ PUBLIC: tuple[tuple[str, str], ...] = (
     ("*", "/static"),  # style sheets and scripts of the dashboard
     ("POST", "/api/v1/login"),  # how a person gets a session
     ("POST", "/api/v1/device/enrol"),  # carries a join token of its own
+    *credential_routes.PUBLIC,  # worth nothing to who can't sign it
     ("GET", "/trust/{file}"),  # signed, and no secret
     ("GET", "/trust/ca.pem"),  # a device compares it with the digest in its join token
 )
@@ -104,6 +105,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     health.router,
     access_routes.router,
     device_routes.router,
+    credential_routes.router,
     telemetry_routes.router,
     fleet_routes.router,
     shadow_routes.router,
@@ -380,9 +382,20 @@ def build_loops(program: Services, *, tls: ServerTls | None = None) -> list[Loop
         )
         program.wish_form = maker.wish
         loops.append(loop("forms", maker.turn, every_s=pace.collection_s, topics=("models", "forms"), niceness=10))
+    if settings.credential_days:
+        loops.append(loop("credentials", lambda: ask_old_credentials(program), every_s=pace.housekeeping_s))
     if tls is not None:
         loops.append(loop("certificates", tls.refresh, every_s=pace.trust_s))
     return loops
+
+
+def ask_old_credentials(program: Services) -> None:
+    """Have devices get themselves new credentials whose present ones are as old as they may become."""
+    now = program.clock()
+    with program.database.write() as session:
+        asked = credentials.ask_old(session, held_before=now - program.settings.credential_days * 86_400.0, now=now)
+    if asked:
+        program.signals.bump("desired")
 
 
 def collect_garbage(settings: Settings, *, grace_s: float, dry_run: bool) -> Collected:

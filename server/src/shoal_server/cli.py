@@ -130,6 +130,11 @@ def main() -> None:
     default=None,
     help="Make compressed files and patches for devices, in the background.  [yes]",
 )
+@click.option(
+    "--credential-days",
+    type=click.FloatRange(0, 36_500),
+    help="Age at which devices get themselves new credentials; 0: never by themselves.  [90]",
+)
 @_tls_options
 @click.option("--insecure", is_flag=True, default=None, help="Allow plain HTTP and MQTT beyond this machine.")
 @click.option(

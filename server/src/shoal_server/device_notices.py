@@ -10,6 +10,7 @@ from sqlmodel import Session
 
 from shoal_protocol.mqtt.messages import Event
 from shoal_server.alerts.store import raise_alert
+from shoal_server.fleet.credentials import clone_key
 
 _LONGEST = 500
 
@@ -58,6 +59,6 @@ def on_clone(session: Session, device: str, seq: int, now: float) -> None:
         title=f"{device} seems to exist twice",
         body=f"message {seq} came with two contents: the device's state was probably copied to another device",
         severity="critical",
-        key=f"clone:{device}",
+        key=clone_key(device),
         now=now,
     )

@@ -29,7 +29,7 @@ class Line:
         self.came: list[tuple[Down, bytes]] = []
         self.connects = 0
         self.link = MqttLink(
-            url, device=device, secret=SECRET, ca_file=None, backoff=Backoff(0.05, 0.2), chance=lambda: 1.0
+            url, device=device, secret=lambda: SECRET, ca_file=None, backoff=Backoff(0.05, 0.2), chance=lambda: 1.0
         )
         self.link.start(
             LinkHandlers(
@@ -61,7 +61,7 @@ def server(broker):
 
 def test_the_url_is_checked():
     with pytest.raises(SettingsError, match="mqtt\\(s\\)://"):
-        MqttLink("http://x", device="d", secret="", ca_file=None, backoff=Backoff(), chance=lambda: 1.0)
+        MqttLink("http://x", device="d", secret=str, ca_file=None, backoff=Backoff(), chance=lambda: 1.0)
 
 
 def test_presence_documents_and_an_orderly_end(broker, server):

@@ -89,6 +89,9 @@ TABLE = """
     releaser   DELETE  /api/v1/models/{model}/aliases/{alias}
 
     everybody  POST    /api/v1/device/enrol
+    everybody  GET     /api/v1/device/challenge
+    device     POST    /api/v1/device/credential
+    device     POST    /api/v1/device/credential/confirmation
     device     GET     /api/v1/device/desired
     viewer     GET     /api/v1/devices
     viewer     GET     /api/v1/devices/{device_id}
@@ -97,6 +100,7 @@ TABLE = """
     operator   POST    /api/v1/devices/{device_id}/unpin
     operator   POST    /api/v1/devices/{device_id}/accept
     operator   POST    /api/v1/devices/{device_id}/revoke
+    operator   POST    /api/v1/devices/{device_id}/rotate
     operator   POST    /api/v1/devices/{device_id}/decommission
     operator   POST    /api/v1/join-tokens
     operator   GET     /api/v1/join-tokens

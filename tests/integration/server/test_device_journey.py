@@ -63,8 +63,11 @@ def _join(client: httpx2.Client, name: str) -> tuple[EnrolReply, Root]:
     key = ec.generate_private_key(ec.SECP256R1())
     spki = serialization.PublicFormat.SubjectPublicKeyInfo
     pem = key.public_key().public_bytes(serialization.Encoding.PEM, spki).decode()
-    proof = key.sign(enrol_proof_message(token.id, name, pem), ec.ECDSA(hashes.SHA256())).hex()
-    body = EnrolRequest(token_id=token.id, token_secret=token.secret, name=name, public_key=pem, proof=proof)
+    challenge = client.get("/api/v1/device/challenge", params={"subject": token.id}).json()["challenge"]
+    proof = key.sign(enrol_proof_message(challenge, token.id, name, pem), ec.ECDSA(hashes.SHA256())).hex()
+    body = EnrolRequest(
+        token_id=token.id, token_secret=token.secret, name=name, public_key=pem, challenge=challenge, proof=proof
+    )
     answer = httpx2.post(f"{client.base_url}/api/v1/device/enrol", content=msgspec.json.encode(body), trust_env=False)
     assert answer.status_code == 200, answer.text
     return msgspec.json.decode(answer.content, type=EnrolReply), Metadata[Root].from_bytes(root).signed

@@ -33,6 +33,9 @@ class Server:
             self.done.set()
         return 200, {}, self.answer
 
+    def close(self):
+        pass
+
 
 def sent(server: Server, payloads: list[bytes]) -> list[tuple[Up, bytes, str]]:
     """Send messages by a link; returns what was refused."""

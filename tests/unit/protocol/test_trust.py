@@ -171,6 +171,13 @@ def test_a_damaged_join_token_says_what_to_do(text: str) -> None:
 
 def test_the_proof_binds_token_name_and_key() -> None:
     messages = {
-        enrol_proof_message(*words) for words in [("t", "n", "k"), ("u", "n", "k"), ("t", None, "k"), ("t", "n", "l")]
+        enrol_proof_message(*words)
+        for words in [
+            ("c", "t", "n", "k"),
+            ("d", "t", "n", "k"),
+            ("c", "u", "n", "k"),
+            ("c", "t", None, "k"),
+            ("c", "t", "n", "l"),
+        ]
     }
-    assert len(messages) == 4
+    assert len(messages) == 5

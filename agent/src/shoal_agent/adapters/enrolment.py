@@ -7,13 +7,16 @@ cut before it leaves a folder that can simply join again.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from shoal_agent.adapters.challenge import fetch_challenge, refusal
+from shoal_agent.adapters.device_key import new_key, public_pem, signature
 from shoal_agent.adapters.http_client import HttpClient
 from shoal_agent.adapters.identity import FolderLock, Identity, IdentityFolder
 from shoal_agent.adapters.trust_store import TrustStore
@@ -21,11 +24,10 @@ from shoal_agent.domain.reference_time import believed_clock
 from shoal_agent.errors import NotEnrolledError, StateFolderError, TransportError
 from shoal_agent.ports import Clock
 from shoal_protocol.canonical import sha256_digest
-from shoal_protocol.errors import CallerError, DigestMismatchError, PeerError
-from shoal_protocol.trust.enrolment import EnrolReply, EnrolRequest, enrol_proof_message
+from shoal_protocol.errors import CallerError, DigestMismatchError
+from shoal_protocol.trust.enrolment import ENROL_PATH, EnrolReply, EnrolRequest, enrol_proof_message
 from shoal_protocol.trust.join_token import JoinToken, parse_join_token
 
-ENROL_PATH = "/api/v1/device/enrol"
 ROOT_PATH = "/trust/{version}.root.json"
 CA_PATH = "/trust/ca.pem"
 
@@ -39,15 +41,9 @@ class Joined:
     """``accepted``, or ``pending`` until an operator accepts the device."""
 
 
-class _Problem(msgspec.Struct):
-    title: str = ""
-    detail: str = ""
-    hint: str = ""
-
-
 def join(
     url: str, token: str, state: Path, *, name: str | None, labels: Mapping[str, str], facts: Mapping[str, str],
-    clock: Clock,
+    clock: Clock, again: bool = False,
 ) -> Joined:  # fmt: skip
     """Enrol this device.
 
@@ -59,6 +55,7 @@ def join(
         labels: Told at every connect.
         facts: Told at once, so that cohorts can choose the device before its first connect.
         clock: Seconds UTC.
+        again: Give up the identity that the folder has; its models stay.
 
     Raises:
         CallerError: The token is no token, or the folder belongs to a device already.
@@ -72,22 +69,22 @@ def join(
     lock.acquire()
     try:
         folder = IdentityFolder(state / "identity")
+        if again:
+            _give_up(state, parsed)
         _refuse_second_join(folder, state)
         if parsed.ca_digest is not None:
             folder.save_ca(_fetched_ca(url, parsed.ca_digest))
         pinned = folder.ca_file is not None  # then dates don't count: no signed time is known yet
-        http = HttpClient(
-            url,
-            ca_file=folder.ca_file,
-            certificate_time=(lambda: None) if pinned else (lambda: believed_clock(clock())),
-        )
-        trust = TrustStore(state / "trust", http=http, root_digest=parsed.root_digest, clock=clock)
-        trust.pin_root(_fetched(http, ROOT_PATH.format(version=parsed.root_version)))
-        trust.raise_floors(targets_version=parsed.targets_version)
-        reply = _enrol(http, parsed, folder, name=name, facts=facts)
+        certificate_time = (lambda: None) if pinned else (lambda: believed_clock(clock()))
+        with closing(HttpClient(url, ca_file=folder.ca_file, certificate_time=certificate_time)) as http:
+            trust = TrustStore(state / "trust", http=http, root_digest=parsed.root_digest, clock=clock)
+            trust.pin_root(_fetched(http, ROOT_PATH.format(version=parsed.root_version)))
+            trust.raise_floors(targets_version=parsed.targets_version)
+            reply = _enrol(http, parsed, folder, name=name, facts=facts)
         identity = Identity(
             device=reply.device,
             secret=reply.secret,
+            credential=reply.credential,
             url=http.url,
             root_digest=parsed.root_digest,
             mqtt_url=reply.mqtt_url,
@@ -115,8 +112,22 @@ def _refuse_second_join(folder: IdentityFolder, state: Path) -> None:
     except NotEnrolledError:
         return
     raise CallerError(
-        f"{state} belongs to the device {device!r} already", hint="give another --state, or move the folder away"
+        f"{state} belongs to the device {device!r} already",
+        hint="give another --state; or, to give up that identity and keep the models, say --again",
     )
+
+
+def _give_up(state: Path, token: JoinToken) -> None:
+    """Give up an identity: who the device was, and what it has not told yet in that name; never its models.
+
+    The trust root is kept where it is the token's, and with it what the device knows to be revoked or outdated.
+    """
+    shutil.rmtree(state / "identity", ignore_errors=True)
+    for path in (*state.glob("spool.db*"), *state.glob("labels.db*")):
+        path.unlink(missing_ok=True)
+    pinned = state / "trust" / "root.pinned.json"
+    if pinned.exists() and sha256_digest(pinned.read_bytes()) != token.root_digest:
+        shutil.rmtree(state / "trust", ignore_errors=True)
 
 
 def _fetched(http: HttpClient, path: str) -> bytes:
@@ -133,7 +144,8 @@ def _fetched_ca(url: str, digest: str) -> bytes:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # urllib3's about the missing check, which is made below
-        pem = _fetched(HttpClient(url, verify=False), CA_PATH)
+        with closing(HttpClient(url, verify=False)) as http:
+            pem = _fetched(http, CA_PATH)
     try:
         found = sha256_digest(ssl.PEM_cert_to_DER_cert(pem.decode("ascii").strip()))
     except (ValueError, UnicodeDecodeError) as error:
@@ -149,55 +161,26 @@ def _fetched_ca(url: str, digest: str) -> bytes:
 def _enrol(
     http: HttpClient, token: JoinToken, folder: IdentityFolder, *, name: str | None, facts: Mapping[str, str]
 ) -> EnrolReply:
-    public, proof = _proof(folder, token.id, name)
+    key = folder.key()
+    if key is None:
+        key = new_key()
+        folder.save_key(key)
+    public, challenge = public_pem(key), fetch_challenge(http, token.id)
     request = EnrolRequest(
         token_id=token.id,
         token_secret=token.secret,
         name=name,
         public_key=public,
-        proof=proof,
+        challenge=challenge,
+        proof=signature(key, enrol_proof_message(challenge, token.id, name, public)),
         capabilities=dict(facts),
     )
     status, _, body = http.exchange(
         "POST", ENROL_PATH, headers={"Content-Type": "application/json"}, body=msgspec.json.encode(request)
     )
     if status not in {200, 201, 202}:
-        raise _refusal(status, body)
+        raise refusal(status, body, hint="make a new token")
     try:
         return msgspec.json.decode(body, type=EnrolReply)
     except msgspec.DecodeError as error:
         raise TransportError(f"POST {ENROL_PATH}: the answer does not parse: {error}") from error
-
-
-def _refusal(status: int, body: bytes) -> PeerError:
-    try:
-        problem = msgspec.json.decode(body, type=_Problem)
-    except msgspec.DecodeError:
-        problem = _Problem()
-    told = problem.detail or problem.title or f"HTTP status {status}"
-    return PeerError(f"the server refused this device: {told}", hint=problem.hint or "make a new token", status=status)
-
-
-def _proof(folder: IdentityFolder, token_id: str, name: str | None) -> tuple[str, str]:
-    """Return the public key and the proof that this device holds the private one; a key that is there is kept."""
-    from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415 - 20 ms, only to join
-    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
-
-    stored = folder.key()
-    key: Any
-    if stored is None:
-        key = ec.generate_private_key(ec.SECP256R1())
-        folder.save_key(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-    else:
-        key = serialization.load_pem_private_key(stored, password=None)
-    public = (
-        key.public_key()
-        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-        .decode()
-    )
-    signature: bytes = key.sign(enrol_proof_message(token_id, name, public), ec.ECDSA(hashes.SHA256()))
-    return public, signature.hex()

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from shoal_agent.errors import SettingsError, TransportError
 
@@ -25,6 +25,16 @@ if TYPE_CHECKING:
 MAX_ANSWER_BYTES = 1 << 20
 
 
+class Login(Protocol):
+    """Credentials that may change while they are used."""
+
+    def login(self) -> tuple[str, str]:
+        """Return user and password for the next request."""
+
+    def answered(self, secret: str, status: int) -> None:
+        """Learn which status a request with this password got."""
+
+
 class HttpClient:
     """A client of one server.
 
@@ -35,6 +45,7 @@ class HttpClient:
         ca_file: Certificate authority to trust instead of the system's.
         timeout_s: Of connecting, and of every read.
         certificate_time: By which time the server's certificate is judged; none: by the device's clock.
+        login: Gives user and password anew for every request, instead of `user` and `secret`.
         verify: Whether the server's certificate is checked; not, only to fetch what is checked by its digest.
 
     Raises:
@@ -43,7 +54,7 @@ class HttpClient:
 
     def __init__(
         self, url: str, *, user: str = "", secret: str = "", ca_file: Path | None = None, timeout_s: float = 30.0,
-        verify: bool = True, certificate_time: CertificateTime | None = None,
+        verify: bool = True, certificate_time: CertificateTime | None = None, login: Login | None = None,
     ) -> None:  # fmt: skip
         if not url.startswith(("http://", "https://")):
             raise SettingsError(f"{url!r} is no server's URL", hint="write https://HOST or http://HOST:PORT")
@@ -53,9 +64,9 @@ class HttpClient:
         self._verify = verify
         self._certificate_time = certificate_time
         self._headers = {"User-Agent": "shoal-agent", "Accept-Encoding": "identity"}
+        self._login = login
         if user:
-            token = base64.b64encode(f"{user}:{secret}".encode()).decode()
-            self._headers["Authorization"] = f"Basic {token}"
+            self._headers["Authorization"] = _basic(user, secret)
 
     @cached_property
     def _pool(self) -> PoolManager:
@@ -100,10 +111,14 @@ class HttpClient:
         import urllib3  # noqa: PLC0415 - see `_pool`
 
         url = path if path.startswith(self.url) else self.url + path
+        user, secret = ("", "") if self._login is None else self._login.login()
+        own = {**self._headers, "Authorization": _basic(user, secret)} if user else self._headers
         try:
             response = self._pool.request(
-                method, url, headers={**self._headers, **(headers or {})}, body=body, preload_content=False
+                method, url, headers={**own, **(headers or {})}, body=body, preload_content=False
             )
+            if self._login is not None:
+                self._login.answered(secret, response.status)
             try:
                 yield response
             finally:
@@ -131,6 +146,10 @@ class HttpClient:
         """Close all connections."""
         if "_pool" in self.__dict__:
             self._pool.clear()
+
+
+def _basic(user: str, secret: str) -> str:
+    return f"Basic {base64.b64encode(f'{user}:{secret}'.encode()).decode()}"
 
 
 def proxy_for(url: str) -> str | None:

@@ -120,6 +120,7 @@ class HttpLink:
                 _log.exception("http: a turn of polling failed")
 
         self._send_rest(handlers)
+        self._http.close()
 
     def _send_rest(self, handlers: LinkHandlers) -> None:
         """At the end: one try for what waits; the spool keeps it anyway."""

@@ -1,7 +1,7 @@
 """Who this device is: its id, its credentials, its server; and the lock that lets one agent use a state folder.
 
 identity/device.json   id, server, credentials (0600)
-identity/key.pem       the device's own private key, made here, never sent (0600)
+identity/key.pem       the device's own private key, made here, never sent (0600); key-….pem after a rotation
 identity/ca.pem        the server's certificate authority, where it has one of its own
 lock                   held while an agent runs
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +21,20 @@ from shoal_agent.adapters.durable import PRIVATE, put, sync_folder
 from shoal_agent.errors import DamagedFileError, NotEnrolledError, StateFolderError, StateInUseError
 
 _WHOSE = "run as the user whose folder it is, or give another --state"
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """Credentials that this device held before those of now.
+
+    Attributes:
+        secret: Password.
+        credential: Their number.
+        key_file: Name of the private key's file.
+    """
+
+    secret: str
+    credential: int
+    key_file: str
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +48,10 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
         mqtt_url: Of the broker; none: HTTP only.
         poll_s: Seconds between questions over HTTP while MQTT is down.
         labels: Facts that the integrator gave, reported at every connect.
+        credential: Number of these credentials, by the server's count.
+        key_file: Name of the private key's file.
+        confirmed: Whether the server knows that these are stored here; until then it takes the `previous` ones, too.
+        previous: Those before, for a server that does not know of these: it was restored from a backup.
     """
 
     device: str
@@ -42,6 +61,10 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     mqtt_url: str | None = None
     poll_s: float = 60.0
     labels: dict[str, str] = msgspec.field(default_factory=dict)
+    credential: int = 1
+    key_file: str = "key.pem"
+    confirmed: bool = True
+    previous: Held | None = None
 
 
 class IdentityFolder:
@@ -90,15 +113,21 @@ class IdentityFolder:
         self._prepare()
         put(self._folder / "ca.pem", pem)
 
-    def save_key(self, pem: bytes) -> None:
-        """Store the private key."""
+    def save_key(self, pem: bytes, *, name: str = "key.pem") -> None:
+        """Store a private key; it is used once `device.json` names it."""
         self._prepare()
-        put(self._folder / "key.pem", pem, mode=PRIVATE)
+        put(self._folder / name, pem, mode=PRIVATE)
 
-    def key(self) -> bytes | None:
-        """Return the private key, if one was made."""
+    def forget_keys(self, keep: Collection[str]) -> None:
+        """Delete the private keys that nobody names any more."""
+        for path in self._folder.glob("key*.pem"):
+            if path.name not in keep:
+                path.unlink(missing_ok=True)
+
+    def key(self, name: str = "key.pem") -> bytes | None:
+        """Return a private key, if it was made."""
         try:
-            return (self._folder / "key.pem").read_bytes()
+            return (self._folder / name).read_bytes()
         except FileNotFoundError:
             return None
 

@@ -47,7 +47,7 @@ class MqttLink:
     Args:
         url: ``mqtt(s)://host:port``, or ``ws(s)://host:port/path`` over websockets.
         device: Client id and user name.
-        secret: Password.
+        secret: Gives the password of each connection.
         ca_file: Certificate authority to trust instead of the system's.
         certificate_time: By which time the broker's certificate is judged; none: by the device's clock.
         client: Certificate and key of this device, for a broker that asks for them.
@@ -61,7 +61,7 @@ class MqttLink:
         url: str,
         *,
         device: str,
-        secret: str,
+        secret: Callable[[], str],
         ca_file: Path | None,
         certificate_time: CertificateTime | None = None,
         client: tuple[Path, Path] | None = None,
@@ -155,7 +155,7 @@ class MqttLink:
         )
         if self._path is not None:
             client.ws_set_options(path=self._path)
-        client.username_pw_set(self._device, self._secret)
+        client.username_pw_set(self._device, self._secret())
         client.will_set(up(self._device, Up.PRESENCE), will, qos=1, retain=True)
         if self._secure:
             client.tls_set_context(self._tls())

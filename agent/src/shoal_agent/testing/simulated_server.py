@@ -195,13 +195,15 @@ class SimulatedServer:
 
     def get(self, path: str, headers: Mapping[str, str]) -> tuple[int, dict[str, str], bytes]:
         """Answer a GET."""
-        match path.strip("/").split("/"):
+        match path.partition("?")[0].strip("/").split("/"):
             case ["trust", file] if file in self.trust_files:
                 return 200, {}, self.trust_files[file]
             case ["v2", _model, "manifests", digest] if digest in self._manifests:
                 return 200, {}, self.faults.swapped.get(digest, self._manifests[digest])
             case ["v2", _model, "blobs", digest] if digest in self._blobs:
                 return self._ranged(digest, headers)
+            case ["api", "v1", "device", "challenge"]:
+                return 200, {}, b'{"challenge": "1.00.00"}'
             case ["api", "v1", "device", "desired"] if self.desired is not None:
                 etag = f'"{sha256_digest(self.desired)}"'
                 if headers.get("If-None-Match") == etag:

@@ -66,6 +66,8 @@ class AssignmentIntake:
         self._trust = trust
         self._last_raw = b""
         self.refusal: Refusal | None = None
+        self.credential = 0
+        """Number of the credentials that the newest assignment asks for; 0: any."""
 
     def take(self, raw: bytes, state: DeviceState) -> Assignment | None:
         """Return a newer assignment; none when there is nothing new in it, or it was refused (see `refusal`).
@@ -85,6 +87,7 @@ class AssignmentIntake:
             self.refusal = Refusal(error.code, error.message, sha256_digest(raw))
             return None
         self._last_raw, self.refusal = raw, None
+        self.credential = assignment.credential
         return assignment if is_new else None
 
     def _verified(self, raw: bytes, state: DeviceState) -> Assignment:

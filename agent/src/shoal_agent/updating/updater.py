@@ -117,6 +117,7 @@ class Updater:
         monotonic: Seconds for durations.
         watch: Looks at the signed list for what is revoked; none without a server.
         beat: Called at every turn, as a sign of life.
+        rotate: Told which credentials an assignment asks for; also when it has nothing else that is new.
     """
 
     def __init__(
@@ -132,7 +133,9 @@ class Updater:
         monotonic: Clock,
         watch: ListWatch | None = None,
         beat: Callable[[], None] = lambda: None,
+        rotate: Callable[[int], None] = lambda _credential: None,
     ) -> None:
+        self._rotate = rotate
         self._beat = beat
         self._transactions = transactions
         self._watch = watch
@@ -201,8 +204,10 @@ class Updater:
             _log.info("an assignment can't be taken over yet: %s", error)
             self._postponed = (raw, self._monotonic() + _RETRY_S)
             return
-        if self._watch is not None and self._intake.refusal is None:
-            self._watch.look_soon()
+        if self._intake.refusal is None:
+            self._rotate(self._intake.credential)
+            if self._watch is not None:
+                self._watch.look_soon()
         if assignment is not None:
             self._transactions.take_over(assignment)
         elif self._intake.refusal is not None:

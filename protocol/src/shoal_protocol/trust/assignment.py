@@ -52,18 +52,25 @@ class SlotTarget(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
-    """What one device should run; `issued` and `expires` in milliseconds since the epoch, UTC."""
+    """What one device should run; `issued` and `expires` in milliseconds since the epoch, UTC.
+
+    `credential` is the number of the credentials that it should hold: a device with lower ones gets others; 0: any.
+    """
 
     device: str
     generation: int
     slots: dict[str, SlotTarget]
     issued: int
     expires: int
+    credential: int = 0
 
     @property
     def content_digest(self) -> str:
         """Digest of what is wanted, without the dates: equal for a document that was only signed again."""
-        return sha256_digest(canonical_bytes(msgspec.to_builtins({**self.slots})))
+        wanted: dict[str, Any] = msgspec.to_builtins({**self.slots})
+        if self.credential:
+            wanted = {"slots": wanted, "credential": self.credential}
+        return sha256_digest(canonical_bytes(wanted))
 
 
 class _Signature(msgspec.Struct):

@@ -114,6 +114,18 @@ def adjust_all(
     return sorted(wanted)
 
 
+def want_credential(session: Session, device_id: str, number: int, *, now: float) -> int:
+    """Have a device get itself the credentials of a number; returns the generation that says so."""
+    row = _row(session, device_id, now)
+    if row.credential != number or not row.generation:
+        seen = session.exec(select(DeviceRow.generation_reported).where(DeviceRow.id == device_id)).one()
+        row.credential = number
+        _grow(row, seen=seen, now=now)
+        session.add(row)
+        session.flush()
+    return row.generation
+
+
 def _locked(session: Session, names: list[str]) -> Iterator[DesiredRow]:
     for begin in range(0, len(names), _SQL_VARIABLES):
         some = select(DesiredRow).where(col(DesiredRow.device).in_(names[begin : begin + _SQL_VARIABLES]))
@@ -141,6 +153,11 @@ def _store(row: DesiredRow, slot: str, target: SlotTarget | None, *, seen: int, 
     if slots == row.slots and row.generation > 0:
         return
     row.slots = slots
+    _grow(row, seen=seen, now=now)
+
+
+def _grow(row: DesiredRow, *, seen: int, now: float) -> None:
+    """Number a change, above all that the device has seen."""
     row.generation = next_generation(own=row.generation, reported=seen if seen < MAX_GENERATION else 0)
     row.changed_at, row.resign_at = now, 0.0
 
@@ -176,7 +193,9 @@ def document(session: Session, device_id: str, *, signer: Signer, now: float) ->
     row = _row(session, device_id, now)
     if row.document is None or row.document_generation != row.generation or now >= row.resign_at:
         row.generation = max(row.generation, 1)
-        assignment = compose(device_id, generation=row.generation, slots=_targets(row), now=now)
+        assignment = compose(
+            device_id, generation=row.generation, slots=_targets(row), credential=row.credential, now=now
+        )
         row.document = sign_assignment(assignment, signer).decode()
         row.document_generation = row.generation
         row.issued_at, row.expires_at = now, now + LIFETIME_S

@@ -18,15 +18,22 @@ LIFETIME_S = 14 * 86_400.0
 
 
 def compose(
-    device: str, *, generation: int, slots: Mapping[str, SlotTarget], now: float, lifetime_s: float = LIFETIME_S
+    device: str,
+    *,
+    generation: int,
+    slots: Mapping[str, SlotTarget],
+    now: float,
+    credential: int = 0,
+    lifetime_s: float = LIFETIME_S,
 ) -> Assignment:
     """Return the assignment to sign.
 
     Args:
         device: Whom it is for.
-        generation: From 1, grows with every change of `slots`.
+        generation: From 1, grows with every change of `slots` and `credential`.
         slots: What each slot should run.
         now: Seconds since the epoch.
+        credential: Number of the credentials that it should hold; 0: any.
         lifetime_s: Seconds until it expires.
     """
     return Assignment(
@@ -35,6 +42,7 @@ def compose(
         slots=dict(sorted(slots.items())),
         issued=int(now * 1000),
         expires=int((now + lifetime_s) * 1000),
+        credential=credential,
     )
 
 

@@ -24,12 +24,12 @@ PUBLIC = (("POST", "/api/v1/device/enrol"),)
 """Routes that ask for no credentials: the join token in the body is the credential."""
 
 MAX_ENROLMENT_BYTES = 16 * 1024
-_SALT_BYTES = 12
+SALT_BYTES = 12
 
 Device = Annotated[Principal, Depends(require_device())]
 
 
-async def _body(request: Request) -> bytes:
+async def small_body(request: Request) -> bytes:
     """Read a small body; raises `ContentError` beyond the limit, before it is all in memory."""
     raw = bytearray()
     async for chunk in request.stream():
@@ -40,7 +40,7 @@ async def _body(request: Request) -> bytes:
 
 
 @router.post("/enrol", operation_id="device_enrol")
-def enrol(request: Request, program: Program, body: Annotated[bytes, Depends(_body)]) -> Response:
+def enrol(request: Request, program: Program, body: Annotated[bytes, Depends(small_body)]) -> Response:
     """Let a device join by a join token; its secret is told this once."""
     try:
         wanted = msgspec.json.decode(body, type=EnrolRequest)
@@ -53,7 +53,7 @@ def enrol(request: Request, program: Program, body: Annotated[bytes, Depends(_bo
             wanted,
             now=now,
             new_secret=lambda: secrets.token_urlsafe(32),
-            new_salt=lambda: secrets.token_bytes(_SALT_BYTES),
+            new_salt=lambda: secrets.token_bytes(SALT_BYTES),
         )
         audit.record(
             session,
@@ -72,6 +72,7 @@ def enrol(request: Request, program: Program, body: Annotated[bytes, Depends(_bo
         device=joined.device,
         state="accepted" if joined.state is DeviceState.ACCEPTED else "pending",
         secret=joined.secret,
+        credential=joined.credential,
         mqtt_url=reached_at(program.link.url, request.url.hostname or "") or None,  # it got here by this name
         poll_s=POLL_S,
     )

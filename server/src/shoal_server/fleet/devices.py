@@ -49,6 +49,9 @@ class Device:
         pins: Slot, or `ALL_SLOTS`, to the reason why no rollout may change it.
         clone_suspected_at: When two live boots of one epoch were last seen.
         hold: Somebody at the device lets updates wait.
+        credential: Number of the credentials that it holds.
+        credential_at: Since when.
+        credential_wanted: Number of those that it was asked to hold; 0: it was never asked.
     """
 
     id: str
@@ -68,6 +71,9 @@ class Device:
     pins: Mapping[str, str] = field(default_factory=dict)
     clone_suspected_at: float | None = None
     hold: HoldReport | None = None
+    credential: int = 1
+    credential_at: float = 0.0
+    credential_wanted: int = 0
 
     @property
     def name(self) -> str:

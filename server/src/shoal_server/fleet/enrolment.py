@@ -1,7 +1,7 @@
 """How devices join: tokens that let them, and the proof that each holds a key that it made itself.
 
 Owns join tokens (hashed, expiring, capped, bound to labels), the check of an enrolment request, and the device's first
-credentials. Leaves the request's form to `shoal_protocol.trust.enrolment`.
+credentials. Leaves the request's form to `shoal_protocol.trust.enrolment`, later credentials to `credentials`.
 
 Invariants: a token's secret and a device's secret are stored only as hashes; labels come from the token, never from the
 device; a name belongs to the key that enrolled it first.
@@ -14,31 +14,22 @@ import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
 
 from shoal_protocol.errors import CallerError
 from shoal_protocol.mqtt.topics import check_device
 from shoal_protocol.trust.enrolment import EnrolRequest, enrol_proof_message
-from shoal_server.errors import ConflictError, ForbiddenError, NotFoundError, UnauthorizedError
+from shoal_server.errors import ConflictError, ForbiddenError, NotFoundError
+from shoal_server.fleet.challenges import check_challenge, key_of
 from shoal_server.fleet.devices import FACT_NAMES, DeviceState
+from shoal_server.fleet.proofs import EnrolmentError, check_signature
 from shoal_server.fleet.store import check_labels
 from shoal_server.fleet.tables import DesiredRow, DeviceRow, JoinTokenRow
 from shoal_server.link.verifiers import verifier_line
 
 MAX_TOKEN_LIFETIME_S = 366 * 86_400.0
-MAX_PUBLIC_KEY_CHARACTERS = 2048
 _MAX_FACT_CHARACTERS = 128
-
-
-class EnrolmentError(UnauthorizedError):
-    """A join token is unknown, expired or used up, or the proof does not fit."""
-
-    code = "enrolment"
 
 
 @dataclass(frozen=True)
@@ -50,12 +41,14 @@ class Enrolled:
         state: Accepted, or pending until an operator accepts it.
         secret: Its password; told once, stored only as a verifier.
         renewed: Whether it had joined before with the same key, so that its older secret is void now.
+        credential: Number of these credentials.
     """
 
     device: str
     state: DeviceState
     secret: str
     renewed: bool
+    credential: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,15 +127,20 @@ def enrol(
 
     Raises:
         EnrolmentError: The token or the proof does not hold.
+        ChallengeError: The challenge must not be answered.
         ConflictError: The name belongs to another device.
         ForbiddenError: This device was revoked.
         CallerError: The name or key has a form that is not allowed.
     """
     token = _usable_token(session, request, now)
-    public_key = check_proof(request)
+    public_key = request.public_key
+    message = enrol_proof_message(request.challenge, request.token_id, request.name, public_key)
+    check_signature(public_key, message, request.proof)
     device_id = check_device(request.name or f"device-{hashlib.sha256(public_key.encode()).hexdigest()[:12]}")
     row = session.get(DeviceRow, device_id, with_for_update=True)
     renewed = row is not None
+    answered_ms = 0 if row is None or row.public_key != public_key else row.proved_at_ms
+    made_ms = check_challenge(key_of(session), request.challenge, token.id, now=now, answered_ms=answered_ms)
     if row is None:
         row = _join(session, token, device_id, public_key, now)
     elif row.public_key != public_key:
@@ -152,8 +150,12 @@ def enrol(
         )
     elif row.state == DeviceState.REVOKED:
         raise ForbiddenError(f"the device {device_id} was revoked", hint="an operator has to decommission it first")
+    else:
+        row.credential += 1
     secret = new_secret()
     row.verifier = verifier_line(secret, salt=new_salt())
+    row.next_verifier = row.next_public_key = ""
+    row.credential_at, row.proved_at_ms = now, made_ms
     row.facts = {**row.facts, **_facts(request.capabilities)}
     session.add(row)
     try:
@@ -162,28 +164,7 @@ def enrol(
         raise ConflictError(
             f"another device takes the name {device_id} at this very moment", hint="choose another --name, or try again"
         ) from error
-    return Enrolled(device_id, DeviceState(row.state), secret, renewed)
-
-
-def check_proof(request: EnrolRequest) -> str:
-    """Return the public key whose private half has signed the request.
-
-    Raises:
-        EnrolmentError: It has not.
-        CallerError: It is no ECDSA P-256 key in PEM form.
-    """
-    try:
-        key = load_pem_public_key(request.public_key[:MAX_PUBLIC_KEY_CHARACTERS].encode())
-    except ValueError as error:
-        raise CallerError("the public key is no PEM document") from error
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise CallerError("the public key must be of the curve P-256")
-    message = enrol_proof_message(request.token_id, request.name, request.public_key)
-    try:
-        key.verify(bytes.fromhex(request.proof), message, ec.ECDSA(SHA256()))
-    except (InvalidSignature, ValueError) as error:
-        raise EnrolmentError("the request is not signed by the key that it brings") from error
-    return request.public_key
+    return Enrolled(device_id, DeviceState(row.state), secret, renewed, row.credential)
 
 
 def _usable_token(session: Session, request: EnrolRequest, now: float) -> JoinTokenRow:

@@ -17,7 +17,7 @@ from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.mqtt.topics import Down, down
 from shoal_protocol.trust.join_token import JoinToken
 from shoal_server.access.guard import Operator, Program, Viewer, record_change
-from shoal_server.fleet import assignments, enrolment, store
+from shoal_server.fleet import assignments, credentials, enrolment, store
 from shoal_server.fleet.cohort import parse_cohort
 from shoal_server.fleet.devices import ALL_SLOTS, Device
 from shoal_server.fleet.letting_in import let_in
@@ -129,6 +129,20 @@ def accept_device(request: Request, program: Program, _who: Operator, device_id:
     """Let a pending device in."""
     shown = _change(request, program, device_id, "device.accept", lambda session: store.accept(session, device_id))
     sync_credentials(program)
+    return shown
+
+
+@router.post("/devices/{device_id}/rotate", operation_id="devices_rotate")
+def rotate_device(request: Request, program: Program, _who: Operator, device_id: str) -> dict[str, Any]:
+    """Have a device get itself new credentials; it goes on working with the present ones until then."""
+    now = program.clock()
+
+    def change(session: Session) -> Device:
+        credentials.ask(session, device_id, now=now)
+        return store.device(session, device_id)
+
+    shown = _change(request, program, device_id, "device.rotate", change)
+    program.signals.bump("desired")
     return shown
 
 

@@ -43,7 +43,10 @@ _COLUMNS = (
     col(DeviceRow.generation_reported),
     col(DeviceRow.clone_suspected_at),
     col(DeviceRow.hold),
+    col(DeviceRow.credential),
+    col(DeviceRow.credential_at),
     col(DesiredRow.generation),
+    col(DesiredRow.credential),
 )
 """What `_device` reads, in its order."""
 
@@ -73,9 +76,15 @@ def device(session: Session, device_id: str) -> Device:
 
 
 def verify_secret(session: Session, device_id: str, secret: str) -> bool:
-    """Tell whether this is that device: its secret fits, it is accepted and not revoked."""
+    """Tell whether this is that device: its secret fits, it is accepted and not revoked.
+
+    A secret that was handed out to replace it fits, too: `credentials` says until when both do.
+    """
     row = session.get(DeviceRow, device_id)
-    return row is not None and row.state == DeviceState.ACCEPTED and secret_fits(secret.encode(), row.verifier)
+    if row is None or row.state != DeviceState.ACCEPTED:
+        return False
+    raw = secret.encode()
+    return secret_fits(raw, row.verifier) or (row.next_verifier != "" and secret_fits(raw, row.next_verifier))
 
 
 def credentials(session: Session) -> list[tuple[str, str]]:
@@ -226,7 +235,10 @@ def _device(row: tuple[Any, ...]) -> Device:
         generation_reported,
         clone_suspected_at,
         hold,
+        credential,
+        credential_at,
         generation,
+        credential_wanted,
     ) = row
     return Device(
         id=device_id,
@@ -246,6 +258,9 @@ def _device(row: tuple[Any, ...]) -> Device:
         pins=pins,
         clone_suspected_at=clone_suspected_at,
         hold=None if hold is None else msgspec.convert(hold, type=HoldReport),
+        credential=credential,
+        credential_at=credential_at,
+        credential_wanted=credential_wanted or 0,
     )
 
 

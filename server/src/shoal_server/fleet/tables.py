@@ -1,4 +1,4 @@
-"""Tables of devices, join tokens and assignments."""
+"""Tables of devices, join tokens, assignments, and the server's own keys for short-lived marks."""
 
 from typing import Any
 
@@ -18,6 +18,15 @@ class DeviceRow(SQLModel, table=True):
     public_key: str
     verifier: str
     """Line of a mosquitto password file; see `shoal_server.link.verifiers`."""
+    credential: int = 1
+    """Number of the credentials (`verifier`, `public_key`) that hold; see `shoal_server.fleet.credentials`."""
+    credential_at: float = 0.0
+    """Since when they hold."""
+    next_verifier: str = ""
+    """Of the credentials that were handed out and not yet used; empty: none were."""
+    next_public_key: str = ""
+    proved_at_ms: int = Field(default=0, sa_type=BigInteger)
+    """When the newest challenge was made that the device answered; none is answered twice."""
     token_id: str
     enrolled_at: float
     online: bool = False
@@ -59,6 +68,8 @@ class DesiredRow(SQLModel, table=True):
     generation: int = Field(sa_type=BigInteger)
     published_generation: int = Field(default=0, sa_type=BigInteger)
     slots: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    credential: int = 0
+    """Number of the credentials that the device should hold; 0: whatever it holds."""
     changed_at: float
     document: str | None = None
     """The signed envelope of `document_generation`."""
@@ -67,3 +78,11 @@ class DesiredRow(SQLModel, table=True):
     expires_at: float = 0.0
     resign_at: float = Field(default=0.0, index=True)
     """When the document has to be signed (again); 0: now."""
+
+
+class ServerKeyRow(SQLModel, table=True):
+    """A secret of this installation, the same for all its servers; made when it is first needed."""
+
+    __tablename__ = "server_keys"
+    name: str = Field(primary_key=True)
+    value: str

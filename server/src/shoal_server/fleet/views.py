@@ -35,6 +35,11 @@ def device_json(device: Device, desired: Mapping[str, SlotTarget]) -> dict[str, 
         "generation_reported": device.generation_reported,
         "clone_suspected_at": rfc3339(device.clone_suspected_at),
         "hold": _hold_json(device),
+        "credential": {
+            "number": device.credential,
+            "held_since": rfc3339(device.credential_at),
+            "rotating": device.credential_wanted > device.credential,
+        },
         "slots": {slot: _slot_json(device, desired.get(slot), slot) for slot in sorted({*device.reported, *desired})},
     }
 

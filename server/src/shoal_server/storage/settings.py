@@ -94,6 +94,8 @@ class Settings:
     """Bytes that one model may hold with all its versions."""
     compress: bool = True
     """Whether compressed forms of files are made for devices, and patches against what they hold."""
+    credential_days: float = 90.0
+    """After so many days a device is asked to get itself new credentials; 0: only when an operator says so."""
     pace: Pace = field(default_factory=Pace)
 
     @property
@@ -186,6 +188,7 @@ def settings_from(environment: Mapping[str, str], flags: Mapping[str, object]) -
         "tls_cert": "SHOAL_TLS_CERT",
         "tls_key": "SHOAL_TLS_KEY",
         "tls_ca": "SHOAL_TLS_CA",
+        "credential_days": "SHOAL_CREDENTIAL_DAYS",
     }
     values: dict[str, object] = {}
     for field_name, variable in names.items():
@@ -205,6 +208,8 @@ def settings_from(environment: Mapping[str, str], flags: Mapping[str, object]) -
     for name in ("registry_quota", "model_quota"):
         if isinstance(values.get(name), str):
             values[name] = parse_size(str(values[name]))
+    if isinstance(values.get("credential_days"), str):
+        values["credential_days"] = _days("SHOAL_CREDENTIAL_DAYS", str(values["credential_days"]))
     return Settings(**values)  # type: ignore[arg-type]  # the names above are Settings' fields
 
 
@@ -219,6 +224,16 @@ def parse_size(text: str) -> int:
     if found < 1:
         raise CallerError(f"expected a size such as 20GB or 500MB, got {text!r:.80}")
     return found
+
+
+def _days(name: str, text: str) -> float:
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1.0
+    if not 0 <= days <= 36_500:
+        raise CallerError(f"{name} is a number of days, 0 for never; got {text!r:.80}")
+    return days
 
 
 def split_address(address: str) -> tuple[str, int]:

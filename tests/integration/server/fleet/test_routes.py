@@ -12,7 +12,7 @@ from shoal_protocol.trust.assignment import SlotTarget, verify_assignment
 from shoal_protocol.trust.enrolment import enrol_proof_message
 from shoal_protocol.trust.join_token import JoinToken, parse_join_token
 from shoal_server.access import Role, audit
-from shoal_server.fleet import assignments, device_routes, routes, store
+from shoal_server.fleet import assignments, credential_routes, device_routes, routes, store
 from shoal_server.registry.trust import TrustService
 from shoal_server.storage.database import Database
 from shoal_server.testing.link import FakeLink
@@ -35,7 +35,9 @@ class Fleet:
             verify_device=store.verify_secret,
         )
         self.clock = clock
-        self.client = TestClient(program_of(self.services, [routes.router, device_routes.router]))
+        self.client = TestClient(
+            program_of(self.services, [routes.router, device_routes.router, credential_routes.router])
+        )
         self.headers = {"authorization": f"Bearer {api_token(self.services, Role.OPERATOR)}"}
 
     def get(self, path: str) -> Any:
@@ -55,12 +57,16 @@ class Fleet:
         public = key.public_key().public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
-        message = enrol_proof_message(token.id, name, public.decode())
+        asked = {"subject": changes.get("token_id", token.id)}
+        self.clock.advance(0.01)  # a challenge is newer than the one before by a millisecond
+        challenge = self.client.get("/api/v1/device/challenge", params=asked).json()["challenge"]
+        message = enrol_proof_message(challenge, token.id, name, public.decode())
         body = {
             "token_id": token.id,
             "token_secret": token.secret,
             "name": name,
             "public_key": public.decode(),
+            "challenge": challenge,
             "proof": key.sign(message, ec.ECDSA(hashes.SHA256())).hex(),
             "capabilities": {"arch": "arm64", "colour": "red"},
             **changes,
@@ -128,6 +134,30 @@ def test_a_proof_for_one_name_is_none_for_another(fleet: Fleet) -> None:
     body = json.loads(proof)
     stolen = fleet.client.post("/api/v1/device/enrol", json={**body, "name": "cam-9"})
     assert stolen.status_code == 401
+
+
+def test_a_recorded_request_is_worth_nothing(fleet: Fleet) -> None:
+    token = fleet.token(uses=9)
+    joined = fleet.enrol(token)
+    again = fleet.client.post("/api/v1/device/enrol", content=joined.request.content)
+    assert (again.status_code, again.json()["code"]) == (401, "challenge")
+    assert "answered already" in again.json()["detail"]
+    assert fleet.desired("cam-1", joined.json()["secret"]).status_code == 200, "the device's own still holds"
+
+
+def test_a_challenge_is_bound_to_its_token_and_time(fleet: Fleet) -> None:
+    token, other = fleet.token(uses=9), fleet.token(uses=9)
+    theirs = fleet.client.get("/api/v1/device/challenge", params={"subject": other.id}).json()["challenge"]
+    assert fleet.enrol(token, challenge=theirs).status_code == 401
+    assert fleet.enrol(token, challenge="").status_code == 401
+    assert fleet.enrol(token, challenge="1.2.3").json()["code"] == "enrolment", "it is not what was signed"
+    key = ec.generate_private_key(ec.SECP256R1())
+    kept = fleet.enrol(token, key=key, name="cam-2").request.content
+    fleet.post("devices/cam-2/decommission")
+    fleet.clock.advance(121)
+    late = fleet.client.post("/api/v1/device/enrol", content=kept)
+    assert (late.status_code, late.json()["code"]) == (401, "challenge")
+    assert "older than" in late.json()["detail"]
 
 
 def test_a_name_belongs_to_the_key_that_enrolled_it(fleet: Fleet) -> None:

@@ -129,7 +129,7 @@ def device(secure: SecureBroker, scheme: str, came: list[bytes], *, client: tupl
     link = MqttLink(
         secure.url(scheme),
         device="dev-1",
-        secret=SECRET,
+        secret=lambda: SECRET,
         ca_file=secure.ca,
         certificate_time=time.time,
         client=client,

@@ -100,6 +100,21 @@ def accept(call: Call, *, name: str) -> None:
 
 @device.command()
 @click.argument("name")
+@connected
+def rotate(call: Call, *, name: str) -> None:
+    """Have a device get itself new credentials: a new key and a new secret.
+
+    It goes on working meanwhile, and needs nobody. What it held before is void from the moment on when the new ones are
+    first used, so of two machines that were given one identity (a copied disk) only the one that is quicker stays in.
+
+    Example: shoalctl device rotate cam-bern-07
+    """
+    answer = call.client.post(f"/api/v1/devices/{segment(name)}/rotate", None)
+    call.show(answer, lambda: print_facts({"device": answer["id"], "credentials": credentials_text(answer)}))
+
+
+@device.command()
+@click.argument("name")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @connected
 def revoke(call: Call, *, name: str, yes: bool) -> None:
@@ -116,6 +131,13 @@ def decommission(call: Call, *, name: str, yes: bool) -> None:
     """Forget a device; its name is free again, history and audit keep naming it."""
     _confirm(f"Decommission {name}?", yes=yes)
     _change(call, name, "decommission", None)
+
+
+def credentials_text(found: Mapping[str, Any]) -> str:
+    """Return which credentials a device holds, since when, and whether it is to get others."""
+    told = found["credential"]
+    text = f"number {told['number']}, since {ago(told['held_since'])}"
+    return f"{text}; asked to get number {told['number'] + 1}" if told["rotating"] else text
 
 
 def presence(found: Mapping[str, Any]) -> str:
@@ -189,6 +211,7 @@ def _print_device(found: Mapping[str, Any], names: BundleNames) -> None:
             "facts": found["facts"],
             "pins": found["pins"],
             "on hold": _hold(found.get("hold")),
+            "credentials": credentials_text(found),
             "assignment": f"generation {found['generation']}, the device has seen {found['generation_reported']}",
         }
     )
