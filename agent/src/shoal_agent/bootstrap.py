@@ -158,6 +158,7 @@ class _Base(msgspec.Struct, frozen=True):
     relay: _Relay
 
 
+# Long because it names every part once, line by line.
 def assemble(state: Path, settings: Settings, overrides: Overrides) -> Assembly:
     """Connect the parts of an agent whose device has joined.
 
@@ -183,12 +184,7 @@ def assemble(state: Path, settings: Settings, overrides: Overrides) -> Assembly:
     transactions = _transactions(base, hooks=hooks, cancelled=cancelled)
     windows = WindowSpool(base.spool, base.messages, stored=partial(base.relay.call, "stored"), labels=base.labels)
     uplink = _uplink(base, transactions, windows, beat=telling.beat)
-    rotation = Rotation(
-        base.credentials,
-        _http(base),
-        backoff=Backoff(base_s=1.0, cap_s=settings.reconnect_max_s),
-        chance=overrides.chance,
-    )
+    rotation = _rotation(base)
     updater = Updater(
         transactions,
         intake=lambda: AssignmentIntake(base.identity.device, base.trust),
@@ -413,6 +409,11 @@ def _sampling(base: _Base, transactions: Transactions) -> Sampling:
     return Sampling(
         state=lambda: transactions.state, active=base.slots.get, sample=sample, sender=sender, clocks=clocks
     )
+
+
+def _rotation(base: _Base) -> Rotation:
+    backoff = Backoff(base_s=1.0, cap_s=base.settings.reconnect_max_s)
+    return Rotation(base.credentials, _http(base), backoff=backoff, chance=base.overrides.chance)
 
 
 def _each(*calls: Callable[[], None]) -> None:

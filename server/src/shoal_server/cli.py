@@ -102,6 +102,7 @@ def main() -> None:
     """Registry, fleet, rollouts and drift detection for models on edge devices."""
 
 
+# Long because of its options, one line each.
 @main.command()
 @_data_option
 @click.option("--listen", metavar="HOST:PORT", help="Where HTTP is served; port 0 takes a free one.  [127.0.0.1:8080]")
