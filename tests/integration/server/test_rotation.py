@@ -153,37 +153,36 @@ def admitted(server: Server, name: str, half: Half) -> bool:
     return device.answer == "Success"
 
 
-def test_a_device_goes_back_to_what_a_restored_server_knows(tmp_path: Path) -> None:
-    server = Server(settings_in(tmp_path / "data", pace=PACE))
+@contextmanager
+def serving(data: Path) -> Iterator[Server]:
+    server = Server(settings_in(data, pace=PACE))
     server.start()
     try:
-        with logged_in(server) as operator:
-            state = joined(operator, tmp_path / "device", "cam-1")
-        _goes_back(server, state, tmp_path / "backup")
+        yield server
     finally:
         server.stop()
 
 
-def _goes_back(server: Server, state: Path, backup: Path) -> None:
-    data = server.settings.data
-    server.stop()
+def test_a_device_goes_back_to_what_a_restored_server_knows(tmp_path: Path) -> None:
+    data, backup, state = tmp_path / "data", tmp_path / "backup", tmp_path / "device"
+    with serving(data) as server, logged_in(server) as operator:
+        joined(operator, state, "cam-1")
     shutil.copytree(data, backup)
-    server.start()
-    with Half(state) as device:
+    with serving(data) as server, Half(state) as device:
         device.http.url = server.runtime.url
         device.turns()
         assert device.credentials.identity.credential == 2
-        server.stop()
-        shutil.rmtree(data)
-        shutil.copytree(backup, data)
-        server.start()
-        device.http.url = server.runtime.url
-        assert device.answers() == 200
-    with Half(state) as again:
-        again.http.url = server.runtime.url
-        assert (again.credentials.identity.credential, again.answers()) == (1, 200)
-        again.turns()
-        assert again.credentials.identity.credential == 2
+    shutil.rmtree(data)
+    shutil.copytree(backup, data)
+    with serving(data) as server:
+        with Half(state) as device:
+            device.http.url = server.runtime.url
+            assert device.answers() == 200
+        with Half(state) as device:
+            device.http.url = server.runtime.url
+            assert (device.credentials.identity.credential, device.answers()) == (1, 200)
+            device.turns()
+            assert device.credentials.identity.credential == 2
 
 
 def test_a_running_agent_rotates_when_it_is_asked_and_is_cut_off_when_it_is_revoked(

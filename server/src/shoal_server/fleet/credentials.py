@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, func, select
 
 from shoal_protocol.trust.enrolment import RotationRequest, rotation_proof_message
 from shoal_server.alerts.store import resolve_alert
@@ -87,9 +87,9 @@ def ask_old(session: Session, *, held_before: float, now: float, limit: int = AS
     """
     query = (
         select(DeviceRow.id)
-        .join(DesiredRow, col(DesiredRow.device) == DeviceRow.id)
+        .join(DesiredRow, col(DesiredRow.device) == DeviceRow.id, isouter=True)
         .where(DeviceRow.state == DeviceState.ACCEPTED, col(DeviceRow.credential_at) < held_before)
-        .where(col(DesiredRow.credential) <= col(DeviceRow.credential))
+        .where(func.coalesce(DesiredRow.credential, 0) <= col(DeviceRow.credential))
         .order_by(col(DeviceRow.credential_at), col(DeviceRow.id))
         .limit(limit)
     )
