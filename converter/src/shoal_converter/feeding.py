@@ -66,4 +66,4 @@ def _values(field: FieldSpec, values: Array) -> Array:
     missing = np.isnan(numbers)
     if missing.any() and (field.missing == "refused" or field.dtype == "int64"):
         raise SampleError(f"{field.name} is missing in {int(missing.sum())} rows, and the model does not take that")
-    return values.astype(field.dtype)
+    return numbers if field.dtype == "bool" else values.astype(field.dtype)

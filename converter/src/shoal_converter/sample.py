@@ -36,12 +36,14 @@ class Column:
         dtype: As devices feed it: ``float32``, ``float64``, ``int64`` or ``string``.
         tensor: The model's input that holds it.
         column: Its place in a 2-D tensor; none: the tensor is this column alone.
+        is_boolean: Whether its values are true and false, which the model sees as 1 and 0.
     """
 
     name: str
     dtype: DType
     tensor: str
     column: int | None = None
+    is_boolean: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +126,7 @@ class Sample:
         seen_missing = is_float and bool(np.isnan(values).any())
         return FieldSpec(
             name=column.name,
-            dtype=column.dtype,
+            dtype="bool" if column.is_boolean else column.dtype,
             tensor=column.tensor,
             column=column.column,
             missing="allowed" if seen_missing or (missing_allowed and is_float) else "refused",
@@ -255,7 +257,7 @@ def _from_frame(data: Any, model: Any, float_dtype: DType) -> Sample:
         tensor = name
         while tensor in OUTPUT_NAMES or tensor in tensors or not tensor:
             tensor += "_in"
-        columns.append(Column(name, dtype, tensor))
+        columns.append(Column(name, dtype, tensor, is_boolean=_is_boolean(data[label])))
         tensors[tensor] = values.reshape(-1, 1)
     return Sample("frame", tuple(columns), data, tensors)
 
@@ -330,6 +332,11 @@ def _fed_column(name: str, series: Any, float_dtype: DType) -> tuple[DType, Arra
     if not present.size:
         _refuse_missing_texts(name, np.where(missing, np.array(None), values))
     return "string", np.where(missing, MISSING_TEXT, values).astype(object)
+
+
+def _is_boolean(series: Any) -> bool:
+    present = series[~series.isna()]
+    return len(present) > 0 and all(isinstance(value, (bool, np.bool_)) for value in present)
 
 
 def _refuse_missing_texts(name: str, values: Array) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,10 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
-from shoal_converter import ParityError, to_onnx
+from shoal_converter import ParityError, pack, to_onnx
 from shoal_converter.conversion import convert_rows
+from shoal_converter.feeding import feed as feed_rows
+from shoal_converter.sources.sample_file import read_table
 
 RNG = np.random.default_rng(0)
 N = 300
@@ -93,6 +96,21 @@ def test_a_mixed_frame_is_exact_and_has_one_input_a_column(name: str) -> None:
         np.testing.assert_allclose(found[1], model.predict_proba(PEOPLE), rtol=1e-4, atol=1e-5)
     else:
         np.testing.assert_allclose(found[0][:, 0], model.predict(PEOPLE), rtol=1e-4, atol=1e-5)
+
+
+def test_truth_values_stay_truth_values_for_who_asks(tmp_path: Path) -> None:
+    model = PIPELINES["logistic"].fit(PEOPLE, BUYS)
+    bundle = pack(model, sample=PEOPLE, tag="people:1.0.0")
+    dtypes = {field.name: field.dtype for field in bundle.schema.inputs}
+    assert (dtypes["member"], dtypes["age"]) == ("bool", "int64")
+    assert {tensor.name: tensor.dtype for tensor in bundle.schema.tensors}["member"] == "int64"
+    file = tmp_path / "people.csv"
+    PEOPLE.to_csv(file, index=False)
+    assert "True" in file.read_text()
+    table = read_table(file)
+    session = ort.InferenceSession(bundle.files["model/model.onnx"])
+    found = session.run(["label"], feed_rows(bundle.schema, table))
+    assert found[0].tolist() == model.predict(PEOPLE).tolist()
 
 
 def test_an_unseen_category_goes_the_way_that_the_encoder_says() -> None:

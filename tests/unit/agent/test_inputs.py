@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -42,6 +43,27 @@ def test_rows_of_mixed_types_with_missing_values() -> None:
     assert np.isnan(feeds["age"][1, 0])
     assert feeds["visits"].dtype == np.int64
     assert feeds["city"].tolist() == [["Bern"], ["?"]]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [True, False],
+        [1, 0],
+        (np.bool_(True), False),
+        [[True], [False]],
+        np.array([True, False]),
+        np.array([1, 0]),
+        np.array([True, False], object),
+    ],
+)
+def test_a_feature_of_truth_values_takes_them_and_the_numbers_that_the_graph_sees(values: Any) -> None:
+    schema = mixed_schema()
+    visits = next(field for field in schema.inputs if field.name == "visits")
+    truths = tuple(msgspec.structs.replace(f, dtype="bool") if f is visits else f for f in schema.inputs)
+    plan = InputPlan(msgspec.structs.replace(schema, inputs=truths))
+    feeds = plan.feeds({"age": [1, 2], "visits": values, "city": ["Bern", "Basel"]})
+    assert (feeds["visits"].dtype, feeds["visits"].ravel().tolist()) == (np.int64, [1, 0])
 
 
 def test_rows_of_numbers_are_the_same_fast_and_slow() -> None:

@@ -55,6 +55,17 @@ def converted(name: str, values: Any, dtype: str, sentinel: str | None, faults: 
         return array.astype(wanted)
 
 
+def truths_as_numbers(values: Any) -> Any:
+    """Return true as 1 and false as 0, as a feature of training's truth values reaches the graph; others unchanged."""
+    if isinstance(values, np.ndarray):
+        if values.dtype.kind == "b":
+            return values.astype(np.int8)
+        return truths_as_numbers(values.tolist()) if values.dtype.kind == "O" else values
+    if isinstance(values, list | tuple):
+        return [truths_as_numbers(value) for value in values]
+    return int(values) if isinstance(values, (bool, np.bool_)) else values
+
+
 def _from_list(values: Any, wanted: np.dtype[Any]) -> Array:
     if wanted.kind == "O":
         return np.asarray(values, dtype=object)

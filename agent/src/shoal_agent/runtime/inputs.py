@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal_agent.runtime.contract_rules import rule_faults
-from shoal_agent.runtime.conversion import Array, converted, dtype_name, numpy_dtype, shown
+from shoal_agent.runtime.conversion import Array, converted, dtype_name, numpy_dtype, shown, truths_as_numbers
 from shoal_agent.runtime.errors import Fault, InputError
 from shoal_protocol.bundle.schema import FieldSpec, ModelSchema, TensorSpec
 from shoal_protocol.profile.grid import category_text
@@ -31,6 +31,7 @@ class InputPlan:
     def __init__(self, schema: ModelSchema) -> None:
         self._tensors = {tensor.name: tensor for tensor in schema.tensors}
         self._fields = {field.name: field for field in schema.inputs}
+        self._truths = {f.tensor for f in schema.inputs if f.dtype == "bool" != self._tensors[f.tensor].dtype}
         self._no_missing = _no_missing(schema)
         self._closed = [field for field in schema.inputs if field.categories is not None]
         self._matrices = _matrices(schema)
@@ -131,7 +132,8 @@ class InputPlan:
         feeds: dict[str, Array] = {}
         for name, tensor in self._tensors.items():
             sentinel = next((f.missing_sentinel for f in self._fields.values() if f.tensor == name), None)
-            array = converted(name, inputs[name], tensor.dtype, sentinel, faults)
+            values = truths_as_numbers(inputs[name]) if name in self._truths else inputs[name]
+            array = converted(name, values, tensor.dtype, sentinel, faults)
             if array is not None:
                 feeds[name] = _shaped(array, tensor)
         self._finish(feeds, faults)
@@ -143,7 +145,8 @@ class InputPlan:
             raise InputError(faults, hint=self._names_hint())
         arrays: dict[str, Array] = {}
         for name, field in self._fields.items():
-            array = converted(name, inputs[name], self._tensors[field.tensor].dtype, field.missing_sentinel, faults)
+            values = truths_as_numbers(inputs[name]) if field.tensor in self._truths else inputs[name]
+            array = converted(name, values, self._tensors[field.tensor].dtype, field.missing_sentinel, faults)
             if array is not None:
                 arrays[name] = array
         counts = {len(array) if array.ndim else 0 for array in arrays.values()}
