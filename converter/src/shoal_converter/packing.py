@@ -6,6 +6,7 @@ What is inside the digest is `documents`'s; time, host and paths go into the sta
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,12 +23,12 @@ from shoal_converter.measurement import Cost
 from shoal_converter.onnx_runtime import Runner
 from shoal_converter.pack_options import PackOptions
 from shoal_converter.sbom import sbom_statement
-from shoal_converter.sources.estimator import framework_of, task_of
+from shoal_converter.sources.estimator import framework_of
 from shoal_converter.sources.kinds import checked_model, rows_in
 from shoal_converter.sources.tensor_model import TensorModel
 from shoal_converter.tensor_proof import converted
 from shoal_converter.variants import Built, build_variants, cost_of, here, variant_line
-from shoal_converter.workpiece import Workpiece, check_truth, convert_and_prove
+from shoal_converter.workpiece import Workpiece, check_truth, check_width, convert_and_prove
 from shoal_protocol.bundle.memory import memory_allowance
 from shoal_protocol.errors import CallerError
 from shoal_protocol.profile.grid import FEW_VALUES
@@ -108,12 +109,17 @@ def pack(
     options = options or PackOptions()
     name, version = parse_tag(tag)
     model = checked_model(model, sample)
-    truth = check_truth(y, rows_in(model, sample), classification=task_of(model) == "classification")
+    truth = check_truth(y, rows_in(model, sample), model=model)
     tell(f"converting {framework_of(model) if isinstance(model, TensorModel) else type(model).__name__}")
     model, rows, conversion, validation = convert_and_prove(model, sample, options, tell)
     tell(f"parity: {conversion.report.sentence()}")
     if validation is not None:
         tell(f"parity on the validation data: {validation.report.sentence()}")
+    check_width(truth, conversion.found)
+    whole = [column.name for column in rows.columns if column.dtype == "int64"]
+    if whole and rows.form == "frame":
+        named = ", ".join(whole[:5]) + (f" and {len(whole) - 5} more" if len(whole) > 5 else "")
+        tell(f"devices will send whole numbers as {named}: where fractions can come, give the column as float")
     if rows.rows < _FEW_ROWS:
         tell(f"{rows.rows} rows prove little, and are a weak reference for drift: give {_FEW_ROWS} or more")
     if rows.rows < FEW_VALUES:
@@ -135,10 +141,23 @@ def parse_tag(tag: str) -> tuple[str, str]:
     Raises:
         CallerError: It is no such tag.
     """
-    ref = parse_ref(tag)
+    try:
+        ref = parse_ref(tag)
+    except CallerError as error:
+        raise CallerError(error.message, hint=_better(tag) or error.hint) from error
     if ref.version is None:
         raise CallerError(f"{tag!r} names no version", hint="a bundle is packed under name:1.4.0; aliases come later")
     return ref.name, ref.version
+
+
+def _better(tag: str) -> str:
+    """Return advice with a tag near to the one that was given, where there is one."""
+    name, _, version = tag.rpartition(":") if ":" in tag else (tag, "", "")
+    name = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    version = re.sub(r"[^A-Za-z0-9._-]+", "-", version.removeprefix("v")).strip("-.")
+    if not name or not version[:1].isdigit():
+        return ""
+    return f"write -t {name}:{version}"
 
 
 def _measured(work: Workpiece, tell: Progress) -> tuple[Workpiece, dict[str, Any]]:

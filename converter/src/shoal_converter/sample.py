@@ -151,10 +151,14 @@ def make_sample(data: Any, *, model: Any = None, float_dtype: Literal["float32",
             "a sample is required: rows like those that the model was trained on",
             hint="give sample=X (Python) or --sample FILE (.npz, .npy, .csv, .parquet); 1,000 typical rows are plenty",
         )
+    if _takes_texts(model):
+        data = _texts_alone(data)
     if _is_frame(data):
         return _from_frame(data, model, float_dtype)
     if _is_series(data):
         data = data.to_numpy()
+    if isinstance(data, (list, tuple)) and data and isinstance(data[0], Mapping):
+        raise SampleError("the sample's rows are dictionaries", hint="give a table of them: pd.DataFrame(sample)")
     if hasattr(data, "toarray"):
         raise SampleError("the sample is a sparse matrix", hint="give rows as a dense array: sample.toarray()")
     try:
@@ -162,6 +166,34 @@ def make_sample(data: Any, *, model: Any = None, float_dtype: Literal["float32",
     except ValueError as error:
         raise SampleError(f"the sample's rows have different lengths: {error}", hint="give a 2-D array") from error
     return _from_array(array, model, float_dtype)
+
+
+def _takes_texts(model: Any) -> bool:
+    """Tell whether a model begins with a vectoriser, which takes a list of texts and no table."""
+    step = getattr(model, "best_estimator_", model)
+    while getattr(step, "steps", None) or getattr(step, "transformer_list", None):
+        step = (getattr(step, "steps", None) or step.transformer_list)[0][1]
+    return hasattr(step, "build_analyzer")
+
+
+def _texts_alone(data: Any) -> Any:
+    """Return the one column of a table as the list of texts that a vectoriser takes; anything else as it is.
+
+    Raises:
+        SampleError: There are several columns.
+    """
+    if not _is_frame(data) and not (isinstance(data, np.ndarray) and data.ndim == 2):
+        return data
+    if data.shape[1] == 1:
+        return data.iloc[:, 0] if _is_frame(data) else data[:, 0]
+    names = (
+        [repr(str(label)) for label in data.columns] if _is_frame(data) else [f"x{at}" for at in range(data.shape[1])]
+    )
+    raise SampleError(
+        f"the model begins with a vectoriser, which takes one column of texts; the sample has {len(names)}: "
+        f"{', '.join(names[:10])}",
+        hint="leave the others out, or train with ColumnTransformer([('text', TfidfVectorizer(), 'text'), …])",
+    )
 
 
 def _is_frame(data: Any) -> bool:
@@ -200,7 +232,9 @@ def frame(columns: Mapping[str, Array]) -> Any:
 def _from_array(array: Array, model: Any, float_dtype: DType) -> Sample:
     if array.ndim == 1 and array.dtype.kind in "OUS" and array.size:
         return _from_texts(array)
-    if array.ndim != 2 or array.shape[0] == 0 or array.shape[1] == 0:
+    if array.ndim == 2 and array.shape[0] == 0:
+        raise _no_rows(array.shape)
+    if array.ndim != 2 or array.shape[1] == 0:
         raise SampleError(
             f"the sample has shape {array.shape}, expected (rows, features) with at least one of each",
             hint="reshape one row by sample.reshape(1, -1), one feature by sample.reshape(-1, 1)",
@@ -219,6 +253,13 @@ def _from_array(array: Array, model: Any, float_dtype: DType) -> Sample:
     labels = names or [f"x{at}" for at in range(array.shape[1])]
     columns = tuple(Column(name, dtype, MATRIX_TENSOR, at) for at, name in enumerate(labels))
     return Sample("matrix", columns, source, {MATRIX_TENSOR: fed})
+
+
+def _no_rows(shape: tuple[int, ...]) -> SampleError:
+    return SampleError(
+        f"the sample has no rows: its shape is {shape}",
+        hint="did a filter leave none? 1,000 typical rows are plenty, and 100 the least that prove much",
+    )
 
 
 def _fed_array(array: Array, float_dtype: DType) -> tuple[DType, Array]:
@@ -243,8 +284,12 @@ def _from_texts(array: Array) -> Sample:
 
 
 def _from_frame(data: Any, model: Any, float_dtype: DType) -> Sample:
-    if len(data) == 0 or len(data.columns) == 0:
-        raise SampleError(f"the sample has shape {data.shape}, expected at least one row and one column")
+    if len(data) == 0:
+        raise _no_rows(data.shape)
+    if len(data.columns) == 0:
+        raise SampleError(
+            f"the sample has shape {data.shape}, expected at least one column", hint="give the model's features"
+        )
     data = _fit_columns(data, fitted_names(model), model)
     columns: list[Column] = []
     tensors: dict[str, Array] = {}
@@ -323,10 +368,7 @@ def _fed_column(name: str, series: Any, float_dtype: DType) -> tuple[DType, Arra
             return "int64", values.astype(np.int64)
         return float_dtype, np.where(missing, np.nan, values).astype(float_dtype)
     if not all(isinstance(value, str) for value in present):
-        kinds = sorted({type(value).__name__ for value in present})
-        raise SampleError(
-            f"column {name!r} mixes {', '.join(kinds)}", hint=f"make it one type, for example df[{name!r}].astype(str)"
-        )
+        raise _mixed(name, values, missing)
     if MISSING_TEXT in present:
         raise SampleError(f"column {name!r} holds the text {MISSING_TEXT!r}, which stands for a missing one on devices")
     if not present.size:
@@ -337,6 +379,22 @@ def _fed_column(name: str, series: Any, float_dtype: DType) -> tuple[DType, Arra
 def _is_boolean(series: Any) -> bool:
     present = series[~series.isna()]
     return len(present) > 0 and all(isinstance(value, (bool, np.bool_)) for value in present)
+
+
+def _mixed(name: str, values: Array, missing: Array) -> SampleError:
+    """Return what is said of a column of several types: how many of each, and where the rarest begins."""
+    kinds: dict[str, list[int]] = {}
+    for at, value in enumerate(values.tolist()):
+        if not missing[at]:
+            kinds.setdefault(type(value).__name__, []).append(at)
+    counted = sorted(kinds.items(), key=lambda item: -len(item[1]))
+    rarest = counted[-1][1][0]
+    parts = " and ".join(f"{len(places)} of type {kind}" for kind, places in counted)
+    return SampleError(
+        f"column {name!r} mixes types: {parts} (row {rarest} has {str(values[rarest])[:40]!r})",
+        hint=f"make it one type before training and here: pd.to_numeric(df[{name!r}], errors='coerce') for numbers "
+        f"(what is none becomes missing), df[{name!r}].astype(str) for texts",
+    )
 
 
 def _refuse_missing_texts(name: str, values: Array) -> None:

@@ -6,7 +6,7 @@ data. Leaves the conversion itself to `conversion` and `tensor_proof`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -20,10 +20,11 @@ from shoal_converter.errors import ParityError, SampleError
 from shoal_converter.evidence import Evidence, as_fed
 from shoal_converter.pack_options import PackOptions
 from shoal_converter.sample import Sample, make_sample
-from shoal_converter.sources.estimator import task_of
+from shoal_converter.sources.estimator import classes_of, task_of
 from shoal_converter.sources.tensor_model import TensorModel
 from shoal_converter.tensor_proof import converted, proven
 from shoal_converter.variants import Built
+from shoal_protocol.profile.grid import category_text
 
 Array = npt.NDArray[Any]
 Progress = Callable[[str], None]
@@ -60,9 +61,8 @@ class Workpiece:
 
     def _of_validation(self, proof: Proof) -> Evidence:
         rows = proof.sample.rows
-        truth = check_truth(
-            self.options.validation_y, rows, classification=task_of(self.model) == "classification", what="validation"
-        )
+        truth = check_truth(self.options.validation_y, rows, model=self.model, what="validation")
+        check_width(truth, proof.found)
         return Evidence("validation", proof.sample.tensors, proof.found, truth)
 
     def _split(self, evidence: Evidence) -> Evidence:
@@ -115,7 +115,10 @@ def _proven(model: Any, sample: Any, options: PackOptions, tell: Progress) -> tu
         dtype: Literal["float32", "float64"] = (
             "float64" if any(column.dtype == "float64" for column in rows.columns) else "float32"
         )
-        unseen = as_fed(make_sample(options.validation, model=model, float_dtype=dtype), rows)
+        try:
+            unseen = as_fed(make_sample(options.validation, model=model, float_dtype=dtype), rows)
+        except SampleError as error:
+            raise SampleError(f"validation data: {error.message}", hint=error.hint) from error
         return rows, conversion, prove(model, unseen, conversion, options=options.converter_options)
 
     try:
@@ -127,11 +130,11 @@ def _proven(model: Any, sample: Any, options: PackOptions, tell: Progress) -> tu
         return converted(double=True)
 
 
-def check_truth(y: Any, rows: int, *, classification: bool, what: str = "sample") -> Array | None:
+def check_truth(y: Any, rows: int, *, model: Any, what: str = "sample") -> Array | None:
     """Return labels or values as an array; `what` names the rows in what is said of them.
 
     Raises:
-        SampleError: Another number than rows, or some are missing.
+        SampleError: Another number than rows, some are missing, or none of the labels is one of the model's classes.
     """
     if y is None:
         return None
@@ -148,9 +151,50 @@ def check_truth(y: Any, rows: int, *, classification: bool, what: str = "sample"
         missing = sum(value is None or value != value for value in truth.ravel())  # noqa: PLR0124 - NaN
     else:
         missing = 0
+    classification = task_of(model) == "classification"
     if missing:
         raise SampleError(
             f"y has no {'label' if classification else 'value'} in {missing} of {rows} rows",
             hint=f"leave those rows out of {what} and y, or leave y out",
         )
+    if classification and not isinstance(model, TensorModel):
+        _check_labels(truth, classes_of(model))
     return truth
+
+
+def _check_labels(truth: Array, classes: tuple[str, ...] | None) -> None:
+    """Refuse labels of which the model knows none: they are written otherwise than those that it was trained on.
+
+    Some that it does not know are no mistake: a class that training never saw counts as wrong.
+    """
+    if classes is None or truth.ndim != 1:
+        return
+    plain = (int(value) if isinstance(value, bool) else value for value in truth.tolist())  # as `classes_of` has them
+    given = sorted({category_text(value) for value in plain})
+    if set(given) & set(classes):
+        return
+    raise SampleError(
+        f"none of the labels in y ({_some(given)}) is a class of the model ({_some(classes)})",
+        hint="give them as the model was trained on them: before a LabelEncoder gave them numbers, or after it",
+    )
+
+
+def _some(texts: Sequence[str]) -> str:
+    return ", ".join(repr(text) for text in texts[:4]) + (", …" if len(texts) > 4 else "")
+
+
+def check_width(truth: Array | None, found: Mapping[str, Array]) -> None:
+    """Check that there are as many labels or values in a row as the model gives.
+
+    Raises:
+        SampleError: There are more or fewer.
+    """
+    name = next((name for name in ("label", "value") if name in found), None)
+    if truth is None or name is None:
+        return
+    gives, has = found[name].size // len(found[name]), truth.size // len(truth)
+    if gives != has:
+        raise SampleError(
+            f"y has {has} columns, the model gives {gives} {name}{'s' if gives > 1 else ''} a row",
+            hint="give y in the form that the model was fitted on",
+        )

@@ -68,8 +68,8 @@ def test_an_npy_is_a_matrix(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "target", "says"),
     [
-        ("a,b\n", None, "has 1 lines"),
-        ("", None, "has 0 lines"),
+        ("a,b\n", None, "a header and no rows"),
+        ("", None, "nothing in it"),
         ("1,2\n3,4\n", None, "has no header"),
         ("a,b\n1\n", None, "line 2 has 1 fields, the header 2"),
         ("a,a\n1,2\n", None, "must name every column once"),

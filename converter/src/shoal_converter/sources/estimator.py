@@ -15,8 +15,9 @@ from typing import Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from shoal_converter.errors import SampleError, SourceError, UnsupportedModelError
+from shoal_converter.errors import SourceError, UnsupportedModelError
 from shoal_converter.sources.boosting.models import framework as boosting_framework
+from shoal_converter.sources.misfits import misfit
 from shoal_converter.sources.tensor_model import TensorModel
 from shoal_protocol.profile.grid import category_text
 
@@ -74,13 +75,24 @@ def check_estimator(model: Any) -> None:
         raise SourceError(f"{model.__name__} is a class, expected a fitted model", hint="call .fit(X, y) first")
     if not hasattr(model, "get_params") or not hasattr(model, "fit"):
         raise SourceError(
-            f"{type(model).__name__} is no scikit-learn estimator or pipeline",
-            hint="give the fitted estimator itself, not a dictionary around it or its predictions",
+            f"{type(model).__name__} is no scikit-learn estimator or pipeline", hint=_where_the_model_is(model)
         )
     try:
         check_is_fitted(model)
     except NotFittedError as error:
-        raise SourceError(f"the model is not fitted: {error}", hint="call .fit(X, y) before packing") from error
+        raise SourceError(
+            f"the model is not fitted: {type(model).__name__} has learnt nothing yet",
+            hint="call .fit(X, y) before packing; after a search, pack it or its best_estimator_",
+        ) from error
+
+
+def _where_the_model_is(found: Any) -> str:
+    """Say what to give in place of an object that is no model."""
+    items = found.items() if isinstance(found, dict) else enumerate(found) if isinstance(found, (list, tuple)) else ()
+    inside = next((key for key, value in items if hasattr(value, "fit") and hasattr(value, "get_params")), None)
+    if inside is not None:
+        return f"it holds one: give the estimator itself, found[{inside!r}], and dump that alone"
+    return "give the fitted estimator itself, not a dictionary around it or its predictions"
 
 
 _REASONS = {
@@ -238,7 +250,7 @@ def answers(model: Any, rows: Any) -> tuple[Answer, ...]:
         values = _dense(model, _call(model, method, rows))
         if proper[0] == "label" and values.ndim == 2 and values.shape[1] == 1:
             values = values[:, 0]  # CatBoost's labels of three and more classes
-        found.append(Answer(*proper, values, _classes(model) if task == "classification" else None))
+        found.append(Answer(*proper, values, classes_of(model) if task == "classification" else None))
     return tuple(found)
 
 
@@ -265,14 +277,7 @@ def _call(model: Any, method: str, rows: Any) -> Any:
         try:
             return getattr(model, method)(rows)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise SampleError(
-                f"the model itself fails on the sample: {type(model).__name__}.{method}: {_first_line(error)}",
-                hint="give rows exactly as the model was fitted on: the same columns, types and shape",
-            ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise misfit(model, method, rows, error) from error
 
 
 def _dense(model: Any, values: Any) -> Array:
@@ -290,7 +295,8 @@ def _dense(model: Any, values: Any) -> Array:
     return np.asarray(values)
 
 
-def _classes(model: Any) -> tuple[str, ...] | None:
+def classes_of(model: Any) -> tuple[str, ...] | None:
+    """Return the texts of a classifier's classes in its order, or none where it has no one list of them."""
     classes = getattr(model, "classes_", None)
     if classes is None or isinstance(classes, list) or np.asarray(classes).ndim != 1:
         return None

@@ -123,8 +123,7 @@ def _load(path: Path) -> Any:
             model = joblib.load(path)  # reads plain pickles too
         except ModuleNotFoundError as error:
             raise SourceError(
-                f"{path.name} needs the module {error.name!r}, which is not installed here",
-                hint="install it, or put its folder into PYTHONPATH",
+                f"{path.name} needs the module {error.name!r}, which is not installed here", hint=_bringing(error.name)
             ) from error
         except Exception as error:
             raise SourceError(
@@ -135,6 +134,14 @@ def _load(path: Path) -> Any:
     if versions:
         sys.stderr.write(f"warning: {versions[0].split('.  ')[0].splitlines()[0][:300]}\n")
     return model
+
+
+def _bringing(module: str | None) -> str:
+    """Return the command that installs a module."""
+    root = (module or "").partition(".")[0]
+    if root in {"xgboost", "lightgbm", "catboost", "torch", "tensorflow", "skops"}:
+        return f"pip install 'shoal-converter[{root}]'"
+    return "install it, or put its folder into PYTHONPATH"
 
 
 def _fault(error: Exception) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -204,8 +205,10 @@ def _csv(path: Path, delimiter: str) -> dict[str, Array]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise SampleError(f"{path.name} is no UTF-8 CSV: {error}", hint="save it as UTF-8") from error
     if len(rows) < 2:
-        raise SampleError(f"{path.name} has {len(rows)} lines, expected a header and rows")
+        what = "a header and no rows" if rows else "nothing in it"
+        raise SampleError(f"{path.name} has {what}", hint="expected a line of column names, and a line for each row")
     header = [name.strip() for name in rows[0]]
+    _check_separated(path, header, delimiter)
     if len(set(header)) != len(header) or not all(header):
         raise SampleError(f"{path.name}: the first line must name every column once, it is {', '.join(header)[:200]}")
     uneven = [number for number, row in enumerate(rows[1:], 2) if len(row) != len(header)]
@@ -217,6 +220,22 @@ def _csv(path: Path, delimiter: str) -> dict[str, Array]:
     if all(_number(name) is not None for name in header):
         raise SampleError(f"{path.name} has no header: its first line is all numbers", hint="put column names first")
     return {name: _column([row[at] for row in rows[1:]]) for at, name in enumerate(header)}
+
+
+def _check_separated(path: Path, header: Sequence[str], delimiter: str) -> None:
+    """Refuse the two likeliest ways to write a CSV otherwise: with semicolons, and with pandas' index in front."""
+    other = next((mark for mark in ";\t|," if len(header) == 1 and mark in header[0]), None)
+    if other is not None:
+        raise SampleError(
+            f"{path.name} is separated by {other!r}, expected {delimiter!r}",
+            hint=f"pd.read_csv({path.name!r}, sep={other!r}) reads it (with decimal=',' where numbers are written so); "
+            "save it by df.to_csv(path, index=False)",
+        )
+    if not header[0] and all(header[1:]):
+        raise SampleError(
+            f"{path.name}: the first column has no name, as pandas writes its index",
+            hint="save it without: df.to_csv(path, index=False)",
+        )
 
 
 def _number(text: str) -> float | None:
@@ -285,12 +304,19 @@ def _parquet(path: Path) -> dict[str, Array]:
     return {name: table.column(name).to_numpy() for name in table.column_names}
 
 
+def _nearest(name: str, columns: Iterable[str]) -> str:
+    """Return advice with the column that was probably meant."""
+    lowered = {column.lower(): column for column in columns}
+    near = get_close_matches(name.lower(), lowered, n=1)
+    return f"is --target {lowered[near[0]]} meant?" if near else "name another --target"
+
+
 def _split(columns: dict[str, Array], path: Path, target: str | None) -> Table:
     if target is None:
         return Table(columns=columns)
     if target not in columns:
         raise SampleError(
-            f"{path.name} has no column {target!r}; it has {', '.join(columns)}", hint="name another --target"
+            f"{path.name} has no column {target!r}; it has {', '.join(columns)}", hint=_nearest(target, columns)
         )
     truth = columns.pop(target)
     if not columns:

@@ -128,9 +128,18 @@ def refuse_unsupported(model: Any) -> None:
         try:
             get_model_alias(type(step))
         except RuntimeError:
+            if not type(step).__module__.startswith("sklearn."):
+                raise UnsupportedModelError(path, f"{name} {_OF_OTHERS}", _REGISTER) from None
             raise UnsupportedModelError(
                 path, _ITERATED.get(name, f"{name} has no exact form in ONNX yet"), _WAYS_ROUND.get(name, _WAY_ROUND)
             ) from None
+
+
+_OF_OTHERS = "is a class of neither scikit-learn nor a framework known here: a device can't run its Python"
+_REGISTER = (
+    "say it by scikit-learn's steps (ColumnTransformer, FunctionTransformer(np.log1p)), compute it before the model, "
+    "or register a converter of your own for it: skl2onnx.update_registered_converter"
+)
 
 
 def _unsupported(model: Any, error: Exception) -> UnsupportedModelError:
@@ -140,9 +149,9 @@ def _unsupported(model: Any, error: Exception) -> UnsupportedModelError:
     named = [(path, step) for path, step in everything if type(step).__name__ in str(error)]
     path, step = (named or leaf or [(type(model).__name__, model)])[-1]
     name = type(step).__name__
-    return UnsupportedModelError(
-        path, f"the converter of {name} fails: {type(error).__name__}: {reason}", _WAYS_ROUND.get(name, _WAY_ROUND)
-    )
+    own = reason.startswith(f"{name}: ")  # our own converters say why in words for people
+    why = reason if own else f"the converter of {name} fails: {type(error).__name__}: {reason}"
+    return UnsupportedModelError(path, why, _WAYS_ROUND.get(name, _WAY_ROUND))
 
 
 def _tensor_type(dtype: str) -> Any:
