@@ -22,7 +22,7 @@ import msgspec
 
 from shoal_agent.adapters.blob_store import FolderBlobStore
 from shoal_agent.adapters.credentials import Credentials
-from shoal_agent.adapters.download import OciFetcher, Pace
+from shoal_agent.adapters.download import OciFetcher
 from shoal_agent.adapters.hold_file import HoldFile
 from shoal_agent.adapters.hooks import ChildHooks
 from shoal_agent.adapters.http_client import HttpClient
@@ -32,8 +32,10 @@ from shoal_agent.adapters.label_book import open_label_book
 from shoal_agent.adapters.mqtt_link import MqttLink
 from shoal_agent.adapters.preflight import ChildPreflight
 from shoal_agent.adapters.rotation import Rotation
+from shoal_agent.adapters.sources import Sources
 from shoal_agent.adapters.spare_spool import open_spool
 from shoal_agent.adapters.state_file import StateFile as FolderStateFile
+from shoal_agent.adapters.transfer import Pace, Transfers
 from shoal_agent.adapters.trust_store import TrustStore
 from shoal_agent.domain.backoff import Backoff
 from shoal_agent.domain.fit import DeviceFacts, needed_blobs
@@ -73,6 +75,7 @@ _UPDATING_PATIENCE_S = 1800.0
 """Loading a large model on a small device beats no pulse meanwhile."""
 
 _TELLING_PATIENCE_S = 300.0
+_MOST_PATCH_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -313,11 +316,10 @@ def _leave(base: _Base, hooks: Hooks) -> Leave:
 def _transactions(base: _Base, *, hooks: Hooks, cancelled: Cancelled) -> Transactions:
     settings, overrides, leave = base.settings, base.overrides, _leave(base, hooks)
     store = overrides.store(FolderBlobStore(base.state, needed=partial(needed_blobs, facts=base.facts)))
-    pace = Pace(max_bytes_per_s=settings.download_max_bytes_per_s)
     preflight = ChildPreflight(base.state, turns=overrides.preflight_turns, clock=overrides.monotonic)
     parts = Parts(
         store=store,
-        fetcher=OciFetcher(base.http, pace=pace, clock=overrides.monotonic, pause=time.sleep),
+        fetcher=_fetcher(base),
         trust=base.trust,
         preflight=overrides.preflight or preflight,
         facts=base.facts,
@@ -355,6 +357,23 @@ def _transactions(base: _Base, *, hooks: Hooks, cancelled: Cancelled) -> Transac
     )
     changed = partial(base.relay.call, "changed")
     return Transactions(around, rhythm=rhythm, cancelled=cancelled, changed=changed)
+
+
+def _fetcher(base: _Base) -> OciFetcher:
+    settings, monotonic = base.settings, base.overrides.monotonic
+
+    def connect(url: str) -> HttpClient:
+        return HttpClient(url, ca_file=base.ca_file, certificate_time=base.certificate_time, system_too=True)
+
+    patch_bytes = settings.download_patch_bytes
+    if patch_bytes is None:
+        patch_bytes = min(base.facts.memory_bytes // 8, _MOST_PATCH_BYTES)
+    pace = Pace(max_bytes_per_s=settings.download_max_bytes_per_s)
+    return OciFetcher(
+        Sources(base.http, settings.download_mirrors, connect=connect, clock=monotonic),
+        Transfers(pace, clock=monotonic, pause=time.sleep),
+        patch_bytes=patch_bytes,
+    )
 
 
 def _uplink(base: _Base, transactions: Transactions, sink: WindowSpool, *, beat: Callable[[], None]) -> Uplink:

@@ -288,6 +288,18 @@ class Link(Protocol):
         """Say good-bye and end the background work."""
 
 
+class HeldBlob(msgspec.Struct, frozen=True):
+    """A stored blob that is likely to be much like one that is to be fetched.
+
+    Attributes:
+        blob: What it is.
+        read: Returns its content; raises OSError when it is gone.
+    """
+
+    blob: Descriptor
+    read: Callable[[], bytes]
+
+
 class Fetcher(Protocol):
     """Downloads blobs and manifests."""
 
@@ -299,8 +311,17 @@ class Fetcher(Protocol):
             DigestMismatchError: The server holds something else.
         """
 
-    def blob(self, model: str, blob: Descriptor, part: Path, *, cancelled: Cancelled) -> None:
+    def blob(
+        self, model: str, blob: Descriptor, part: Path, *, cancelled: Cancelled, held: HeldBlob | None = None
+    ) -> None:
         """Complete a part file, continuing where it ends; never more bytes than the blob's size.
+
+        Args:
+            model: Repository.
+            blob: What is to come.
+            part: Where it is collected.
+            cancelled: Tells that it is given up.
+            held: What the server may code it against.
 
         Raises:
             TransportError: Try again later; the part is kept.

@@ -53,6 +53,25 @@ def _duration(text: str) -> float:
     return value
 
 
+def _addresses(text: str) -> tuple[str, ...]:
+    """Parse base URLs with commas between."""
+    from urllib.parse import urlsplit  # noqa: PLC0415 - only where somebody gives some
+
+    found = tuple(one.strip().rstrip("/") for one in text.split(",") if one.strip())
+    for one in found:
+        parts = urlsplit(one)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc or parts.query:
+            raise ValueError(text)
+    return found
+
+
+def _size(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError(text)
+    return value
+
+
 def _activation(text: str) -> str:
     if text not in {"beside", "stop-then-load"}:
         raise ValueError(text)
@@ -149,6 +168,16 @@ class Settings:
     hooks_retry_s: float = _setting(
         60.0, "hooks.retry_s", _positive, "seconds above 0", "So long after a veto the hook is asked again."
     )
+    download_mirrors: tuple[str, ...] = _setting(
+        (), "download.mirrors", _addresses, "addresses that begin with http:// or https://, with commas between",
+        "Where models are fetched before the server is asked: caches or copies of its registry. They need no trust, "
+        "and get no credentials.",
+    )  # fmt: skip
+    download_patch_bytes: int | None = _setting(
+        None, "download.patch_bytes", _size, "bytes, 0 or more",
+        "Memory that patching a stored model into a new one may take; 0: none is patched. The default is an eighth of "
+        "this machine's memory, at most 256 MiB.",
+    )  # fmt: skip
     tls_client_cert: str = _setting(
         "",
         "tls.client_cert",

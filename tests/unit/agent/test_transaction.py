@@ -73,7 +73,7 @@ def test_a_blob_that_is_wrong_once_is_fetched_again_at_once(device):
     blobs = device.fetcher.blob
     wrong = iter([True, False] + [False] * 20)
 
-    def once_wrong(model, blob, part, *, cancelled):
+    def once_wrong(model, blob, part, *, cancelled, held=None):
         blobs(model, blob, part, cancelled=cancelled)
         if next(wrong):
             part.write_bytes(b"garbage")

@@ -2,7 +2,7 @@
 
     blobs/<sha256>          one file of a bundle; there only once its hash was checked
     bundles/<sha256>.json   a bundle's manifest, renamed in last: that it is there means that the bundle is whole
-    staging/<sha256>.part   a download under way, and its .etag
+    staging/<sha256>.part   a download under way, see `part_file`
     trash/                  what is about to be deleted
 
 Invariant: a name in ``blobs`` or ``bundles`` is the hash of its content, synced to the disk. Damage that comes later is
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from shoal_agent.adapters.durable import move, put, sync_file, sync_folder
+from shoal_agent.adapters.part_file import PartFile
 from shoal_agent.errors import tells_of_damage
 from shoal_agent.ports import Needed
 from shoal_protocol.bundle.manifest import Descriptor, Manifest, parse_manifest
@@ -100,9 +101,7 @@ class FolderBlobStore:
 
     def discard_part(self, digest: str) -> None:
         """Forget a download under way."""
-        part = self.part(digest)
-        part.unlink(missing_ok=True)
-        part.with_suffix(".etag").unlink(missing_ok=True)
+        PartFile(self.part(digest)).discard()
 
     def add_bundle(self, raw: bytes) -> str:
         """Declare a bundle whole, by its manifest; return its digest.

@@ -1,159 +1,264 @@
-"""Downloads of manifests and blobs over the OCI distribution API, resumed where they stopped.
+"""Downloads of manifests and blobs over the OCI distribution API: resumed, as small as can be, from the nearest place.
 
-A part file is believed for its length only: what counts is the bytes on the disk, and the whole is hashed again before
-it is taken over (`FolderBlobStore.adopt`). A resumed request carries If-Range, so that a file that was swapped since
-begins anew. Never are more bytes written than were signed.
+A blob may come as it is, compressed, or coded against a blob that is stored here (`shoal_protocol.bundle.codings`); the
+server sends the smallest that it has of those that are asked for. It may come from a mirror, or by a redirect.
+
+What is relied on is only the signed size and digest:
+    - Never more bytes are written than were signed, and a form has fewer than the blob. What is decoded is bounded by
+      the signed size while it is decoded.
+    - A part is believed for its length only. A resumed request carries If-Range where the validator is of the same
+      source; the whole is hashed again from byte 0 before it is taken over (`FolderBlobStore.adopt`).
+    - Whatever is wrong with a form, the blob is then fetched as it is; whatever is wrong with a mirror, from the next
+      place, the server at last.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+import hashlib
+import logging
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from shoal_agent.adapters.blob_request import Place, Terms, answered, request_headers, too_many
 from shoal_agent.adapters.http_client import HttpClient, read_bounded
+from shoal_agent.adapters.part_file import Note, PartFile
+from shoal_agent.adapters.sources import FAULT_REST_S, LIE_REST_S, Sources, mirrors_in
+from shoal_agent.adapters.transfer import Pace, TooManyBytesError, Transfers
 from shoal_agent.errors import CancelledError, TransportError
-from shoal_agent.ports import Cancelled, Clock
+from shoal_agent.ports import Cancelled, HeldBlob
+from shoal_protocol.bundle.codings import (
+    CODED_FROM_BYTES,
+    DCZ,
+    DCZ_MOST_BYTES,
+    IDENTITY,
+    ZSTD,
+    CodingError,
+    Decoder,
+)
 from shoal_protocol.bundle.manifest import MANIFEST_MEDIA_TYPE, MAX_MANIFEST_BYTES, Descriptor
-from shoal_protocol.canonical import sha256_digest
+from shoal_protocol.canonical import Digest, parse_digest, sha256_digest
 from shoal_protocol.errors import DigestMismatchError
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
 
-_CHUNK = 1 << 18
+_PIECE = 1 << 16
+_RESERVE_BYTES = 16 << 20
+_log = logging.getLogger(__name__)
+
+MIRROR_PACE = Pace(min_bytes_per_s=1024.0, patience_s=20.0)
+"""A mirror that is slower has no use: the next place goes on where it stopped."""
 
 
-class Pace(msgspec.Struct, frozen=True):
-    """How fast a download may and must be.
+class _Wanted(msgspec.Struct, frozen=True):
+    """One blob that is being fetched."""
 
-    Attributes:
-        max_bytes_per_s: Cap of the bandwidth; none: no cap.
-        min_bytes_per_s: A transfer that is slower over `patience_s` is broken off, and continued later.
-        patience_s: Seconds over which the speed is measured.
-        deadline_s: Of one transfer.
-    """
+    model: str
+    blob: Descriptor
+    file: PartFile
+    held: HeldBlob | None
+    cancelled: Cancelled
 
-    max_bytes_per_s: float | None = None
-    min_bytes_per_s: float = 64.0
-    patience_s: float = 60.0
-    deadline_s: float = 6 * 3600.0
+    @property
+    def path(self) -> str:
+        return f"/v2/{self.model}/blobs/{self.blob.digest}"
 
 
 class OciFetcher:
-    """Fetches from ``/v2/`` of the server.
+    """Fetches from ``/v2/`` of the server and its mirrors.
 
     Args:
-        http: The server.
-        pace: Bounds of speed.
-        clock: Monotonic seconds.
-        pause: Waits so many seconds.
+        sources: Where from.
+        transfers: How fast.
+        patch_bytes: Memory that decoding against a stored blob may take: that of both blobs.
     """
 
-    def __init__(self, http: HttpClient, *, pace: Pace, clock: Clock, pause: Callable[[float], None]) -> None:
-        self._http = http
-        self._pace = pace
-        self._clock = clock
-        self._pause = pause
+    def __init__(self, sources: Sources, transfers: Transfers, *, patch_bytes: int = DCZ_MOST_BYTES) -> None:
+        self._sources = sources
+        self._transfers = transfers
+        self._patch_bytes = patch_bytes
+        self._plain: set[str] = set()
 
     def manifest(self, model: str, digest: str, *, size: int) -> bytes:
-        """Return a manifest's bytes, checked against digest and signed size.
+        """Return a manifest's bytes, checked against digest and signed size; the server is asked first.
 
         Raises:
             TransportError: Try again later.
             DigestMismatchError: The server holds something else under this name.
         """
+        *mirrors, server = self._sources.order()
+        try:
+            return self._manifest(server, model, digest, size=size)
+        except TransportError:
+            for mirror in mirrors:
+                with suppress(TransportError, DigestMismatchError):
+                    return self._manifest(mirror, model, digest, size=size)
+            raise
+
+    def blob(
+        self, model: str, blob: Descriptor, part: Path, *, cancelled: Cancelled, held: HeldBlob | None = None
+    ) -> None:
+        """Complete a part file.
+
+        Args:
+            model: Repository.
+            blob: What is to come.
+            part: Where it is collected; other files of the download lie beside it.
+            cancelled: Tells that it is given up.
+            held: A stored blob that is likely to be like this one.
+
+        Raises:
+            TransportError: It broke off or was too slow; what came is kept.
+            DigestMismatchError: The server sends other bytes than were signed.
+            CancelledError: It was given up; what came is kept.
+        """
+        wanted = _Wanted(model, blob, PartFile(part), held, cancelled)
+        for source in self._sources.order():
+            try:
+                self._complete(source, wanted)
+            except CancelledError:
+                raise
+            except (TransportError, DigestMismatchError) as error:
+                if source is self._sources.server:
+                    raise
+                rest_s = FAULT_REST_S if isinstance(error, TransportError) else LIE_REST_S
+                self._sources.rest(source.url, error.message, seconds=rest_s)
+            else:
+                return
+
+    def _manifest(self, source: HttpClient, model: str, digest: str, *, size: int) -> bytes:
         path = f"/v2/{model}/manifests/{digest}"
-        with self._http.open("GET", path, headers={"Accept": MANIFEST_MEDIA_TYPE}) as response:
+        with source.open("GET", path, headers={"Accept": MANIFEST_MEDIA_TYPE}) as response:
             _expect(response.status, {200}, path)
             raw = read_bounded(response, MAX_MANIFEST_BYTES)
+            link = response.headers.get("Link")
         if len(raw) != size or sha256_digest(raw) != digest:
             raise DigestMismatchError(
                 f"the manifest that came has {len(raw)} bytes and {sha256_digest(raw)}, signed are {size} and {digest}",
                 digest=digest,
             )
+        if source is self._sources.server:
+            self._sources.name(mirrors_in(link, path))
         return raw
 
-    def blob(self, model: str, blob: Descriptor, part: Path, *, cancelled: Cancelled) -> None:
-        """Complete a part file.
+    def _complete(self, source: HttpClient, wanted: _Wanted) -> None:
+        """Fetch what is missing from one place; a form that is no good is replaced by the blob itself."""
+        blob, file = wanted.blob, wanted.file
+        try:
+            note = self._collected(source, wanted)
+            if note.coding != IDENTITY:
+                self._decode(note, wanted)
+        except (CodingError, MemoryError) as error:
+            _log.warning("the coded form of %s is left out: %s", blob.digest, error)
+            file.discard()
+            self._plain.add(blob.digest)
+            note = self._collected(source, wanted)
+        if note.coding == IDENTITY and note.mirrors:
+            self._check(note, wanted)
+
+    def _collected(self, source: HttpClient, wanted: _Wanted) -> Note:
+        """Collect all bytes of the blob, or of a form of it; return what they are."""
+        file, terms = wanted.file, self._terms(wanted)
+        place = Place(source.url, is_mirror=source is not self._sources.server)
+        note = self._begun(file, terms)
+        done = 0 if note is None else file.size(note)
+        if note is not None and done == note.total:
+            return note
+        asked = request_headers(terms, place, note=note, done=done)
+        with source.open("GET", wanted.path, headers=asked) as response:
+            if response.status == 416:  # what was begun goes on nowhere: it is not what is offered here
+                file.discard()
+            _expect(response.status, {200, 206}, wanted.path)
+            head = response.headers
+            start, note = answered(terms, place, status=response.status, headers=head, note=note, done=done)
+            file.write(note) if start else file.begin(note)
+            self._collect(response, note, wanted, start=start, place=place)
+        if file.size(note) != note.total:
+            raise TransportError(
+                f"the download of {wanted.blob.digest} broke off at {file.size(note)} of {note.total} bytes"
+            )
+        return note
+
+    def _collect(self, response: BaseHTTPResponse, note: Note, wanted: _Wanted, *, start: int, place: Place) -> None:
+        try:
+            self._transfers.collect(
+                response,
+                wanted.file.collected(note),
+                start=start,
+                limit=note.total,
+                pace=MIRROR_PACE if place.is_mirror else None,
+                cancelled=wanted.cancelled,
+            )
+        except TooManyBytesError:
+            raise too_many(note, wanted.blob) from None
+
+    def _begun(self, file: PartFile, terms: Terms) -> Note | None:
+        """Return what there is of the download, if it is of use; else forget it."""
+        note = file.note()
+        if note is not None and terms.takes(note) and 0 < file.size(note) <= note.total:
+            return note
+        if note is None or file.size(note):
+            file.discard()
+        return None
+
+    def _terms(self, wanted: _Wanted) -> Terms:
+        """Return what the blob may come as."""
+        blob, held = wanted.blob, wanted.held
+        if blob.size < CODED_FROM_BYTES or blob.digest in self._plain:
+            return Terms(blob)
+        if shutil.disk_usage(wanted.file.path.parent).free < 2 * blob.size + _RESERVE_BYTES:
+            return Terms(blob)  # no room for a form beside the blob
+        if held is None or held.blob.size < CODED_FROM_BYTES:
+            return Terms(blob, (ZSTD,))
+        if max(blob.size, held.blob.size) > DCZ_MOST_BYTES or blob.size + held.blob.size > self._patch_bytes:
+            return Terms(blob, (ZSTD,))
+        return Terms(blob, (ZSTD, DCZ), held.blob.digest)
+
+    def _decode(self, note: Note, wanted: _Wanted) -> None:
+        """Decode a form into the part, within the signed size.
 
         Raises:
-            TransportError: It broke off or was too slow; what came is kept.
-            DigestMismatchError: The server sends more bytes than were signed.
-            CancelledError: It was given up; what came is kept.
+            CodingError: The form is not one of what was signed.
+            CancelledError: It was given up; the form is kept.
         """
-        done = _size(part)
-        etag = _read_etag(part)
-        if done > blob.size or (done and etag is None):
-            part.unlink()
-            done = 0
-        if done == blob.size and part.exists():
+        blob = wanted.blob
+        base = wanted.held if note.coding == DCZ else None
+        decoder = Decoder(note.coding, size=blob.size, dictionary=None if base is None else _content(base))
+        digest = hashlib.sha256()
+        with wanted.file.collected(note).open("rb") as form, wanted.file.path.open("wb") as part:
+            while piece := form.read(_PIECE):
+                if wanted.cancelled():
+                    raise CancelledError(f"the decoding of {blob.digest} was given up")
+                for data in decoder.feed(piece):
+                    digest.update(data)
+                    part.write(data)
+        decoder.finish()
+        if f"sha256:{digest.hexdigest()}" != blob.digest:
+            raise CodingError("the form decodes to other bytes than were signed")
+        _log.info("%s came as %d bytes of %s instead of %d", blob.digest, note.total, note.coding, blob.size)
+        wanted.file.decoded(Note(total=blob.size))
+
+    def _check(self, note: Note, wanted: _Wanted) -> None:
+        """Hash what came from mirrors at once, while it is known which had a part in it.
+
+        Raises:
+            DigestMismatchError: It is not what was signed; it is discarded.
+        """
+        with wanted.file.path.open("rb") as part:
+            found = hashlib.file_digest(part, "sha256").hexdigest()
+        if f"sha256:{found}" == wanted.blob.digest:
             return
-        path = f"/v2/{model}/blobs/{blob.digest}"
-        headers = {"Range": f"bytes={done}-", "If-Range": etag} if done and etag else {}
-        with self._http.open("GET", path, headers=headers) as response:
-            _expect(response.status, {200, 206}, path)
-            start = _start_of(response, done)
-            if start == 0:
-                _write_etag(part, response.headers.get("ETag"))
-            self._collect(response, part, blob, start=start, cancelled=cancelled)
-        if _size(part) != blob.size:
-            raise TransportError(f"the download of {blob.digest} broke off at {_size(part)} of {blob.size} bytes")
-
-    def _collect(
-        self, response: BaseHTTPResponse, part: Path, blob: Descriptor, *, start: int, cancelled: Cancelled
-    ) -> None:
-        meter = _Meter(self._pace, self._clock())
-        done = start
-        with part.open("r+b" if start else "wb", buffering=0) as file:
-            file.seek(start)
-            while chunk := response.read1(_CHUNK):
-                file.write(chunk[: blob.size - done])
-                done += len(chunk)
-                if done > blob.size:
-                    file.truncate(0)
-                    raise DigestMismatchError(
-                        f"the server sends more than the {blob.size} signed bytes of {blob.digest}", digest=blob.digest
-                    )
-                if cancelled():
-                    os.fsync(file.fileno())
-                    raise CancelledError(f"the download of {blob.digest} was given up at {done} bytes")
-                wait_s = meter.count(len(chunk), self._clock())
-                if wait_s > 0:
-                    self._pause(wait_s)
-
-
-class _Meter:
-    """Holds one transfer against its pace."""
-
-    def __init__(self, pace: Pace, now: float) -> None:
-        self._pace = pace
-        self._begun = self._since = now
-        self._total = self._recent = 0
-
-    def count(self, size: int, now: float) -> float:
-        """Add bytes that came; return how many seconds to wait.
-
-        Raises:
-            TransportError: Too slow, or too long.
-        """
-        self._total += size
-        self._recent += size
-        if now - self._begun > self._pace.deadline_s:
-            raise TransportError(f"the download took longer than {self._pace.deadline_s:.0f} s")
-        if now - self._since >= self._pace.patience_s:
-            speed = self._recent / (now - self._since)
-            if speed < self._pace.min_bytes_per_s:
-                raise TransportError(
-                    f"the download came at {speed:.0f} bytes/s, at least {self._pace.min_bytes_per_s:.0f}"
-                )
-            self._since, self._recent = now, 0
-        cap = self._pace.max_bytes_per_s
-        return self._total / cap - (now - self._begun) if cap else 0.0
+        wanted.file.discard()
+        for url in note.mirrors:
+            self._sources.rest(url, "it sent other bytes than were signed", seconds=LIE_REST_S)
+        raise DigestMismatchError(
+            f"expected {wanted.blob.digest}, got sha256:{found} from {', '.join(note.mirrors)}",
+            digest=wanted.blob.digest,
+        )
 
 
 def _expect(status: int, allowed: set[int], path: str) -> None:
@@ -161,34 +266,13 @@ def _expect(status: int, allowed: set[int], path: str) -> None:
         raise TransportError(f"GET {path}: the server answered {status}", status=status)
 
 
-def _start_of(response: BaseHTTPResponse, asked: int) -> int:
-    """Return the first byte of an answer: a whole file begins at 0; a range must begin where it was asked to."""
-    if response.status == 200:
-        return 0
-    if response.headers.get("Content-Range", "").startswith(f"bytes {asked}-"):
-        return asked
-    raise TransportError(f"asked for bytes from {asked}, got {response.headers.get('Content-Range')!r:.80}")
+def _content(held: HeldBlob) -> tuple[Digest, bytes]:
+    """Return a stored blob as a dictionary.
 
-
-def _size(part: Path) -> int:
+    Raises:
+        CodingError: It can't be read.
+    """
     try:
-        return part.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _read_etag(part: Path) -> str | None:
-    try:
-        return part.with_suffix(".etag").read_text(encoding="ascii") or None
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
-def _write_etag(part: Path, etag: str | None) -> None:
-    """Remember a strong validator; a weak one can't be used with ranges (RFC 9110, section 13.1.5)."""
-    sidecar = part.with_suffix(".etag")
-    if etag and etag.isascii() and not etag.startswith("W/") and len(etag) < 256:
-        sidecar.write_text(etag, encoding="ascii")
-    else:
-        with suppress(FileNotFoundError):
-            sidecar.unlink()
+        return parse_digest(held.blob.digest), held.read()
+    except OSError as error:
+        raise CodingError(f"{held.blob.digest}, which it was coded against, can't be read: {error}") from error

@@ -1,7 +1,7 @@
 """HTTP to the server: one pool, one identity, every network fault translated once.
 
-Leaves retries to the callers, who know what may be repeated, and never follows a redirect with credentials to another
-host. urllib3 is imported at the first request.
+Leaves retries to the callers, who know what may be repeated. Redirects of GET are followed, a few at most, never from
+https to http, and to another origin without the device's credentials. urllib3 is imported at the first request.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from shoal_agent.adapters.tls import CertificateTime
 
 MAX_ANSWER_BYTES = 1 << 20
+MAX_REDIRECTS = 5
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 class Login(Protocol):
@@ -47,6 +49,7 @@ class HttpClient:
         certificate_time: By which time the server's certificate is judged; none: by the device's clock.
         login: Gives user and password anew for every request, instead of `user` and `secret`.
         verify: Whether the server's certificate is checked; not, only to fetch what is checked by its digest.
+        system_too: Whether the system's authorities are trusted beside `ca_file`.
 
     Raises:
         SettingsError: The URL is none.
@@ -55,6 +58,7 @@ class HttpClient:
     def __init__(
         self, url: str, *, user: str = "", secret: str = "", ca_file: Path | None = None, timeout_s: float = 30.0,
         verify: bool = True, certificate_time: CertificateTime | None = None, login: Login | None = None,
+        system_too: bool = False,
     ) -> None:  # fmt: skip
         if not url.startswith(("http://", "https://")):
             raise SettingsError(f"{url!r} is no server's URL", hint="write https://HOST or http://HOST:PORT")
@@ -63,6 +67,8 @@ class HttpClient:
         self._timeout_s = timeout_s
         self._verify = verify
         self._certificate_time = certificate_time
+        self._system_too = system_too
+        self._elsewhere: HttpClient | None = None
         self._headers = {"User-Agent": "shoal-agent", "Accept-Encoding": "identity"}
         self._login = login
         if user:
@@ -80,7 +86,7 @@ class HttpClient:
             cert_reqs="CERT_REQUIRED" if self._verify else "CERT_NONE",
             assert_hostname=None if self._verify else False,
             timeout=urllib3.Timeout(connect=min(self._timeout_s, 10.0), read=self._timeout_s),
-            retries=urllib3.Retry(total=3, connect=0, read=0, status=0, other=0, redirect=3),
+            retries=urllib3.Retry(0),
         )
 
     def _tls(self) -> ssl.SSLContext | None:
@@ -89,7 +95,9 @@ class HttpClient:
         from shoal_agent.adapters.tls import client_context  # noqa: PLC0415 - as urllib3
 
         try:
-            return client_context(ca_file=self._ca_file, certificate_time=self._certificate_time)
+            return client_context(
+                ca_file=self._ca_file, certificate_time=self._certificate_time, system_too=self._system_too
+            )
         except OSError as error:
             raise TransportError(f"the certificates in {self._ca_file} can't be used: {error}") from error
 
@@ -108,24 +116,14 @@ class HttpClient:
         Raises:
             TransportError: No answer came, or it broke off while the caller read it.
         """
-        import urllib3  # noqa: PLC0415 - see `_pool`
-
         url = path if path.startswith(self.url) else self.url + path
-        user, secret = ("", "") if self._login is None else self._login.login()
-        own = {**self._headers, "Authorization": _basic(user, secret)} if user else self._headers
-        try:
-            response = self._pool.request(
-                method, url, headers={**own, **(headers or {})}, body=body, preload_content=False
-            )
-            if self._login is not None:
-                self._login.answered(secret, response.status)
+        response = self._followed(method, url, headers or {}, body)
+        with _translated(method, url):
             try:
                 yield response
             finally:
                 response.close()
                 response.release_conn()
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise TransportError(f"{method} {url}: {_plain(error)}", hint=_advice(error)) from error
 
     def exchange(
         self, method: str, path: str, *, headers: Mapping[str, str] | None = None, body: bytes | None = None,
@@ -146,6 +144,98 @@ class HttpClient:
         """Close all connections."""
         if "_pool" in self.__dict__:
             self._pool.clear()
+        if self._elsewhere is not None:
+            self._elsewhere.close()
+
+    def _followed(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> BaseHTTPResponse:
+        """Return the answer at the end of all redirects."""
+        client = self
+        for _ in range(MAX_REDIRECTS + 1):
+            response = client._sent(method, url, headers, body)
+            location = response.headers.get("Location")
+            if method != "GET" or response.status not in _REDIRECTS or not location:
+                return response
+            response.close()
+            url = redirected(url, location)
+            client = self._at(url)
+        raise TransportError(f"{method} {url}: more than {MAX_REDIRECTS} redirects", hint="do they go in a circle?")
+
+    def _sent(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> BaseHTTPResponse:
+        user, secret = ("", "") if self._login is None else self._login.login()
+        own = {**self._headers, "Authorization": _basic(user, secret)} if user else self._headers
+        with _translated(method, url):
+            response = self._pool.request(
+                method, url, headers={**own, **headers}, body=body, preload_content=False, redirect=False
+            )
+        if self._login is not None:
+            self._login.answered(secret, response.status)
+        return response
+
+    def _at(self, url: str) -> HttpClient:
+        """Return the client for where a redirect leads: this one for its own origin, else one without credentials."""
+        origin = origin_of(url)
+        if origin == origin_of(self.url):
+            return self
+        if self._elsewhere is None or origin_of(self._elsewhere.url) != origin:
+            if self._elsewhere is not None:
+                self._elsewhere.close()
+            self._elsewhere = HttpClient(
+                origin,
+                ca_file=self._ca_file,
+                timeout_s=self._timeout_s,
+                certificate_time=self._certificate_time,
+                system_too=True,
+            )
+        return self._elsewhere
+
+
+def origin_of(url: str) -> str:
+    """Return scheme, host and port of a URL.
+
+    >>> origin_of("https://Server.example/v2/"), origin_of("https://server.example:443")
+    ('https://server.example:443', 'https://server.example:443')
+    """
+    from urllib.parse import urlsplit  # noqa: PLC0415 - see `proxy_for`
+
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def redirected(url: str, location: str) -> str:
+    """Return where a redirect leads.
+
+    >>> redirected("https://a.example/v2/x", "/blobs/y")
+    'https://a.example/blobs/y'
+
+    Raises:
+        TransportError: To where it must not lead: from https to http, to another scheme, or with a password in it.
+    """
+    from urllib.parse import urljoin, urlsplit  # noqa: PLC0415 - see `proxy_for`
+
+    try:
+        target = urljoin(url, location)
+        parts = urlsplit(target)
+        sound = parts.scheme in {"http", "https"} and bool(origin_of(target)) and bool(parts.hostname)
+    except ValueError:  # a port that is no number, an address in brackets that is none
+        sound = False
+    if not sound or "@" in parts.netloc:
+        raise TransportError(f"{url} redirects to {location!r:.200}, which is no address to follow")
+    if url.startswith("https://") and parts.scheme != "https":
+        raise TransportError(f"{url} redirects from https to {target:.200}, which is refused")
+    return target
+
+
+@contextmanager
+def _translated(method: str, url: str) -> Iterator[None]:
+    """Turn faults of the network into ours."""
+    import urllib3  # noqa: PLC0415 - see `HttpClient._pool`
+
+    try:
+        yield
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        raise TransportError(f"{method} {url}: {_plain(error)}", hint=_advice(error)) from error
 
 
 def _basic(user: str, secret: str) -> str:

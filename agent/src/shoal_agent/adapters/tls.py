@@ -40,7 +40,11 @@ class _DatedContext(ssl.SSLContext):
 
 
 def client_context(
-    *, ca_file: Path | None, certificate_time: CertificateTime | None, client: tuple[Path, Path] | None = None
+    *,
+    ca_file: Path | None,
+    certificate_time: CertificateTime | None,
+    client: tuple[Path, Path] | None = None,
+    system_too: bool = False,
 ) -> ssl.SSLContext:
     """Make a context for connecting.
 
@@ -48,6 +52,7 @@ def client_context(
         ca_file: Certificate authority to trust instead of the system's.
         certificate_time: By which time the other side's certificate is judged; none: by the device's clock.
         client: Certificate and key of this device, PEM, for a broker that asks for them.
+        system_too: Whether the system's authorities are trusted beside `ca_file`.
 
     Raises:
         OSError: A file can't be read, or is no certificate or key.
@@ -62,6 +67,8 @@ def client_context(
             context.load_default_certs()
         else:
             context.load_verify_locations(ca_file)
+    if system_too and ca_file is not None:
+        context.load_default_certs()
     if client is not None:
         context.load_cert_chain(*client)
     return context

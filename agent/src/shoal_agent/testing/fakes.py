@@ -12,7 +12,15 @@ from shoal_agent.domain.device import DeviceState
 from shoal_agent.domain.hold import Hold
 from shoal_agent.domain.occasion import HookKind, Occasion
 from shoal_agent.errors import CancelledError, TransportError
-from shoal_agent.ports import Cancelled, HookOutcome, LinkHandlers, Needed, PreflightLimits, PreflightOutcome
+from shoal_agent.ports import (
+    Cancelled,
+    HeldBlob,
+    HookOutcome,
+    LinkHandlers,
+    Needed,
+    PreflightLimits,
+    PreflightOutcome,
+)
 from shoal_agent.updating.model_host import Seen
 from shoal_protocol.bundle.manifest import Descriptor, Manifest, parse_manifest
 from shoal_protocol.canonical import sha256_digest
@@ -247,6 +255,7 @@ class FakeFetcher:
         self.blobs: dict[str, bytes] = {}
         self.faults: list[Exception] = []
         self.fetched: list[str] = []
+        self.held: dict[str, str | None] = {}
 
     def offer(self, manifest_raw: bytes, blobs: Iterable[bytes]) -> str:
         """Put a bundle up; return its digest."""
@@ -266,8 +275,11 @@ class FakeFetcher:
             raise DigestMismatchError("the manifest is another one", digest=digest)
         return raw
 
-    def blob(self, model: str, blob: Descriptor, part: Path, *, cancelled: Cancelled) -> None:
-        """Write a part."""
+    def blob(
+        self, model: str, blob: Descriptor, part: Path, *, cancelled: Cancelled, held: HeldBlob | None = None
+    ) -> None:
+        """Write a part; what could be coded against is noted in `held`."""
+        self.held[blob.digest] = None if held is None else held.blob.digest
         if self.faults:
             raise self.faults.pop(0)
         if cancelled():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,7 +16,7 @@ import msgspec
 from shoal_agent.domain.fit import DeviceFacts, misfits, needed_blobs, variant_for
 from shoal_agent.domain.slot import Cleared, Damaged, Deferred, Fetched, Passed, Postponed, Refused, SlotEvent, Target
 from shoal_agent.errors import CancelledError, DiskFullError, ListUnusableError, UnfitError
-from shoal_agent.ports import BlobStore, Cancelled, Fetcher, Preflight, PreflightLimits, Trust
+from shoal_agent.ports import BlobStore, Cancelled, Fetcher, HeldBlob, Preflight, PreflightLimits, Trust
 from shoal_protocol.bundle.layout import BUNDLE_JSON
 from shoal_protocol.bundle.manifest import Descriptor, Manifest, parse_manifest
 from shoal_protocol.bundle.schema import BundleInfo, parse_bundle_info
@@ -113,7 +114,7 @@ class Work:
                 if (deferred := may_download()) is not None:
                     return deferred
                 progress(1.0 - sum(b.size for b in self._missing(release)) / total)
-                self._fetch_blob(release.entry.model, blob, given_up)
+                self._fetch_blob(release, blob, given_up)
             self._parts.store.add_bundle(release.raw)
             progress(1.0)
             return Fetched()
@@ -205,7 +206,7 @@ class Work:
         if blob is None:
             raise ContentError(f"the bundle {release.entry.path} has no {BUNDLE_JSON}")
         if not self._parts.store.has(blob):
-            self._fetch_blob(release.entry.model, blob, cancelled)
+            self._fetch_blob(release, blob, cancelled)
         return parse_bundle_info(self._parts.store.read(blob.digest))
 
     def _needed(self, release: _Release) -> list[Descriptor]:
@@ -221,16 +222,17 @@ class Work:
         if need > free:
             raise DiskFullError(f"the update needs {need} bytes on the disk, {free} are free")
 
-    def _fetch_blob(self, model: str, blob: Descriptor, cancelled: Cancelled) -> None:
+    def _fetch_blob(self, release: _Release, blob: Descriptor, cancelled: Cancelled) -> None:
         """Fetch one blob; a wrong one is fetched once more from its first byte, because a cut may have broken it.
 
         Wrong twice, the server or something on the way to it holds other bytes than were signed. That says nothing
         about the bundle: the step is postponed, for longer than after a cut.
         """
+        model, held = release.entry.model, self._held(release, blob)
         for last in (False, True):
             part = self._parts.store.part(blob.digest)
             try:
-                self._parts.fetcher.blob(model, blob, part, cancelled=cancelled)
+                self._parts.fetcher.blob(model, blob, part, cancelled=cancelled, held=held)
                 self._parts.store.adopt(blob)
             except DigestMismatchError:
                 self._parts.store.discard_part(blob.digest)
@@ -238,6 +240,20 @@ class Work:
                     raise
             else:
                 return
+
+    def _held(self, release: _Release, blob: Descriptor) -> HeldBlob | None:
+        """Return the same file of the newest stored version of this model, which the server may code against."""
+        store, listed = self._parts.store, self._parts.trust.newest()
+        path = next((path for path, one in release.manifest.files().items() if one.digest == blob.digest), None)
+        if listed is None or path is None:
+            return None
+        for digest in store.bundles():
+            entry = listed.find(digest)
+            manifest = store.manifest(digest) if entry is not None and entry.model == release.entry.model else None
+            older = None if manifest is None else manifest.files().get(path)
+            if older is not None and store.has(older):
+                return HeldBlob(older, partial(store.read, older.digest))
+        return None
 
     def _limits(self, digest: str) -> PreflightLimits:
         manifest = self._parts.store.manifest(digest)
