@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shoal_agent.adapters.http_client import proxy_for
+from shoal_agent.adapters.addresses import proxy_for
 
 
 @pytest.mark.parametrize(

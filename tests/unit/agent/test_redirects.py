@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from shoal_agent.adapters.http_client import HttpClient, origin_of, redirected
+from shoal_agent.adapters.addresses import origin_of, redirected
+from shoal_agent.adapters.http_client import HttpClient
 from shoal_agent.adapters.sources import MOST_NAMED, Sources, mirrors_in
 from shoal_agent.errors import TransportError
 from shoal_agent.testing import FakeClock
@@ -62,8 +63,8 @@ def test_a_server_names_few_mirrors():
         ('<https://m.example/v2/q/manifests/d>; rel="next"', []),
         ('<https://m.example/v2/q/manifests/d>; rel="duplicates"', []),
         (
-            '<https://a.example/v2/q/manifests/d>; rel="duplicate", <https://b.example/x/v2/q/manifests/d>; rel=duplicate',
-            ["https://a.example", "https://b.example/x"],
+            '<https://a.example/v2/q/manifests/d>; rel="duplicate", <https://b.ch/v2/q/manifests/d>; rel=duplicate',
+            ["https://a.example", "https://b.ch"],
         ),
         ("<" * 3000, []),
     ],

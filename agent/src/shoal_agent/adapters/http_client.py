@@ -13,6 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from shoal_agent.adapters.addresses import origin_of, proxy_for, redirected
 from shoal_agent.errors import SettingsError, TransportError
 
 if TYPE_CHECKING:
@@ -189,44 +190,6 @@ class HttpClient:
         return self._elsewhere
 
 
-def origin_of(url: str) -> str:
-    """Return scheme, host and port of a URL.
-
-    >>> origin_of("https://Server.example/v2/"), origin_of("https://server.example:443")
-    ('https://server.example:443', 'https://server.example:443')
-    """
-    from urllib.parse import urlsplit  # noqa: PLC0415 - see `proxy_for`
-
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def redirected(url: str, location: str) -> str:
-    """Return where a redirect leads.
-
-    >>> redirected("https://a.example/v2/x", "/blobs/y")
-    'https://a.example/blobs/y'
-
-    Raises:
-        TransportError: To where it must not lead: from https to http, to another scheme, or with a password in it.
-    """
-    from urllib.parse import urljoin, urlsplit  # noqa: PLC0415 - see `proxy_for`
-
-    try:
-        target = urljoin(url, location)
-        parts = urlsplit(target)
-        sound = parts.scheme in {"http", "https"} and bool(origin_of(target)) and bool(parts.hostname)
-    except ValueError:  # a port that is no number, an address in brackets that is none
-        sound = False
-    if not sound or "@" in parts.netloc:
-        raise TransportError(f"{url} redirects to {location!r:.200}, which is no address to follow")
-    if url.startswith("https://") and parts.scheme != "https":
-        raise TransportError(f"{url} redirects from https to {target:.200}, which is refused")
-    return target
-
-
 @contextmanager
 def _translated(method: str, url: str) -> Iterator[None]:
     """Turn faults of the network into ours."""
@@ -240,24 +203,6 @@ def _translated(method: str, url: str) -> Iterator[None]:
 
 def _basic(user: str, secret: str) -> str:
     return f"Basic {base64.b64encode(f'{user}:{secret}'.encode()).decode()}"
-
-
-def proxy_for(url: str) -> str | None:
-    """Return the proxy that the environment names for a URL (``HTTPS_PROXY``, ``HTTP_PROXY``, ``NO_PROXY``), if any.
-
-    Small letters do as well. Loopback never goes by a proxy.
-    """
-    from urllib.parse import urlsplit  # noqa: PLC0415 - beside the next
-    from urllib.request import getproxies_environment, proxy_bypass  # noqa: PLC0415 - 15 ms, see `_pool`
-
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if host in {"localhost", "::1"} or host.startswith("127.") or proxy_bypass(host):
-        return None
-    proxy = getproxies_environment().get(parts.scheme)
-    if proxy and "://" not in proxy:
-        return f"http://{proxy}"
-    return proxy or None
 
 
 def _cause(error: Exception) -> BaseException:
