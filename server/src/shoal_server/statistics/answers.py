@@ -14,10 +14,16 @@ def answer(found: Comparison) -> str:
     few = [one for one in found.features if one.verdict is Verdict.TOO_FEW]
     total = len(found.features)
     if drifting:
-        return f"Drift in {len(drifting)} of {total} features, most plainly {drifting[0].name}"
+        return f"Drift in {len(drifting)} of {total} features, most plainly {drifting[0].name}{_by_mix(drifting)}"
     if few:
         return f"Too few rows to say for {len(few)} of {total} features"
     return f"No drift in {total} features" if total != 1 else "No drift"
+
+
+def _by_mix(drifting: list[FeatureResult]) -> str:
+    asked = [one for one in drifting if one.p_given is not None]
+    explained = sum(one.explained for one in asked)
+    return f"; another mix alone explains {explained} of {len(asked)}" if asked else ""
 
 
 def p_text(p: float) -> str:
@@ -60,4 +66,6 @@ def _feature(one: FeatureResult) -> dict[str, Any]:
         "missing": rounded(one.missing_current),
         "missing_reference": rounded(one.missing_reference),
         "views": {name: rounded(p) for name, p in one.views.items()},
+        "p_given": None if one.p_given is None else rounded(one.p_given),
+        "explained_by_mix": one.explained,
     }

@@ -31,6 +31,7 @@ from shoal_server.statistics.causes import suspected_cause
 from shoal_server.statistics.divergence import by_chance, jensen_shannon, psi
 from shoal_server.statistics.few_rows import LEAST_ROWS, plain_p
 from shoal_server.statistics.layout import Floats, Layout
+from shoal_server.statistics.same_mix import EqualMix
 from shoal_server.statistics.views import MIN_EFFECTIVE_ROWS, VIEWS, View, Views, corrected, five_views, shared_out
 
 Column: TypeAlias = npt.NDArray[Any]
@@ -74,6 +75,8 @@ class FeatureResult:
         rows_current: Effective rows.
         missing_reference: Share of missing values, 0 to 1.
         missing_current: The same of the current sample.
+        p_given: The same as `p` when the reference is given the current mix of another column; None: not asked.
+        explained: Whether that other mix is all that changed.
     """
 
     name: str
@@ -93,6 +96,8 @@ class FeatureResult:
     rows_current: float
     missing_reference: float
     missing_current: float
+    p_given: float | None = None
+    explained: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,9 @@ class Comparison:
     features: tuple[FeatureResult, ...]
 
 
-def compare(reference: Columns, current: Columns, *, alpha: float = 0.01, time_ordered: bool = False) -> Comparison:
+def compare(
+    reference: Columns, current: Columns, *, alpha: float = 0.01, time_ordered: bool = False, given: str = ""
+) -> Comparison:
     """Compare two samples.
 
     Args:
@@ -111,8 +118,9 @@ def compare(reference: Columns, current: Columns, *, alpha: float = 0.01, time_o
         current: The same columns, of length m; a column has the same kind in both.
         alpha: Probability of saying "drift" of equal samples, over all features together.
         time_ordered: Rows follow each other in time: rows that resemble their neighbours count as fewer.
+        given: A column whose mix may be all that changed: drift of the others is also looked for at an equal mix.
     """
-    evidence = _Evidence.of(reference, current, time_ordered=time_ordered)
+    evidence = _Evidence.of(reference, current, time_ordered=time_ordered, given=given)
     found = [_judge(evidence, at, reference[name], current[name], alpha) for at, name in enumerate(reference)]
     return Comparison(overall([one.verdict for one in found]), tuple(sorted(found, key=_matters)))
 
@@ -202,9 +210,10 @@ class _Evidence:
     effects: tuple[Floats, Floats]
     psi: Floats
     js: Floats
+    equal_mix: EqualMix | None
 
     @classmethod
-    def of(cls, reference: Columns, current: Columns, *, time_ordered: bool) -> _Evidence:
+    def of(cls, reference: Columns, current: Columns, *, time_ordered: bool, given: str) -> _Evidence:
         a, b = _centred(reference, current)
         spec = ProfileSpec(tuple(_stream(name, a[name], b[name]) for name in reference))
         layout = Layout.of(spec)
@@ -213,15 +222,17 @@ class _Evidence:
             np.array([design_effect(column) if time_ordered else 1.0 for column in side.values()]) for side in (a, b)
         ]
         present = [np.where(layout.missing, 0.0, cells) for cells in sides]
+        views = five_views(layout, sides[0], sides[1], reference_effect=effects[0], current_effect=effects[1])
         return cls(
             layout,
             (sides[0], sides[1]),
-            five_views(layout, sides[0], sides[1], reference_effect=effects[0], current_effect=effects[1]),
+            views,
             (layout.sums(sides[0]) / effects[0], layout.sums(sides[1]) / effects[1]),
             (layout.sums(present[0]) / effects[0], layout.sums(present[1]) / effects[1]),
             (effects[0], effects[1]),
             psi(layout, sides[0], sides[1]),
             jensen_shannon(layout, sides[0], sides[1]),
+            EqualMix.of(spec, a, b, column=given, before=views) if given else None,
         )
 
     def p(self, at: int, before: Column, now: Column) -> Floats:
@@ -261,6 +272,13 @@ def _judge(evidence: _Evidence, at: int, before: Column, now: Column, alpha: flo
     view = _plainest(p, categorical=is_categorical(now))
     effect, unit = _effect(view, before, now, evidence, at)
     by_luck = float(_psi_by_chance(evidence, at, alpha))
+    mix = evidence.equal_mix if evidence.equal_mix and evidence.equal_mix.column != evidence.layout.names[at] else None
+    explained = mix is not None and verdict is Verdict.DRIFT and bool(mix.p[at] >= alpha and mix.shrunk[at])
+    cause = ""
+    if explained and mix is not None:
+        cause = f"mix of {mix.column}: at an equal mix of it this is no drift"
+    elif verdict is Verdict.DRIFT:
+        cause = suspected_cause(view, before if mix is None else before[mix.rows], now)
     return FeatureResult(
         name=evidence.layout.names[at],
         kind="categorical" if evidence.layout.categorical[at] else "numeric",
@@ -273,12 +291,14 @@ def _judge(evidence: _Evidence, at: int, before: Column, now: Column, alpha: flo
         psi_threshold=by_luck,
         js=float(evidence.js[at]),
         js_threshold=by_luck / 8,
-        cause=suspected_cause(view, before, now) if verdict is Verdict.DRIFT else "",
+        cause=cause,
         views={str(one): float(value) for one, value in zip(VIEWS, p, strict=True)},
         rows_reference=rows[0],
         rows_current=rows[1],
         missing_reference=missing_share(before),
         missing_current=missing_share(now),
+        p_given=None if mix is None else float(mix.p[at]),
+        explained=explained,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--features", "--columns", "features", metavar="A,B", help="Only these columns.")
 @click.option("--ignore", metavar="A,B", help="All columns but these.")
 @click.option("--time-ordered", is_flag=True, help="Rows follow in time: like neighbours count as fewer rows.")
+@click.option("--given", metavar="COLUMN", help="Also compare at an equal mix of this column, such as the class.")
 @click.option("--html", "page", type=_FILE, metavar="FILE", help="Also write a report with plots.")
 @connected
 def test(
@@ -45,6 +47,7 @@ def test(
     features: str | None,
     ignore: str | None,
     time_ordered: bool,
+    given: str | None,
     page: Path | None,
 ) -> ExitCode:
     """Compare two files of rows (CSV, JSON lines, npz, Parquet) column by column; needs no server.
@@ -64,7 +67,9 @@ def test(
     rows = (len(next(iter(pair.reference.values()))), len(next(iter(pair.current.values()))))
     if not time_ordered:
         pair.notes.extend(dependence_notes(pair.reference, pair.current))
-    found = compare(pair.reference, pair.current, alpha=share, time_ordered=time_ordered)
+    if given is not None and given not in pair.reference:
+        raise CallerError(f"expected --given one of the compared columns, got {given!r}", hint=_listed(pair.reference))
+    found = compare(pair.reference, pair.current, alpha=share, time_ordered=time_ordered, given=given or "")
     if page is not None:
         _write_page(page, found, pair, files=(reference.name, current.name), rows=rows, alpha=share)
     call.show(
@@ -82,6 +87,11 @@ def _write_page(
 
     samples = Samples(reference=pair.reference, current=pair.current, files=files, rows=rows, notes=pair.notes)
     written(page, samples_report(found, samples, alpha=alpha))
+
+
+def _listed(columns: Iterable[str]) -> str:
+    first = list(columns)
+    return f"they are {', '.join(first[:12])}{' ...' if len(first) > 12 else ''}"
 
 
 def _names(text: str | None) -> list[str]:
