@@ -120,6 +120,7 @@ class Assembly(msgspec.Struct, frozen=True):
     uplink: Uplink
     sampling: Sampling
     rotation: Rotation
+    credentials: Credentials
     engines: Callable[[], Mapping[str, Any]]
     pulses: tuple[Pulse, ...] = ()
 
@@ -216,6 +217,7 @@ def assemble(state: Path, settings: Settings, overrides: Overrides) -> Assembly:
         uplink=uplink,
         sampling=_sampling(base, transactions),
         rotation=rotation,
+        credentials=base.credentials,
         engines=partial(engines, base.slots),
         pulses=(updating, telling),
     )
@@ -263,7 +265,13 @@ def _base(state: Path, settings: Settings, overrides: Overrides) -> _Base:
         feedback=Feedback(
             labels, window_s=settings.window_s, max_age_s=86_400 * settings.feedback_days, wall=overrides.clock
         ),
-        messages=Messages(epoch=spool.epoch, boot=spool.boot, clock=overrides.clock, first=spool.first),
+        messages=Messages(
+            epoch=spool.epoch,
+            boot=spool.boot,
+            clock=overrides.clock,
+            first=spool.first,
+            run=secrets.token_hex(8),
+        ),
         trust=trust,
         http=http,
         slots=SlotTable(),

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from shoal_agent.settings import Settings
 
 SNAPSHOT = "status.json"
+_LOCKED_OUT = (
+    "the server takes none of this device's credentials: {device} was revoked or taken out, is not accepted yet, or "
+    "another machine with a copy of this state has rotated them; look with `shoalctl device show {device}`"
+)
 _WINDOWS = "SELECT count(*) FROM items WHERE kind = 'profile'"
 
 
@@ -52,6 +56,9 @@ def live_status(parts: Assembly, settings: Settings) -> dict[str, Any]:
     """Return the status of a running agent."""
     intake = parts.updater.intake
     refusal = intake.refusal if intake is not None else None
+    refused = None if refusal is None else {"code": refusal.code, "message": refusal.message}
+    if parts.credentials.refused:
+        refused = {"code": "credentials", "message": _LOCKED_OUT.format(device=parts.identity.device)}
     slots = _slots(parts.transactions.state, parts.transactions.progress(), parts.transactions.troubles)
     for name, variant in parts.transactions.variants().items():
         slots[name]["variant"] = variant
@@ -71,7 +78,7 @@ def live_status(parts: Assembly, settings: Settings) -> dict[str, Any]:
         "running": True,
         "connected": parts.uplink.connected,
         "listen": settings.listen,
-        "refused": None if refusal is None else {"code": refusal.code, "message": refusal.message},
+        "refused": refused,
     }
 
 

@@ -10,7 +10,7 @@ from sqlmodel import Session
 
 from shoal_protocol.mqtt.messages import Event
 from shoal_server.alerts.store import raise_alert
-from shoal_server.fleet.credentials import clone_key
+from shoal_server.fleet.clones import suspect
 
 _LONGEST = 500
 
@@ -52,13 +52,4 @@ def on_event(session: Session, device: str, event: Event, now: float) -> None:
 
 def on_clone(session: Session, device: str, seq: int, now: float) -> None:
     """Raise the alert that two devices speak under one name."""
-    raise_alert(
-        session,
-        kind="clone",
-        subject=f"device:{device}",
-        title=f"{device} seems to exist twice",
-        body=f"message {seq} came with two contents: the device's state was probably copied to another device",
-        severity="critical",
-        key=clone_key(device),
-        now=now,
-    )
+    suspect(session, device, why=f"message {seq} came with two contents", now=now)

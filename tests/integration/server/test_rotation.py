@@ -19,7 +19,7 @@ from shoal_agent.adapters.identity import IdentityFolder
 from shoal_agent.adapters.rotation import Rotation
 from shoal_agent.domain.backoff import Backoff
 from shoal_agent.settings import Settings
-from shoal_protocol.errors import PeerError
+from shoal_protocol.errors import CallerError, PeerError
 from shoal_server.bootstrap import Server
 from shoal_server.storage.settings import Pace
 from shoal_server.testing import settings_in
@@ -210,3 +210,50 @@ def test_a_running_agent_rotates_when_it_is_asked_and_is_cut_off_when_it_is_revo
         assert httpx2.get(f"{server.runtime.url}/v2/", auth=("cam-1", after["secret"]), trust_env=False).is_error
     actions = [row["action"] for row in operator.get("/api/v1/audit").json()["items"]]
     assert {"device.rotate", "device.rotated", "device.revoke"} <= set(actions)
+
+
+def test_of_two_machines_with_one_identity_one_stays_and_the_other_joins_anew(
+    operator: httpx2.Client, tmp_path: Path
+) -> None:
+    original, copy = joined(operator, tmp_path / "device", "twin"), tmp_path / "copy"
+    shutil.copytree(original, copy)
+    settings = Settings(poll_s=0.2, reconnect_max_s=0.3, preflight_seconds=5)
+
+    def twin() -> Any:
+        return operator.get("/api/v1/devices/twin").json()
+
+    agents = {state: Agent(state, settings) for state in (original, copy)}
+
+    def out() -> list[Path]:
+        refused = {state: agent.status()["refused"] or {} for state, agent in agents.items()}
+        return [state for state, told in refused.items() if told.get("code") == "credentials"]
+
+    try:
+        for agent in agents.values():
+            agent.start()
+        eventually(lambda: twin()["clone_suspected_at"], within_s=60, what="the suspicion")
+        assert "twin seems to exist twice" in str(operator.get("/api/v1/alerts").json())
+        assert operator.post("/api/v1/devices/twin/rotate").status_code == 200
+        eventually(lambda: not twin()["credential"]["rotating"], within_s=60, what="the rotation")
+        loser = eventually(out, within_s=60, what="one of them is out")[0]
+        winner = original if loser == copy else copy
+        eventually(lambda: agents[winner].connected and out() == [loser], within_s=60, what="the other one stays")
+        agents.pop(loser).stop()
+        _joins_anew(operator, loser)
+        agents[loser] = Agent(loser, settings)
+        agents[loser].start()
+        eventually(lambda: operator.get("/api/v1/devices/other").json()["online"], within_s=60, what="both are online")
+        eventually(lambda: twin()["online"], within_s=60, what="both are online")
+        assert twin()["clone_suspected_at"] is None
+    finally:
+        for agent in agents.values():
+            agent.stop()
+
+
+def _joins_anew(operator: httpx2.Client, state: Path) -> None:
+    """Try it without the word that gives the identity up, which is refused with advice; then with it."""
+    url, token = str(operator.base_url), operator.post("/api/v1/join-tokens", json={"uses": 1}).json()["token"]
+    with pytest.raises(CallerError, match="belongs to the device 'twin' already") as caught:
+        join(url, token, state, name="other", labels={}, facts={}, clock=lambda: 0.0)
+    assert "--again" in caught.value.hint
+    join(url, token, state, name="other", labels={}, facts={}, clock=lambda: 0.0, again=True)

@@ -51,9 +51,11 @@ class Messages:
         boot: Number of this start.
         clock: Seconds UTC.
         first: Number of the first message that is not spooled.
+        run: Random bits of this process.
     """
 
-    def __init__(self, *, epoch: str, boot: int, clock: Clock, first: int = 1) -> None:
+    def __init__(self, *, epoch: str, boot: int, clock: Clock, first: int = 1, run: str = "") -> None:
+        self._run = run
         self._epoch, self._boot, self._clock = epoch, boot, clock
         self._numbers = itertools.count(first)
 
@@ -105,7 +107,9 @@ class Messages:
             for name, slot in state.slots.items()
         }
         head = self._head(next(self._numbers))
-        return encode_message(Reported(**head, generation=state.generation, slots=slots, hold=_hold(hold)))
+        return encode_message(
+            Reported(**head, generation=state.generation, slots=slots, run=self._run, hold=_hold(hold))
+        )
 
     def outcome(self, slot: str, record: Record) -> Callable[[int], bytes]:
         """Return the builder of an update's outcome, for the spool."""
@@ -185,7 +189,7 @@ class Messages:
         return int(self._clock() * 1000)
 
     def _presence(self, number: int, *, online: bool) -> bytes:
-        return encode_message(Presence(**self._head(number), online=online))
+        return encode_message(Presence(**self._head(number), online=online, run=self._run))
 
     def _head(self, number: int) -> dict[str, Any]:
         return {"epoch": self._epoch, "boot": self._boot, "seq": number, "sent_at": self.now_ms()}

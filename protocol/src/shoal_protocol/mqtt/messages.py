@@ -52,6 +52,8 @@ class Presence(Message, frozen=True, kw_only=True):
     """Whether the device is connected; the offline form is its last will."""
 
     online: bool
+    run: str = ""
+    """64 random bits of the process, never stored: two machines with one identity differ by it."""
 
 
 class Birth(Message, frozen=True, kw_only=True):
@@ -120,6 +122,8 @@ class Reported(Message, frozen=True, kw_only=True):
 
     generation: int
     slots: dict[str, SlotReport]
+    run: str = ""
+    """As in `Presence`."""
     hold: HoldReport | None = None
 
 

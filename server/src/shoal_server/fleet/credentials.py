@@ -23,9 +23,8 @@ from dataclasses import dataclass
 from sqlmodel import Session, col, func, select
 
 from shoal_protocol.trust.enrolment import RotationRequest, rotation_proof_message
-from shoal_server.alerts.store import resolve_alert
 from shoal_server.errors import ConflictError
-from shoal_server.fleet import assignments, store
+from shoal_server.fleet import assignments, clones, store
 from shoal_server.fleet.challenges import check_challenge, key_of
 from shoal_server.fleet.devices import DeviceState
 from shoal_server.fleet.proofs import check_signature
@@ -47,11 +46,6 @@ class HandedOut:
 
     secret: str
     number: int
-
-
-def clone_key(device_id: str) -> str:
-    """Return the key of the alert that a device seems to exist twice."""
-    return f"clone:{device_id}"
 
 
 def ask(session: Session, device_id: str, *, now: float) -> int:
@@ -149,7 +143,6 @@ def confirm(session: Session, device_id: str, secret: str, *, now: float) -> boo
     row.next_verifier = row.next_public_key = ""
     row.credential += 1
     row.credential_at = now
-    row.clone_suspected_at = None
+    clones.settle(session, row, now=now)
     session.add(row)
-    resolve_alert(session, clone_key(device_id), now=now)
     return True

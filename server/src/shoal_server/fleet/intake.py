@@ -16,7 +16,7 @@ from sqlmodel import Session
 from shoal_protocol.canonical import DIGEST_RE
 from shoal_protocol.mqtt.messages import Birth, Fault, HoldReport, Message, Presence, Reported, SlotReport
 from shoal_protocol.trust.assignment import LATEST_MS, MAX_SLOTS
-from shoal_server.fleet import assignments
+from shoal_server.fleet import assignments, clones
 from shoal_server.fleet.devices import POLL_S, DeviceState
 from shoal_server.fleet.tables import DeviceRow
 
@@ -30,6 +30,8 @@ _MAX_FAULT = 1000
 
 def on_presence(session: Session, device_id: str, message: Presence, now: float) -> bool:
     """Note whether the device is connected; tells whether anything was news."""
+    if message.online:  # a will says when its connection was made, long ago
+        _watch_runs(session, device_id, message, now)
     row = _newer(session, device_id, "presence", message, now)
     if row is None:
         return False
@@ -57,6 +59,7 @@ def on_birth(session: Session, device_id: str, message: Birth, now: float) -> bo
 
 def on_reported(session: Session, device_id: str, message: Reported, now: float) -> bool:
     """Note what really runs."""
+    _watch_runs(session, device_id, message, now)
     row = _newer(session, device_id, "reported", message, now)
     if row is None:
         return False
@@ -80,6 +83,17 @@ def on_poll(session: Session, device_id: str, now: float) -> None:
 def polled_lately(polled_at: float | None, now: float) -> bool:
     """Tell whether a poll is not worth writing down, so soon after another."""
     return polled_at is not None and 0 <= now - polled_at < POLL_S / 3
+
+
+def _watch_runs(session: Session, device_id: str, message: Presence | Reported, now: float) -> None:
+    """Look whether two machines speak as this device."""
+    row = session.get(DeviceRow, device_id, with_for_update=True)
+    if row is None or row.state != DeviceState.ACCEPTED:
+        return
+    if clones.takes_turns(row, message.run, sent_at=message.sent_at):
+        why = "two runs of its agent take turns, each with the other's numbers"
+        clones.suspect(session, device_id, why=why, now=now)
+    session.add(row)
 
 
 def _believable(report: SlotReport) -> SlotReport:
@@ -131,8 +145,8 @@ def _newer(session: Session, device_id: str, kind: str, message: Message, now: f
     boot, seq, sent_at = row.seen.get(kind, (-1, -1, 0))
     if message.order <= (boot, seq):
         if message.boot < boot and message.sent_at > sent_at and kind != "presence":
-            row.clone_suspected_at = now  # an earlier boot of the same state speaks, later than the newest one
-            session.add(row)
+            why = "an earlier start of its agent speaks after the newest"
+            clones.suspect(session, device_id, why=why, now=now)
         return None
     row.seen = {**row.seen, kind: [message.boot, message.seq, message.sent_at]}
     row.boot, row.seq = max((row.boot, row.seq), message.order)

@@ -43,6 +43,8 @@ class DeviceRow(SQLModel, table=True):
     reported: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
     generation_reported: int = Field(default=0, sa_type=BigInteger)
     clone_suspected_at: float | None = None
+    runs: list[list[Any]] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    """[run, sent_at] of the agent's newest runs, of whatever epoch, the one that spoke last at the end."""
     hold: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))
 
 

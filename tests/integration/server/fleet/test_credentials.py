@@ -205,7 +205,9 @@ def test_asking_keeps_what_should_run(fleet: Fleet) -> None:
 def test_the_suspicion_of_a_clone_ends_with_the_rotation(fleet: Fleet) -> None:
     with fleet.database.write() as session:
         on_clone(session, "cam-0", 7, fleet.clock())
+        assert open_alert(session, "clone:cam-0") is not None
+        assert store.device(session, "cam-0").clone_suspected_at == fleet.clock()
     assert fleet.confirm(fleet.hand_out(fleet.request(fleet.challenge())).secret)
     with fleet.database.read() as session:
-        assert open_alert(session, credentials.clone_key("cam-0")) is None
+        assert open_alert(session, "clone:cam-0") is None
         assert store.device(session, "cam-0").clone_suspected_at is None

@@ -31,7 +31,7 @@ def list_devices(call: Call, *, query: str | None, limit: int | None) -> None:
 
     def text() -> None:
         names = BundleNames(call.client)
-        rows = [(d["id"], presence(d), _running(d, names), d["labels"], d["agent_version"], _seen(d)) for d in found]
+        rows = [(d["id"], _standing(d), _running(d, names), d["labels"], d["agent_version"], _seen(d)) for d in found]
         empty = "No device matches." if query else "No devices yet. Let one join: shoalctl token create"
         print_table(("device", "state", "runs", "labels", "agent", "last seen"), rows, empty=empty)
 
@@ -147,6 +147,17 @@ def presence(found: Mapping[str, Any]) -> str:
     return "online" if found["online"] else "offline"
 
 
+def _standing(found: Mapping[str, Any]) -> str:
+    """Return the word of `presence`, and whether two machines seem to speak as this device."""
+    return f"{presence(found)}, twice?" if found["clone_suspected_at"] else presence(found)
+
+
+def _clone(found: Mapping[str, Any]) -> dict[str, str]:
+    at = found["clone_suspected_at"]
+    told = f"seen {ago(at)}; `shoalctl device rotate {found['id']}` leaves the name to one of them"
+    return {"two machines": told} if at else {}
+
+
 def _seen(found: Mapping[str, Any]) -> str:
     return "now" if found["online"] else ago(found["last_seen_at"])
 
@@ -214,6 +225,7 @@ def _print_device(found: Mapping[str, Any], names: BundleNames) -> None:
             "credentials": credentials_text(found),
             "assignment": f"generation {found['generation']}, the device has seen {found['generation_reported']}",
         }
+        | _clone(found)
     )
     for slot, report in found["slots"].items():
         desired = report.get("desired") or {}
