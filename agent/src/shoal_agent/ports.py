@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -389,7 +389,7 @@ class PreflightOutcome(msgspec.Struct, frozen=True):
     code: str = ""
     message: str = ""
     transient: bool = False
-    measured: dict[str, float] = field(default_factory=dict)
+    measured: dict[str, float] = {}
 
 
 class Preflight(Protocol):

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import json
+import pkgutil
 import subprocess
 import sys
+
+import msgspec
+
+import shoal_agent
+import shoal_protocol
 
 HEAVY = {"cryptography", "email", "paho", "securesystemslib", "ssl", "tuf", "urllib3"}
 MOST_DATACLASSES = 20
@@ -35,3 +43,14 @@ def test_the_stored_model_answers_before_trust_and_network_are_imported(world):
     assert told["said"] == 3.0
     assert HEAVY & {name.partition(".")[0] for name in told["modules"]} == set()
     assert len(told["dataclasses"]) <= MOST_DATACLASSES, told["dataclasses"]
+
+
+def test_no_struct_has_a_default_that_was_meant_for_a_dataclass():
+    wrong = []
+    for package in (shoal_agent, shoal_protocol):
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            for kind in vars(importlib.import_module(found.name)).values():
+                if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+                    defaults = kind.__struct_defaults__
+                    wrong += [f"{kind}" for default in defaults if isinstance(default, dataclasses.Field)]
+    assert wrong == []
