@@ -127,6 +127,13 @@ def main() -> None:
 @click.option("--registry-quota", metavar="SIZE", help="What all models together may hold, such as 20GB.  [no limit]")
 @click.option("--model-quota", metavar="SIZE", help="What one model may hold with all its versions.  [no limit]")
 @click.option(
+    "--mirror",
+    "mirrors",
+    multiple=True,
+    metavar="URL",
+    help="A cache or copy of this registry, which devices try before they ask here; may be repeated.",
+)
+@click.option(
     "--compress/--no-compress",
     default=None,
     help="Make compressed files and patches for devices, in the background.  [yes]",

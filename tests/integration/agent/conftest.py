@@ -53,6 +53,10 @@ class World:
         digest = self.server.add_bundle(bundle_files(weight, version=version, **options))
         return self.server.release(digest, "quality", version) if released else digest
 
+    def files(self, weight: float, *, version: str) -> dict[str, bytes]:
+        """Make the files of a bundle, to add others to."""
+        return bundle_files(weight, version=version)
+
     def assign(self, digest: str | None, *, attempt: int = 0) -> bytes:
         """Want a bundle in the slot."""
         return self.server.assign("quality", digest, attempt=attempt)

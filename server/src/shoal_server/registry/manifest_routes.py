@@ -45,6 +45,9 @@ def get_manifest(name: RepositoryName, reference: str, request: Request, program
         check_pull(session, program, reader, name, digest)
         stored = oci_store.manifest(session, name, reference)
     headers = {"Docker-Content-Digest": stored.digest, "ETag": f'"{stored.digest}"'}
+    if reader.device is not None and program.settings.mirrors:  # RFC 6249; the same tree lies below each
+        roots = [url.rstrip("/") for url in program.settings.mirrors]
+        headers["Link"] = ", ".join(f'<{root}/v2/{name}/manifests/{reference}>; rel="duplicate"' for root in roots)
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
     return blob_response(program.blobs, stored.digest, request, headers=headers, media_type=stored.media_type)

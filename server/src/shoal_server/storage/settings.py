@@ -92,6 +92,8 @@ class Settings:
     """Bytes that all models together may hold; None: as many as the disk has."""
     model_quota: int | None = None
     """Bytes that one model may hold with all its versions."""
+    mirrors: tuple[str, ...] = ()
+    """Addresses of caches or copies of this registry, which devices try before they ask here."""
     compress: bool = True
     """Whether compressed forms of files are made for devices, and patches against what they hold."""
     credential_days: float = 90.0
@@ -126,6 +128,7 @@ class Settings:
             StartError: it would speak plain HTTP or MQTT beyond loopback without being told to.
         """
         self._check_tls()
+        self._check_mirrors()
         if self.broker != EMBEDDED and urlsplit(self.broker).scheme not in {"mqtt", "mqtts", "ws", "wss"}:
             raise CallerError(
                 f"--broker is 'embedded', mqtt(s)://HOST:PORT or ws(s)://HOST:PORT/PATH, got {self.broker!r}"
@@ -142,6 +145,18 @@ class Settings:
                     f"{option} {address} would let others on the network talk to this server without encryption",
                     hint="say --lan for TLS by an authority of its own, give --tls-cert and --tls-key, put a proxy "
                     "with TLS in front of a server on 127.0.0.1, or say --insecure if you mean it",
+                )
+
+    def _check_mirrors(self) -> None:
+        secure = self.speaks_tls or (self.public_url or "").startswith("https://")
+        for url in self.mirrors:
+            parts = urlsplit(url)
+            if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc or parts.query:
+                raise CallerError(f"--mirror is http(s)://HOST[:PORT][/PATH] without a password, got {url!r:.200}")
+            if secure and parts.scheme != "https":
+                raise CallerError(
+                    f"--mirror {url}: devices that reach this server by https are sent to no mirror without it",
+                    hint="give the mirror TLS, or name it in the devices' own setting download.mirrors",
                 )
 
     def _check_tls(self) -> None:
@@ -167,7 +182,7 @@ def settings_from(environment: Mapping[str, str], flags: Mapping[str, object]) -
 
     Args:
         environment: usually `os.environ`; a secret may stand in the file that `<NAME>_FILE` names.
-        flags: fields of `Settings`.
+        flags: fields of `Settings`; None and an empty tuple: not given.
     """
     names = {
         "data": "SHOAL_DATA",
@@ -182,6 +197,7 @@ def settings_from(environment: Mapping[str, str], flags: Mapping[str, object]) -
         "season": "SHOAL_SEASON",
         "registry_quota": "SHOAL_REGISTRY_QUOTA",
         "model_quota": "SHOAL_MODEL_QUOTA",
+        "mirrors": "SHOAL_MIRRORS",
         "broker_ca": "SHOAL_BROKER_CA",
         "broker_cert": "SHOAL_BROKER_CERT",
         "broker_key": "SHOAL_BROKER_KEY",
@@ -195,8 +211,10 @@ def settings_from(environment: Mapping[str, str], flags: Mapping[str, object]) -
         found = _variable(environment, variable)
         if found:
             values[field_name] = found
-    values.update({name: value for name, value in flags.items() if value is not None})
+    values.update({name: value for name, value in flags.items() if value is not None and value != ()})
     values.setdefault("data", _default_data(environment))
+    if isinstance(values.get("mirrors"), str):
+        values["mirrors"] = tuple(str(values["mirrors"]).replace(",", " ").split())
     if values.get("lan"):
         values.setdefault("listen", LAN_LISTEN)
         if "mqtt_listen" not in values:  # beside HTTP, on whatever address that has

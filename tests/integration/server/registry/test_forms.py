@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import random
+from dataclasses import replace
 
 import pytest
 from fastapi.testclient import TestClient
@@ -177,3 +179,17 @@ def test_the_end_of_the_program_ends_the_work(puller: Puller, shoal: Services, m
     maker.turn()
     assert puller.get(digest)[1] == TEXT
     assert [blob.digest for blob in shoal.blobs.stored()] == [digest]
+
+
+def test_devices_are_told_of_mirrors_with_a_manifest(
+    puller: Puller, client: TestClient, shoal: Services, releaser: Headers
+) -> None:
+    bundle = tiny_bundle()
+    assert push_bundle(client, bundle, headers=releaser).status_code == 201
+    shoal.settings = replace(shoal.settings, mirrors=("https://a.example", "https://b.example/copy/"))
+    shoal.may_fetch = lambda _session, _device: {bundle.digest}
+    where = f"/v2/quality/manifests/{bundle.digest}"
+    device = {"authorization": "Basic " + base64.b64encode(b"cam-1:device-secret").decode()}
+    assert "link" not in client.get(where, headers=releaser).headers
+    link = client.get(where, headers=device).headers["link"]
+    assert link == (f'<https://a.example{where}>; rel="duplicate", <https://b.example/copy{where}>; rel="duplicate"')

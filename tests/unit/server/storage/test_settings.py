@@ -66,3 +66,24 @@ def test_other_texts_are_no_addresses(text: str) -> None:
 )
 def test_what_is_loopback(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
+
+
+def test_mirrors_come_from_flags_or_environment(tmp_path: Path) -> None:
+    environment = {"SHOAL_MIRRORS": "https://a.example, https://b.example/x"}
+    assert settings_from(environment, {"mirrors": ()}).mirrors == ("https://a.example", "https://b.example/x")
+    assert settings_from(environment, {"mirrors": ("https://c.example",)}).mirrors == ("https://c.example",)
+
+
+@pytest.mark.parametrize("url", ["a.example", "ftp://a.example", "https://", "https://u:p@a.example", "https://a/?b"])
+def test_a_mirror_has_an_address_and_no_password(tmp_path: Path, url: str) -> None:
+    with pytest.raises(CallerError, match="--mirror is http"):
+        Settings(data=tmp_path, mirrors=(url,)).check()
+
+
+def test_a_server_with_tls_sends_nobody_to_a_mirror_without(tmp_path: Path) -> None:
+    mirrors = ("http://cache.local:5000",)
+    Settings(data=tmp_path, mirrors=mirrors).check()
+    with pytest.raises(CallerError, match="by https"):
+        Settings(data=tmp_path, mirrors=mirrors, public_url="https://shoal.example").check()
+    with pytest.raises(CallerError, match="by https"):
+        Settings(data=tmp_path, mirrors=mirrors, lan=True, listen="0.0.0.0:0").check()
