@@ -11,6 +11,7 @@ from sqlmodel import Session
 from shoal_protocol.mqtt.messages import Event
 from shoal_server.alerts.store import raise_alert
 from shoal_server.fleet.clones import suspect
+from shoal_server.registry.store import version_of_digest
 
 _LONGEST = 500
 
@@ -37,7 +38,7 @@ def on_event(session: Session, device: str, event: Event, now: float) -> None:
         return
     slot = event.slot or "its slot"
     details = [str(event.data[name])[:_LONGEST] for name in ("code", "message", "count") if name in event.data]
-    about = [f"bundle {event.digest}"] if event.digest else []
+    about = [f"bundle {_bundle_name(session, event.digest)}"] if event.digest else []
     raise_alert(
         session,
         kind=f"device_{event.kind}",
@@ -48,6 +49,11 @@ def on_event(session: Session, device: str, event: Event, now: float) -> None:
         key=f"device_{event.kind}:{device}:{event.slot or ''}",
         now=now,
     )
+
+
+def _bundle_name(session: Session, digest: str) -> str:
+    row = version_of_digest(session, digest)
+    return digest if row is None else f"{row.model}:{row.version}"
 
 
 def on_clone(session: Session, device: str, seq: int, now: float) -> None:

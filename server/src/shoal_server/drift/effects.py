@@ -25,6 +25,9 @@ from shoal_server.statistics.views import MIN_EFFECTIVE_ROWS, five_views
 GAP_TOLERANCE = 0.5
 """Size of a deployment gap that passes, about in standard deviations of the feature."""
 
+EARLY_GAP_TOLERANCE = 1.0
+"""The same while the baseline is learnt: an hour that is unlike the average of training's days must not alarm."""
+
 GAP_ALPHA = 0.001
 
 
@@ -102,6 +105,17 @@ def deployment_gap(
         chance,
         chance / 8,
     )
+
+
+def design_effect_of_devices(streams: Streams, basis: Basis) -> Floats:
+    """Return the same of single devices, pooled, for a fleet that has no streams of its own (yet), shape (F,)."""
+    several = streams.windows >= 2
+    if not several.any():
+        return np.ones(streams.features)
+    m2 = streams.values[several, Field.M2, :, :CONTRASTS].sum(axis=0)
+    between = m2 / (streams.windows[several] - 1).sum()
+    rows = float(streams.rows[several].sum() / streams.windows[several].sum())
+    return np.asarray(np.maximum(1.0, (between / (basis.variance / max(rows, 1.0))).mean(axis=-1)))
 
 
 def design_effect(streams: Streams, at: int, basis: Basis) -> Floats:

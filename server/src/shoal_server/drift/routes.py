@@ -62,7 +62,7 @@ def list_states(
 def list_watched(program: Program, _principal: Viewer, *, slot: str | None = None) -> dict[str, Any]:
     """List what is watched: windows, baseline, and how often a quiet fleet may be alarmed at the present setting."""
     with program.database.read() as session:
-        return {"items": watched(session, slot)}
+        return {"items": watched(session, slot, program.reference)}
 
 
 @router.get("/heatmap", operation_id="drift_heatmap")

@@ -16,9 +16,16 @@ import numpy.typing as npt
 from shoal_protocol.profile.reference import Reference
 from shoal_server.drift.alarms import Alarm, AlarmKey, AlarmState, change_of, effect_of, latch, still_crossed
 from shoal_server.drift.count_causes import counts_cause
-from shoal_server.drift.effects import Gap, deployment_gap, design_effect
+from shoal_server.drift.effects import (
+    EARLY_GAP_TOLERANCE,
+    GAP_TOLERANCE,
+    Gap,
+    deployment_gap,
+    design_effect,
+    design_effect_of_devices,
+)
 from shoal_server.drift.localise import Finding, changed_alike, excluded_by, localise
-from shoal_server.drift.monitor import Bucket, Rules, observe, whole_baseline
+from shoal_server.drift.monitor import WARM_UP, Bucket, Rules, observe, whole_baseline
 from shoal_server.drift.monitor_state import FLEET_NAME, Field, MonitorState, Scope
 from shoal_server.drift.pooling import capped
 from shoal_server.drift.scores import Basis
@@ -81,7 +88,7 @@ class Watch:
         alarms: Open ones.
         findings: What explains them, as of the last bucket.
         alert_keys: Alert of each alarm that was told of.
-        gap_told: Whether the gap to the training data was looked at after the baseline.
+        gap_told: Whether a gap to the training data was told, or none was found when the baseline was whole.
         late: Windows that came too late.
         damaged: Windows that were not what the bundle can give.
         season: After what time things repeat themselves.
@@ -221,16 +228,33 @@ class Watch:
             self.live = LIVE_FADES * self.live + (counts.cells[judged] * share[:, None]).sum(axis=0)
 
     def _gap(self, yardstick: Yardstick, rules: Rules) -> list[Notice]:
-        at = self.state.fleet.get(FLEET_NAME)
-        if self.gap_told or at is None or self.state.fleet.windows[at] < whole_baseline(Scope.FLEET, rules):
+        """Look for a gap to the training data, which a baseline would take for the usual.
+
+        A large one is told as soon as there are windows, the rest once the baseline is whole.
+        """
+        if self.gap_told or self.state.devices.windows.max(initial=0) < WARM_UP:
             return []
-        self.gap_told = True
-        gap = gap_to_training(self.state, self.live, yardstick)
+        at = self.state.fleet.get(FLEET_NAME)
+        self.gap_told = (
+            bool((self.state.devices.windows >= rules.baseline_windows).any())
+            if at is None
+            else bool(self.state.fleet.windows[at] >= whole_baseline(Scope.FLEET, rules))
+        )
+        tolerance = GAP_TOLERANCE if self.gap_told else EARLY_GAP_TOLERANCE
+        gap = gap_to_training(self.state, self.live, yardstick, tolerance=tolerance)
+        self.gap_told |= bool(gap.beyond.any())
         return [Notice(gap=gap)] if gap.beyond.any() else []
 
 
-def gap_to_training(state: MonitorState, live: Floats, yardstick: Yardstick) -> Gap:
+def gap_to_training(
+    state: MonitorState, live: Floats, yardstick: Yardstick, *, tolerance: float = GAP_TOLERANCE
+) -> Gap:
     """Compare a fleet's recent counts with the training reference, on effective rows."""
     at = state.fleet.get(FLEET_NAME)
-    effect = 1.0 if at is None else design_effect(state.fleet, at, yardstick.basis)
-    return deployment_gap(yardstick.layout, yardstick.reference.profile.cells, live, live_effect=effect)
+    effect = (
+        design_effect_of_devices(state.devices, yardstick.basis)
+        if at is None or state.fleet.windows[at] < 2
+        else design_effect(state.fleet, at, yardstick.basis)
+    )
+    cells = yardstick.reference.profile.cells
+    return deployment_gap(yardstick.layout, cells, live, live_effect=effect, tolerance=tolerance)

@@ -5,20 +5,41 @@ Read-only. The promise is told in the same words in the API, by shoalctl, on pag
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from sqlmodel import Session
 
+from shoal_protocol.profile.reference import Reference
 from shoal_server.drift import store
 from shoal_server.drift.sensitivity import promise
 from shoal_server.drift.states import present
 from shoal_server.drift.tables import MonitorRow
+from shoal_server.drift.watch import Yardstick, gap_to_training
+
+ReferenceOf: TypeAlias = Callable[[str], Reference | None]
+"""Returns a bundle's reference by its digest; none: it has none."""
 
 
-def watched(session: Session, slot: str | None = None) -> list[dict[str, Any]]:
+def watched(session: Session, slot: str | None, reference_of: ReferenceOf) -> list[dict[str, Any]]:
     """Return each bundle in use by slot and digest, as HTTP tells it."""
     rows = sorted(present(store.monitors(session, slot=slot)), key=lambda row: (row.slot, row.digest))
-    return [_document(row) for row in rows]
+    return [{**_document(row), "beyond_training": beyond_training(session, row, reference_of)} for row in rows]
+
+
+def beyond_training(session: Session, row: MonitorRow, reference_of: ReferenceOf) -> list[dict[str, Any]]:
+    """Return the streams in which the fleet differs from the training data by more than the tolerance, most first."""
+    reference = reference_of(row.digest)
+    if reference is None:
+        return []
+    gap = gap_to_training(store.state_of(session, row), store.live_counts(row), Yardstick.of(reference))
+    found = [
+        {"feature": name, "title": stream.title, "effect": round(float(gap.effect[at]), 4)}
+        for at, name in enumerate(row.features)
+        if gap.beyond[at]
+        for stream in [reference.spec.streams[reference.spec.index[name]]]
+    ]
+    return sorted(found, key=lambda one: -float(one["effect"]))
 
 
 def promise_of(row: MonitorRow) -> str:

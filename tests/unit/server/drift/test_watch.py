@@ -34,6 +34,7 @@ class Watched:
         self.at = 0
         self.ever: dict[tuple[str, str, str], int] = {}
         self.told: list[Finding] = []
+        self.gaps: dict[int, np.ndarray] = {}
         self.most: dict[Scope, float] = dict.fromkeys(Scope, 0.0)
 
     def run(
@@ -52,6 +53,8 @@ class Watched:
                 self.at, counts, yardstick=YARDSTICK, cohorts=self.fleet.cohorts, rules=self.rules
             )
             for notice in notices:
+                if notice.gap is not None:
+                    self.gaps[self.at] = notice.gap.beyond
                 if notice.finding is not None:
                     self.told.append(notice.finding)
                     self.watch.told(notice.finding, f"{notice.finding.scope}:{notice.finding.name}")
@@ -250,3 +253,19 @@ def test_the_order_of_the_devices_does_not_matter() -> None:
 
     forward, backward = last_state(slice(None)), last_state(slice(None, None, -1))
     assert all(forward[name] == pytest.approx(backward[name], rel=1e-6) for name in forward)
+
+
+@pytest.mark.parametrize("devices", [2, 20])
+def test_values_that_training_never_saw_are_told_before_a_baseline_takes_them_for_the_usual(devices: int) -> None:
+    fleet = SimulatedFleet(seed=3, devices=devices)
+    watched = Watched(fleet).run(16, alike(range(devices), {"normal": 3.0}))
+    told = {name for at, name in enumerate(YARDSTICK.layout.names) if any(gap[at] for gap in watched.gaps.values())}
+    assert (list(watched.gaps), told) == ([11], {"normal"})
+
+
+@pytest.mark.parametrize("devices", [2, 20])
+def test_a_small_gap_waits_for_the_baseline_and_none_is_never_told(devices: int) -> None:
+    quiet = Watched(SimulatedFleet(seed=4, devices=devices)).run(70)
+    assert (quiet.gaps, quiet.watch.gap_told) == ({}, True)
+    some = Watched(SimulatedFleet(seed=4, devices=devices)).run(70, alike(range(devices), {"normal": 0.9}))
+    assert list(some.gaps) == [47]

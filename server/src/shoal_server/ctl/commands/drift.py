@@ -9,11 +9,12 @@ import click
 from shoal_server.ctl.client import segment
 from shoal_server.ctl.commands import drift_replay, drift_report, drift_test
 from shoal_server.ctl.names import BundleNames
-from shoal_server.ctl.output import ago, print_facts, print_table
+from shoal_server.ctl.output import ago, plain, print_facts, print_table
 from shoal_server.ctl.program import Call, connected
 
 _BAR = 30
 _MOST_CELLS = 40
+_MOST_GAPS = 3
 _SCOPES = click.Choice(["fleet", "cohort", "device"])
 
 
@@ -99,6 +100,7 @@ def _bars(cell: dict[str, Any], most: float) -> str:
 def _print(call: Call, found: list[dict[str, Any]], watched: list[dict[str, Any]], *, slot: str | None) -> None:
     if not found:
         click.echo(quiet(list(call.client.items("/api/v1/drift", slot=slot, scope="fleet"))))
+        _print_gaps(watched)
         _print_promises(watched)
         return
     names = BundleNames(call.client)
@@ -117,7 +119,18 @@ def _print(call: Call, found: list[dict[str, Any]], watched: list[dict[str, Any]
     ]
     headers = ("feature", "where", "verdict", "view", "effect", "since", "slot", "suspected cause")
     print_table(headers, rows, empty="")
+    _print_gaps(watched)
     _print_promises(watched)
+
+
+def _print_gaps(watched: list[dict[str, Any]]) -> None:
+    """Say where a fleet is unlike the training data, which a baseline takes for the usual."""
+    for one in watched:
+        beyond = one.get("beyond_training") or []
+        if beyond:
+            most = ", ".join(f"{plain(stream['title'])} ({stream['effect']:.2f} sd)" for stream in beyond[:_MOST_GAPS])
+            more = f" and {len(beyond) - _MOST_GAPS} more" if len(beyond) > _MOST_GAPS else ""
+            click.echo(f"{plain(one['slot'])}: unlike the training data in {most}{more}.")
 
 
 def _print_promises(watched: list[dict[str, Any]]) -> None:
