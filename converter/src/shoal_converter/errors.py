@@ -5,6 +5,7 @@ Owns the converter's error types. Each belongs to one of the protocol's families
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from shoal_protocol.errors import CallerError, ContentError, LocalError, PeerError, ShoalError, TrustError
@@ -36,6 +37,31 @@ class UntrustedPickleError(SourceError):
     """A pickle is a program; it runs only when the caller says that its origin is trusted."""
 
     code = "untrusted_pickle"
+
+
+class UntrustedTypesError(SourceError):
+    """A file of skops holds types that nobody said are harmless.
+
+    Attributes:
+        types: Their full names.
+    """
+
+    code = "untrusted_types"
+
+    def __init__(self, file: str, types: Sequence[str]) -> None:
+        listed = ", ".join(types)
+        super().__init__(
+            f"{file} holds types that are not known to be harmless: {listed}",
+            hint="if you know what they do, add " + " ".join(f"--trust-type {name}" for name in types),
+            types=list(types),
+        )
+        self.types = tuple(types)
+
+
+class NotIsolatedError(ConverterError, LocalError):
+    """A program could not be shut off from network and files, and the caller did not say that it may run so."""
+
+    code = "not_isolated"
 
 
 class OutputExistsError(ConverterError, CallerError):

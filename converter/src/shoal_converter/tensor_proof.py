@@ -42,6 +42,7 @@ def converted(model: TensorModel, data: Any, *, tolerance: Tolerance) -> tuple[T
     model = model.known(found)
     report = _compared(model, source, found, tolerance)
     if not report.passed:
+        _check_steady(model, source, model.run(sample.tensors), tolerance)
         raise _parity(model, report)
     _check_alone(model, runner, sample, found, tolerance)
     double = any(column.dtype == "float64" for column in sample.columns)
@@ -107,6 +108,18 @@ def _compared(
         return {"label" if name == label or name in texts else name: outputs[name] for name in found if name in outputs}
 
     return compare(named(source), named(found), tolerance)
+
+
+def _check_steady(
+    model: TensorModel, first: Mapping[str, Array], second: Mapping[str, Array], tolerance: Tolerance
+) -> None:
+    """Tell a source that answers by chance from a conversion that is wrong."""
+    if not _compared(model, first, second, tolerance).passed:
+        raise UnsupportedModelError(
+            f"{model.framework} graph",
+            "the source itself answers otherwise each time that it is asked",
+            "export it for inference (eval mode: without dropout), and without sampling inside",
+        )
 
 
 def _check_alone(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +14,10 @@ from shoal_converter.bundle import OMS, Bundle
 from shoal_converter.domain.parity import Tolerance
 from shoal_converter.errors import OutputExistsError, SampleError
 from shoal_converter.packing import parse_tag
+from shoal_converter.sources.mlflow_address import fetched, is_address
 from shoal_converter.sources.mlflow_folder import is_mlflow, read_mlflow
-from shoal_converter.sources.native_file import is_native
-from shoal_converter.sources.onnx_source import is_onnx
-from shoal_converter.sources.pickled import Examination, check_trusted, pack_pickled
+from shoal_converter.sources.model_file import Trust, check_trusted
+from shoal_converter.sources.pickled import Examination, pack_pickled
 from shoal_converter.sources.sample_file import check_sample_file
 from shoal_converter.terminal import Terminal
 from shoal_protocol.bundle.contract import parse_contract
@@ -33,7 +35,8 @@ def run(
     target: str | None,
     tag: str,
     output: Path | None,
-    trust: bool,
+    trust: Trust | None,
+    trusted_types: tuple[str, ...],
     parent: Path | None,
     rtol: float,
     atol: float,
@@ -49,36 +52,34 @@ def run(
 ) -> None:
     """Pack a model file; arguments as the command's options. What can be refused without work is refused first."""
     path = _free_path(output, tag, force=force)
-    known: dict[str, str] = {}
-    if is_mlflow(source):
-        logged = read_mlflow(source)
-        source, sample, known = logged.path, sample or logged.example, logged.lineage
-    if not is_native(source) and not is_onnx(source):
-        check_trusted(source, trust=trust)
-    if sample is None:
-        raise SampleError(
-            "a sample is required: rows like those that the model was trained on",
-            hint="--sample train.csv --target y; 1,000 typical rows are plenty",
+    with _found(source, terminal) as found:
+        check_trusted(found.path, trust=trust)
+        sample = sample or found.example
+        if sample is None:
+            raise SampleError(
+                "a sample is required: rows like those that the model was trained on",
+                hint="--sample train.csv --target y; 1,000 typical rows are plenty",
+            )
+        check_sample_file(sample)
+        examination = _examination(**asked)
+        if parent is not None:
+            Bundle.open(parent)
+        bundle = pack_pickled(
+            found.path,
+            sample=sample,
+            target=target,
+            tag=tag,
+            tolerance=Tolerance(rtol, atol, max_label_flips),
+            float64_inputs=float64_inputs,
+            parent=parent,
+            about=_text(about, "--about"),
+            licence=_text(licence, "--licence"),
+            lineage=dict(found.lineage) | _pairs(meta),
+            examination=examination,
+            trust=trust,
+            trusted_types=trusted_types,
+            progress=terminal.progress,
         )
-    check_sample_file(sample)
-    examination = _examination(**asked)
-    if parent is not None:
-        Bundle.open(parent)
-    about_text, licence_text, lineage = _text(about, "--about"), _text(licence, "--licence"), known | _pairs(meta)
-    bundle = pack_pickled(
-        source,
-        sample=sample,
-        target=target,
-        tag=tag,
-        tolerance=Tolerance(rtol, atol, max_label_flips),
-        float64_inputs=float64_inputs,
-        parent=parent,
-        about=about_text,
-        licence=licence_text,
-        lineage=lineage,
-        examination=examination,
-        progress=terminal.progress,
-    )
     bundle = bundle if signer is None else _attested(bundle, signer)
     if not dry_run:
         bundle = replace(bundle, path=bundle.write(path, force=force))
@@ -108,6 +109,29 @@ def _tell(terminal: Terminal, bundle: Bundle, *, instead_of: Path | None) -> Non
     terminal.facts([*bundle.summary(), ("signed", f"not yet: a push signs it{oms}")])
     if instead_of is not None:
         terminal.facts([("dry run", f"nothing was written; it would be {instead_of}")])
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A model's file with what is known of it: an input example, and where it comes from."""
+
+    path: Path
+    example: Path | None = None
+    lineage: Mapping[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def _found(source: Path, terminal: Terminal) -> Iterator[_Source]:
+    """Yield the model's own file as long as it is needed: at an address of MLflow, in a folder of it, or as given."""
+    if is_address(source):
+        terminal.progress(f"fetching {source} from MLflow")
+        with fetched(source) as answer, _found(answer.folder, terminal) as found:
+            yield replace(found, lineage=dict(found.lineage) | answer.lineage)
+    elif is_mlflow(source):
+        logged = read_mlflow(source)
+        yield _Source(logged.path, logged.example, logged.lineage)
+    else:
+        yield _Source(source)
 
 
 def variants_of(bundle: Bundle) -> list[dict[str, object]]:

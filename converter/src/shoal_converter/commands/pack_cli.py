@@ -20,13 +20,34 @@ from shoal_converter.commands.arguments import (
 from shoal_converter.terminal import Terminal
 
 
-@click.command()
+class _Pack(click.Command):
+    """Takes ``--trust`` alone for ``--trust=isolated``; click would take the word that follows it for its value."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse what was typed."""
+        return super().parse_args(ctx, ["--trust=isolated" if word == "--trust" else word for word in args])
+
+
+# long by its options: one decorator each
+@click.command(cls=_Pack)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--sample", type=click.Path(path_type=Path), help="Rows like the training data: .npz .npy .csv .parquet.")
 @click.option("--target", metavar="NAME", help="Column (or array of an .npz) that holds the labels or values.")
 @click.option("-t", "--tag", required=True, metavar="NAME:VERSION", help="What to call it, such as quality:1.4.0.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder or .tar. Default: NAME-VERSION.tar.")
-@click.option("--trust", is_flag=True, help="SOURCE is a pickle whose origin you know; it runs in a child process.")
+@click.option(
+    "--trust",
+    type=click.Choice(["isolated", "unisolated"]),
+    metavar="[=unisolated]",
+    help="SOURCE runs code and you know its origin. It runs shut off; =unisolated: also where it can't be.",
+)
+@click.option(
+    "--trust-type",
+    "trusted_types",
+    multiple=True,
+    metavar="TYPE",
+    help="A type in a .skops that you know, such as ours.Scaler; may be repeated.",
+)
 @click.option("--parent", metavar="BUNDLE", help="Earlier version (path, or name:1.3.0) whose grids are inherited.")
 @click.option(
     "--validation", type=click.Path(path_type=Path), help="Rows the model has never seen, for honest figures."
@@ -61,9 +82,10 @@ from shoal_converter.terminal import Terminal
 def pack(**arguments: Any) -> None:
     """Convert, prove and pack a trained model.
 
-    SOURCE is a .joblib or .pkl with a fitted scikit-learn estimator or pipeline, a file of XGBoost, LightGBM or
-    CatBoost, an .onnx, or a folder that MLflow wrote. A pickle is a program: it needs --trust, and is loaded in a
-    child process without your credentials (and without network, where the system allows).
+    SOURCE is a .skops, .joblib or .pkl with a fitted scikit-learn estimator or pipeline, a file of XGBoost, LightGBM or
+    CatBoost, an .onnx, a .pt2 of PyTorch, a .keras, a SavedModel of TensorFlow, a folder that MLflow wrote, or its
+    models:/ or runs:/ address. What runs code when it is loaded (pickles, .pt2, SavedModel) needs --trust; it is loaded
+    in a child process without your credentials, without network, and without your files.
 
     \b
     shoal-convert pack model.joblib --trust --sample train.csv --target y -t quality:1.4.0

@@ -10,6 +10,7 @@ from typing import Any
 from shoal_converter.sample import make_sample
 from shoal_converter.sources.boosting.models import as_estimator
 from shoal_converter.sources.estimator import check_estimator
+from shoal_converter.sources.keras_source import is_keras, read_keras
 from shoal_converter.sources.onnx_source import is_onnx, read_onnx
 from shoal_converter.sources.tensor_model import TensorModel
 from shoal_converter.sources.torch_source import is_torch, read_torch
@@ -32,6 +33,8 @@ def checked_model(model: Any, sample: Any) -> Any:
         return read_onnx(model)
     if is_torch(model):
         return read_torch(model, sample)
+    if is_keras(model):
+        return read_keras(model, sample)
     model = as_estimator(model)
     check_estimator(model)
     return model

@@ -14,10 +14,22 @@ from typing import Any
 import yaml
 
 from shoal_converter.errors import SourceError, UnsupportedModelError
+from shoal_converter.sources.tensorflow_file import is_saved_model
 
 _FILE = "MLmodel"
-_KEYS = {"sklearn": "pickled_model", "xgboost": "data", "lightgbm": "data", "catboost": "data", "onnx": "data"}
-"""Flavours that hold a model of a kind that packs, the most telling first, and the entry that names its file."""
+_KEYS = {
+    "sklearn": ("pickled_model",),
+    "xgboost": ("data",),
+    "lightgbm": ("data",),
+    "catboost": ("data",),
+    "onnx": ("data",),
+    "keras": ("data",),
+    "tensorflow": ("data", "saved_model_dir"),
+    "pytorch": ("model_data",),
+}
+"""Flavours that hold a model of a kind that packs, the most telling first, and the entries that may name its file."""
+_INSIDE = ("*.onnx", "*.keras", "*.pt2", "*.pth")
+"""What the model is called where an entry names a folder."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +37,8 @@ class MlflowModel:
     """A model that MLflow saved.
 
     Attributes:
-        flavour: ``sklearn``, ``xgboost``, ``lightgbm``, ``catboost`` or ``onnx``.
-        path: The model's own file.
+        flavour: ``sklearn``, ``xgboost``, ``lightgbm``, ``catboost``, ``onnx``, ``keras``, ``tensorflow``, ``pytorch``.
+        path: The model's own file; of TensorFlow its folder.
         example: Its input example, or none.
         lineage: Run, model and version of MLflow, for the provenance.
     """
@@ -60,11 +72,12 @@ def read_mlflow(folder: Path) -> MlflowModel:
             "it holds no model of a kind that is known",
             f"log the model itself, by one of mlflow.{', mlflow.'.join(_KEYS)}",
         )
+    entry = flavours[flavour]
     example = document.get("saved_input_example_info")
     named = example.get("artifact_path") if isinstance(example, dict) else None
     return MlflowModel(
         flavour,
-        _inside(folder, flavours[flavour].get(_KEYS[flavour])),
+        _inside(folder, next((entry[key] for key in _KEYS[flavour] if key in entry), None)),
         None if named is None else _inside(folder, named),
         _lineage(document),
     )
@@ -91,10 +104,13 @@ def _inside(folder: Path, name: Any) -> Path:
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
         raise _damaged(folder, f"the file {name!r} is outside the folder")
-    if path.is_dir():  # of the onnx flavour with constants beside the model
-        found = sorted(path.glob("*.onnx"))
+    if path.is_dir():
+        found = [each for pattern in _INSIDE for each in sorted(path.glob(pattern))]
         if len(found) == 1:
             return found[0]
+        for model in (path, path / "model"):
+            if is_saved_model(model):
+                return model
     if not path.is_file():
         raise _damaged(folder, f"the file {name!r} is not there")
     return path

@@ -22,19 +22,18 @@ from shoal_converter.domain.parity import Tolerance
 from shoal_converter.errors import (
     ConverterError,
     LibraryMissingError,
+    NotIsolatedError,
     OutputExistsError,
     ParityError,
     SampleError,
     SourceError,
     UnsupportedModelError,
     UntrustedPickleError,
+    UntrustedTypesError,
     VariantRefusedError,
 )
-from shoal_converter.sources.native_file import SUFFIXES as NATIVE
-from shoal_converter.sources.onnx_source import SUFFIX as ONNX
+from shoal_converter.sources.model_file import Trust
 from shoal_protocol.errors import CallerError, ContentError, LocalError, ShoalError
-
-SUFFIXES = (".joblib", ".pkl", ".pickle")
 
 _PASSED_ON = (
     "PATH",
@@ -53,6 +52,8 @@ _ERRORS: dict[str, type[ShoalError]] = {
     "SourceError": SourceError,
     "CallerError": CallerError,
     "OutputExistsError": OutputExistsError,
+    "NotIsolatedError": NotIsolatedError,
+    "UntrustedPickleError": UntrustedPickleError,
 }
 
 
@@ -85,27 +86,7 @@ class Examination:
         }
 
 
-def check_trusted(path: Path, *, trust: bool) -> None:
-    """Refuse a pickle that the caller did not say is trusted.
-
-    Raises:
-        SourceError: There is no such file, or it is of no kind that is known.
-        UntrustedPickleError: It is a pickle, and `trust` is not set.
-    """
-    if not path.is_file():
-        raise SourceError(f"there is no model file {path}", hint="joblib.dump(model, 'model.joblib') writes one")
-    if path.suffix.lower() not in SUFFIXES:
-        raise SourceError(
-            f"{path.name} is of no known kind",
-            hint=f"models come from {', '.join((*SUFFIXES, *NATIVE, ONNX))}, or from pack() in Python",
-        )
-    if not trust:
-        raise UntrustedPickleError(
-            f"{path.name} is a pickle: loading it runs whatever code its author put inside",
-            hint="if you know where it comes from, add --trust: it is then loaded in a child process of its own",
-        )
-
-
+# long by its arguments, which are the command's options, and what is said of each
 def pack_pickled(
     path: Path,
     *,
@@ -119,6 +100,8 @@ def pack_pickled(
     licence: str = "",
     lineage: Mapping[str, str] | None = None,
     examination: Examination | None = None,
+    trust: Trust | None = None,
+    trusted_types: Sequence[str] = (),
     progress: Callable[[str], None] | None = None,
 ) -> Bundle:
     """Pack a pickled model in a child process.
@@ -135,6 +118,8 @@ def pack_pickled(
         licence: The licence's text.
         lineage: Added to the provenance.
         examination: What is asked of the model beside parity.
+        trust: Whether code in the file may run, and whether it may where it can't be isolated.
+        trusted_types: Types that a file of skops may hold beside those known.
         progress: Called with each line that the child reports.
 
     Raises:
@@ -157,6 +142,8 @@ def pack_pickled(
             "licence": licence,
             "lineage": dict(lineage or {}),
             **(examination or Examination()).as_json(),
+            "trust": trust,
+            "trusted_types": list(trusted_types),
             "output": str(output),
         }
         answer = _run(request, progress or (lambda _: None))
@@ -215,6 +202,8 @@ def _error(fault: Mapping[str, Any]) -> Exception:
         return UnsupportedModelError(str(data["step"]), str(data["why"]), str(data["way_round"]))
     if kind == "ParityError":
         return ParityError(fault["message"], step=str(data["step"]), report=data["report"], hint=fault["hint"])
+    if kind == "UntrustedTypesError":
+        return UntrustedTypesError(fault["message"].split(" holds types")[0], data["types"])
     if kind == "VariantRefusedError":
         form = str(data["variant"])
         return VariantRefusedError(form, fault["message"].removeprefix(f"variant {form}: "), figures=data["figures"])

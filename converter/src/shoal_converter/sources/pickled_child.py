@@ -59,13 +59,13 @@ def _pack(request: dict[str, Any], tell: Any) -> dict[str, Any]:
     from shoal_converter.domain.parity import Tolerance  # noqa: PLC0415
     from shoal_converter.pack_options import PackOptions  # noqa: PLC0415
     from shoal_converter.packing import pack  # noqa: PLC0415
-    from shoal_converter.sources.native_file import is_native, load, typed_rows  # noqa: PLC0415
-    from shoal_converter.sources.onnx_source import is_onnx, read_onnx  # noqa: PLC0415
+    from shoal_converter.sources.model_file import load_model  # noqa: PLC0415
+    from shoal_converter.sources.native_file import is_native, typed_rows  # noqa: PLC0415
     from shoal_converter.sources.sample_file import Table, read_table  # noqa: PLC0415
     from shoal_converter.sources.tensor_model import TensorModel  # noqa: PLC0415
 
     path = Path(request["path"])
-    model = read_onnx(path) if is_onnx(path) else load(path) if is_native(path) else _load(path)
+    model = load_model(path, trust=request["trust"], trusted_types=request["trusted_types"])
 
     def rows_of(table: Table) -> Any:
         if isinstance(model, TensorModel):
@@ -108,40 +108,6 @@ def _pack(request: dict[str, Any], tell: Any) -> dict[str, Any]:
         progress=tell,
     )
     return {"parity": bundle.parity, "measured": bundle.measured}
-
-
-def _load(path: Path) -> Any:
-    import warnings  # noqa: PLC0415 - beside joblib
-
-    import joblib  # noqa: PLC0415 - heavy
-
-    from shoal_converter.errors import SourceError  # noqa: PLC0415
-
-    with warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter("always")
-        try:
-            model = joblib.load(path)  # reads plain pickles too
-        except ModuleNotFoundError as error:
-            raise SourceError(
-                f"{path.name} needs the module {error.name!r}, which is not installed here", hint=_bringing(error.name)
-            ) from error
-        except Exception as error:
-            raise SourceError(
-                f"{path.name} can't be loaded: {type(error).__name__}: {error}",
-                hint="was it written by the same versions of scikit-learn and numpy, and copied completely?",
-            ) from error
-    versions = [str(w.message) for w in seen if type(w.message).__name__ == "InconsistentVersionWarning"]
-    if versions:
-        sys.stderr.write(f"warning: {versions[0].split('.  ')[0].splitlines()[0][:300]}\n")
-    return model
-
-
-def _bringing(module: str | None) -> str:
-    """Return the command that installs a module."""
-    root = (module or "").partition(".")[0]
-    if root in {"xgboost", "lightgbm", "catboost", "torch", "tensorflow", "skops"}:
-        return f"pip install 'shoal-converter[{root}]'"
-    return "install it, or put its folder into PYTHONPATH"
 
 
 def _fault(error: Exception) -> dict[str, Any]:

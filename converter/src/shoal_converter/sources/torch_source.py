@@ -6,6 +6,7 @@ network itself, run eagerly. PyTorch is imported only for its own models.
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -39,7 +40,8 @@ def read_torch(model: Any, sample: Any) -> TensorModel:
 
     Args:
         model: Module or ExportedProgram; a Module is run in eval mode, and left as it was.
-        sample: One array, or arrays by the names of forward()'s arguments; rows first.
+        sample: One array, or arrays by the names of forward()'s arguments; rows first. A Module is exported by running
+            it; a program needs none.
 
     Raises:
         SampleError: There are fewer than two rows, or the network itself fails on them.
@@ -48,23 +50,24 @@ def read_torch(model: Any, sample: Any) -> TensorModel:
     """
     import torch  # noqa: PLC0415 - heavy, optional
 
-    is_module = isinstance(model, torch.nn.Module)
-    arguments, named = _arguments(model if is_module else None, sample)
-    with _evaluating(model if is_module else None):
-        program = _program(model, arguments, named) if is_module else model
+    module = model if isinstance(model, torch.nn.Module) else None
+    with _evaluating(module):
+        program = model if module is None else _program(module, *_arguments(module, sample))
         graph = _graph(program)
     names = [info.name for info in graph.graph.input]
     outputs = [info.name for info in graph.graph.output]
-    own = model if is_module else program.module()
+    own = program.module() if module is None else module
+    tree = torch.utils._pytree  # noqa: SLF001 - what torch.export itself flattens by
 
     def run(tensors: Mapping[str, Array]) -> dict[str, Array]:
-        fed = {name: torch.from_numpy(np.array(tensors[name])) for name in names}
-        with _evaluating(model if is_module else None), torch.no_grad():
+        fed = [torch.from_numpy(np.array(tensors[name])) for name in names]
+        with _evaluating(module), torch.no_grad():
             try:
-                found = own(**fed) if named else own(*fed.values())
+                arguments, named = tree.tree_unflatten(fed, program.call_spec.in_spec)
+                found = own(*arguments, **named)
             except Exception as error:
                 raise SampleError(f"the network itself fails on the sample: {_first_line(error)}") from error
-        leaves = torch.utils._pytree.tree_leaves(found)  # noqa: SLF001 - what torch.export itself flattens by
+        leaves = tree.tree_leaves(found)
         return {name: leaf.detach().cpu().numpy() for name, leaf in zip(outputs, leaves, strict=True)}
 
     def truth(_: Any) -> Run:
@@ -106,14 +109,29 @@ def _evaluating(module: Any) -> Iterator[None]:
             each.training = training
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep PyTorch's warnings to itself for a time: what fails is an exception, and said by us."""
+    loggers = [logging.getLogger(name) for name in ("torch.export", "torch.onnx")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
 def _program(module: Any, arguments: list[Any], named: dict[str, Any]) -> Any:
     import torch.export  # noqa: PLC0415 - heavy, optional
 
     rows = torch.export.Dim("rows", min=1)
     shapes: Any = {name: {0: rows} for name in named} if named else tuple({0: rows} for _ in arguments)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             return torch.export.export(module, tuple(arguments), named, dynamic_shapes=shapes)
     except Exception as error:
         raise UnsupportedModelError(
@@ -127,8 +145,7 @@ def _graph(program: Any) -> Any:
     import torch.onnx  # noqa: PLC0415 - heavy, optional
 
     try:
-        with warnings.catch_warnings(), redirect_stdout(sys.stderr):
-            warnings.simplefilter("ignore")
+        with quiet(), redirect_stdout(sys.stderr):
             made = torch.onnx.export(program, (), dynamo=True, opset_version=_OPSET, verbose=False)
     except ModuleNotFoundError as error:
         raise LibraryMissingError(f"exporting from PyTorch needs {error.name}", hint=_INSTALL) from error
