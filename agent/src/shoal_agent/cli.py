@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shoal_agent.bulk.command import add_predict
 from shoal_agent.cli_updates import add_commands
 from shoal_agent.errors import NoModelError, NotEnrolledError, SettingsError
 from shoal_agent.logs import LEVELS, set_up_log
@@ -168,20 +169,6 @@ def _status(given: argparse.Namespace) -> int:
     else:
         _print_status(status)
     return int(health(status))
-
-
-def _predict(given: argparse.Namespace) -> int:
-    from shoal_agent.serving.plain_rows import answer_document  # noqa: PLC0415 - onnxruntime comes with these
-    from shoal_agent.serving.standalone import predict_bundle, predict_file  # noqa: PLC0415
-
-    if given.bundle is not None:
-        _print_json(predict_bundle(Path(given.bundle), given.input))
-        return OK
-    from shoal_agent.stored_model import open_active  # noqa: PLC0415 - cryptography comes with it
-
-    model = open_active(state_folder(given.state), given.slot)
-    _print_json(answer_document(predict_file(model, given.input), model.schema))
-    return OK
 
 
 def _rollback(given: argparse.Namespace) -> int:
@@ -388,12 +375,7 @@ def _parser() -> argparse.ArgumentParser:
     status = add("status", _status, "Say what runs here; the exit code says whether all is well.")
     status.add_argument("--json", action="store_true")
 
-    predict = add("predict", _predict, "Answer rows with the active model.")
-    predict.add_argument(
-        "--input", metavar="FILE", type=Path, help=".json, .csv or .npz; JSON rows from standard input when left out"
-    )
-    predict.add_argument("--bundle", metavar="FILE", help="ask this bundle instead of the active model")
-    predict.add_argument("--slot", metavar="NAME", help="which model, where there are several")
+    add_predict(add)
 
     rollback = add("rollback", _rollback, "Go back to the previous model, and don't take this one again by itself.")
     rollback.add_argument("--slot", metavar="NAME", help="which, where there are several")

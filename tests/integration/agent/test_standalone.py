@@ -1,11 +1,9 @@
 """A bundle served and asked with no server and no state."""
 
 import http.client
-import io
 import json
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,13 +24,12 @@ from shoal_agent.domain.fit import DeviceFacts
 from shoal_agent.domain.providers import CPU
 from shoal_agent.errors import UnfitError
 from shoal_agent.machine import known_facts
-from shoal_agent.runtime.errors import InputError
-from shoal_agent.serving.standalone import RunOptions, Serving, load_bundle, predict_bundle, serve_bundle
+from shoal_agent.serving.standalone import RunOptions, Serving, load_bundle, serve_bundle
 from shoal_agent.settings import load_settings
 from shoal_protocol.bundle.layout import golden_output
 from shoal_protocol.bundle.tensors import encode_tensor
 from shoal_protocol.canonical import sha256_digest
-from shoal_protocol.errors import CallerError, ContentError
+from shoal_protocol.errors import ContentError
 
 MIXED = make_bundle(mixed_model(), mixed_schema(missing_sentinel="?"), name="visitors")
 ROWS = [{"age": 30, "visits": 2, "city": "Bern"}, {"age": None, "visits": 1, "city": None}]
@@ -62,57 +59,6 @@ def test_a_bundle_is_served_under_its_own_name_until_told_to_stop(tmp_path: Path
     assert not thread.is_alive()
     assert [row["label"] for row in answer["predictions"]] == ["south", "elsewhere"]
     assert answer["digest"] == MIXED[0]
-
-
-def write_json(folder: Path) -> Path:
-    path = folder / "rows.json"
-    path.write_text(json.dumps(ROWS))
-    return path
-
-
-def write_csv(folder: Path) -> Path:
-    path = folder / "rows.csv"
-    path.write_text("\ufeffcity,age,visits,note\nBern,30,2,hello\n,,1,\n", encoding="utf-8")
-    return path
-
-
-def write_npz(folder: Path) -> Path:
-    path = folder / "columns.npz"
-    np.savez(path, age=np.array([30, np.nan]), visits=np.array([2, 1]), city=np.array(["Bern", "?"]))
-    return path
-
-
-@pytest.mark.parametrize("write", [write_json, write_csv, write_npz])
-def test_every_kind_of_file_gives_the_same_answer(write: object, tmp_path: Path) -> None:
-    bundle = write_layout(tmp_path / "bundle", *MIXED)
-    assert callable(write)
-    document = predict_bundle(bundle, write(tmp_path))
-    assert (document["bundle"], document["digest"]) == ("visitors:1.0.0", MIXED[0])
-    assert [row["label"] for row in document["predictions"]] == ["south", "elsewhere"]
-    assert document["predictions"][0]["value"] == 32.0
-    assert document["predictions"][1]["value"] is None
-
-
-def test_rows_come_from_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle = write_layout(tmp_path / "bundle", *MIXED)
-    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(json.dumps(ROWS[:1]).encode())))
-    assert predict_bundle(bundle, None)["predictions"] == [{"label": "south", "value": 32.0}]
-
-
-def test_a_file_that_does_not_fit_is_told(tmp_path: Path) -> None:
-    bundle = write_layout(tmp_path / "bundle", *MIXED)
-    bad = tmp_path / "bad.csv"
-    bad.write_text("age,visits,city\n30,two,Bern\n")
-    with pytest.raises(CallerError, match="line 2, column 'visits': expected int64, got 'two'"):
-        predict_bundle(bundle, bad)
-    bad.write_text("age,city\n30,Bern\n")
-    with pytest.raises(InputError, match="'visits' in row 0: expected a value of int64, got none"):
-        predict_bundle(bundle, bad)
-    for name, says in (("absent.json", "no input file"), ("rows.xlsx", "expected .json, .csv or .npz")):
-        if name == "rows.xlsx":
-            (tmp_path / name).write_text("")
-        with pytest.raises(CallerError, match=says):
-            predict_bundle(bundle, tmp_path / name)
 
 
 def test_a_bundle_that_answers_otherwise_here_is_not_served(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 import numpy.typing as npt
 
-from shoal_agent.runtime.prediction import Prediction
 from shoal_agent.serving.inference_protocol import RequestError
 from shoal_protocol.bundle.schema import ModelSchema
 
@@ -21,8 +20,12 @@ _rows_decoder = msgspec.json.Decoder(list[dict[str, Any]])
 _object_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
-def parse_rows(body: bytes) -> list[dict[str, Any]]:
+def parse_rows(body: bytes, *, most: int | None = MAX_ROWS) -> list[dict[str, Any]]:
     """Parse a body: a list of rows, ``{"rows": [...]}``, or one row alone.
+
+    Args:
+        body: JSON.
+        most: Rows that are taken; none: any number.
 
     Raises:
         RequestError: It is none of these, or too long.
@@ -31,12 +34,12 @@ def parse_rows(body: bytes) -> list[dict[str, Any]]:
         rows = _rows_decoder.decode(body) if body.lstrip()[:1] == b"[" else _from_object(_object_decoder.decode(body))
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise RequestError(f'the body is no list of rows such as [{{"age": 34}}]: {error}') from error
-    if not 0 < len(rows) <= MAX_ROWS:
-        raise RequestError(f"the body has {len(rows)} rows, expected 1 to {MAX_ROWS}")
+    if not rows or (most is not None and len(rows) > most):
+        raise RequestError(f"the body has {len(rows)} rows, expected {'some' if most is None else f'1 to {most}'}")
     return rows
 
 
-def answer_rows(prediction: Prediction, schema: ModelSchema) -> list[dict[str, Any]]:
+def answer_rows(prediction: Mapping[str, npt.NDArray[Any]], schema: ModelSchema) -> list[dict[str, Any]]:
     """Turn a prediction into one object a row.
 
     Args:
@@ -47,21 +50,6 @@ def answer_rows(prediction: Prediction, schema: ModelSchema) -> list[dict[str, A
     columns = {name: _column(array, classes.get(name)) for name, array in prediction.items()}
     count = max((len(values) for values in columns.values()), default=0)
     return [{name: values[at] for name, values in columns.items() if at < len(values)} for at in range(count)]
-
-
-def answer_document(prediction: Prediction, schema: ModelSchema) -> dict[str, Any]:
-    """Return a whole answer as plain JSON values: ``bundle``, ``version``, ``digest``, ``predictions``.
-
-    NaN and infinities, which JSON lacks, are None.
-    """
-    document = {
-        "bundle": prediction.bundle,
-        "version": prediction.version,
-        "digest": prediction.digest,
-        "predictions": answer_rows(prediction, schema),
-    }
-    plain: dict[str, Any] = msgspec.json.decode(as_json(document))
-    return plain
 
 
 def _from_object(document: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,38 +1,31 @@
-"""A bundle served, or asked once, with no server and no state: what ``run --bundle`` and ``predict --bundle`` do.
+"""A bundle loaded and served with no server and no state: ``run --bundle``, and how ``predict --bundle`` begins.
 
-Owns reading rows from files. Digests are verified, signatures are not: whoever passes a file vouches for it.
+Digests are verified, signatures are not: whoever passes a file vouches for it.
 """
 
 from __future__ import annotations
 
-import csv
 import logging
-import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import numpy as np
 
 from shoal_agent.domain.fit import DeviceFacts, misfits, variant_for
 from shoal_agent.errors import UnfitError
 from shoal_agent.runtime.batching import Batching
 from shoal_agent.runtime.bundle_files import BundleFiles, open_bundle
 from shoal_agent.runtime.model import LoadedModel
-from shoal_agent.runtime.prediction import Prediction
 from shoal_agent.runtime.slots import SlotTable
 from shoal_agent.serving.front import Front
-from shoal_agent.serving.plain_rows import answer_document, parse_rows
 from shoal_agent.stopping import wait_for
 from shoal_protocol.bundle.layout import BUNDLE_JSON
-from shoal_protocol.bundle.schema import FieldSpec, parse_bundle_info
-from shoal_protocol.errors import CallerError, ContentError
+from shoal_protocol.bundle.schema import parse_bundle_info
+from shoal_protocol.errors import ContentError
 
 _log = logging.getLogger(__name__)
-_TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 
 
 class Serving(msgspec.Struct, frozen=True):
@@ -122,46 +115,6 @@ def serve_bundle(
         front.stop()
 
 
-def predict_bundle(path: Path, source: Path | None, *, options: RunOptions = RunOptions()) -> dict[str, Any]:
-    """Ask a bundle once.
-
-    Args:
-        path: The bundle.
-        source: Rows as ``.json`` or ``.csv``, tensors or columns as ``.npz``; none: JSON rows from standard input.
-        options: How the model is run.
-
-    Returns:
-        A JSON-like document: ``bundle``, ``version``, ``digest``, ``predictions`` (one object a row).
-
-    Raises:
-        ShoalError: The bundle can't be loaded, or the input does not fit.
-    """
-    model = load_bundle(path, options=options)
-    return answer_document(predict_file(model, source), model.schema)
-
-
-def predict_file(model: LoadedModel, source: Path | None) -> Prediction:
-    """Answer the rows or tensors of a file.
-
-    Raises:
-        CallerError: There is no such file, or it is of another kind.
-        InputError: It does not fit the bundle's schema.
-    """
-    if source is None or str(source) == "-":
-        return model.predict_rows(parse_rows(sys.stdin.buffer.read()))
-    if not source.is_file():
-        raise CallerError(f"there is no input file {source}")
-    match source.suffix.lower():
-        case ".json":
-            return model.predict_rows(parse_rows(source.read_bytes()))
-        case ".csv":
-            return model.predict_rows(_csv_rows(source, {field.name: field for field in model.schema.inputs}))
-        case ".npz":
-            with np.load(source, allow_pickle=False) as arrays:
-                return model.predict({name: arrays[name] for name in arrays.files})
-    raise CallerError(f"{source} ends with {source.suffix!r}, expected .json, .csv or .npz")
-
-
 def _load(files: BundleFiles, options: RunOptions) -> LoadedModel:
     if options.facts is None:
         return LoadedModel.load(files, threads=options.threads, batching=options.batching)
@@ -177,27 +130,3 @@ def _load(files: BundleFiles, options: RunOptions) -> LoadedModel:
     if place.missing:
         _log.warning("it runs on %s: the onnxruntime here has no %s", place.names[0], ", ".join(place.missing))
     return model
-
-
-def _csv_rows(source: Path, fields: Mapping[str, FieldSpec]) -> list[dict[str, Any]]:
-    """Read a CSV file with a head line; an empty cell is a missing value, columns of no feature are left out."""
-    with source.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        return [
-            {name: _cell(text, fields[name], (name, line)) for name, text in row.items() if name in fields}
-            for line, row in enumerate(reader, start=2)
-        ]
-
-
-def _cell(text: str | None, field: FieldSpec, where: tuple[str, int]) -> Any:
-    if text is None or text == "":
-        return None
-    if field.dtype == "string":
-        return text
-    try:
-        if field.dtype == "bool":
-            return _TRUTHS[text.strip().lower()]
-        return float(text) if field.dtype.startswith("float") else int(text)
-    except (ValueError, KeyError) as error:
-        column, line = where
-        raise CallerError(f"line {line}, column {column!r}: expected {field.dtype}, got {text!r:.60}") from error
