@@ -30,13 +30,15 @@ from shoal_converter.streams import (
 )
 from shoal_protocol.bundle.schema import FieldSpec, OutputSpec
 from shoal_protocol.profile.profile import ProfileSpec, summarise
-from shoal_protocol.profile.reference import Reference
+from shoal_protocol.profile.reference import ANSWERS, Reference, answers_of
 
 Array = npt.NDArray[Any]
 
 MAX_STREAMS = 256
 _MAX_MEASURED = 2048
 _CALIBRATION_BINS = 64
+_MOST_BY_ANSWER = 50_000
+"""Counts by answer; more would make a bundle large: 10 answers of 150 features are so many."""
 
 
 def build_reference(
@@ -83,10 +85,10 @@ def build_reference(
     inputs, answers = ([s for s in streams if s.kind == kind] for kind in ("input", "output"))
     spec = ProfileSpec((*inputs, *joint, *answers))
     used = {stream.tensor for stream in spec.streams}
-    profile = summarise(spec, {name: values for name, values in {**tensors, **found}.items() if name in used})
+    rows = {name: values for name, values in {**tensors, **found}.items() if name in used}
     return Reference(
         spec,
-        profile,
+        summarise(spec, rows),
         importance={field.name: importance[field.name] for field in counted if field.name in importance},
         metric=metric,
         metrics={} if judged.truth is None else metrics_of(task, judged.truth, judged.found),
@@ -95,7 +97,19 @@ def build_reference(
         quality=quality_of(judged, outputs, task=task),
         segments=segments_of(judged, groupings, task=task),
         sources=_sources(profiled, judged, split=bool(groupings)),
+        by_answer=_by_answer(spec, rows),
     )
+
+
+def _by_answer(spec: ProfileSpec, rows: Mapping[str, Array]) -> tuple[tuple[int, ...], ...] | None:
+    """Count the rows of each answer by themselves, so that another mix of answers can be told from other values."""
+    answers = answers_of(spec)
+    if len(answers) < 2 or len(answers) * spec.size > _MOST_BY_ANSWER:
+        return None
+    stream = spec.streams[spec.index[ANSWERS]]
+    said = stream.grid.cells_of(rows[stream.tensor]).reshape(-1) - 2
+    parts = ({name: np.asarray(x)[said == at] for name, x in rows.items()} for at in range(len(answers)))
+    return tuple(tuple(summarise(spec, part).cells.tolist()) for part in parts)
 
 
 def _sources(profiled: Evidence, judged: Evidence, *, split: bool) -> dict[str, str]:

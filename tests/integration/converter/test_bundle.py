@@ -38,6 +38,17 @@ def test_the_reference_counts_every_row_of_the_sample(bundle: Bundle) -> None:
     assert reference is not None
     assert reference.profile.n == 150
     assert {stream.name for stream in reference.spec.streams} >= {"petal length (cm)", "label", "confidence"}
+
+
+def test_the_rows_of_each_answer_are_counted_by_themselves_too(bundle: Bundle) -> None:
+    reference = bundle.reference
+    assert reference is not None
+    assert reference.by_answer is not None
+    by_answer = np.array(reference.by_answer)
+    assert (by_answer.sum(axis=0) == reference.profile.cells).all()
+    said = by_answer[:, reference.spec.slice("label")][:, 2:]
+    assert (said == np.diag(np.diag(said))).all()
+    assert said.sum() == 150
     label = reference.profile.cells[reference.spec.slice("label")]
     assert label.sum() == 150
     assert label[0] == label[1] == 0

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from shoal_protocol.errors import ContentError
-from shoal_protocol.profile.grid import unit_interval_grid
-from shoal_protocol.profile.profile import ProfileSpec, Stream, summarise
+from shoal_protocol.profile.grid import CategoricalGrid, unit_interval_grid
+from shoal_protocol.profile.profile import ProfileSpec, Stream, summarise, zero
 from shoal_protocol.profile.quality import Figure, Quality, Segment
 from shoal_protocol.profile.reference import Reference, encode_reference, parse_reference
 
@@ -65,3 +65,14 @@ def test_counts_that_do_not_fit_each_other_are_refused(field: str, value: object
     document["quality"][field] = value
     with pytest.raises(ContentError, match=says):
         parse_reference(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize("table", [[], [[1, 2]], [[-1] * 4], [[2**63] * 4], "no table"])
+def test_counts_by_answer_that_do_not_fit_are_refused(table: object) -> None:
+    spec = ProfileSpec((Stream("label", "output", CategoricalGrid(("a", "b")), "label"),))
+    document = json.loads(encode_reference(Reference(spec, zero(spec))))
+    assert "by_answer" not in document
+    with pytest.raises(ContentError):
+        parse_reference(json.dumps({**document, "by_answer": table}).encode())
+    good = json.dumps({**document, "by_answer": [[0, 0, 3, 0], [0, 0, 0, 5]]}).encode()
+    assert parse_reference(good).by_answer == ((0, 0, 3, 0), (0, 0, 0, 5))

@@ -9,10 +9,13 @@ import numpy as np
 
 from shoal_protocol.canonical import canonical_bytes, rounded
 from shoal_protocol.errors import ContentError
+from shoal_protocol.profile.grid import CategoricalGrid
 from shoal_protocol.profile.profile import Profile, ProfileSpec, check_profile, parse_spec
 from shoal_protocol.profile.quality import Quality, Segment, check_quality, rounded_quality, rounded_segment
 
 FORMAT_VERSION = 1
+ANSWERS = "label"
+"""Stream that counts a classifier's answers."""
 
 
 class Reference(msgspec.Struct, frozen=True):
@@ -30,6 +33,8 @@ class Reference(msgspec.Struct, frozen=True):
         segments: The same figures for parts of the data.
         sources: Which data each figure is of: ``profile``, ``metrics``, ``importance`` or ``segments`` -> ``sample`` or
             ``validation``.
+        by_answer: Of a classifier, the same counts for the rows of each answer, one row a category of the stream
+            ``label``, shape (K, size); none where there is no such stream or they would be too many.
     """
 
     spec: ProfileSpec
@@ -42,6 +47,7 @@ class Reference(msgspec.Struct, frozen=True):
     quality: Quality | None = None
     segments: tuple[Segment, ...] = ()
     sources: dict[str, str] = msgspec.field(default_factory=dict)
+    by_answer: tuple[tuple[int, ...], ...] | None = None
 
 
 def encode_reference(reference: Reference) -> bytes:
@@ -63,6 +69,7 @@ def encode_reference(reference: Reference) -> bytes:
             "quality": None if reference.quality is None else msgspec.to_builtins(rounded_quality(reference.quality)),
             "segments": [msgspec.to_builtins(rounded_segment(segment)) for segment in reference.segments],
             "sources": reference.sources,
+            **({} if reference.by_answer is None else {"by_answer": [list(row) for row in reference.by_answer]}),
         }
     )
 
@@ -81,6 +88,7 @@ class _Document(msgspec.Struct, kw_only=True):
     quality: Quality | None = None
     segments: tuple[Segment, ...] = ()
     sources: dict[str, str] = msgspec.field(default_factory=dict)
+    by_answer: tuple[tuple[int, ...], ...] | None = None
 
 
 def parse_reference(raw: bytes) -> Reference:
@@ -116,4 +124,21 @@ def parse_reference(raw: bytes) -> Reference:
         None if document.quality is None else check_quality(document.quality),
         document.segments,
         document.sources,
+        None if document.by_answer is None else _by_answer(document.by_answer, spec),
     )
+
+
+def answers_of(spec: ProfileSpec) -> tuple[str, ...]:
+    """Return the categories of the stream that counts a classifier's answers; none where it has no such stream."""
+    stream = spec.streams[spec.index[ANSWERS]] if ANSWERS in spec.index else None
+    if stream is None or stream.kind != "output" or not isinstance(stream.grid, CategoricalGrid):
+        return ()
+    return stream.grid.categories
+
+
+def _by_answer(table: tuple[tuple[int, ...], ...], spec: ProfileSpec) -> tuple[tuple[int, ...], ...]:
+    answers = len(answers_of(spec))
+    fits = len(table) == answers and all(len(row) == spec.size for row in table)
+    if not fits or any(min(row) < 0 or max(row) >= 2**63 for row in table):
+        raise ContentError(f"reference.json: by_answer is not {answers} x {spec.size} counts")
+    return table

@@ -24,6 +24,7 @@ _PILE = 0.15
 _FLAT = 0.15
 _CUT = 0.1
 _LEAST_ROWS = 5.0
+_SURE = 0.05
 _PLAIN_SHIFT = 0.25
 """About 0.95 standard deviations: so far, values have moved whatever else they do."""
 
@@ -54,7 +55,10 @@ def counts_cause(stream: Stream, before: Floats, now: Floats, *, view: View, eff
     if isinstance(stream.grid, CategoricalGrid):
         return _categories(labels, a, b, some)
     return (
-        _beyond(a, b, view, has_above=cells[-1].high is None) or _pile(labels, a, b, some) or _moved(view, effect, a, b)
+        _beyond(a, b, view, has_above=cells[-1].high is None)
+        or _pile(labels, a, b, some)
+        or (_sureness(a, b) if stream.kind == "output" and stream.name == "confidence" else "")
+        or _moved(view, effect, a, b)
     )
 
 
@@ -100,6 +104,15 @@ def _pile(labels: list[str], a: Floats, b: Floats, some: float) -> str:
     if np.abs(b - left * a)[untouched].sum() < max(_FLAT, 0.6 * by_chance):
         return f"stuck: {percent(b[at])} of values lie at {labels[at]}, before {percent(a[at])}"
     return ""
+
+
+def _sureness(a: Floats, b: Floats) -> str:
+    """Say what the confidence of a classifier does: no sensor spreads, the model gets less sure."""
+    moved = _superiority(a, b)
+    if abs(moved) < _SURE:
+        return ""
+    word = "surer" if moved > 0 else "less sure"
+    return f"confidence: the model is {word} of its answers than before"
 
 
 def _moved(view: View, effect: float, a: Floats, b: Floats) -> str:

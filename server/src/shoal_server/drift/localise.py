@@ -80,6 +80,7 @@ def localise(
     cohorts: Mapping[str, frozenset[str]],
     change: Callable[[Alarm, int], float],
     alike: Callable[[Alarm], bool],
+    compared: bool = True,
 ) -> list[Finding]:
     """Attribute the open alarms.
 
@@ -88,6 +89,7 @@ def localise(
         cohorts: Devices of each cohort.
         change: Own change of an alarm's scope and feature in one of its six components, signed or not.
         alike: Whether nearly all cohorts have changed as the fleet has, in the component of a fleet's alarm.
+        compared: Whether there are enough devices to compare one with the others.
 
     Returns:
         One finding per scope that is a cause, the widest scope first.
@@ -107,7 +109,7 @@ def localise(
         Finding(
             scope=scope,
             name=name,
-            cause=suspected_cause(scope, name),
+            cause=suspected_cause(scope, name, compared=compared),
             alarms=tuple(sorted(parts.own, key=lambda alarm: -abs(change(alarm, alarm.component)))),
             follows=tuple(parts.follows),
             contrast=tuple(parts.contrast),
@@ -140,7 +142,7 @@ def excluded_by(
     return excluded
 
 
-def suspected_cause(scope: Scope, name: str) -> str:
+def suspected_cause(scope: Scope, name: str, *, compared: bool = True) -> str:
     """Say in words what a change of this scope alone suggests.
 
     >>> suspected_cause(Scope.COHORT, "site=bern")
@@ -148,6 +150,8 @@ def suspected_cause(scope: Scope, name: str) -> str:
     """
     if scope is Scope.FLEET:
         return "the whole fleet changed alike: the world changed, or something that all devices share"
+    if scope is Scope.DEVICE and not compared:
+        return f"{name} changed: its sensor or what it looks at, too few devices run this to tell by the others"
     if scope is Scope.DEVICE:
         return f"only {name} changed: look at its sensor"
     key = name.partition("=")[0]

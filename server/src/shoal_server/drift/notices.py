@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from shoal_server.drift.alarms import Alarm, effect_of
+from shoal_server.drift.answer_mix import MIX_OF_ANSWERS
 from shoal_server.drift.effects import Gap
 from shoal_server.drift.localise import Finding
 from shoal_server.drift.monitor_state import FLEET_NAME
@@ -112,7 +113,11 @@ def cause_text(hint: str, whose: str) -> str:
 
     >>> cause_text("stuck: nearly all values lie at 3 to 4", "only cam-1 changed: look at its sensor")
     'stuck: nearly all values lie at 3 to 4; only cam-1 changed: look at its sensor'
+    >>> cause_text("mix of answers: 'a' went from 3 % to 9 %", "only cam-1 changed: look at its sensor")
+    "mix of answers: 'a' went from 3 % to 9 %; only cam-1 changed"
     """
+    if hint.startswith(MIX_OF_ANSWERS):
+        whose = whose.partition(":")[0]  # no sensor is to blame
     return f"{hint}; {whose}" if hint and whose else hint or whose
 
 

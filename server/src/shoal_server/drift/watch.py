@@ -13,8 +13,9 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from shoal_protocol.profile.reference import Reference
+from shoal_protocol.profile.reference import ANSWERS, Reference
 from shoal_server.drift.alarms import Alarm, AlarmKey, AlarmState, change_of, effect_of, latch, still_crossed
+from shoal_server.drift.answer_mix import AnswerMix, Explained
 from shoal_server.drift.count_causes import counts_cause
 from shoal_server.drift.effects import (
     EARLY_GAP_TOLERANCE,
@@ -60,12 +61,14 @@ class Yardstick:
     reference: Reference
     layout: Layout
     basis: Basis
+    answer_mix: AnswerMix | None = None
 
     @classmethod
     def of(cls, reference: Reference) -> Yardstick:
         """Make the yardstick of a reference."""
         layout = Layout.of(reference.spec)
-        return cls(reference, layout, Basis.of(layout, reference.profile.cells))
+        basis = Basis.of(layout, reference.profile.cells)
+        return cls(reference, layout, basis, AnswerMix.of(reference, basis))
 
 
 @dataclass(frozen=True)
@@ -150,24 +153,27 @@ class Watch:
         """Look at the values of young alarms: what they suggest as the cause."""
         spec = yardstick.reference.spec
         before = self.live if self.live.any() else yardstick.reference.profile.cells.astype(np.float64)
-        for key, alarm in self.alarms.items():
-            if index > alarm.raised + rules.confirm:
-                continue
-            members = {Scope.DEVICE: {alarm.name}, Scope.COHORT: cohorts.get(alarm.name, frozenset())}.get(alarm.scope)
-            mine = [members is None or name in members for name in counts.devices]
-            where = spec.slice(alarm.feature)
-            # shares, so that no device decides how all of them look
-            cells = counts.cells[mine][:, where] / np.maximum(counts.rows[mine], 1)[:, None]
-            weights = capped(counts.rows[mine])[:, None]
-            effect = effect_of(self.state, alarm, yardstick.layout)
-            hint = counts_cause(
-                spec.streams[spec.index[alarm.feature]],
-                before[where],
-                np.asarray((cells * weights).sum(axis=0)),
-                view=alarm.view,
-                effect=effect,
-            )
-            self.alarms[key] = replace(alarm, hint=hint or alarm.hint)
+        young = [alarm for alarm in self.alarms.values() if index <= alarm.raised + rules.confirm]
+        for who in {(alarm.scope, alarm.name) for alarm in young}:
+            now = _pooled(counts, members_of(*who, cohorts=cohorts))
+            mix = self._mix(who, before, now, yardstick=yardstick)
+            for alarm in young:
+                if (alarm.scope, alarm.name) != who:
+                    continue
+                at, where = spec.index[alarm.feature], spec.slice(alarm.feature)
+                stream, effect = spec.streams[at], effect_of(self.state, alarm, yardstick.layout)
+                hint = mix.cause(at) if mix is not None and (stream.kind == "input" or stream.name == ANSWERS) else ""
+                hint = hint or counts_cause(stream, before[where], now[where], view=alarm.view, effect=effect)
+                self.alarms[alarm.key] = replace(alarm, hint=hint or alarm.hint)
+
+    def _mix(self, who: tuple[Scope, str], before: Floats, now: Floats, *, yardstick: Yardstick) -> Explained | None:
+        """Ask whether another mix of answers explains what drifts in a scope."""
+        spec, known = yardstick.reference.spec, yardstick.answer_mix
+        drifting = {spec.index[alarm.feature] for alarm in self.alarms.values() if (alarm.scope, alarm.name) == who}
+        inputs = [at for at in drifting if spec.streams[at].kind == "input"]
+        if known is None or not before.any() or not now.any():
+            return None
+        return known.explained(before, now, basis=yardstick.basis, drifting=inputs)
 
     def localise(self, layout: Layout, cohorts: Mapping[str, frozenset[str]]) -> None:
         """Find out what explains the open alarms."""
@@ -178,7 +184,10 @@ class Watch:
         def alike(alarm: Alarm) -> bool:
             return self._alike(alarm, layout)
 
-        self.findings = localise(self.alarms, cohorts=cohorts, change=change, alike=alike) if self.alarms else []
+        compared = self.state.fleet.get(FLEET_NAME) is not None
+        self.findings = (
+            localise(self.alarms, cohorts=cohorts, change=change, alike=alike, compared=compared) if self.alarms else []
+        )
 
     def told(self, finding: Finding, alert_key: str) -> None:
         """Note that an alert tells of a finding."""
@@ -244,6 +253,20 @@ class Watch:
         gap = gap_to_training(self.state, self.live, yardstick, tolerance=tolerance)
         self.gap_told |= bool(gap.beyond.any())
         return [Notice(gap=gap)] if gap.beyond.any() else []
+
+
+def members_of(scope: Scope, name: str, *, cohorts: Mapping[str, frozenset[str]]) -> frozenset[str] | None:
+    """Return the devices of a scope; none: all of them."""
+    if scope is Scope.FLEET:
+        return None
+    return frozenset({name}) if scope is Scope.DEVICE else cohorts.get(name, frozenset())
+
+
+def _pooled(counts: Counts, members: frozenset[str] | None) -> Floats:
+    """Add the shares of devices, of shape (size,), so that no device decides how all of them look."""
+    mine = [members is None or name in members for name in counts.devices]
+    shares = counts.cells[mine] / np.maximum(counts.rows[mine], 1)[:, None]
+    return np.asarray((shares * capped(counts.rows[mine])[:, None]).sum(axis=0))
 
 
 def gap_to_training(
