@@ -72,7 +72,7 @@ types: $(VENV)/.dev
 imports: $(VENV)/.dev
 	@$(BIN)/lint-imports
 
-bench: $(VENV)/.dev  ## BENCH=agent|bulk|drift_power|drift_false_alarms|http|ingest|pack|profile, all without it; BENCH_ARGS=--full
+bench: $(VENV)/.dev  ## BENCH=agent|download|bulk|drift_power|drift_false_alarms|http|ingest|pack|profile, all without it; BENCH_ARGS=--full
 	@$(BIN)/python benchmarks/run.py $(BENCH) $(BENCH_ARGS)
 
 campaign: $(VENV)/.dev  ## NAME=crash|drift POINTS=n SEED=s: long seeded sweeps

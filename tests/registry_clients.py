@@ -50,14 +50,21 @@ class Peer:
         """Its address."""
         return f"http://{self.host}"
 
+    def blobs_given(self) -> int:
+        """Return how many blobs it has given out."""
+        return self.log.read_text().count("/blobs/sha256:")
+
     def uploads(self) -> int:
         """Return how many uploads of blobs it has been asked to begin."""
         return self.log.read_text().count('"POST /v2/')
 
 
 @contextmanager
-def docker_registry(folder: Path) -> Iterator[Peer]:
-    """Run docker-registry on a free port of the loopback, with everything in `folder`."""
+def docker_registry(folder: Path, *, cache_of: dict[str, str] | None = None) -> Iterator[Peer]:
+    """Run docker-registry on a free port of the loopback, with everything in `folder`.
+
+    With `cache_of` (remoteurl, username, password) it is a pull-through cache of another registry.
+    """
     if shutil.which("docker-registry") is None:
         pytest.skip("docker-registry is not installed (apt-get install docker-registry)")
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,6 +75,7 @@ def docker_registry(folder: Path) -> Iterator[Peer]:
         "log": {"level": "error", "accesslog": {"disabled": False}},
         "storage": {"filesystem": {"rootdirectory": str(folder / "storage")}, "delete": {"enabled": True}},
         "http": {"addr": host},
+        **({} if cache_of is None else {"proxy": cache_of}),
     }
     (folder / "config.yml").write_text(json.dumps(config))
     log = folder / "log"
