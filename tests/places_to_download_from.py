@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import socketserver
+import ssl
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -26,6 +30,7 @@ class Place:
         ranges: Whether Range is honoured.
         announces: Whether the length of a body is told.
         always: Headers of every answer, besides its own or instead of them.
+        tls: Speaks TLS by this context.
         asked: Path and headers of all requests, names in small letters.
         sent: Bytes of bodies that were written.
     """
@@ -40,12 +45,15 @@ class Place:
     ranges: bool = True
     announces: bool = True
     always: dict[str, str] = field(default_factory=dict)
+    tls: ssl.SSLContext | None = None
     asked: list[dict[str, str]] = field(default_factory=list)
     sent: int = 0
 
     def __enter__(self) -> Self:
         self._closing = threading.Event()
         self._http = _Quiet(("127.0.0.1", 0), _handler(self, self._closing))
+        if self.tls is not None:
+            self._http.socket = self.tls.wrap_socket(self._http.socket, server_side=True)
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
         return self
@@ -58,7 +66,12 @@ class Place:
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
+        return f"{'http' if self.tls is None else 'https'}://127.0.0.1:{self.port}"
+
+    @property
+    def port(self) -> int:
+        """The port of that."""
+        return int(self._http.server_address[1])
 
     def ranges_asked(self) -> list[str | None]:
         """Return the Range header of each request."""
@@ -83,6 +96,57 @@ class Place:
             found["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
             return 206, found, body[start:]
         return 200, found, body
+
+
+class ConnectProxy:
+    """A proxy that tunnels (RFC 9110, section 9.3.6), wherever the request's host may be, to one port of this machine.
+
+    Attributes:
+        heads: What clients said before the tunnel was open.
+        status: Of the answer.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.heads: list[bytes] = []
+        self.status = "200 Connection established"
+        proxy = self
+
+        class Tunnel(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                head = b"".join(iter(self.rfile.readline, b"\r\n"))
+                proxy.heads.append(head)
+                self.wfile.write(f"HTTP/1.1 {proxy.status}\r\n\r\n".encode())
+                if not proxy.status.startswith("200"):
+                    return
+                with socket.create_connection(("127.0.0.1", port)) as there:
+                    back = threading.Thread(target=_relay, args=(there, self.connection), daemon=True)
+                    back.start()
+                    _relay(self.connection, there)
+                    back.join()
+
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Tunnel)
+        self._server.daemon_threads = True
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+
+def _relay(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
 
 
 class _Quiet(ThreadingHTTPServer):

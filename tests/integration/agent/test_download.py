@@ -124,6 +124,7 @@ def test_a_slow_or_endless_transfer_is_broken_off(place):
         place.clock.move(100.0)
         return False
 
+    place.server.faults.cut_after = len(DATA) // 2
     place.fetcher = place.paced(Pace(min_bytes_per_s=1e9, patience_s=60.0))
     with pytest.raises(TransportError, match="bytes/s"):
         place.fetch(cancelled=lambda: crawl() or crawl())

@@ -128,8 +128,8 @@ def test_what_a_mirror_left_unfinished_the_server_goes_on_with(device, way):
     assert mirror.sent + device.server.sent == len(DATA)  # each byte once
 
 
-def test_a_slow_mirror_is_left_for_the_server(device, monkeypatch):
-    mirror = device.mirror()
+def test_a_slow_mirror_is_left_for_the_server(device):
+    mirror = device.mirror(stalls=True)
 
     def crawling() -> bool:
         device.clock.move(100.0 if not device.server.asked else 0.0)

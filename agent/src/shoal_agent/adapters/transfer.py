@@ -96,7 +96,8 @@ class Transfers:
                 except CancelledError:
                     os.fsync(file.fileno())
                     raise
-                meter.count(len(chunk), self._clock())
+                if done < limit:  # what is whole was fast enough
+                    meter.count(len(chunk), self._clock())
 
     def _hold_back(self, size: int, cancelled: Cancelled) -> None:
         wait_s = 0.0 if self._bucket is None else self._bucket.take(size, self._clock())
