@@ -40,6 +40,21 @@ def url(shoal: Services) -> Iterator[str]:
         yield address
 
 
+def test_the_server_tells_where_a_bundle_comes_from(bundle: Bundle, shoal: Services, url: str) -> None:
+    token = api_token(shoal, Role.RELEASER)
+    push(bundle, url, token=token)
+    path = f"{url}/api/v1/models/iris/versions/1.0.0/lineage"
+    found = httpx2.get(path, headers={"authorization": f"Bearer {token}"}, trust_env=False).json()
+    assert (found["ref"], found["digest"]) == ("iris:1.0.0", bundle.digest)
+    assert (found["ancestors"], found["children"]) == ([], [])
+    assert {one["name"] for one in found["source"]["inputs"]} >= {"sample"}
+    assert found["source"]["packages"]["scikit-learn"]
+    assert found["source"]["finished_at"]
+    assert bundle.parity is not None
+    assert found["parity"]["rows"] == bundle.parity["rows"]
+    assert found["measurement"]["cost"]["p50_ms"] > 0
+
+
 def test_push_then_pull_gives_the_same_bundle_and_says_who_signed(bundle: Bundle, shoal: Services, url: str) -> None:
     token = api_token(shoal, Role.RELEASER)
     told: list[str] = []

@@ -80,6 +80,9 @@ TABLE = """
     viewer     GET     /api/v1/models/{model}
     viewer     GET     /api/v1/models/{model}/versions
     viewer     GET     /api/v1/models/{model}/versions/{version}
+    viewer     GET     /api/v1/models/{model}/versions/{version}/lineage
+    viewer     GET     /api/v1/models/{model}/diff
+    releaser   PUT     /api/v1/models/{model}/versions/{version}/deprecation
     releaser   POST    /api/v1/models/{model}/versions/{version}/deny
     releaser   POST    /api/v1/models/{model}/versions/{version}/allow
     releaser   DELETE  /api/v1/models/{model}/versions/{version}
@@ -149,7 +152,9 @@ TABLE = """
     operator   POST    /devices/join
     viewer     GET     /models
     viewer     GET     /models/{model}
+    viewer     GET     /models/{model}/compare
     viewer     GET     /models/{model}/{version}
+    releaser   POST    /models/{model}/{version}/deprecate
     releaser   POST    /models/{model}/aliases
     releaser   POST    /models/{model}/{version}/{verb}
     viewer     GET     /rollouts

@@ -37,6 +37,15 @@ class Bundles:
         with self._blobs.open(layer.digest) as file:
             return file.read()
 
+    def blob(self, digest: str, *, at_most: int) -> bytes | None:
+        """Return a blob's content; None when it is larger than `at_most` bytes, or isn't there."""
+        try:
+            with self._blobs.open(digest) as file:
+                content = file.read(at_most + 1)
+        except NotFoundError:
+            return None
+        return content if len(content) <= at_most else None
+
     def _manifest(self, digest: str) -> Manifest:
         with self._blobs.open(digest) as file:
             return parse_manifest(file.read())

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from sqlmodel import Session
 
 from shoal_protocol.errors import CallerError
@@ -13,6 +13,8 @@ from shoal_server.access.guard import Program, Releaser, Viewer, record_change
 from shoal_server.errors import ConflictError, NotFoundError
 from shoal_server.paging import MAX_LIMIT, decode_cursor, page
 from shoal_server.registry import oci_store, store
+from shoal_server.registry.differences import differences
+from shoal_server.registry.lineage import lineage_of
 from shoal_server.registry.list_rules import state_by_list
 from shoal_server.registry.needs import names_of
 from shoal_server.registry.tables import AliasChange, ModelAlias, ModelVersion
@@ -26,6 +28,12 @@ _NEEDS_SHOWN = 100
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
 
 
+class Deprecation(BaseModel):
+    """Why a version should no longer be taken."""
+
+    reason: str = Field(max_length=500)
+
+
 class AliasTarget(BaseModel):
     """What an alias shall point at."""
 
@@ -33,10 +41,17 @@ class AliasTarget(BaseModel):
 
 
 @router.get("", operation_id="models_list")
-def list_models(program: Program, _principal: Viewer, limit: Limit = 100, cursor: str | None = None) -> dict[str, Any]:
+def list_models(
+    program: Program,
+    _principal: Viewer,
+    *,
+    q: Annotated[str, Query(max_length=200, description="text in name, version, alias, framework or task")] = "",
+    limit: Limit = 100,
+    cursor: str | None = None,
+) -> dict[str, Any]:
     """List models with their newest version and aliases, by name."""
     with program.database.read() as session:
-        names = store.models(session, after=decode_cursor(cursor), limit=limit + 1)
+        names = store.models(session, after=decode_cursor(cursor), limit=limit + 1, matching=q.strip())
         return page(names, limit=limit, position=lambda name: name, item=lambda name: _model(session, name))
 
 
@@ -66,18 +81,46 @@ def show_version(model: str, version: str, program: Program, _principal: Viewer)
     with program.database.read() as session:
         row = store.version(session, model, version)
         needed_by = sorted({need.who for need in program.needs(session) if need.digest == row.digest})
-    bundles = program.bundles
-    files = [
-        {"path": path, "size": layer.size, "digest": layer.digest}
-        for path, layer in bundles.manifest(row.digest).files().items()
-    ]
     return {
         **_version(row),
-        "bundle": msgspec.to_builtins(bundles.info(row.digest)),
-        "schema": msgspec.to_builtins(bundles.schema(row.digest)),
-        "files": files,
+        **_contents(program, row.digest),
         "needed_by": needed_by[:_NEEDS_SHOWN],
         "needed_by_count": len(needed_by),
+    }
+
+
+@router.get("/{model}/versions/{version}/lineage", operation_id="versions_lineage")
+def show_lineage(model: str, version: str, program: Program, _principal: Viewer) -> dict[str, Any]:
+    """Show where a version comes from: parents, children, code, data and libraries, as its pipeline stated them."""
+    with program.database.read() as session:
+        return lineage_of(session, program.bundles, store.version(session, model, version))
+
+
+@router.get("/{model}/diff", operation_id="versions_diff")
+def diff_versions(
+    model: str,
+    program: Program,
+    _principal: Viewer,
+    *,
+    old: Annotated[str, Query(max_length=128)],
+    new: Annotated[str, Query(max_length=128)],
+    new_model: Annotated[str | None, Query(max_length=128, description="model of `new`, if it is another")] = None,
+) -> dict[str, Any]:
+    """Show what differs between two versions: runtime, inputs, outputs, files, size, parity, cost and origin."""
+    with program.database.read() as session:
+        before = comparable(session, program, store.version(session, model, old))
+        after = comparable(session, program, store.version(session, new_model or model, new))
+    return {"before": before["ref"], "after": after["ref"], "changes": differences(before, after)}
+
+
+def comparable(session: Session, program: Program, row: ModelVersion) -> dict[str, Any]:
+    """Return all of a version that `differences` looks at."""
+    reference = program.bundles.reference(row.digest)
+    return {
+        **_version(row),
+        **_contents(program, row.digest),
+        "metrics": {} if reference is None else dict(reference.metrics),
+        "lineage": lineage_of(session, program.bundles, row),
     }
 
 
@@ -91,6 +134,25 @@ def deny_version(model: str, version: str, request: Request, program: Program, _
 def allow_version(model: str, version: str, request: Request, program: Program, _principal: Releaser) -> dict[str, Any]:
     """Lift a version from the deny list."""
     return _set_state(model, version, VersionState.RELEASED, request, program)
+
+
+@router.put("/{model}/versions/{version}/deprecation", operation_id="versions_deprecate")
+def deprecate_version(
+    model: str, version: str, body: Deprecation, request: Request, program: Program, _principal: Releaser
+) -> dict[str, Any]:
+    """Say why no new rollout should take a version, or nothing to take that back; devices and the signed list stay."""
+    with program.database.write() as session:
+        store.lock_model(session, model)
+        row = store.version(session, model, version)
+        before, row.deprecated = row.deprecated, body.reason.strip()
+        if before != row.deprecated:
+            subject = f"model:{model}:{version}"
+            record_change(
+                session, request, action="model.deprecate", subject=subject, before=before, after=row.deprecated
+            )
+        shown = _version(row)
+    program.signals.bump("models")
+    return shown
 
 
 @router.delete("/{model}/versions/{version}", status_code=204, operation_id="versions_delete")
@@ -225,12 +287,25 @@ def _version(row: ModelVersion) -> dict[str, Any]:
         "digest": row.digest,
         "counter": row.counter,
         "state": row.state,
+        "deprecated": row.deprecated,
         "task": row.task,
         "framework": row.framework,
         "size": row.size,
         "variants": row.variants,
         "created_at": rfc3339(row.created_at),
         "created_by": row.created_by,
+    }
+
+
+def _contents(program: Program, digest: str) -> dict[str, Any]:
+    bundles = program.bundles
+    return {
+        "bundle": msgspec.to_builtins(bundles.info(digest)),
+        "schema": msgspec.to_builtins(bundles.schema(digest)),
+        "files": [
+            {"path": path, "size": layer.size, "digest": layer.digest}
+            for path, layer in bundles.manifest(digest).files().items()
+        ],
     }
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, func, or_, select
 
 from shoal_protocol.refs import parse_ref
 from shoal_server.errors import NotFoundError
@@ -32,11 +32,25 @@ def resolve(session: Session, ref: str) -> ResolvedBundle:
     return _resolved(version(session, parsed.name, wanted or ""))
 
 
-def models(session: Session, *, after: str | None = None, limit: int = 100) -> list[str]:
-    """Return up to `limit` names of models, in order, after the name `after`."""
+def models(session: Session, *, after: str | None = None, limit: int = 100, matching: str = "") -> list[str]:
+    """Return up to `limit` names of models, in order, after the name `after`.
+
+    Args:
+        session: Of any transaction.
+        after: The last name of the page before.
+        limit: Names at most.
+        matching: Only models with this text, in any case, in name, a version, an alias, the framework or the task.
+    """
     query = select(ModelVersion.model).distinct().order_by(col(ModelVersion.model)).limit(limit)
     if after is not None:
         query = query.where(col(ModelVersion.model) > after)
+    if matching:
+        columns = (ModelVersion.model, ModelVersion.version, ModelVersion.framework, ModelVersion.task)
+        by_alias = select(ModelAlias.model).where(
+            func.lower(ModelAlias.alias).contains(matching.lower(), autoescape=True)
+        )
+        said = [func.lower(column).contains(matching.lower(), autoescape=True) for column in columns]
+        query = query.where(or_(*said, col(ModelVersion.model).in_(by_alias)))
     return list(session.exec(query))
 
 

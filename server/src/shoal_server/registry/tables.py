@@ -7,7 +7,7 @@ from sqlmodel import Field, SQLModel
 
 
 class ModelVersion(SQLModel, table=True):
-    """One admitted version of a model; never changed except for `state`."""
+    """One admitted version of a model; never changed except for `state` and `deprecated`."""
 
     __tablename__ = "model_versions"
     __table_args__ = (UniqueConstraint("model", "counter"),)
@@ -25,6 +25,8 @@ class ModelVersion(SQLModel, table=True):
     variants: Any = Field(default=None, sa_column=Column(JSON, nullable=False))
     created_at: float
     created_by: str
+    deprecated: str = ""
+    """Why no new rollout should take it; empty: nothing speaks against it."""
 
 
 class DeletedVersion(SQLModel, table=True):

@@ -76,7 +76,11 @@ def draft(session: Session, plan: Plan, *, references: References, actor: str, n
     _check_holders(session, plan, members.keys())
     _check_denials(session, plan, bundle, [device for device in reached if device.id in members])
     _check_minima(plan, members)
-    notes = [*_check_outputs(plan, bundle, reached, references), *_notes(plan, members, reached)]
+    notes = [
+        *_deprecation(session, bundle),
+        *_check_outputs(plan, bundle, reached, references),
+        *_notes(plan, members, reached),
+    ]
     rollout = Rollout(
         plan=plan,
         digest=bundle.digest,
@@ -128,10 +132,17 @@ def create(
     return submitted
 
 
+def _deprecation(session: Session, bundle: ResolvedBundle) -> list[str]:
+    row = registry.version_of_digest(session, bundle.digest)
+    return [f"{bundle.name} is deprecated: {row.deprecated}"] if row is not None and row.deprecated else []
+
+
 def _check_released(session: Session, bundle: ResolvedBundle) -> None:
     row = registry.version_of_digest(session, bundle.digest)
     if row is not None and row.state == VersionState.DENIED:
-        raise CreationError(f"{bundle.name} is on the signed deny list", hint="shoalctl model deny --lift lifts it")
+        raise CreationError(
+            f"{bundle.name} is on the signed deny list", hint=f"lift it: shoalctl model allow {bundle.name}"
+        )
     if row is not None and row.state != VersionState.RELEASED:
         raise CreationError(
             f"{bundle.name} is {row.state}: the signed list does not name it, so no device would install it",

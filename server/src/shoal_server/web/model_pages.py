@@ -21,6 +21,7 @@ from shoal_server.quality.report import Question, quality_of
 from shoal_server.quality.routes import bundles_of
 from shoal_server.registry import routes as registry_routes
 from shoal_server.registry import store
+from shoal_server.registry.lineage import lineage_of
 from shoal_server.registry.tables import ModelVersion
 from shoal_server.telemetry.rollup import HOUR_MS
 from shoal_server.web.quality_views import accuracy_chart
@@ -35,15 +36,22 @@ QUALITY_HOURS = 168
 
 @router.get("", response_class=HTMLResponse)
 def show_models(
-    request: Request, program: Program, _principal: Viewer, after: Annotated[str | None, Query(max_length=200)] = None
+    request: Request,
+    program: Program,
+    _principal: Viewer,
+    *,
+    q: Annotated[str, Query(max_length=200)] = "",
+    after: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Response:
     """List models with their newest version and where they run."""
+    q = q.strip()
     with program.database.read() as session:
-        names = store.models(session, after=after, limit=_PAGE + 1)
+        names = store.models(session, after=after, limit=_PAGE + 1, matching=q)
         running = running_devices(session)
         models = [_summary(session, name, running) for name in names[:_PAGE]]
-    next_url = address("/models", after=names[_PAGE - 1]) if len(names) > _PAGE else ""
-    return page(request, "models.html", models=models, next_url=next_url, first_url="/models" if after else "")
+    next_url = address("/models", q=q or None, after=names[_PAGE - 1]) if len(names) > _PAGE else ""
+    first_url = address("/models", q=q or None) if after else ""
+    return page(request, "models.html", models=models, q=q, next_url=next_url, first_url=first_url)
 
 
 @router.get("/{model}", response_class=HTMLResponse)
@@ -72,6 +80,21 @@ def show_model(model: str, request: Request, program: Program, principal: Viewer
     )
 
 
+@router.get("/{model}/compare", response_class=HTMLResponse)
+def compare_versions(
+    model: str,
+    *,
+    request: Request,
+    program: Program,
+    principal: Viewer,
+    old: Annotated[str, Query(max_length=128)],
+    new: Annotated[str, Query(max_length=128)],
+) -> Response:
+    """Show what differs between two versions."""
+    found = registry_routes.diff_versions(model, program, principal, old=old, new=new)
+    return page(request, "compare.html", model=model, **found)
+
+
 @router.get("/{model}/{version}", response_class=HTMLResponse)
 def show_version(model: str, version: str, request: Request, program: Program, principal: Viewer) -> Response:
     """Show what is inside one bundle."""
@@ -79,10 +102,12 @@ def show_version(model: str, version: str, request: Request, program: Program, p
         row = store.version(session, model, version)
         devices = running_devices(session).get(row.digest, [])
         quality = _quality(session, program, row.digest)
+        lineage = lineage_of(session, program.bundles, row)
     return page(
         request,
         "version.html",
         quality=quality,
+        lineage=lineage,
         row=row,
         devices=devices,
         may_release=principal.may(Role.RELEASER),
@@ -104,6 +129,22 @@ def set_alias(
     target = registry_routes.AliasTarget(version=version)
     registry_routes.set_alias(model, alias, target, request, program, principal)
     return redirect(f"/models/{segment(model)}")
+
+
+@router.post("/{model}/{version}/deprecate")
+def deprecate_version(
+    model: str,
+    *,
+    version: str,
+    request: Request,
+    program: Program,
+    principal: Releaser,
+    reason: Annotated[str, Form(max_length=500)] = "",
+) -> Response:
+    """Say why a version should no longer be taken, or nothing to take that back."""
+    body = registry_routes.Deprecation(reason=reason)
+    registry_routes.deprecate_version(model, version, body, request, program, principal)
+    return redirect(f"/models/{segment(model)}/{segment(version)}")
 
 
 @router.post("/{model}/{version}/{verb}")

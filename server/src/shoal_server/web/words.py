@@ -33,7 +33,7 @@ _WORKING = (
     "preflight",
     "trial",
 )
-_DOUBTFUL = ("awaiting_approval", "inconclusive", "warning", "lost", "too_few")
+_DOUBTFUL = ("awaiting_approval", "deprecated", "inconclusive", "warning", "lost", "too_few")
 _WRONG = ("failed", "fail", "drift", "rejected", "revoked", "denied", "no_model", "critical", "error")
 
 _LOOKS: Mapping[str, Look] = MappingProxyType(

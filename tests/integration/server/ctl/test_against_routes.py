@@ -211,9 +211,30 @@ def test_models(ctl: Ctl) -> None:
     assert ctl("model", "alias", "meter-reader", "candidate", "--delete")[0] == 0
     changes = _json(ctl, "model", "diff", "meter-reader:1.0.0", "meter-reader:1.1.0")["changes"]
     assert "files.model/model.onnx" in {change["where"] for change in changes}
+    assert [m["name"] for m in _json(ctl, "model", "list", "--search", "CHAMP")["items"]] == ["meter-reader"]
+    assert "No model matches." in ctl("model", "list", "-q", "100%")[1]
+    line = _json(ctl, "model", "lineage", "meter-reader@champion")
+    assert (line["ref"], line["source"]) == ("meter-reader:1.1.0", None)
+    assert "made from" in ctl("model", "lineage", "meter-reader:1.2.0")[1]
     assert _json(ctl, "model", "deny", "meter-reader:1.0.0")["state"] == "denied"
     assert _json(ctl, "model", "allow", "meter-reader:1.0.0")["state"] == "released"
     assert ctl("model", "show", "meter-reader:9.9.9")[0] == 1
+
+
+def test_a_deprecated_version_says_why_and_is_refused_to_nobody(ctl: Ctl, tmp_path: Path) -> None:
+    ref, why = "meter-reader:1.0.0", "trained without the new line"
+    assert ctl("model", "deprecate", ref)[0] == 2
+    assert _json(ctl, "model", "deprecate", ref, "--reason", why)["deprecated"] == why
+    assert "released, deprecated" in ctl("model", "show", "meter-reader")[1]
+    assert why in ctl("model", "show", ref)[1]
+    plan = tmp_path / "old.json"
+    stages = [{"devices": {"percent": 100}}]
+    plan.write_text(
+        json.dumps({"name": "old", "slot": "another", "bundle": ref, "cohort": "site = bern", "stages": stages})
+    )
+    assert f"{ref} is deprecated: {why}" in ctl("rollout", "create", "-f", str(plan), "--dry-run")[1]
+    assert _json(ctl, "model", "deprecate", ref, "--undo")["deprecated"] == ""
+    assert "model.deprecate" in ctl("audit", "list", "--subject", f"model:{ref}")[1]
 
 
 def test_rollouts(ctl: Ctl, tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ PATHS = [
     "/models",
     "/models/meter-reader",
     "/models/meter-reader/1.1.0",
+    "/models?q=meter",
+    "/models/meter-reader/compare?old=1.0.0&new=1.1.0",
     "/rollouts",
     "/rollouts/meter-1.1",
     "/rollouts/meter-1.2",

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from shoal_protocol.errors import CallerError
 from shoal_protocol.refs import parse_ref
 from shoal_server.ctl.client import Client, segment
 from shoal_server.ctl.output import ago, print_facts, print_table, short_digest
@@ -18,10 +19,14 @@ def model() -> None:
 
 
 @model.command("list")
+@click.option("-q", "--search", "text", help="Only models with this in name, version, alias, framework or task.")
 @connected
-def list_models(call: Call) -> None:
-    """List models with their newest version and aliases."""
-    found = list(call.client.items("/api/v1/models"))
+def list_models(call: Call, *, text: str | None) -> None:
+    """List models with their newest version and aliases.
+
+    Example: shoalctl model list --search champion
+    """
+    found = list(call.client.items("/api/v1/models", q=text))
     rows = [
         (
             m["name"],
@@ -32,7 +37,7 @@ def list_models(call: Call) -> None:
         )
         for m in found
     ]
-    empty = "No models yet. Push one: shoal-convert push BUNDLE"
+    empty = "No model matches." if text else "No models yet. Push one: shoal-convert push BUNDLE"
     headers = ("model", "newest", "aliases", "task", "pushed")
     call.show({"items": found}, lambda: print_table(headers, rows, empty=empty))
 
@@ -123,14 +128,52 @@ def delete(call: Call, *, ref: str, yes: bool) -> None:
 @click.argument("new", metavar="NAME:NEW")
 @connected
 def diff(call: Call, *, old: str, new: str) -> None:
-    """Show what differs between two versions: runtime, inputs, outputs, files."""
+    """Show what differs between two versions: runtime, inputs, outputs, files, size, parity, cost and origin.
+
+    Example: shoalctl model diff quality:1.3.0 quality@champion
+    """
     before, after = version_of(call.client, old), version_of(call.client, new)
-    changes = list(_differences("", _comparable(before), _comparable(after)))
-    rows = [(change["where"], change["before"], change["after"]) for change in changes]
-    call.show(
-        {"before": before["ref"], "after": after["ref"], "changes": changes},
-        lambda: print_table(("where", before["ref"], after["ref"]), rows, empty="Nothing differs but the name."),
+    found = call.client.get(
+        f"/api/v1/models/{segment(before['model'])}/diff",
+        old=before["version"],
+        new=after["version"],
+        new_model=after["model"],
     )
+    rows = [(change["where"], change["before"], change["after"]) for change in found["changes"]]
+    headers = ("where", before["ref"], after["ref"])
+    call.show(found, lambda: print_table(headers, rows, empty="Nothing differs but the name."))
+
+
+@model.command()
+@click.argument("ref", metavar="NAME:VERSION")
+@connected
+def lineage(call: Call, *, ref: str) -> None:
+    """Show where a version comes from: parents, children, code, data and libraries, as its pipeline stated them.
+
+    Example: shoalctl model lineage quality@champion
+    """
+    version = version_of(call.client, ref)
+    path = f"/api/v1/models/{segment(version['model'])}/versions/{segment(version['version'])}/lineage"
+    found = call.client.get(path)
+    call.show(found, lambda: _print_lineage(found))
+
+
+@model.command()
+@click.argument("ref", metavar="NAME:VERSION")
+@click.option("--reason", help="Why; people who plan a rollout of it read this.")
+@click.option("--undo", is_flag=True, help="It is fine again.")
+@connected
+def deprecate(call: Call, *, ref: str, reason: str | None, undo: bool) -> None:
+    """Say why no new rollout should take a version; where it runs it goes on, and nothing is refused.
+
+    Example: shoalctl model deprecate quality:1.0.3 --reason "trained without the new line"
+    """
+    if undo == bool(reason):
+        raise CallerError("give either --reason TEXT or --undo")
+    parsed = parse_ref(ref)
+    path = f"/api/v1/models/{segment(parsed.name)}/versions/{segment(parsed.version or ref)}/deprecation"
+    answer = call.client.put(path, {"reason": reason or ""})
+    call.show(answer, lambda: print_facts({"version": answer["ref"], "deprecated": answer["deprecated"] or "no"}))
 
 
 def version_of(client: Client, ref: str) -> dict[str, Any]:
@@ -166,7 +209,7 @@ def _print_model(found: dict[str, Any]) -> None:
         (
             v["version"],
             aliases.get(v["version"], []),
-            v["state"],
+            f"{v['state']}, deprecated" if v.get("deprecated") else v["state"],
             v["framework"],
             f"{v['size'] / 1000:.0f} kB",
             ago(v["created_at"]),
@@ -183,6 +226,7 @@ def _print_version(found: dict[str, Any]) -> None:
     facts = {name: found[name] for name in ("ref", "digest", "state", "task", "framework", "size", "created_by")}
     needed, count = found.get("needed_by", [])[:_NEEDS_SHOWN], found.get("needed_by_count", 0)
     more = [f"and {count - len(needed)} more"] if count > len(needed) else []
+    facts |= {"deprecated": found["deprecated"]} if found.get("deprecated") else {}
     print_facts({**facts, "needed by": ", ".join([*needed, *more]) or "nobody"})
     fields = [(f["name"], "input", f["dtype"], f.get("categories") or "") for f in found["schema"]["inputs"]]
     fields += [
@@ -192,16 +236,22 @@ def _print_version(found: dict[str, Any]) -> None:
     print_table(("name", "kind", "type", "values"), fields, empty="It has no inputs.")
 
 
-def _comparable(found: dict[str, Any]) -> dict[str, Any]:
-    named = {kind: {field["name"]: field for field in found["schema"][kind]} for kind in ("inputs", "outputs")}
-    bundle = {name: value for name, value in found["bundle"].items() if name not in ("version", "parent")}
-    return {"bundle": bundle, **named, "files": {file["path"]: file["digest"] for file in found["files"]}}
-
-
-def _differences(where: str, before: Any, after: Any) -> Any:
-    """Yield what differs, leaf by leaf; lists are leaves."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        for key in sorted({*before, *after}):
-            yield from _differences(f"{where}.{key}" if where else key, before.get(key), after.get(key))
-    elif before != after:
-        yield {"where": where, "before": before, "after": after}
+def _print_lineage(found: dict[str, Any]) -> None:
+    line = [found["ref"], *(one["ref"] or short_digest(one["digest"]) for one in found["ancestors"])]
+    source, parity = found["source"] or {}, found["parity"] or {}
+    code, cost = source.get("code") or {}, (found["measurement"] or {}).get("cost") or {}
+    dirty = " with changes that were not committed" if code.get("dirty") else ""
+    print_facts(
+        {
+            "made from": " <- ".join(line),
+            "made into": [one["ref"] for one in found["children"]],
+            "packed": ago(source.get("finished_at")),
+            "code": f"{code['commit']}{dirty} {code.get('uri') or ''}".rstrip() if code else None,
+            **{f"input {one['name']}": one["digest"] for one in source.get("inputs", ())},
+            "parameters": source.get("parameters"),
+            "libraries": source.get("packages"),
+            "python": (source.get("python") or {}).get("version"),
+            "parity": f"{parity['rows']} rows, {parity['label_flips']} label flips" if "rows" in parity else None,
+            "one row": f"{cost['p50_ms']:.3g} ms (p95 {cost['p95_ms']:.3g} ms)" if "p50_ms" in cost else None,
+        }
+    )

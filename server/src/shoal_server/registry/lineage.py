@@ -1,0 +1,120 @@
+"""Where a bundle comes from: its parent and its children, and what the pipeline that packed it stated.
+
+Owns reading the statements that lie beside a bundle (in-toto, among them SLSA provenance). They are claims of who
+pushed them, outside of what the bundle's digest covers: they are shown, and nothing is decided by them. One that does
+not parse is left out. Where a bundle was packed more than once, the statement pushed last counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sqlmodel import Session
+
+from shoal_protocol.errors import ShoalError
+from shoal_server.registry import oci_store, store
+from shoal_server.registry.bundles import Bundles
+from shoal_server.registry.tables import ModelVersion
+
+STATEMENT_TYPE = "application/vnd.in-toto+json"
+PROVENANCE = "https://slsa.dev/provenance/v1"
+PARITY = "urn:shoal:parity:v1"
+MEASUREMENT = "urn:shoal:measurement:v1"
+
+_MOST_BYTES = 1 << 20
+_MOST_ANCESTORS = 50
+_MOST_VERSIONS = 200
+
+
+def lineage_of(session: Session, bundles: Bundles, row: ModelVersion) -> dict[str, Any]:
+    """Return where a version comes from, as HTTP tells it."""
+    stated = statements(session, bundles, row)
+    parents = list(_ancestors(session, bundles, row))
+    return {
+        "ref": f"{row.model}:{row.version}",
+        "digest": row.digest,
+        "ancestors": parents,
+        "children": _children(session, bundles, row),
+        "source": _source(stated.get(PROVENANCE, {})),
+        "parity": stated.get(PARITY),
+        "measurement": stated.get(MEASUREMENT),
+    }
+
+
+def statements(session: Session, bundles: Bundles, row: ModelVersion) -> dict[str, dict[str, Any]]:
+    """Return the predicates that were stated about a version, by their type."""
+    found = oci_store.referrers(session, row.model, row.digest, artifact_type=STATEMENT_TYPE)
+    told: dict[str, dict[str, Any]] = {}
+    for referrer in sorted(found, key=lambda one: (one.touched_at, one.digest)):
+        for blob in referrer.blobs[-1:]:  # the first is the empty config
+            document = _parsed(bundles.blob(blob, at_most=_MOST_BYTES))
+            kind, predicate = document.get("predicateType"), document.get("predicate")
+            if isinstance(kind, str) and isinstance(predicate, dict):
+                told[kind] = predicate
+    return told
+
+
+def _ancestors(session: Session, bundles: Bundles, row: ModelVersion) -> Iterator[dict[str, Any]]:
+    """Yield the parent, its parent and so on; one that is not here ends the line."""
+    seen = {row.digest}
+    digest = _parent(bundles, row.digest)
+    while digest is not None and digest not in seen and len(seen) <= _MOST_ANCESTORS:
+        seen.add(digest)
+        known = store.version_of_digest(session, digest)
+        yield {"ref": None if known is None else f"{known.model}:{known.version}", "digest": digest}
+        digest = None if known is None else _parent(bundles, digest)
+
+
+def _children(session: Session, bundles: Bundles, row: ModelVersion) -> list[dict[str, Any]]:
+    later = store.versions(session, row.model, limit=_MOST_VERSIONS)
+    return [
+        {"ref": f"{one.model}:{one.version}", "digest": one.digest}
+        for one in sorted(later, key=lambda one: one.counter)
+        if _parent(bundles, one.digest) == row.digest
+    ]
+
+
+def _parent(bundles: Bundles, digest: str) -> str | None:
+    try:
+        found = (bundles.info(digest).parent or {}).get("digest")
+    except (ShoalError, OSError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _source(provenance: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what SLSA provenance says of a bundle's making: code, data, libraries, parameters and time."""
+    if not provenance:
+        return None
+    definition = _mapping(provenance.get("buildDefinition"))
+    inside = _mapping(definition.get("internalParameters"))
+    run = _mapping(provenance.get("runDetails"))
+    code, inputs = None, []
+    for one in definition.get("resolvedDependencies") or ():
+        digest, notes = _mapping(_mapping(one).get("digest")), _mapping(_mapping(one).get("annotations"))
+        if "gitCommit" in digest:
+            code = {"uri": one.get("uri"), "commit": digest["gitCommit"], "dirty": notes.get("dirty")}
+        else:
+            inputs.append({"name": one.get("name"), "digest": f"sha256:{digest.get('sha256')}", **notes})
+    return {
+        "finished_at": _mapping(run.get("metadata")).get("finishedOn"),
+        "builder": _mapping(run.get("builder")).get("id"),
+        "code": code,
+        "inputs": inputs,
+        "parameters": _mapping(definition.get("externalParameters")),
+        "packages": _mapping(inside.get("packages")),
+        "python": _mapping(inside.get("python")),
+    }
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _parsed(raw: bytes | None) -> dict[str, Any]:
+    try:
+        return _mapping(json.loads(raw or b"{}"))
+    except ValueError:
+        return {}
