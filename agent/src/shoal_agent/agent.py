@@ -91,6 +91,7 @@ class Agent:
         for thread in self._threads:
             thread.start()
         parts.sampling.look()
+        parts.counting.look()
         parts.uplink.start_link(parts.inbox.put_document)
         parts.rotation.wish()
 
@@ -102,6 +103,7 @@ class Agent:
         parts.inbox.stop()
         parts.sampling.stop()
         parts.rotation.stop()
+        parts.counting.stop()
         parts.uplink.stop()
         for thread in self._threads:
             thread.join(timeout=_STOP_S)

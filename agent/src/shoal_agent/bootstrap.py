@@ -48,6 +48,7 @@ from shoal_agent.settings import Settings
 from shoal_agent.status import live_status, save_snapshot
 from shoal_agent.updating.assignments import AssignmentIntake
 from shoal_agent.updating.callouts import Callouts
+from shoal_agent.updating.counting import SEEN_EVENT, Counting
 from shoal_agent.updating.desk import Desk
 from shoal_agent.updating.leave import Leave, LeaveRules
 from shoal_agent.updating.list_watch import ListWatch
@@ -62,10 +63,12 @@ from shoal_agent.updating.uplink import Situation, Uplink, WindowSpool
 from shoal_agent.updating.work import Parts, Work
 from shoal_protocol.errors import TrustError
 from shoal_protocol.maintenance import Instant, parse_windows
+from shoal_protocol.mqtt.topics import Up
 
 if TYPE_CHECKING:
     from shoal_agent.adapters.tls import CertificateTime
     from shoal_agent.runtime.feedback import Feedback
+    from shoal_agent.runtime.learner import Learner
     from shoal_agent.runtime.model import LoadedModel
     from shoal_agent.runtime.sampler import Sampler
     from shoal_agent.runtime.slots import SlotTable
@@ -76,6 +79,9 @@ _UPDATING_PATIENCE_S = 1800.0
 
 _TELLING_PATIENCE_S = 300.0
 _MOST_PATCH_BYTES = 256 << 20
+
+_LEARNING_WINDOWS = 3
+"""For so many windows the first rows of a model without data are looked at."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,7 @@ class Assembly(msgspec.Struct, frozen=True):
     sampling: Sampling
     rotation: Rotation
     credentials: Credentials
+    counting: Counting
     engines: Callable[[], Mapping[str, Any]]
     pulses: tuple[Pulse, ...] = ()
 
@@ -218,11 +225,12 @@ def assemble(state: Path, settings: Settings, overrides: Overrides) -> Assembly:
         sampling=_sampling(base, transactions),
         rotation=rotation,
         credentials=base.credentials,
+        counting=_counting(base, transactions),
         engines=partial(engines, base.slots),
         pulses=(updating, telling),
     )
     base.relay.connect(
-        changed=partial(_each, uplink.changed, assembly.sampling.look),
+        changed=partial(_each, uplink.changed, assembly.sampling.look, assembly.counting.look),
         stored=uplink.nudge,
         show=lambda: save_snapshot(state, live_status(assembly, settings)),
     )
@@ -441,6 +449,29 @@ def _sampling(base: _Base, transactions: Transactions) -> Sampling:
 def _rotation(base: _Base) -> Rotation:
     backoff = Backoff(base_s=1.0, cap_s=base.settings.reconnect_max_s)
     return Rotation(base.credentials, _http(base), backoff=backoff, chance=base.overrides.chance)
+
+
+def _counting(base: _Base, transactions: Transactions) -> Counting:
+    overrides, spool, messages = base.overrides, base.spool, base.messages
+
+    def learner(model: LoadedModel) -> Learner:
+        from shoal_agent.runtime.learner import Learner  # noqa: PLC0415 - few bundles come without data
+
+        return Learner(model, seconds=_LEARNING_WINDOWS * base.settings.window_s, monotonic=overrides.monotonic)
+
+    def tell(slot: str, digest: str, data: Mapping[str, Any]) -> None:
+        spool.append(Up.EVENT, messages.event(SEEN_EVENT, slot=slot, digest=digest, data=data))
+        base.relay.call("stored")
+
+    return Counting(
+        base.state / "counting",
+        state=lambda: transactions.state,
+        slots=base.slots,
+        source=_http(base),
+        learner=learner,
+        tell=tell,
+        monotonic=overrides.monotonic,
+    )
 
 
 def _each(*calls: Callable[[], None]) -> None:

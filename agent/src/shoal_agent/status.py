@@ -66,6 +66,8 @@ def live_status(parts: Assembly, settings: Settings) -> dict[str, Any]:
         slots[name]["engine"] = engine
     for name, told in parts.sampling.reports().items():
         slots[name]["sampling"] = told
+    for name, told in parts.counting.reports().items():
+        slots[name]["counting"] = told
     for name, shadow in parts.transactions.shadows().items():
         slots[name]["shadow"] = msgspec.to_builtins(shadow)
     return {
@@ -100,7 +102,7 @@ def stored_status(folder: Path) -> dict[str, Any]:
     trust = TrustStore(folder / "trust", http=None, root_digest=identity.root_digest, clock=time.time)
     slots = _slots(state, {name: told.get(name, {}).get("progress", 0.0) for name in state.slots}, {})
     for name, slot in slots.items():
-        slot |= {key: told.get(name, {}).get(key) for key in ("waiting", "variant", "engine", "sampling")}
+        slot |= {key: told.get(name, {}).get(key) for key in ("waiting", "variant", "engine", "sampling", "counting")}
         slot["shadow"] = told.get(name, {}).get("shadow", slot["shadow"])
     return {
         "device": identity.device,
@@ -176,6 +178,7 @@ def _slot(slot: Slot, progress: float, trouble: SlotFault | None) -> dict[str, A
         "waiting": _fault(trouble),
         "engine": None,
         "sampling": None,
+        "counting": None,
         "shadow": slot.shadow and {"digest": slot.shadow.digest, "state": "waiting", "error": None},
     }
 

@@ -14,7 +14,9 @@ _MOST_FIELDS = 60
 _SAID = {"sample": "sample (training data may be among it)", "validation": "validation data"}
 
 
-def model_card(info: BundleInfo, schema: ModelSchema, reference: Reference, *, about: str = "") -> str:
+def model_card(
+    info: BundleInfo, schema: ModelSchema, reference: Reference, *, about: str = "", kept: bool = True
+) -> str:
     """Return Markdown.
 
     Args:
@@ -22,6 +24,7 @@ def model_card(info: BundleInfo, schema: ModelSchema, reference: Reference, *, a
         schema: Its inputs and outputs.
         reference: Its reference.
         about: The author's words: intended use, limits.
+        kept: Whether the bundle holds the reference; else it is of the proof's rows only.
     """
     lines = [
         f"# {info.name} {info.version}",
@@ -44,7 +47,8 @@ def model_card(info: BundleInfo, schema: ModelSchema, reference: Reference, *, a
     lines += ["", "## Figures", ""]
     of = {figure: _SAID[data] for figure, data in reference.sources.items()}
     lines.append(
-        f"Reference: {reference.profile.n} rows of the {of.get('profile', _SAID['sample'])}. Importance is the loss of "
+        f"{'Reference' if kept else 'No reference; proven on'}: {reference.profile.n} rows of the "
+        f"{of.get('profile', _SAID['sample'])}. Importance is the loss of "
         f"{reference.metric} on the {of.get('importance', _SAID['sample'])}, the mean of three shuffles."
     )
     for name, value in sorted(reference.metrics.items()):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from shoal_converter.errors import SampleError
-from shoal_protocol.bundle.contract import Rule, parse_contract
+from shoal_protocol.bundle.contract import Rule, derived_contract, parse_contract
 from shoal_protocol.bundle.schema import FieldSpec
 from shoal_protocol.profile.contract import contract_streams, violations
 from shoal_protocol.profile.profile import Stream, derived
@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 
 
 def agreed(
-    document: Mapping[str, Any] | None,
+    document: Mapping[str, Any] | Literal["auto"] | None,
     fields: Sequence[FieldSpec],
     tensors: Mapping[str, Array],
     *,
@@ -27,7 +27,7 @@ def agreed(
     """Return a contract's rules, after telling which of them the model's own rows break.
 
     Args:
-        document: Its written form; none: there is no contract.
+        document: Its written form, or ``auto``: what the rows are, with some room; none: there is no contract.
         fields: The model's features.
         tensors: Rows of the sample or the validation data.
         tell: Called with a sentence for each rule that those rows break more often than it tolerates.
@@ -38,6 +38,8 @@ def agreed(
     """
     if document is None:
         return ()
+    if document == "auto":
+        document = derived_contract(fields)
     rules = parse_contract(document, fields={field.name for field in fields})
     streams = contract_streams(rules, fields)
     unfit = [rule for rule, stream in zip(rules, streams, strict=True) if not stream.is_known]

@@ -62,9 +62,12 @@ def _files(work: Workpiece, info: BundleInfo, tell: Progress) -> dict[str, bytes
         BUNDLE_JSON: encode_document(info),
         SCHEMA_JSON: encode_document(schema),
         MODEL_ONNX: work.conversion.onnx,
-        REFERENCE_JSON: encode_reference(reference),
-        README: model_card(info, schema, reference, about=work.options.about).encode(),
+        README: model_card(info, schema, reference, about=work.options.about, kept=work.options.reference).encode(),
     }
+    if work.options.reference:
+        files[REFERENCE_JSON] = encode_reference(reference)
+    else:
+        tell("the sample is no reference: devices learn on their first windows what is counted")
     if work.options.licence:
         files[LICENSE] = work.options.licence.encode()
     golden = work.rows.take(work.chosen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from shoal_converter.conversion import Options
 from shoal_converter.domain.parity import Tolerance
@@ -33,7 +33,9 @@ class PackOptions:
         variants: Forms to build beside the canonical one: ``fp16``, ``int8``, ``int8-dynamic`` or ``auto``.
         latency_budget_ms: Declared: p95 of one row that a device may take, milliseconds.
         memory_budget_bytes: Declared: what the model may need beside interpreter and runtime.
-        contract: What the features' values must be: ``{"fields": {"age": {"range": [0, 120], "missing": 0.01}}}``.
+        contract: What the features' values must be: ``{"fields": {"age": {"range": [0, 120], "missing": 0.01}}}``, or
+            ``auto``: what the sample's are, with some room.
+        reference: Whether the sample shows how values are distributed; else devices learn that on their first windows.
     """
 
     tolerance: Tolerance = field(default_factory=Tolerance)
@@ -51,4 +53,5 @@ class PackOptions:
     variants: tuple[str, ...] = ()
     latency_budget_ms: float | None = None
     memory_budget_bytes: int | None = None
-    contract: Mapping[str, Any] | None = None
+    contract: Mapping[str, Any] | Literal["auto"] | None = None
+    reference: bool = True

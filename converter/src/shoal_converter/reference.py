@@ -20,7 +20,10 @@ from shoal_converter.figures import quality_of, segments_of
 from shoal_converter.joint_features import joint_streams
 from shoal_converter.sources.estimator import Task, label_texts, metrics_of
 from shoal_converter.sources.tensor_roles import by_role
-from shoal_converter.streams import (
+from shoal_protocol.bundle.schema import FieldSpec, OutputSpec
+from shoal_protocol.profile.profile import ProfileSpec, summarise
+from shoal_protocol.profile.reference import ANSWERS, Reference, answers_of
+from shoal_protocol.profile.streams import (
     inherited,
     input_streams,
     is_scalar,
@@ -28,9 +31,6 @@ from shoal_converter.streams import (
     uncounted_streams,
     uniquely_named,
 )
-from shoal_protocol.bundle.schema import FieldSpec, OutputSpec
-from shoal_protocol.profile.profile import ProfileSpec, summarise
-from shoal_protocol.profile.reference import ANSWERS, Reference, answers_of
 
 Array = npt.NDArray[Any]
 

@@ -17,7 +17,9 @@ from urllib.parse import unquote, urlsplit
 
 from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
+from sqlmodel import Session
 
+from shoal_protocol.mqtt.messages import Event
 from shoal_protocol.mqtt.topics import Up
 from shoal_server.access import people
 from shoal_server.access import routes as access_routes
@@ -26,13 +28,23 @@ from shoal_server.access.secrets import Passwords
 from shoal_server.alerts import routes as alert_routes
 from shoal_server.contracts import routes as contract_routes
 from shoal_server.contracts.scan import CONTRACTS_S, ContractScan
+from shoal_server.contracts.upkeep import CountingUpkeep
 from shoal_server.device_notices import on_clone, on_event
 from shoal_server.drift import routes as drift_routes
+from shoal_server.drift.learning import FIRST_ROWS, LearningScan, References, on_first_rows
 from shoal_server.drift.scan import DriftScan
 from shoal_server.drift.season import parse_season
 from shoal_server.drift.sensitivity import parse_false_alarms
 from shoal_server.errors import StartError
-from shoal_server.fleet import credential_routes, credentials, device_routes, intake, sampling_routes, shadow_routes
+from shoal_server.fleet import (
+    counting_routes,
+    credential_routes,
+    credentials,
+    device_routes,
+    intake,
+    sampling_routes,
+    shadow_routes,
+)
 from shoal_server.fleet import routes as fleet_routes
 from shoal_server.fleet import store as fleet_store
 from shoal_server.fleet.assignments import assigned_slots, sign_all_again
@@ -110,6 +122,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     fleet_routes.router,
     shadow_routes.router,
     sampling_routes.router,
+    counting_routes.router,
     blob_routes.router,
     manifest_routes.router,
     model_routes.router,
@@ -130,6 +143,18 @@ HANDLERS: Mapping[Up, Handler] = {
     Up.EVENT: on_event,
 }
 """Who takes in what devices say, besides windows."""
+
+
+def handlers_of(bundles: Bundles) -> dict[Up, Handler]:
+    """Return who takes in what devices say, with what needs to know of bundles."""
+
+    def on_any_event(session: Session, device: str, event: Event, now: float) -> None:
+        if event.kind == FIRST_ROWS:
+            on_first_rows(session, device, event, now, own=bundles.reference)
+        else:
+            on_event(session, device, event, now)
+
+    return {**HANDLERS, Up.EVENT: on_any_event}
 
 
 class Server:
@@ -281,9 +306,9 @@ def build_services(
         metrics=CollectorRegistry(),
         trust=TrustService(database, keys_folder=settings.data / "keys", clock=clock),
         link=link,
-        ingest=Ingest(link, database, HANDLERS, clock, on_clone=on_clone, signals=signals),
+        ingest=Ingest(link, database, handlers_of(bundles), clock, on_clone=on_clone, signals=signals),
         call_devices=sign_all_again,
-        reference=bundles.reference,
+        reference=References(database, bundles.reference),
         verify_device=fleet_store.verify_secret,
         needs=registry_needs(),
         may_fetch=lambda session, device: assigned_digests(session, device) | offered_digests(session, device),
@@ -349,7 +374,7 @@ def build_loops(program: Services, *, tls: ServerTls | None = None) -> list[Loop
     )
     runner = Runner(
         database=program.database,
-        measure=Measurements(program.reference),
+        measure=Measurements(program.bundles.reference),  # gates judge by what releases said, not by what was learnt
         signals=program.signals,
         clock=program.clock,
     )
@@ -362,6 +387,10 @@ def build_loops(program: Services, *, tls: ServerTls | None = None) -> list[Loop
         slots=assigned_slots,
         signals=program.signals,
     )
+    learning = LearningScan(
+        program.database, program.bundles.schema, program.bundles.reference, program.clock, signals=program.signals
+    )
+    upkeep = CountingUpkeep(program.database, program.clock, signals=program.signals)
     contracts = ContractScan(program.database, program.bundles.schema, program.clock, signals=program.signals)
     quality = QualityScan(program.database, program.reference, program.clock, signals=program.signals)
     collector = Collector(program.database, program.blobs, program.needs)
@@ -371,6 +400,8 @@ def build_loops(program: Services, *, tls: ServerTls | None = None) -> list[Loop
         loop("controller", runner.tick, every_s=pace.controller_s, topics=("rollouts",)),
         loop("drift", scan.tick, every_s=pace.scan_s),
         loop("quality", quality.tick, every_s=pace.scan_s),
+        loop("learning", learning.tick, every_s=pace.scan_s, topics=("events",)),
+        loop("counting", upkeep.tick, every_s=pace.scan_s, topics=("counting", "desired")),
         loop("contracts", contracts.tick, every_s=max(pace.scan_s, CONTRACTS_S)),
         loop("housekeeping", lambda: forget_old(program), every_s=pace.housekeeping_s),
         loop("collection", lambda: collector.collect(before=program.clock() - GRACE_S), every_s=pace.collection_s),

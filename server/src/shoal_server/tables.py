@@ -10,6 +10,7 @@ for _module in (
     "access.audit",
     "access.tables",
     "alerts.tables",
+    "contracts.tables",
     "drift.tables",
     "fleet.tables",
     "quality.tables",

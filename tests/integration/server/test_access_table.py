@@ -110,6 +110,7 @@ TABLE = """
     operator   DELETE  /api/v1/join-tokens/{token_id}
     device     POST    /api/v1/device/messages
     device     POST    /api/v1/device/samples
+    device     GET     /api/v1/device/counting/{digest}
     operator   POST    /api/v1/sampling
     operator   POST    /api/v1/sampling/stop
     viewer     GET     /api/v1/sampling
@@ -136,6 +137,10 @@ TABLE = """
     viewer     GET     /api/v1/drift/windows
     viewer     GET     /api/v1/drift/features/{name}
     viewer     GET     /api/v1/contracts
+    viewer     GET     /api/v1/contracts/{model}
+    operator   PUT     /api/v1/contracts/{model}
+    operator   DELETE  /api/v1/contracts/{model}
+    viewer     GET     /api/v1/contracts/{model}/derived
     viewer     GET     /api/v1/quality
     viewer     GET     /api/v1/quality/comparison
 

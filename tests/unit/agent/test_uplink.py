@@ -69,6 +69,7 @@ class Told:
                 profile=profile,
                 shadows=(),
                 violations=(),
+                rules="",
             )
         )
 

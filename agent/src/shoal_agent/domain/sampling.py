@@ -1,4 +1,7 @@
-"""Who may send raw rows, and until when: what the newest signed assignment says, and nothing else."""
+"""What goes beside a slot's model: who may send raw rows and until when, and what is counted beyond the bundle.
+
+What the newest signed assignment says, and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ def accepted(state: DeviceState, assignment: Assignment) -> DeviceState:
         given = None if target is None else target.sampling
         wish = None if given is None or not 0 < given.share <= 1 else SamplingWish(given.share, given.until)
         slot = state.slots.get(name, Slot())
-        if slot.sampling != wish:
-            state = state.with_slot(name, replace(slot, sampling=wish))
+        counting = None if target is None else target.counting
+        if (slot.sampling, slot.counting) != (wish, counting):
+            state = state.with_slot(name, replace(slot, sampling=wish, counting=counting))
     return state

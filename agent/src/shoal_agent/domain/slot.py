@@ -96,6 +96,7 @@ class Slot:
         bad: Faults by digest, the newest last.
         shadow: What should run beside `active`; no transition depends on it.
         sampling: Permission to send raw rows; no transition depends on it either.
+        counting: Digest of what is counted beyond what `target` says; nor on this.
     """
 
     state: SlotState = SlotState.IDLE
@@ -113,6 +114,7 @@ class Slot:
     bad: Mapping[str, SlotFault] = field(default_factory=dict)
     shadow: ShadowWish | None = None
     sampling: SamplingWish | None = None
+    counting: str | None = None
 
     @property
     def fault(self) -> SlotFault | None:

@@ -36,6 +36,7 @@ from shoal_protocol.bundle.layout import BUNDLE_JSON, MODEL_ONNX, REFERENCE_JSON
 from shoal_protocol.bundle.schema import BundleInfo, ModelSchema, parse_bundle_info, parse_schema
 from shoal_protocol.errors import ContentError
 from shoal_protocol.profile.contract import contract_streams
+from shoal_protocol.profile.counting import Counting, rules_hash
 from shoal_protocol.profile.derivation import TEXTS
 from shoal_protocol.profile.grid import NumericGrid
 from shoal_protocol.profile.profile import ProfileSpec
@@ -67,6 +68,7 @@ class LoadedModel:
         digest: The bundle's.
         spec: What is counted; none where the bundle has no reference.
         golden: The self-test rows; none where the bundle has none.
+        beside: What is counted beyond the bundle; none: nothing.
     """
 
     def __init__(
@@ -78,8 +80,13 @@ class LoadedModel:
         digest: str,
         spec: ProfileSpec | None = None,
         golden: GoldenRows | None = None,
+        beside: Counting | None = None,
     ) -> None:
         _check_graph(engine, schema)
+        self.own_spec = spec
+        """Of the bundle's own reference."""
+        if spec is None and beside is not None:
+            spec = beside.spec
         _check_spec(engine, spec)
         self.engine = engine
         self.info = info
@@ -87,8 +94,13 @@ class LoadedModel:
         self.digest = digest
         self.spec = spec
         self.golden = golden
-        streams = contract_streams(schema.contract, schema.inputs)
-        self.observer = Observer(spec, rules=tuple(zip(schema.contract, streams, strict=True)))
+        self.counting = beside
+        self.counted_by: str | None = None
+        """Digest of the document by which more is counted than the bundle says."""
+        rules = (*schema.contract, *(beside.rules if beside is not None else ()))
+        streams = contract_streams(rules, schema.inputs)
+        self.observer = Observer(spec, rules=tuple(zip(rules, streams, strict=True)))
+        self.observer.rules_hash = rules_hash(beside.rules) if beside is not None else ""
         self.plan = InputPlan(schema)
         self._identity = Identity(info.name, info.version, digest, os.urandom(6).hex())
         self._serials = itertools.count()
@@ -136,6 +148,38 @@ class LoadedModel:
             model.batch(batching)
         trim_heap()  # without collecting: loading leaves nothing that refers to itself, and a start would pay 10 ms
         return model
+
+    def counting_also(self, beside: Counting | None, digest: str | None) -> LoadedModel:
+        """Return this model with another observer: the same session, ids and totals.
+
+        Args:
+            beside: What is counted beyond the bundle; none: nothing.
+            digest: Of the document that says so.
+
+        Raises:
+            ModelLoadError: It names what the model lacks.
+        """
+        other = LoadedModel(
+            self.engine,
+            info=self.info,
+            schema=self.schema,
+            digest=self.digest,
+            spec=self.own_spec,
+            golden=self.golden,
+            beside=beside,
+        )
+        other.counted_by = digest
+        other.fallback = self.fallback
+        other._identity, other._serials = self._identity, self._serials
+        if self._batcher is not None:
+            other._batcher, other._binds = self._batcher, False
+        other.observer.continue_from(self.observer)
+        return other
+
+    @property
+    def is_unlearnt(self) -> bool:
+        """Whether it came without data, and nobody has fixed yet what is counted of it."""
+        return self.spec is None
 
     @property
     def name(self) -> str:

@@ -109,6 +109,8 @@ class Observer:
         self._latencies: list[int] = []
         self._state = Sums.empty(self._counted)
         self._totals = Sums.empty(ProfileSpec(()))
+        self.rules_hash = ""
+        """Of the rules beside the bundle's contract, as windows tell it."""
         self.tallies: tuple[ShadowTally, ...] = ()
         """Of shadows of this model; one that has ended goes with the window that follows."""
 
@@ -195,6 +197,13 @@ class Observer:
         return Totals(
             int(both.latency.sum()), both.rows, both.errors, both.refused, both.latency, both.latency_ns / 1e9
         )
+
+    def continue_from(self, other: Observer) -> None:
+        """Count on where another observer of the same model stands: its totals, not its open window."""
+        with other._lock:
+            other._drain()
+            self._totals.add(other._totals)
+            self._totals.add(other._state)
 
     def _step(self, rows: int, elapsed_ns: int) -> int:
         """Return every how many rows one is counted."""

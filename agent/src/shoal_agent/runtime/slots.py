@@ -94,6 +94,10 @@ class SlotTable:
         """Make a model answer in a slot, from the next prediction on."""
         self._exchange(slot, model)
 
+    def exchange(self, slot: str, before: LoadedModel, after: LoadedModel) -> bool:
+        """Let a model answer in the place of another, if that still answers; returns whether it did."""
+        return self._exchange(slot, after, before=before)
+
     def remove(self, slot: str) -> None:
         """Leave a slot without a model (also the first half of stop-then-load)."""
         if slot in self._cells:
@@ -131,17 +135,21 @@ class SlotTable:
                 one for one in self._leaving if one.observed.observer is not observed.observer or not one.is_released
             ]
 
-    def _exchange(self, slot: str, model: LoadedModel | None) -> None:
+    def _exchange(self, slot: str, model: LoadedModel | None, *, before: LoadedModel | None = None) -> bool:
         with self._lock:
             cell = self._cells.setdefault(slot, _Cell())
+            if before is not None and cell.model is not before:
+                return False
             old, cell.model = cell.model, model
             if old is None or old is model:
-                return
+                return True
             leaving = _Leaving(slot, old)
             self._leaving.append(leaving)
         del old
-        leaving.gone.wait(self._drain_s)
+        if before is None:  # else the session answers on
+            leaving.gone.wait(self._drain_s)
         self._sweep()
+        return True
 
     def _sweep(self) -> None:
         """Drop the sessions of models that nobody uses any more."""

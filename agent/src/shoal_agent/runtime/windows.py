@@ -41,7 +41,8 @@ class ClosedWindow(msgspec.Struct, frozen=True):
         resources: ``cpu_s`` and ``rss_bytes`` of the agent, ``rows`` answered, ``refused`` requests.
         profile: The counts.
         shadows: How far shadows agreed with this model.
-        violations: Rows that break each rule of the bundle's contract.
+        violations: Rows that break each rule of the bundle's contract, then of rules beside it.
+        rules: Hash of the rules beside it; empty: there are none.
     """
 
     slot: str
@@ -56,6 +57,7 @@ class ClosedWindow(msgspec.Struct, frozen=True):
     profile: Profile
     shadows: tuple[ShadowSums, ...] = ()
     violations: tuple[int, ...] = ()
+    rules: str = ""
 
 
 class WindowSink(Protocol):
@@ -197,6 +199,7 @@ class WindowClock:
             },
             profile=summary.profile,
             violations=summary.violations,
+            rules=observed.observer.rules_hash,
         )
 
 

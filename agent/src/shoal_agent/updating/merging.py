@@ -29,7 +29,10 @@ def merged_windows(parts: Sequence[ProfileMessage], *, seq: int) -> ProfileMessa
     """
     parts = sorted(parts, key=lambda part: part.start_ms)
     first = parts[0]
-    if len({(part.epoch, part.slot, part.digest, part.spec_hash, len(part.violations)) for part in parts}) != 1:
+    if (
+        len({(part.epoch, part.slot, part.digest, part.spec_hash, part.rules, len(part.violations)) for part in parts})
+        != 1
+    ):
         raise ContentError("windows of different slots, bundles or layouts can't be merged")
     if any(part.labels or part.shadows for part in parts):
         raise ContentError("windows that carry labels or shadows' sums are not merged")

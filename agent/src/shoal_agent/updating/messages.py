@@ -172,6 +172,7 @@ class Messages:
                 labels=labels,
                 shadows=window.shadows,
                 violations=window.violations,
+                rules=window.rules,
             )
         )
         return _bounded(raw)

@@ -348,7 +348,7 @@ def _span(window: ClosedWindow) -> Span | None:
     """
     if window.shadows:
         return None
-    stream = f"{window.slot} {window.digest} {window.spec_hash}"
+    stream = f"{window.slot} {window.digest} {window.spec_hash} {window.rules}"
     return Span(stream, window.start_ms, window.length_ms, round(window.resources.get("rows", window.n)))
 
 

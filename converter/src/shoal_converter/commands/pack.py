@@ -183,6 +183,7 @@ def _examination(
     latency_budget: float | None,
     memory_budget: int | None,
     contract: Path | None,
+    no_reference: bool = False,
 ) -> Examination:
     """Return what the options ask of the model beside parity; budgets in milliseconds and MiB."""
     if validation is not None:
@@ -193,13 +194,13 @@ def _examination(
         budget["latency_budget_ms"] = latency_budget
     if memory_budget is not None:
         budget["memory_budget_bytes"] = memory_budget << 20
-    return Examination(validation, groupings, variants, budget, _contract(contract))
+    return Examination(validation, groupings, variants, budget, _contract(contract), not no_reference)
 
 
 def _contract(path: Path | None) -> Any:
     """Return a contract as it is written, after a look at its form; the features are known later."""
-    if path is None:
-        return None
+    if path is None or str(path) == "auto":
+        return None if path is None else "auto"
     import yaml  # noqa: PLC0415 - 20 ms, for this option only
 
     try:

@@ -70,7 +70,12 @@ class _Pack(click.Command):
 @click.option("--float64-inputs", is_flag=True, help="Feed floats in double from the start.")
 @click.option("--about", type=click.Path(path_type=Path), help="Markdown for the model card: intended use, limits.")
 @click.option("--licence", type=click.Path(path_type=Path), help="The model's licence text.")
-@click.option("--contract", type=click.Path(path_type=Path), help="YAML: what the features' values must be.")
+@click.option(
+    "--contract",
+    type=click.Path(path_type=Path),
+    help="YAML: what the features' values must be; auto: as the sample's.",
+)
+@click.option("--no-reference", is_flag=True, help="The sample shows no distribution: devices learn it at first.")
 @click.option("--meta", multiple=True, metavar="KEY=VALUE", help="Added to the provenance; may be repeated.")
 @oms_key_option
 @passphrase_option

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from shoal_converter.bundle import Bundle
 from shoal_converter.domain.parity import Tolerance
@@ -66,14 +66,16 @@ class Examination:
         segment_by: Columns to split figures by, of the validation file where there is one, else of the sample.
         variants: Forms to build beside the canonical one.
         budget: ``latency_budget_ms`` and ``memory_budget_bytes`` to declare.
-        contract: What the features' values must be, in its written form.
+        contract: What the features' values must be, in its written form, or ``auto``.
+        reference: Whether the rows show how values are distributed.
     """
 
     validation: Path | None = None
     segment_by: Sequence[Sequence[str]] = ()
     variants: Sequence[str] = ()
     budget: Mapping[str, float] = field(default_factory=dict)
-    contract: Mapping[str, Any] | None = None
+    contract: Mapping[str, Any] | Literal["auto"] | None = None
+    reference: bool = True
 
     def as_json(self) -> dict[str, Any]:
         """Return it as the child process takes it."""
@@ -83,6 +85,7 @@ class Examination:
             "variants": list(self.variants),
             "budget": dict(self.budget),
             "contract": self.contract,
+            "reference": self.reference,
         }
 
 

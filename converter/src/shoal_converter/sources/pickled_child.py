@@ -95,6 +95,7 @@ def _pack(request: dict[str, Any], tell: Any) -> dict[str, Any]:
         segment_by=tuple(tuple(grouping) for grouping in request["segment_by"]),
         variants=tuple(request["variants"]),
         contract=request["contract"],
+        reference=request["reference"],
         **request["budget"],
     )
     bundle = pack(

@@ -7,13 +7,17 @@ Owns the rules, their written form (``contract.yaml``, already parsed) and their
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
-from typing import Any, Literal
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from shoal_protocol.canonical import rounded
 from shoal_protocol.errors import ContentError
 from shoal_protocol.profile.grid import category_text
+
+if TYPE_CHECKING:
+    from shoal_protocol.bundle.schema import FieldSpec
 
 MOST_RULES = 1024
 _KEYS = frozenset({"range", "categories", "missing", "tolerate", "action"})
@@ -144,3 +148,31 @@ def _is_number(value: Any) -> bool:
 
 def _is_share(value: Any) -> bool:
     return _is_number(value) and 0 <= value < 1
+
+
+def derived_contract(inputs: Sequence[FieldSpec]) -> dict[str, Any]:
+    """Write a contract from what a schema says of the training data: a beginning for whoever knows the values.
+
+    Ranges are the sample's, a tenth wider; categories those that it had; a feature that was never missing may not be.
+
+    Args:
+        inputs: The features of a bundle's schema.
+
+    Returns:
+        The written form; features of which nothing is known are left out.
+    """
+    fields: dict[str, Any] = {}
+    for field in inputs:
+        rules: dict[str, Any] = {}
+        if field.low is not None and field.high is not None and field.dtype != "string":
+            margin = (field.high - field.low) / 10
+            rules["range"] = [rounded(field.low - margin, 4), rounded(field.high + margin, 4)]
+            if field.dtype.startswith(("int", "uint")):
+                rules["range"] = [math.floor(field.low - margin), math.ceil(field.high + margin)]
+        if field.categories:
+            rules["categories"] = list(field.categories)
+        if field.missing == "refused" and field.dtype.startswith(("float", "string")):
+            rules["missing"] = 0
+        if rules:
+            fields[field.name] = rules
+    return {"fields": fields}

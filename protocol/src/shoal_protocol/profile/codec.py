@@ -54,7 +54,8 @@ class ProfileMessage(msgspec.Struct, frozen=True, kw_only=True):
         body: Coded counts; `profile` decodes it.
         labels: Counts of true labels of earlier predictions, whatever bundle and window these are of.
         shadows: How far shadow models agreed with this one.
-        violations: Rows that break each rule of the bundle's contract, in its order.
+        violations: Rows that break each rule of the bundle's contract, in its order, then of rules beside it.
+        rules: `counting.rules_hash` of the rules beside the bundle's contract; empty: there are none.
     """
 
     epoch: str
@@ -74,6 +75,7 @@ class ProfileMessage(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[LabelGroup, ...] = ()
     shadows: tuple[ShadowSums, ...] = ()
     violations: tuple[int, ...] = ()
+    rules: str = ""
 
     @property
     def end_ms(self) -> int:
@@ -129,6 +131,7 @@ class _Wire(msgspec.Struct, array_like=True, frozen=True):
     labels: tuple[_WireLabels, ...] = ()
     shadows: tuple[ShadowSums, ...] = ()
     violations: tuple[int, ...] = ()
+    rules: bytes = b""
 
 
 _decoder = msgspec.msgpack.Decoder(_Wire)
@@ -167,6 +170,7 @@ def encode_profile(message: ProfileMessage) -> bytes:
             ),
             message.shadows,
             message.violations,
+            bytes.fromhex(message.rules),
         )
     )
 
@@ -183,6 +187,8 @@ def decode_profile(raw: bytes) -> ProfileMessage:
         raise ContentError(f"profile: {error}") from error
     if len(wire.epoch) != 8 or len(wire.digest) != 32 or len(wire.spec_hash) != 8 or not 0 < len(wire.slot) <= 64:
         raise ContentError("profile: epoch, digest, spec hash or slot has a wrong length")
+    if len(wire.rules) not in {0, 8}:
+        raise ContentError("profile: the hash of the rules has a wrong length")
     numbers = (wire.boot, wire.seq, wire.sent_at, wire.start_ms, wire.length_ms, wire.n, wire.errors, *wire.latency)
     if len(wire.latency) > LATENCIES:
         raise ContentError(f"profile: {len(wire.latency)} latency counts, at most {LATENCIES} are known")
@@ -210,6 +216,7 @@ def decode_profile(raw: bytes) -> ProfileMessage:
         labels=_labels(wire.labels),
         shadows=check_shadows(wire.shadows, latencies=LATENCIES),
         violations=wire.violations,
+        rules=wire.rules.hex(),
     )
 
 

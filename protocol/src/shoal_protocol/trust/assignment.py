@@ -42,6 +42,7 @@ class SlotTarget(msgspec.Struct, frozen=True, kw_only=True):
         attempt: Grows when an operator says "try again" after a final failure.
         shadow: Digest of a bundle that should see the same inputs and answer nobody.
         sampling: Permission to send raw rows.
+        counting: Digest of what is counted beyond what the bundle says, see `shoal_protocol.profile.counting`.
     """
 
     digest: str | None = None
@@ -49,6 +50,7 @@ class SlotTarget(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 0
     shadow: str | None = None
     sampling: Sampling | None = None
+    counting: str | None = None
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,8 +68,14 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def content_digest(self) -> str:
-        """Digest of what is wanted, without the dates: equal for a document that was only signed again."""
-        wanted: dict[str, Any] = msgspec.to_builtins({**self.slots})
+        """Digest of what is wanted, without the dates: equal for a document that was only signed again.
+
+        What a slot does not say is left out, so that a program that knows of more agrees with one that doesn't.
+        """
+        slots = {name: msgspec.to_builtins(target) for name, target in self.slots.items()}
+        wanted: dict[str, Any] = {
+            name: {key: value for key, value in slot.items() if value is not None} for name, slot in slots.items()
+        }
         if self.credential:
             wanted = {"slots": wanted, "credential": self.credential}
         return sha256_digest(canonical_bytes(wanted))
@@ -125,7 +133,7 @@ def verify_assignment(raw: bytes, keys: Sequence[Key], *, device: str, now_ms: i
             "expected one instant and a later one, before the year 10000"
         )
     for target in assignment.slots.values():
-        for digest in (target.digest, target.shadow):
+        for digest in (target.digest, target.shadow, target.counting):
             if digest is not None:
                 parse_digest(digest)
     if now_ms >= assignment.expires:

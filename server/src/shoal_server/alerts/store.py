@@ -60,6 +60,20 @@ def raise_alert(
     return _saved(session, alert)
 
 
+def retell(session: Session, key: str, *, title: str, body: str, now: float) -> bool:
+    """Bring the words of an alert that is not resolved up to date; it is no new report, and nobody is told again.
+
+    Returns:
+        Whether they differ from what it said.
+    """
+    alert = open_alert(session, key)
+    if alert is None or (alert.title, alert.body) == (title[:MAX_TITLE], body[:MAX_BODY]):
+        return False
+    alert.title, alert.body, alert.updated_at = title[:MAX_TITLE], body[:MAX_BODY], now
+    _saved(session, alert)
+    return True
+
+
 def resolve_alert(session: Session, key: str, *, now: float) -> Alert | None:
     """Say that a cause is gone; returns its alert, None when there was none."""
     alert = open_alert(session, key)

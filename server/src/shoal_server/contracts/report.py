@@ -10,6 +10,7 @@ from sqlmodel import Session
 from shoal_protocol.bundle.contract import Rule
 from shoal_protocol.bundle.schema import ModelSchema
 from shoal_protocol.errors import ShoalError
+from shoal_server.contracts.served import served_rules
 from shoal_server.contracts.sums import RuleState, rule_states
 from shoal_server.fleet import store as fleet
 from shoal_server.fleet.devices import DeviceState
@@ -32,6 +33,7 @@ def gather(
     start_ms: int,
     end_ms: int,
     slot: str | None = None,
+    device: str | None = None,
 ) -> list[BundleState]:
     """Return each bundle with a contract that sent windows in [start_ms, end_ms); only accepted devices count.
 
@@ -41,19 +43,24 @@ def gather(
         start_ms: Milliseconds since the epoch.
         end_ms: Milliseconds since the epoch.
         slot: Only this one.
+        device: Only its rows, and the bundles that it ran.
     """
     found = [
-        (name, digest, rules)
+        (name, digest, own, beside)
         for name, digest in bundles_since(session, start_ms)
-        if slot in {None, name} and (rules := _rules(schemas, digest))
+        if slot in {None, name} and any((own := _rules(schemas, digest), beside := served_rules(session, digest)))
     ]
     if not found:
         return []
     accepted = {one.id for one in fleet.devices(session) if one.state is DeviceState.ACCEPTED}
+    counted = accepted if device is None else accepted & {device}
     states = []
-    for name, digest, rules in found:
-        sent = windows(session, slot=name, start_ms=start_ms, end_ms=end_ms, digests=[digest], devices=accepted)
-        states.append(BundleState(name, digest, tuple(rule_states(rules, ((w.device, w.message) for w in sent)))))
+    for name, digest, own, beside in found:
+        sent = windows(session, slot=name, start_ms=start_ms, end_ms=end_ms, digests=[digest], devices=counted)
+        if device is not None and not sent:
+            continue
+        sums = rule_states(own, ((w.device, w.message) for w in sent), beside=beside)
+        states.append(BundleState(name, digest, tuple(sums)))
     return states
 
 

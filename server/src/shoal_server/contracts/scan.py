@@ -1,7 +1,7 @@
 """The worker that looks once a minute at the last hour's broken rules, and tells people.
 
-Keeps nothing between two looks: an alert is raised while its rule is broken, told again only when that changes, and
-resolved when an hour without is over.
+Keeps nothing between two looks: an alert is raised while its rule is broken, keeps saying how many rows do so now
+without telling anybody again, and is resolved when an hour without is over.
 """
 
 from __future__ import annotations
@@ -55,15 +55,18 @@ class ContractScan:
             if state.is_broken
         }
         news = sorted(broken.keys() ^ told)
-        if not news:
+        if not broken and not news:
             return 0
         with self._database.write() as session:
+            for key in sorted(broken.keys() & told):
+                title, body = alert_text(*broken[key])
+                alerts.retell(session, key, title=title, body=body, now=now)
             for key in news:
                 if key in broken:
                     _tell(session, key, *broken[key], now=now)
                 else:
                     alerts.resolve_alert(session, key, now=now)
-        if self._signals is not None:
+        if news and self._signals is not None:
             self._signals.bump("alerts")
         return len(news)
 

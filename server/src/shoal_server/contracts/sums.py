@@ -14,6 +14,7 @@ from typing import Any
 
 from shoal_protocol.bundle.contract import Rule
 from shoal_protocol.profile.codec import ProfileMessage
+from shoal_protocol.profile.counting import rules_hash
 
 MOST_DEVICES = 10
 """So many devices are named, those with the most broken rows first."""
@@ -28,12 +29,14 @@ class RuleState:
         rows: Rows that were checked.
         violations: Rows that broke it.
         devices: Devices with the most such rows, and how many they have.
+        source: Who set it: the ``bundle``, or the ``server``.
     """
 
     rule: Rule
     rows: int
     violations: int
     devices: tuple[tuple[str, int], ...]
+    source: str = "bundle"
 
     @property
     def share(self) -> float:
@@ -52,6 +55,7 @@ class RuleState:
             "field": self.rule.field,
             "check": self.rule.check,
             "action": self.rule.action,
+            "source": self.source,
             "tolerate": self.rule.tolerate,
             "rows": self.rows,
             "violations": self.violations,
@@ -61,24 +65,35 @@ class RuleState:
         }
 
 
-def rule_states(rules: Sequence[Rule], windows: Iterable[tuple[str, ProfileMessage]]) -> list[RuleState]:
+def rule_states(
+    own: Sequence[Rule], windows: Iterable[tuple[str, ProfileMessage]], *, beside: tuple[Rule, ...] = ()
+) -> list[RuleState]:
     """Sum windows of one bundle by rule.
 
     Args:
-        rules: The bundle's.
-        windows: Device and message; a message that counts another number of rules is left out.
+        own: The bundle's rules.
+        windows: Device and message; one that counts another number of rules is left out.
+        beside: Rules that are set at the server; windows that were counted by others before say nothing of them.
     """
-    rows, broken = 0, [Counter[str]() for _ in rules]
+    rules, wanted = (*own, *beside), rules_hash(beside)
+    rows, broken = [0] * len(rules), [Counter[str]() for _ in rules]
     for device, message in windows:
-        if len(message.violations) != len(rules):
+        counted = len(rules) if beside and message.rules == wanted else len(own)
+        if len(message.violations) < counted or (not message.rules and len(message.violations) != len(own)):
             continue
-        rows += message.n
-        for counter, count in zip(broken, message.violations, strict=True):
+        for at, count in enumerate(message.violations[:counted]):
+            rows[at] += message.n
             if count:
-                counter[device] += count
+                broken[at][device] += count
     return [
-        RuleState(rule, rows, counter.total(), tuple(sorted(counter.items(), key=_most_first)[:MOST_DEVICES]))
-        for rule, counter in zip(rules, broken, strict=True)
+        RuleState(
+            rule,
+            rows[at],
+            broken[at].total(),
+            tuple(sorted(broken[at].items(), key=_most_first)[:MOST_DEVICES]),
+            source="bundle" if at < len(own) else "server",
+        )
+        for at, rule in enumerate(rules)
     ]
 
 
@@ -89,9 +104,11 @@ def _most_first(item: tuple[str, int]) -> tuple[int, str]:
 def alert_text(slot: str, state: RuleState) -> tuple[str, str]:
     """Return title and body of the alert about a broken rule."""
     allowed = f", tolerated are {100 * state.rule.tolerate:g} %" if state.rule.tolerate else ""
-    title = f"{slot} gets values that break its contract: {state.rule.words}"
+    rate = f"{100 * state.share:.2g} % of rows"
+    title = f"{slot} gets values that break its contract: {state.rule.words} ({rate})"
     lines = [
         f"In the last hour {state.violations} of {state.rows} rows ({100 * state.share:.3g} %) broke it{allowed}.",
+        "The rule is set at the server." if state.source == "server" else "The rule is the bundle's.",
         "Most from:",
         *(f"- {name}: {count}" for name, count in state.devices),
     ]

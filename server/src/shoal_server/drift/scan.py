@@ -134,12 +134,17 @@ class DriftScan:
         self._signals = signals
 
         @lru_cache(maxsize=32)
+        def known(digest: str) -> Yardstick:
+            reference = references(digest)
+            if reference is None:
+                raise NotFoundError(f"the bundle {digest} has no reference")
+            return Yardstick.of(reference)
+
         def yardstick(digest: str) -> Yardstick | None:
             try:
-                reference = references(digest)
-            except NotFoundError:  # a device may claim to run anything
+                return known(digest)
+            except NotFoundError:  # a device may claim to run anything; and what is not there may be learnt yet
                 return None
-            return None if reference is None else Yardstick.of(reference)
 
         self._yardstick = yardstick
 

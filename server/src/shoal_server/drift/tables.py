@@ -52,6 +52,29 @@ class MonitorRow(SQLModel, table=True):
     updated_at: float
 
 
+class SketchRow(SQLModel, table=True):
+    """What one device saw first of a bundle without reference, until that is learnt."""
+
+    __tablename__ = "drift_sketches"
+    digest: str = Field(primary_key=True)
+    device: str = Field(primary_key=True)
+    columns: bytes = Field(sa_column=_bytes())
+    """JSON of `shoal_protocol.profile.learning.Sketches`."""
+    received_at: float
+
+
+class LearntRow(SQLModel, table=True):
+    """The reference that was learnt of a bundle which came without one."""
+
+    __tablename__ = "learnt_references"
+    digest: str = Field(primary_key=True)
+    document: bytes = Field(sa_column=_bytes())
+    """A ``reference.json``."""
+    devices: int
+    """That were heard."""
+    learnt_at: float
+
+
 class StreamRow(SQLModel, table=True):
     """What the sequential rule remembers of one scope, see `monitor_state`."""
 

@@ -13,6 +13,7 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
+from shoal_protocol.profile.learning import is_learnt
 from shoal_protocol.profile.reference import ANSWERS, Reference
 from shoal_server.drift.alarms import Alarm, AlarmKey, AlarmState, change_of, effect_of, latch, still_crossed
 from shoal_server.drift.answer_mix import AnswerMix, Explained
@@ -242,6 +243,9 @@ class Watch:
         A large one is told as soon as there are windows, the rest once the baseline is whole.
         """
         if self.gap_told or self.state.devices.windows.max(initial=0) < WARM_UP:
+            return []
+        if is_learnt(yardstick.reference):  # of training data nothing is known
+            self.gap_told = True
             return []
         at = self.state.fleet.get(FLEET_NAME)
         self.gap_told = (

@@ -19,6 +19,7 @@ from sqlmodel import Session, col, select
 
 from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.trust.assignment import SlotTarget, sign_assignment
+from shoal_server.fleet.counting import countings
 from shoal_server.fleet.desired import LIFETIME_S, compose, half_life, next_generation
 from shoal_server.fleet.devices import DeviceState
 from shoal_server.fleet.tables import DesiredRow, DeviceRow
@@ -69,6 +70,7 @@ def assign_all(session: Session, slot: str, wanted: Mapping[str, SlotTarget | No
         By device the generation that says so; the present one where nothing changes.
     """
     names = sorted(wanted)
+    counted = countings(session, [one.digest for one in wanted.values() if one is not None and one.digest is not None])
     rows = {row.device: row for row in _locked(session, names)}
     seen: dict[str, int] = {}
     for begin in range(0, len(names), _SQL_VARIABLES):
@@ -77,7 +79,10 @@ def assign_all(session: Session, slot: str, wanted: Mapping[str, SlotTarget | No
         seen.update(session.exec(reported).all())
     for name in names:
         row = rows.setdefault(name, DesiredRow(device=name, generation=0, changed_at=now))
-        _assign(row, slot, wanted[name], seen=seen.get(name, 0), now=now)
+        target = wanted[name]
+        if target is not None:
+            target = msgspec.structs.replace(target, counting=counted.get(target.digest or ""))
+        _assign(row, slot, target, seen=seen.get(name, 0), now=now)
         session.add(row)
     session.flush()
     return {name: rows[name].generation for name in names}
@@ -124,6 +129,25 @@ def want_credential(session: Session, device_id: str, number: int, *, now: float
         session.add(row)
         session.flush()
     return row.generation
+
+
+def name_counting(session: Session, bundle: str, counting: str | None, *, now: float) -> None:
+    """Name the document by which a bundle is counted wherever that is assigned.
+
+    Args:
+        session: Of an open write transaction.
+        bundle: Digest of the bundle.
+        counting: Digest of the document; none: the bundle alone says what is counted.
+        now: Seconds since the epoch.
+    """
+    reported = dict(session.exec(select(DeviceRow.id, DeviceRow.generation_reported)).all())
+    for row in session.exec(select(DesiredRow).order_by(DesiredRow.device).with_for_update()).all():
+        for slot, target in _targets(row).items():
+            if target.digest == bundle and target.counting != counting:
+                changed = msgspec.structs.replace(target, counting=counting)
+                _store(row, slot, changed, seen=reported.get(row.device, 0), now=now)
+                session.add(row)
+    session.flush()
 
 
 def _locked(session: Session, names: list[str]) -> Iterator[DesiredRow]:

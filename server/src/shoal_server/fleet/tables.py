@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column
+from sqlalchemy import JSON, BigInteger, Column, LargeBinary
 from sqlmodel import Field, SQLModel
 
 
@@ -60,6 +60,16 @@ class JoinTokenRow(SQLModel, table=True):
     created_by: str
     created_at: float
     expires_at: float
+
+
+class CountingRow(SQLModel, table=True):
+    """What is counted of a bundle beyond what it says itself; see `shoal_protocol.profile.counting`."""
+
+    __tablename__ = "countings"
+    bundle: str = Field(primary_key=True)
+    digest: str = Field(index=True)
+    body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    changed_at: float
 
 
 class DesiredRow(SQLModel, table=True):

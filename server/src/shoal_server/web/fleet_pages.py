@@ -14,6 +14,7 @@ from shoal_protocol.mqtt.messages import SlotReport
 from shoal_protocol.trust.assignment import SlotTarget
 from shoal_server.access import Role, audit
 from shoal_server.access.guard import Operator, Program, Viewer
+from shoal_server.contracts.report import gather
 from shoal_server.errors import NotFoundError
 from shoal_server.fleet import assignments, store
 from shoal_server.fleet import routes as fleet_routes
@@ -30,6 +31,7 @@ from shoal_server.web.words import plural
 router = APIRouter(prefix="/devices", route_class=PageRoute, include_in_schema=False)
 _PAGE = 50
 _WINDOWS = 48
+_CONTRACT_SPAN_MS = 3_600_000
 _SHADOW_S = 86_400.0
 
 
@@ -126,7 +128,11 @@ def show_device(device_id: str, request: Request, program: Program, principal: V
         ]
         digests = [digest for slot in slots for digest in _digests(slot)]
         windows = recent_windows(session, device_id, limit=_WINDOWS)
-        names = names_of(session, [*digests, *(window.digest for window in windows)])
+        until = round(1000 * program.clock()) + 1
+        contracts = gather(
+            session, program.bundles.schema, start_ms=until - _CONTRACT_SPAN_MS, end_ms=until, device=device_id
+        )
+        names = names_of(session, [*digests, *(w.digest for w in windows), *(c.digest for c in contracts)])
         changes = audit.rows(session, subject=f"device:{device_id}", limit=10)
     return page(
         request,
@@ -135,6 +141,7 @@ def show_device(device_id: str, request: Request, program: Program, principal: V
         slots=slots,
         names=names,
         changes=changes,
+        contracts=contracts,
         windows=windows,
         windows_chart=columns([(window.n, _window_title(window)) for window in reversed(windows)]),
         all_slots=ALL_SLOTS,

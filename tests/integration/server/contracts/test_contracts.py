@@ -92,7 +92,11 @@ def test_an_alert_comes_with_the_rule_in_words_and_goes_after_an_hour_without(wo
     world.send("cam-1", 1, 0)
     assert world.scan.tick() == 1
     assert world.scan.tick() == 0, "told once"
-    assert world.open() == ["quality gets values that break its contract: age must be from 0 to 120"]
+    assert world.open() == ["quality gets values that break its contract: age must be from 0 to 120 (0.5 % of rows)"]
+    world.send("cam-2", 99, 0)
+    assert world.scan.tick() == 0, "nobody is told again"
+    (title,) = world.open()
+    assert title.endswith("(33 % of rows)"), "but it says what is measured now"
     world.now += 2 * 3600
     assert world.scan.tick() == 1
     assert world.open() == []

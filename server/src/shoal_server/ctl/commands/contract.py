@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from shoal_protocol.errors import ContentError
+from shoal_server.ctl.client import segment
 from shoal_server.ctl.errors import ExitCode, FileError
 from shoal_server.ctl.names import BundleNames
 from shoal_server.ctl.output import print_table
@@ -65,6 +66,73 @@ def check(call: Call, *, file: Path, rules: Path) -> ExitCode:
     broken = [one for one in found if one.is_broken]
     call.show({"verdict": "broken" if broken else "kept", "rules": [_json(one) for one in found]}, lambda: _told(found))
     return ExitCode.DRIFT if broken else ExitCode.OK
+
+
+@contract.command("set")
+@click.argument("model")
+@click.argument("rules", type=_FILE)
+@connected
+def set_rules(call: Call, *, model: str, rules: Path) -> None:
+    """Set the contract of a model at the server, from a YAML file: its devices count it within a minute.
+
+    It adds to what the bundles promise themselves, for every version, and only counts: bundles say what is refused.
+
+    Example: shoalctl contract set quality contract.yaml
+    """
+    from shoal_server.ctl.arguments import read_document  # noqa: PLC0415 - YAML, which others needn't load
+
+    found = call.client.put(f"/api/v1/contracts/{segment(model)}", read_document(rules))
+    call.show(found, lambda: _told_set(model, found["rules"]))
+
+
+@contract.command()
+@click.argument("model")
+@connected
+def get(call: Call, *, model: str) -> None:
+    """Write the contract that is set for a model at the server, as YAML.
+
+    Example: shoalctl contract get quality > contract.yaml
+    """
+    found = call.client.get(f"/api/v1/contracts/{segment(model)}")
+    call.show(found, lambda: click.echo(_yaml(found["contract"]), nl=False))
+
+
+@contract.command()
+@click.argument("model")
+@connected
+def clear(call: Call, *, model: str) -> None:
+    """Take the contract of a model at the server away; what its bundles promise stays.
+
+    Example: shoalctl contract clear quality
+    """
+    found = call.client.delete(f"/api/v1/contracts/{segment(model)}")
+    call.show(found, lambda: click.echo(f"{model} has no contract at the server any more."))
+
+
+@contract.command()
+@click.argument("model", metavar="MODEL[:VERSION]")
+@connected
+def derive(call: Call, *, model: str) -> None:
+    """Write a contract from what a version's training data looked like, as YAML: look it through before you set it.
+
+    Example: shoalctl contract derive quality > contract.yaml
+    """
+    name, _, version = model.partition(":")
+    asked = {"version": version} if version else {}
+    found = call.client.get(f"/api/v1/contracts/{segment(name)}/derived", **asked)
+    call.show(found, lambda: click.echo(_yaml(found), nl=False))
+
+
+def _yaml(document: dict[str, Any]) -> str:
+    import yaml  # noqa: PLC0415 - 20 ms, for these commands only
+
+    return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, default_flow_style=None))
+
+
+def _told_set(model: str, rules: list[str]) -> None:
+    for rule in rules:
+        click.echo(f"  {rule}")
+    click.echo(f"{model}: {len(rules)} rules are set. See who breaks them: shoalctl contract show")
 
 
 def _json(one: Finding) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Owns the choice of kinds. Numbers go on a numeric grid, whole numbers each in a cell of their own where they are few,
 booleans, few distinct integers and texts that repeat as categories; points in time as hour and weekday (time itself
 moves on, which is no drift); free text, images and other wide tensors as a handful of digests, so that a window stays
-small. Leaves the formulas to `shoal_protocol.profile`.
+small.
 """
 
 from __future__ import annotations

@@ -1,0 +1,260 @@
+"""What is counted beyond the bundle: brought from the server, put under the model that answers, learnt where missing.
+
+A thread that lives while something is to be done, as that of samples. The document is named by the signed assignment,
+kept in the state folder, and applied by exchanging the model for itself with another observer: no update, and never an
+error of the slot. A model that came without data has its first rows looked at, and the server is told once.
+
+Invariant: only a document whose digest was signed, and that is for the very bundle that answers, is ever applied.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from shoal_agent.adapters.durable import put
+from shoal_agent.domain.device import DeviceState
+from shoal_agent.errors import TransportError
+from shoal_agent.ports import Clock
+from shoal_protocol.errors import ContentError, ShoalError
+
+if TYPE_CHECKING:
+    from shoal_agent.runtime.learner import Learner
+    from shoal_agent.runtime.model import LoadedModel
+    from shoal_protocol.profile.counting import Counting as Document
+
+SEEN_EVENT = "first_rows"
+"""Kind of the event that carries sketches of a bundle's first rows."""
+
+_LOOK_S = 1.0
+_RETRY_S = 15.0
+_log = logging.getLogger(__name__)
+
+
+class DocumentSource(Protocol):
+    """HTTP to the server."""
+
+    def exchange(
+        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Send a request and read the whole answer."""
+
+
+class CountingHost(Protocol):
+    """The slots."""
+
+    def get(self, slot: str) -> LoadedModel | None:
+        """Return the model that answers."""
+
+    def exchange(self, slot: str, before: LoadedModel, after: LoadedModel) -> bool:
+        """Let `after` answer if `before` does; returns whether it did."""
+
+
+@dataclass
+class _Place:
+    """What became of one slot."""
+
+    fault: str = ""
+    due_at: float = 0.0
+    learner: Learner | None = None
+
+
+class Counting:
+    """What one device counts beyond its bundles.
+
+    Args:
+        folder: Where documents are kept.
+        state: Returns the device's state, which holds what is wanted.
+        slots: The models that answer.
+        source: To the server.
+        learner: Makes a learner of a model's first rows; not started.
+        tell: Puts an event into the spool: slot, digest, data.
+        monotonic: Seconds.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        state: Callable[[], DeviceState],
+        slots: CountingHost,
+        source: DocumentSource,
+        learner: Callable[[LoadedModel], Learner],
+        tell: Callable[[str, str, Mapping[str, Any]], None],
+        monotonic: Clock,
+    ) -> None:
+        self._folder = folder
+        self._state = state
+        self._slots = slots
+        self._source = source
+        self._learner = learner
+        self._tell = tell
+        self._monotonic = monotonic
+        self._places: dict[str, _Place] = {}
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+
+    def look(self) -> None:
+        """See to it that what is wanted now is counted; cheap, called after every change."""
+        self._wake.set()
+        if not self._places and not any(self._is_due(name) for name in self._state().slots):
+            return
+        with self._lock:
+            if not self._stopping and (self._thread is None or not self._thread.is_alive()):
+                self._thread = threading.Thread(target=self._run, name="counting", daemon=True)
+                self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        with self._lock:
+            self._stopping = True
+        self._wake.set()
+        thread = self._thread
+        if thread is not None:
+            thread.join(15.0)
+        for place in self._places.values():
+            if place.learner is not None:
+                place.learner.stop()
+
+    def reports(self) -> dict[str, dict[str, Any]]:
+        """Return what is counted beyond the bundle by slot, for `shoal-agent status`."""
+        told = {}
+        for name in self._state().slots:
+            model, place = self._slots.get(name), self._places.get(name, _Place())
+            if model is None:
+                continue
+            told[name] = {
+                "streams": len(model.observer.spec.streams),
+                "rules": len(model.counting.rules) if model.counting is not None else 0,
+                "learning": place.learner is not None,
+                "fault": place.fault or None,
+            }
+        return told
+
+    def turn(self) -> bool:
+        """Do what is due once; returns whether something is left to do."""
+        slots = self._state().slots
+        for name in [name for name in self._places if name not in slots]:
+            self._end(name)
+        for name in slots:
+            if self._is_due(name):
+                self._advance(name, self._places.setdefault(name, _Place()))
+            else:
+                self._end(name)
+        return bool(self._places)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                if not self.turn() and self._has_ended():
+                    return
+            except Exception:  # noqa: BLE001 - the loop's boundary
+                _log.exception("what to count could not be seen to")
+            self._wake.wait(_LOOK_S)
+
+    def _has_ended(self) -> bool:
+        with self._lock:
+            if self._wake.is_set():
+                return False
+            self._thread = None
+            return True
+
+    def _is_due(self, name: str) -> bool:
+        """Tell whether a slot's model counts something else than wanted, or has first rows to look at."""
+        model = self._slots.get(name)
+        if model is None:
+            return False
+        return self._wanted(name, model) != model.counted_by or self._must_learn(model)
+
+    def _wanted(self, name: str, model: LoadedModel) -> str | None:
+        """Return the digest of the document that is wanted under a model; while another is assigned: what it has."""
+        slot = self._state().slots[name]
+        return slot.counting if slot.target is not None and slot.target.digest == model.digest else model.counted_by
+
+    def _must_learn(self, model: LoadedModel) -> bool:
+        return model.is_unlearnt and not self._told_mark(model.digest).exists()
+
+    def _advance(self, name: str, place: _Place) -> None:
+        model = self._slots.get(name)
+        if model is None or self._monotonic() < place.due_at:
+            return
+        try:
+            if self._wanted(name, model) != model.counted_by:
+                model = self._apply(name, model, self._wanted(name, model))
+            if self._must_learn(model):
+                self._learn(name, place, model)
+            place.fault = ""
+        except (ShoalError, OSError) as error:
+            message = str(error)
+            if message != place.fault:
+                _log.warning("slot %s: what is counted stays as it was: %s", name, message)
+            place.fault, place.due_at = message, self._monotonic() + _RETRY_S
+
+    def _apply(self, name: str, model: LoadedModel, digest: str | None) -> LoadedModel:
+        document = None if digest is None else self._document(digest)
+        if document is not None and document.bundle != model.digest:
+            raise ContentError(f"what to count is of the bundle {document.bundle:.20}…, not of the one that answers")
+        other = model.counting_also(document, digest)
+        if self._slots.exchange(name, model, other):
+            _log.info("slot %s: counts by %s", name, digest or "its bundle alone")
+            return other
+        return self._slots.get(name) or model
+
+    def _document(self, digest: str) -> Document:
+        """Return a document, from the state folder or the server.
+
+        Raises:
+            ContentError: It is not the one that was signed.
+            TransportError: The server can't be asked now, or refuses.
+        """
+        from shoal_protocol.profile.counting import COUNTING_PATH, parse_counting  # noqa: PLC0415 - numpy comes with it
+
+        path = self._folder / f"{digest.removeprefix('sha256:')}.json"
+        try:
+            return parse_counting(path.read_bytes(), digest=digest)
+        except (OSError, ContentError):
+            _log.debug("%s is fetched", path.name)
+        status, _, raw = self._source.exchange("GET", COUNTING_PATH + digest)
+        if status != 200:
+            raise TransportError(f"the server answered {status} to what is to be counted")
+        document = parse_counting(raw, digest=digest)
+        self._folder.mkdir(exist_ok=True)
+        wanted = {slot.counting for slot in self._state().slots.values()}
+        for old in self._folder.glob("*.json"):
+            if f"sha256:{old.stem}" not in wanted:
+                old.unlink(missing_ok=True)
+        put(path, raw)
+        return document
+
+    def _learn(self, name: str, place: _Place, model: LoadedModel) -> None:
+        """Look at a model's first rows; once they are enough, tell the server and remember that."""
+        learner = place.learner
+        if learner is not None and not learner.is_of(model):
+            learner.stop()
+            learner = None
+        if learner is None:
+            learner = place.learner = self._learner(model)
+            learner.start()
+        if not learner.is_done:
+            return
+        self._tell(name, model.digest, {"columns": msgspec.to_builtins(learner.sketches())})
+        self._folder.mkdir(exist_ok=True)
+        put(self._told_mark(model.digest), b"")
+        self._end(name)
+
+    def _told_mark(self, digest: str) -> Path:
+        return self._folder / f"{digest.removeprefix('sha256:')}.told"
+
+    def _end(self, name: str) -> None:
+        place = self._places.pop(name, None)
+        if place is not None and place.learner is not None:
+            place.learner.stop()
