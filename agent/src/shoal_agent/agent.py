@@ -21,10 +21,10 @@ from shoal_agent.adapters.hold_file import HoldFile
 from shoal_agent.adapters.identity import FolderLock
 from shoal_agent.bootstrap import Assembly, Overrides, assemble
 from shoal_agent.domain.hold import Hold
-from shoal_agent.errors import NoModelError
+from shoal_agent.errors import NoModelError, ParcelError
 from shoal_agent.settings import Settings, load_settings
 from shoal_agent.status import live_status, save_snapshot
-from shoal_agent.updating.updater import RollBackRequest
+from shoal_agent.updating.requests import ExportRequest, ImportRequest, RollBackRequest
 from shoal_protocol.errors import CallerError
 
 if TYPE_CHECKING:
@@ -187,12 +187,46 @@ class Agent:
         Raises:
             NoModelError: There is no previous model.
         """
-        request = RollBackRequest(slot, reason)
+        request = RollBackRequest(slot=slot, reason=reason)
         self._running().inbox.put_request(request)
         if not request.done.wait(timeout_s):
             raise NoModelError(f"slot {slot!r} did not roll back within {timeout_s:g} s", slot=slot)
         if request.error is not None:
             raise request.error
+
+    def import_parcel(self, path: str | Path, *, timeout_s: float = 600.0) -> dict[str, Any]:
+        """Take in what `shoalctl device export` wrote for this device; the slots then go on by themselves.
+
+        Args:
+            path: Of the parcel.
+            timeout_s: So long to wait for it to be verified and stored.
+
+        Returns:
+            ``generation``, ``slots`` (names of what should run), ``expires`` (milliseconds since the epoch), and
+            ``new``: whether this device did not have the assignment yet.
+
+        Raises:
+            ShoalError: It is refused, with the reason.
+            OSError: The disk fails.
+        """
+        return self._asked(ImportRequest(path=Path(path)), timeout_s)
+
+    def export_mail(self, path: str | Path, *, timeout_s: float = 600.0) -> dict[str, Any]:
+        """Write what waits for the server into a file, for `shoalctl device import`; returns counts by kind.
+
+        Raises:
+            ShoalError: It can't be noted or signed.
+            OSError: It can't be written.
+        """
+        return self._asked(ExportRequest(path=Path(path)), timeout_s)
+
+    def _asked(self, request: ImportRequest | ExportRequest, timeout_s: float) -> dict[str, Any]:
+        self._running().inbox.put_request(request)
+        if not request.done.wait(timeout_s):
+            raise ParcelError(f"the agent is busy with other things for over {timeout_s:g} s")
+        if request.error is not None:
+            raise request.error
+        return request.told
 
     def hold(self, *, reason: str = "", until: float | None = None) -> None:
         """Let updates wait; what runs goes on, and a model that fails is still left.

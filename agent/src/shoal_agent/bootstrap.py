@@ -13,6 +13,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -43,15 +44,18 @@ from shoal_agent.domain.occasion import HookKind
 from shoal_agent.domain.reference_time import plausible, reference_ms
 from shoal_agent.domain.trial import TrialRules
 from shoal_agent.machine import batching_of, installed_version, known_facts, week_instant
-from shoal_agent.ports import BlobStore, Cancelled, Clock, Hooks, LabelBook, Link, Preflight, Spool, StateFile
+from shoal_agent.ports import BlobStore, Cancelled, Clock, Hooks, LabelBook, Link, Parcel, Preflight, Spool, StateFile
 from shoal_agent.settings import Settings
 from shoal_agent.status import live_status, save_snapshot
 from shoal_agent.updating.assignments import AssignmentIntake
 from shoal_agent.updating.callouts import Callouts
 from shoal_agent.updating.counting import SEEN_EVENT, Counting
+from shoal_agent.updating.courier import Courier
+from shoal_agent.updating.delivery import Delivery
 from shoal_agent.updating.desk import Desk
 from shoal_agent.updating.leave import Leave, LeaveRules
 from shoal_agent.updating.list_watch import ListWatch
+from shoal_agent.updating.mail import Mail
 from shoal_agent.updating.messages import Messages
 from shoal_agent.updating.model_host import ModelHost, engines
 from shoal_agent.updating.pulse import Pulse
@@ -61,7 +65,7 @@ from shoal_agent.updating.transaction import Transactions
 from shoal_agent.updating.updater import Inbox, Updater
 from shoal_agent.updating.uplink import Situation, Uplink, WindowSpool
 from shoal_agent.updating.work import Parts, Work
-from shoal_protocol.errors import TrustError
+from shoal_protocol.errors import LocalError, TrustError
 from shoal_protocol.maintenance import Instant, parse_windows
 from shoal_protocol.mqtt.topics import Up
 
@@ -166,6 +170,7 @@ class _Base(msgspec.Struct, frozen=True):
     slots: SlotTable
     inbox: Inbox
     facts: DeviceFacts
+    store: BlobStore
     relay: _Relay
 
 
@@ -196,19 +201,7 @@ def assemble(state: Path, settings: Settings, overrides: Overrides) -> Assembly:
     windows = WindowSpool(base.spool, base.messages, stored=partial(base.relay.call, "stored"), labels=base.labels)
     uplink = _uplink(base, transactions, windows, beat=telling.beat)
     rotation = _rotation(base)
-    updater = Updater(
-        transactions,
-        intake=lambda: AssignmentIntake(base.identity.device, base.trust),
-        inbox=base.inbox,
-        spool=base.spool,
-        messages=base.messages,
-        desk=desk,
-        tick_s=min(max(settings.trial_seconds / 20, 0.2), 5.0),
-        monotonic=overrides.monotonic,
-        watch=ListWatch(base.trust, monotonic=overrides.monotonic, every_s=settings.trust_refresh_s),
-        beat=updating.beat,
-        rotate=rotation.wish,
-    )
+    updater = _updater(base, transactions, uplink, desk=desk, beat=updating.beat, rotate=rotation.wish)
     assembly = Assembly(
         identity=base.identity,
         slots=base.slots,
@@ -259,6 +252,7 @@ def _base(state: Path, settings: Settings, overrides: Overrides) -> _Base:
         return trust.certificate_time(pinned=ca_file is not None)
 
     http = HttpClient(identity.url, login=credentials, ca_file=ca_file, certificate_time=certificate_time)
+    facts = known_facts(settings)
     trust = TrustStore(state / "trust", http=http, root_digest=identity.root_digest, clock=overrides.clock)
     return _Base(
         state=state,
@@ -284,9 +278,54 @@ def _base(state: Path, settings: Settings, overrides: Overrides) -> _Base:
         http=http,
         slots=SlotTable(),
         inbox=Inbox(),
-        facts=known_facts(settings),
+        facts=facts,
+        store=overrides.store(FolderBlobStore(state, needed=partial(needed_blobs, facts=facts))),
         relay=_Relay(),
     )
+
+
+def _updater(
+    base: _Base,
+    transactions: Transactions,
+    uplink: Uplink,
+    *,
+    desk: Desk,
+    beat: Callable[[], None],
+    rotate: Callable[[int], None],
+) -> Updater:
+    settings, monotonic = base.settings, base.overrides.monotonic
+    return Updater(
+        transactions,
+        intake=lambda: AssignmentIntake(base.identity.device, base.trust),
+        inbox=base.inbox,
+        spool=base.spool,
+        messages=base.messages,
+        desk=desk,
+        tick_s=min(max(settings.trial_seconds / 20, 0.2), 5.0),
+        monotonic=monotonic,
+        watch=ListWatch(base.trust, monotonic=monotonic, every_s=settings.trust_refresh_s),
+        by_hand=_courier(base, uplink),
+        beat=beat,
+        rotate=rotate,
+    )
+
+
+def _courier(base: _Base, uplink: Uplink) -> Courier:
+    def open_parcel(path: Path) -> AbstractContextManager[Parcel]:
+        from shoal_agent.adapters.parcel_file import ParcelFile  # noqa: PLC0415 - few devices get parcels
+
+        return ParcelFile(path)
+
+    def sign(message: bytes) -> str:
+        from shoal_agent.adapters.device_key import signature  # noqa: PLC0415 - likewise
+
+        key = IdentityFolder(base.state / "identity").key()
+        if key is None:
+            raise LocalError("this device has no key of its own", hint="let it join again")
+        return signature(key, message)
+
+    mail = Mail(base.identity.device, base.spool, standing=uplink.standing, sign=sign, now_ms=base.messages.now_ms)
+    return Courier(base.identity.device, Delivery(base.trust, base.store, base.facts), mail, open_parcel=open_parcel)
 
 
 def _hooks(settings: Settings, *, beat: Callable[[], None]) -> ChildHooks:
@@ -331,7 +370,7 @@ def _leave(base: _Base, hooks: Hooks) -> Leave:
 
 def _transactions(base: _Base, *, hooks: Hooks, cancelled: Cancelled) -> Transactions:
     settings, overrides, leave = base.settings, base.overrides, _leave(base, hooks)
-    store = overrides.store(FolderBlobStore(base.state, needed=partial(needed_blobs, facts=base.facts)))
+    store = base.store
     preflight = ChildPreflight(base.state, turns=overrides.preflight_turns, clock=overrides.monotonic)
     parts = Parts(
         store=store,

@@ -1,4 +1,4 @@
-"""The commands of ``shoal-agent`` by which somebody at the device says when updates may come.
+"""The commands of ``shoal-agent`` by which somebody at the device says when updates come, or brings one by hand.
 
 Arguments and their meaning; `shoal_agent.cli` turns errors into advice. Imports are lazy, as there.
 """
@@ -7,11 +7,22 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import json
 import re
+import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from shoal_agent.errors import SettingsError
 from shoal_agent.settings import state_folder
+from shoal_protocol.errors import LocalError
+
+if TYPE_CHECKING:
+    from shoal_agent.agent import Agent
+
+_PATIENCE_S = 600.0
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -21,13 +32,20 @@ Add = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.Argumen
 
 
 def add_commands(add: Add) -> None:
-    """Add `hold` and `unhold`."""
+    """Add `hold`, `unhold`, `import` and `export`."""
     hold = add("hold", _hold, "Let updates wait, until `unhold` or a time; what runs goes on. E.g. hold --for 4h")
     until = hold.add_mutually_exclusive_group()
     until.add_argument("--for", dest="span", metavar="SPAN", help="end by itself after 90m, 4h or 2d")
     until.add_argument("--until", metavar="TIME", help="end at 2026-11-22T06:00 (this device's time) or …T06:00Z")
     hold.add_argument("--reason", default="", metavar="TEXT", help="shown in the status and at the server")
     add("unhold", _unhold, "Let updates go on.")
+    bring = add("import", _import, "Take in what `shoalctl device export` wrote, e.g. from a USB stick.")
+    bring.add_argument("file", metavar="FILE", type=Path, help="the parcel, e.g. /media/usb/press-4.parcel")
+    bring.add_argument("--wait", type=float, default=300.0, metavar="S", help="for self-test and activation; 0: don't")
+    bring.add_argument("--json", action="store_true")
+    carry = add("export", _export, "Write what waits for the server into a file, for `shoalctl device import`.")
+    carry.add_argument("file", metavar="FILE", type=Path, help="the mail to write, e.g. /media/usb/press-4.mail")
+    carry.add_argument("--json", action="store_true")
 
 
 def _hold(given: argparse.Namespace) -> int:
@@ -53,6 +71,108 @@ def _unhold(given: argparse.Namespace) -> int:
     stored_now_ms(folder)  # says so when this is no device's folder
     print("Updates go on." if HoldFile(folder).remove() else "Nothing was on hold.")
     return 0
+
+
+def _import(given: argparse.Namespace) -> int:
+    from shoal_agent.adapters.identity import FolderLock, IdentityFolder  # noqa: PLC0415 - msgspec comes with it
+    from shoal_agent.updating.desk import ask_import  # noqa: PLC0415 - likewise
+
+    folder = state_folder(given.state)
+    IdentityFolder(folder / "identity").load()
+    _check_file(given.file)
+    if FolderLock(folder).held_by_other():
+        told = ask_import(folder, given.file, timeout_s=_PATIENCE_S)
+        status = _watched(partial(_stored, folder), told, given.wait)
+    else:
+        with _agent_without_link(folder) as agent:
+            told = agent.import_parcel(given.file)
+            status = _watched(agent.status, told, given.wait)
+    return _show_import(told, status, as_json=given.json)
+
+
+def _export(given: argparse.Namespace) -> int:
+    from shoal_agent.adapters.identity import FolderLock, IdentityFolder  # noqa: PLC0415 - msgspec comes with it
+    from shoal_agent.updating.desk import ask_export  # noqa: PLC0415 - likewise
+
+    folder = state_folder(given.state)
+    device = IdentityFolder(folder / "identity").load().device
+    if given.file.is_dir() or not given.file.absolute().parent.is_dir():
+        raise SettingsError(f"{given.file} can't be written: expected a file in a folder that is there")
+    try:
+        if FolderLock(folder).held_by_other():
+            told = ask_export(folder, given.file, timeout_s=_PATIENCE_S)
+        else:
+            with _agent_without_link(folder) as agent:
+                told = agent.export_mail(given.file)
+    except OSError as error:
+        raise LocalError(f"{given.file} can't be written: {error.strerror}") from error
+    windows, events = told.get("profile", 0), told.get("event", 0)
+    if given.json:
+        print(json.dumps({"file": str(given.file), "windows": windows, "events": events}, indent=2))
+        return 0
+    print(f"{windows} windows and {events} events of {device} are in {given.file}; they also stay here.")
+    print(f"At the server: shoalctl device import {given.file.name}")
+    return 0
+
+
+def _agent_without_link(folder: Path) -> Agent:
+    from shoal_agent.agent import Agent  # noqa: PLC0415 - numpy and onnxruntime come with it
+    from shoal_agent.bootstrap import Overrides  # noqa: PLC0415 - likewise
+
+    return Agent(folder, overrides=Overrides(link=lambda _identity: None))
+
+
+def _check_file(path: Path) -> None:
+    try:
+        with path.open("rb"):
+            return
+    except OSError as error:
+        raise SettingsError(f"{path} can't be read: {error.strerror}") from error
+
+
+def _stored(folder: Path) -> dict[str, Any]:
+    from shoal_agent.status import stored_status  # noqa: PLC0415 - sqlite3 comes with it
+
+    return stored_status(folder)
+
+
+def _watched(status: Callable[[], dict[str, Any]], told: dict[str, Any], wait_s: float) -> dict[str, Any]:
+    """Look at the parcel's slots until each answers, failed or waits for something, or the time is over."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        found = status()
+        slots = [found["slots"].get(name) for name in told["slots"]]
+        if all(slot is not None and _has_settled(slot) for slot in slots) or time.monotonic() >= deadline:
+            return found
+        time.sleep(0.2)
+
+
+def _has_settled(slot: dict[str, Any]) -> bool:
+    answers = slot["active"] == slot["target"] and slot["state"] in {"trial", "idle", "no_model"}
+    waits = slot["waiting"] and slot["waiting"]["digest"] == slot["target"]
+    return bool(answers or slot["error"] or waits)
+
+
+def _show_import(told: dict[str, Any], status: dict[str, Any], *, as_json: bool) -> int:
+    """Print what became of a parcel; the exit code is 1 when a slot refused its bundle."""
+    slots = {name: status["slots"][name] for name in told["slots"] if name in status["slots"]}
+    failed = any(slot["error"] for slot in slots.values())
+    if as_json:
+        print(json.dumps({"generation": told["generation"], "new": told["new"], "slots": slots}, indent=2))
+        return int(failed)
+    news = "is taken in" if told["new"] else "was known here already"
+    print(f"The assignment of generation {told['generation']} {news}; the file is not needed any more.")
+    for name, slot in slots.items():
+        wanted = told["slots"][name]
+        if slot["error"]:
+            print(f"  {name}: {wanted} was refused: {slot['error']['message']}")
+        elif slot["active"] == slot["target"]:
+            print(f"  {name}: {wanted} answers{', on trial' if slot['state'] == 'trial' else ''}")
+        elif slot["waiting"]:
+            print(f"  {name}: {wanted} waits: {slot['waiting']['message']}")
+        else:
+            print(f"  {name}: {wanted} is {slot['state']}; look again with `shoal-agent status`")
+    return int(failed)
 
 
 def end_of_hold(*, span: str | None, until: str | None, now_ms: int) -> int | None:

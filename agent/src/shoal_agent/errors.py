@@ -91,6 +91,12 @@ class CancelledError(PeerError):
     code = "cancelled"
 
 
+class ParcelError(ContentError):
+    """A parcel can't be read, lacks something, or is for another device."""
+
+    code = "parcel"
+
+
 class SpoolError(LocalError):
     """The spool can't be written: the disk is full or failing."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -22,6 +23,7 @@ from shoal_protocol.mqtt.topics import Down, Up
 if TYPE_CHECKING:  # cryptography and tuf stay out of a start
     from securesystemslib.signer import Key
 
+    from shoal_protocol.parcel import About
     from shoal_protocol.profile.labels import ErrorSums, LabelGroup
     from shoal_protocol.trust.targets import SignedList
 
@@ -432,3 +434,27 @@ class HoldSource(Protocol):
 
     def load(self) -> Hold | None:
         """Return what was said last; none: nothing. It may be over."""
+
+
+class DocumentSource(Protocol):
+    """Where the signed documents of the list come from: the server, or a parcel."""
+
+    url: str
+
+    def open(self, method: str, path: str) -> AbstractContextManager[Any]:
+        """Return an answer with `status` and `read1`, for a URL below `url`."""
+
+
+class Parcel(DocumentSource, Protocol):
+    """A file that brings an assignment and all that belongs to it."""
+
+    about: About
+
+    def desired(self) -> bytes:
+        """Return the signed assignment."""
+
+    def manifest(self, digest: str) -> bytes:
+        """Return a bundle's manifest."""
+
+    def copy_blob(self, blob: Descriptor, target: Path) -> None:
+        """Copy a blob, of exactly its size."""

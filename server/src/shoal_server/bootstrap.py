@@ -42,6 +42,7 @@ from shoal_server.fleet import (
     credentials,
     device_routes,
     intake,
+    parcel_routes,
     sampling_routes,
     shadow_routes,
 )
@@ -120,6 +121,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     credential_routes.router,
     telemetry_routes.router,
     fleet_routes.router,
+    parcel_routes.router,
     shadow_routes.router,
     sampling_routes.router,
     counting_routes.router,
@@ -294,7 +296,7 @@ def build_services(
     bundles = Bundles(blobs)
     signals = Signals()
     link = build_link(settings, clock, tls=tls)
-    return Services(
+    program = Services(
         settings=settings,
         database=database,
         blobs=blobs,
@@ -313,6 +315,8 @@ def build_services(
         needs=registry_needs(),
         may_fetch=lambda session, device: assigned_digests(session, device) | offered_digests(session, device),
     )
+    program.settle_rollouts = partial(settle_rollouts, program)
+    return program
 
 
 def open_blobs(settings: Settings) -> BlobStore:
@@ -360,6 +364,28 @@ def _broker_context(settings: Settings) -> ssl.SSLContext | None:
     except OSError as error:
         raise StartError(f"the certificates for the broker can't be used: {error}") from error
     return context
+
+
+_SETTLING_TICKS = 20
+_QUIET_TICKS = 3
+_SETTLING_PAUSE_S = 0.05
+
+
+def settle_rollouts(program: Services) -> None:
+    """Carry all rollouts on, those that are completed and look for newcomers too, until nothing changes."""
+    runner = Runner(
+        database=program.database,
+        measure=Measurements(program.reference),
+        signals=program.signals,
+        clock=program.clock,
+        standing_s=0.0,
+    )
+    quiet = 0
+    for _ in range(_SETTLING_TICKS):
+        quiet = 0 if runner.tick() else quiet + 1
+        if quiet == _QUIET_TICKS:
+            return
+        time.sleep(_SETTLING_PAUSE_S)  # another runner may be at it just now
 
 
 def build_loops(program: Services, *, tls: ServerTls | None = None) -> list[Loop]:

@@ -70,6 +70,8 @@ class Services:
     """(session) -> who needs which bundle, versions apart; see `registry.needs`."""
     wish_form: Callable[[str, str, str], None] = lambda _repository, _digest, _base: None
     """(repository, blob, base or "") -> nothing; asks for a coded form that a device could have used."""
+    settle_rollouts: Callable[[], None] = lambda: None
+    """() -> nothing; carries the rollouts on until nothing changes, so that a device within reach has its offers."""
     may_fetch: Callable[[Session, str], Collection[str]] = _ABSENT
     """(session, device id) -> digests of the bundles that this server ever wants on the device."""
     verify_device: Callable[[Session, str, str], bool] = _ABSENT

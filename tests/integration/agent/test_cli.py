@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 import urllib.request
 
 import pytest
 
 from shoal_agent.testing import SimulatedServer
+from shoal_protocol.trust.assignment import SlotTarget
 from shoal_protocol.trust.join_token import JoinToken
 
 
@@ -223,3 +226,27 @@ def test_a_vetoed_update_waits_is_reported_and_goes_on(world):
         agent.unhold()
         world.committed(digest)
         assert world.report().waiting is None
+
+
+def test_a_running_agent_takes_a_parcel_in_and_writes_mail(running, tmp_path):
+    world, _, _, _ = running
+    state = ["--state", str(world.state)]
+    second = world.pack(5.0, "1.1")
+    world.server.slots["quality"] = SlotTarget(digest=second, name="quality:1.1")
+    world.server.generation += 1
+    wanted = world.server.sign(generation=world.server.generation)  # only the parcel tells of it
+    with tarfile.open(tmp_path / "parcel", "w") as tar:
+        for name, raw in {**world.server.parcel(), "desired.json": wanted}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(raw)
+            tar.addfile(member, io.BytesIO(raw))
+    done = shoal_agent("import", str(tmp_path / "parcel"), *state, check=0)
+    assert "quality: quality:1.1 answers" in done.stdout
+    (tmp_path / "words").write_text("no parcel")
+    done = shoal_agent("import", str(tmp_path / "words"), *state, check=1)
+    assert str(tmp_path / "words") in done.stderr
+    shoal_agent("import", str(tmp_path / "missing"), *state, check=2)
+    told = json.loads(shoal_agent("export", str(tmp_path / "mail"), "--json", *state, check=0).stdout)
+    assert (told["file"], (tmp_path / "mail").read_bytes().count(b"\n") >= 1) == (str(tmp_path / "mail"), True)
+    shoal_agent("export", str(tmp_path / "no" / "folder"), *state, check=2)
+    assert not list((world.state / "requests").iterdir())

@@ -105,6 +105,8 @@ TABLE = """
     operator   POST    /api/v1/devices/{device_id}/revoke
     operator   POST    /api/v1/devices/{device_id}/rotate
     operator   POST    /api/v1/devices/{device_id}/decommission
+    operator   POST    /api/v1/devices/{device_id}/parcel
+    operator   POST    /api/v1/devices/{device_id}/mail
     operator   POST    /api/v1/join-tokens
     operator   GET     /api/v1/join-tokens
     operator   DELETE  /api/v1/join-tokens/{token_id}

@@ -20,7 +20,7 @@ from shoal_agent.adapters.durable import put
 from shoal_agent.adapters.http_client import HttpClient
 from shoal_agent.domain.reference_time import believable, believed_clock, reference_ms
 from shoal_agent.errors import ImplausibleTimeError
-from shoal_agent.ports import Clock
+from shoal_agent.ports import Clock, DocumentSource
 from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.errors import ContentError, DigestMismatchError, ExpiredError, RollbackError, TrustError
 
@@ -145,8 +145,11 @@ class TrustStore:
         self._metadata.mkdir(parents=True, exist_ok=True)
         put(self._folder / "root.pinned.json", raw)
 
-    def refresh(self) -> SignedList:
+    def refresh(self, source: DocumentSource | None = None) -> SignedList:
         """Fetch, verify and persist the newest metadata.
+
+        Args:
+            source: Instead of the server: a parcel.
 
         Raises:
             TransportError: The server could not be reached.
@@ -154,9 +157,10 @@ class TrustStore:
         """
         from shoal_agent.adapters import tuf_client  # noqa: PLC0415 - see the module's docstring
 
-        if self._http is None:
+        http = source or self._http
+        if http is None:
             raise TrustError("there is no server to ask for the signed list")
-        http, bootstrap = self._http, self._pinned()
+        bootstrap = self._pinned()
         try:
             found = tuf_client.refresh(self._metadata, http=http, bootstrap=bootstrap, now_ms=self.now_ms())
         except ExpiredError:

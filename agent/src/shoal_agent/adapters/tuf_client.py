@@ -17,8 +17,8 @@ from tuf.api.metadata import Metadata, Root, Targets, Timestamp
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from shoal_agent.adapters.durable import sync_file, sync_folder
-from shoal_agent.adapters.http_client import HttpClient
 from shoal_agent.errors import TransportError
+from shoal_agent.ports import DocumentSource
 from shoal_protocol.errors import ExpiredError, RollbackError, TrustError, UnsignedError
 from shoal_protocol.trust.targets import SignedList, signed_list
 
@@ -32,7 +32,7 @@ class StoredList:
 
 
 class _Fetcher(FetcherInterface):
-    def __init__(self, http: HttpClient) -> None:
+    def __init__(self, http: DocumentSource) -> None:
         self._http = http
 
     def _fetch(self, url: str) -> Iterator[bytes]:
@@ -44,12 +44,12 @@ class _Fetcher(FetcherInterface):
                 yield chunk
 
 
-def refresh(folder: Path, *, http: HttpClient, bootstrap: bytes, now_ms: int) -> SignedList:
+def refresh(folder: Path, *, http: DocumentSource, bootstrap: bytes, now_ms: int) -> SignedList:
     """Run the client workflow once and sync what it stored.
 
     Args:
         folder: Cache of the client.
-        http: The server; metadata is at ``/trust/``.
+        http: The server, or a parcel; metadata is at ``/trust/``.
         bootstrap: The pinned root.
         now_ms: Reference time for expiry.
 
@@ -64,7 +64,7 @@ def refresh(folder: Path, *, http: HttpClient, bootstrap: bytes, now_ms: int) ->
     return stored.releases
 
 
-def run_workflow(folder: Path, *, http: HttpClient, base: str, bootstrap: bytes, now_ms: int) -> None:
+def run_workflow(folder: Path, *, http: DocumentSource, base: str, bootstrap: bytes, now_ms: int) -> None:
     """Run the client workflow of the specification, sections 5.3 to 5.6, and sync what it stored.
 
     Args:

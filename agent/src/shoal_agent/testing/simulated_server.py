@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+import msgspec
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, MetaFile, Role, Root, Snapshot, Targets, Timestamp
 
@@ -24,6 +25,7 @@ from shoal_protocol.bundle.manifest import encode_manifest
 from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.mqtt.messages import Ack, UpMessage, encode_message, parse_message
 from shoal_protocol.mqtt.topics import Up
+from shoal_protocol.parcel import ABOUT, DESIRED, TRUST, About, blob_member
 from shoal_protocol.samples import SAMPLES_PATH, SampleBatch, parse_samples
 from shoal_protocol.trust.assignment import Assignment, SlotTarget, sign_assignment
 from shoal_protocol.trust.join_token import JoinToken
@@ -164,6 +166,19 @@ class SimulatedServer:
         self.generation += 1
         self.desired = self.sign(generation=self.generation)
         return self.desired
+
+    def parcel(self) -> dict[str, bytes]:
+        """Return the members of a parcel with the present wishes, by name; a test writes them, or others, as a tar."""
+        about = About(
+            device=self.device,
+            generation=self.generation,
+            made_at=int(self._clock() * 1000),
+            expires=int(self._clock() * 1000) + 14 * 86_400_000,
+            slots={slot: target.name or target.digest or "nothing" for slot, target in self.slots.items()},
+        )
+        documents = {f"{TRUST}{name}": raw for name, raw in self.trust_files.items()}
+        blobs = {blob_member(digest): raw for digest, raw in {**self._manifests, **self._blobs}.items()}
+        return {ABOUT: msgspec.json.encode(about), DESIRED: self.desired or b"", **documents, **blobs}
 
     def sign(self, *, generation: int, device: str | None = None, role: str = "timestamp", age_s: float = 0.0) -> bytes:
         """Return a document over the present wishes, signed by a role's key, as old as asked (below 0: ahead)."""

@@ -90,15 +90,22 @@ class AssignmentIntake:
         self.credential = assignment.credential
         return assignment if is_new else None
 
+    def verified(self, raw: bytes, state: DeviceState) -> Assignment:
+        """Return an assignment that `take` would take, by the keys that are known, and remember nothing of it.
+
+        Raises:
+            TrustError: It can't be trusted, is expired, or is older than what was seen.
+            ContentError: It does not parse.
+            PeerError: As for `take`.
+        """
+        assignment = self._verified_now(raw)
+        _check_succession(assignment, state)
+        self._trust.check_time(assignment.issued)
+        return assignment
+
     def _verified(self, raw: bytes, state: DeviceState) -> Assignment:
-        from shoal_protocol.trust.assignment import check_succession, verify_assignment  # noqa: PLC0415 - cryptography
-
-        def verify() -> Assignment:
-            keys = self._trust.assignment_keys()
-            return verify_assignment(raw, keys, device=self._device, now_ms=self._trust.now_ms())
-
         try:
-            assignment = verify()
+            assignment = self._verified_now(raw)
         except ExpiredError:
             raise
         except TrustError as distrusted:
@@ -106,6 +113,18 @@ class AssignmentIntake:
                 self._trust.refresh()  # a newer root may name another key; a damaged cache is made whole by it, too
             except TrustError:
                 raise distrusted from None
-            assignment = verify()
-        check_succession((state.generation, state.content_hash) if state.generation else None, assignment)
+            assignment = self._verified_now(raw)
+        _check_succession(assignment, state)
         return assignment
+
+    def _verified_now(self, raw: bytes) -> Assignment:
+        from shoal_protocol.trust.assignment import verify_assignment  # noqa: PLC0415 - cryptography comes with it
+
+        keys = self._trust.assignment_keys()
+        return verify_assignment(raw, keys, device=self._device, now_ms=self._trust.now_ms())
+
+
+def _check_succession(assignment: Assignment, state: DeviceState) -> None:
+    from shoal_protocol.trust.assignment import check_succession  # noqa: PLC0415 - cryptography comes with it
+
+    check_succession((state.generation, state.content_hash) if state.generation else None, assignment)

@@ -7,28 +7,46 @@ whoever may write into the state folder may ask.
 from __future__ import annotations
 
 import logging
+import re
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from shoal_agent.errors import NoModelError
+from shoal_agent.errors import NoModelError, ParcelError
 from shoal_agent.ports import Clock
-from shoal_agent.updating.updater import RollBackRequest
+from shoal_agent.updating.requests import ExportRequest, ImportRequest, Request, RollBackRequest
+from shoal_protocol.errors import ShoalError
 
 _SHOW_S = 1.0
+_PARCEL, _MAIL = ".parcel", ".mail"
 _log = logging.getLogger(__name__)
 
 
-class _Wish(msgspec.Struct):
-    slot: str
-    reason: str
+class _Wish(msgspec.Struct, kw_only=True, omit_defaults=True):
+    kind: str = "rollback"
+    slot: str = ""
+    reason: str = ""
 
 
-class _Answer(msgspec.Struct):
+class Answer(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What came of a request.
+
+    Attributes:
+        error: Why it was refused; none: it was carried out.
+        code: Of the error.
+        hint: What to do about it.
+        told: What to tell of it.
+    """
+
     error: str | None = None
+    code: str = ""
+    hint: str = ""
+    told: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class Desk:
@@ -47,7 +65,7 @@ class Desk:
         self._shown_at = float("-inf")
         folder.mkdir(mode=0o700, exist_ok=True)
 
-    def requests(self) -> Iterator[tuple[RollBackRequest, Path]]:
+    def requests(self) -> Iterator[tuple[Request, Path]]:
         """Return what was asked for, each with the path of its file.
 
         A file is deleted before its request is carried out: on a disk that then takes no answer, the request would else
@@ -61,7 +79,7 @@ class Desk:
             except (OSError, msgspec.DecodeError) as error:
                 _log.warning("the request %s is not carried out: %s", path.name, error)
                 continue
-            yield RollBackRequest(wish.slot, wish.reason), path
+            yield _request(wish, path), path
 
     def has_requests(self) -> bool:
         """Tell whether somebody waits, so that a long step is given up; cheap enough to ask between two reads."""
@@ -80,35 +98,110 @@ class Desk:
         except OSError as error:
             _log.debug("the status could not be left: %s", error)
 
-    def answer(self, request: RollBackRequest, path: Path) -> None:
+    def answer(self, request: Request, path: Path) -> None:
         """Say what came of a request; a full disk is no reason to fail."""
-        answer = msgspec.json.encode(_Answer(str(request.error) if request.error else None))
+        error = request.error
+        answer = Answer(told=request.told)
+        if isinstance(error, ShoalError):
+            answer = Answer(error=error.message, code=error.code, hint=error.hint)
+        elif error is not None:
+            answer = Answer(error=str(error), code="disk")
         try:
-            _write(path.with_suffix(".answer"), answer)
+            _write(path.with_suffix(".answer"), msgspec.json.encode(answer))
         except OSError as error:
             _log.warning("the answer to %s could not be left: %s", path.name, error)
 
 
-def ask_roll_back(folder: Path, slot: str, *, reason: str, timeout_s: float, clock: Clock = time.monotonic) -> None:
+def ask_roll_back(folder: Path, slot: str, *, reason: str, timeout_s: float) -> None:
     """Ask the agent that runs on a state folder to roll back, and wait for its answer.
 
     Raises:
         NoModelError: It refused, or gave no answer in time.
     """
-    path = folder / "requests" / f"{secrets.token_hex(6)}.wish"
-    _write(path, msgspec.json.encode(_Wish(slot, reason)))
+    path = _place(folder)
+    answer = _ask(path, _Wish(slot=slot, reason=reason), timeout_s=timeout_s)
+    if answer is None:
+        raise NoModelError(_silence(timeout_s), slot=slot)
+    if answer.error is not None:
+        raise NoModelError(answer.error, slot=slot)
+
+
+def ask_import(folder: Path, parcel: Path, *, timeout_s: float) -> dict[str, Any]:
+    """Ask the agent that runs on a state folder to take a parcel in; returns what it tells of it.
+
+    The parcel is copied into the state folder first: a hardened service sees few other places.
+
+    Raises:
+        ParcelError: It refused, or gave no answer in time.
+        OSError: There is no room for the copy.
+    """
+    path = _place(folder)
+    copy = path.with_suffix(_PARCEL)
+    try:
+        shutil.copyfile(parcel, copy)
+        answer = _ask(path, _Wish(kind="import"), timeout_s=timeout_s)
+        if answer is not None and answer.error is not None:  # told by the name that was given here
+            answer.error = re.sub(rf"\S*{re.escape(copy.name)}", str(parcel), answer.error)
+        return _told(answer, timeout_s=timeout_s)
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def ask_export(folder: Path, target: Path, *, timeout_s: float) -> dict[str, Any]:
+    """Ask the agent that runs on a state folder to write mail, and fetch it; returns what it tells of it.
+
+    Raises:
+        ParcelError: It refused, or gave no answer in time.
+        OSError: The mail can't be fetched.
+    """
+    path = _place(folder)
+    mail = path.with_suffix(_MAIL)
+    try:
+        told = _told(_ask(path, _Wish(kind="export"), timeout_s=timeout_s), timeout_s=timeout_s)
+        shutil.copyfile(mail, target)
+        return told
+    finally:
+        mail.unlink(missing_ok=True)
+
+
+def _request(wish: _Wish, path: Path) -> Request:
+    match wish.kind:
+        case "import":
+            return ImportRequest(path=path.with_suffix(_PARCEL))
+        case "export":
+            return ExportRequest(path=path.with_suffix(_MAIL))
+    return RollBackRequest(slot=wish.slot, reason=wish.reason)
+
+
+def _place(folder: Path) -> Path:
+    return folder / "requests" / f"{secrets.token_hex(6)}.wish"
+
+
+def _ask(path: Path, wish: _Wish, *, timeout_s: float) -> Answer | None:
+    """Leave a wish and return the answer; none came in time."""
+    _write(path, msgspec.json.encode(wish))
     answer = path.with_suffix(".answer")
-    deadline = clock() + timeout_s
-    while clock() < deadline:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
         if answer.exists():
-            error = msgspec.json.decode(answer.read_bytes(), type=_Answer).error
+            found = msgspec.json.decode(answer.read_bytes(), type=Answer)
             answer.unlink()
-            if error is not None:
-                raise NoModelError(error, slot=slot)
-            return
+            return found
         time.sleep(0.1)
     path.unlink(missing_ok=True)
-    raise NoModelError(f"the agent gave no answer within {timeout_s:g} s", slot=slot)
+    return None
+
+
+def _told(answer: Answer | None, *, timeout_s: float) -> dict[str, Any]:
+    if answer is None:
+        raise ParcelError(_silence(timeout_s), hint="look at its log: is it in a long self-test?")
+    if answer.error is not None:
+        raise ParcelError(answer.error, hint=answer.hint)
+    return answer.told
+
+
+def _silence(timeout_s: float) -> str:
+    return f"the agent gave no answer within {timeout_s:g} s"
 
 
 def _write(path: Path, data: bytes) -> None:

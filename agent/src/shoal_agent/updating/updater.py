@@ -11,16 +11,16 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-import msgspec
-
+from shoal_agent.domain.device import DeviceState
 from shoal_agent.ports import Clock, Spool
 from shoal_agent.updating.assignments import AssignmentIntake
 from shoal_agent.updating.list_watch import ListWatch
 from shoal_agent.updating.messages import Messages
+from shoal_agent.updating.requests import ExportRequest, ImportRequest, Request, RollBackRequest
 from shoal_agent.updating.transaction import Transactions
-from shoal_protocol.errors import ExpiredError, PeerError, ShoalError
+from shoal_protocol.errors import CallerError, ExpiredError, PeerError, ShoalError
 from shoal_protocol.mqtt.topics import Up
 
 _RETRY_S = 15.0
@@ -29,22 +29,13 @@ _IDLE_S = 2.0
 _log = logging.getLogger(__name__)
 
 
-class RollBackRequest(msgspec.Struct):
-    """An operator's word at the device; `done` is set when it was carried out or refused."""
-
-    slot: str
-    reason: str
-    done: threading.Event = msgspec.field(default_factory=threading.Event)
-    error: ShoalError | None = None
-
-
 class Inbox:
     """What waits for the updating thread: the newest document, and requests."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._document: bytes | None = None
-        self._requests: deque[RollBackRequest] = deque()
+        self._requests: deque[Request] = deque()
         self._wake = threading.Event()
         self._stopping = False
 
@@ -54,7 +45,7 @@ class Inbox:
             self._document = raw
         self._wake.set()
 
-    def put_request(self, request: RollBackRequest) -> None:
+    def put_request(self, request: Request) -> None:
         """Leave a request."""
         with self._lock:
             self._requests.append(request)
@@ -74,7 +65,7 @@ class Inbox:
         """Tell whether a long step should be given up."""
         return self._stopping or self._document is not None or bool(self._requests)
 
-    def take(self) -> tuple[bytes | None, list[RollBackRequest]]:
+    def take(self) -> tuple[bytes | None, list[Request]]:
         """Return what waits, and empty the inbox."""
         with self._lock:
             document, self._document = self._document, None
@@ -93,14 +84,24 @@ class Inbox:
 class RequestDesk(Protocol):
     """Where other processes of the device leave requests."""
 
-    def requests(self) -> Iterable[tuple[RollBackRequest, Path]]:
+    def requests(self) -> Iterable[tuple[Request, Path]]:
         """Return what was asked for, and the file of each."""
 
-    def answer(self, request: RollBackRequest, path: Path) -> None:
+    def answer(self, request: Request, path: Path) -> None:
         """Say what came of a request."""
 
     def show(self) -> None:
         """Let others see how things stand."""
+
+
+class ByHand(Protocol):
+    """What somebody carries to the device, and from it."""
+
+    def receive(self, path: Path, intake: AssignmentIntake, state: DeviceState) -> tuple[bytes, dict[str, Any]]:
+        """Verify and store a parcel; returns the assignment's document, and what to tell of it."""
+
+    def write_mail(self, path: Path) -> dict[str, Any]:
+        """Write what waits for the server; returns what to tell of it."""
 
 
 class Updater:
@@ -116,6 +117,7 @@ class Updater:
         tick_s: Seconds between two looks at a model on trial.
         monotonic: Seconds for durations.
         watch: Looks at the signed list for what is revoked; none without a server.
+        by_hand: Takes parcels in and writes mail.
         beat: Called at every turn, as a sign of life.
         rotate: Told which credentials an assignment asks for; also when it has nothing else that is new.
     """
@@ -132,6 +134,7 @@ class Updater:
         tick_s: float,
         monotonic: Clock,
         watch: ListWatch | None = None,
+        by_hand: ByHand | None = None,
         beat: Callable[[], None] = lambda: None,
         rotate: Callable[[int], None] = lambda _credential: None,
     ) -> None:
@@ -145,6 +148,7 @@ class Updater:
         self._spool = spool
         self._messages = messages
         self._desk = desk
+        self._by_hand = by_hand
         self._tick_s = tick_s
         self._monotonic = monotonic
         self._postponed: tuple[bytes, float] | None = None
@@ -194,24 +198,23 @@ class Updater:
             self._transactions.bar(revoked)
 
     def _take_document(self, raw: bytes) -> None:
-        if self._intake is None:
-            if self._make_intake is None:
-                return
-            self._intake = self._make_intake()
+        intake = self._need_intake()
+        if intake is None:
+            return
         try:
-            assignment = self._intake.take(raw, self._transactions.state)
+            assignment = intake.take(raw, self._transactions.state)
         except (PeerError, OSError) as error:
             _log.info("an assignment can't be taken over yet: %s", error)
             self._postponed = (raw, self._monotonic() + _RETRY_S)
             return
-        if self._intake.refusal is None:
-            self._rotate(self._intake.credential)
+        if intake.refusal is None:
+            self._rotate(intake.credential)
             if self._watch is not None:
                 self._watch.look_soon()
         if assignment is not None:
             self._transactions.take_over(assignment)
-        elif self._intake.refusal is not None:
-            if self._intake.refusal.code == ExpiredError.code:  # by a clock that may be set later
+        elif intake.refusal is not None:
+            if intake.refusal.code == ExpiredError.code:  # by a clock that may be set later
                 self._postponed = (raw, self._monotonic() + _CLOCK_RETRY_S)
             self._tell_refusal()
 
@@ -226,10 +229,35 @@ class Updater:
         except ShoalError as error:
             _log.error("the refusal could not be spooled: %s", error)
 
-    def _carry_out(self, request: RollBackRequest) -> None:
+    def _carry_out(self, request: Request) -> None:
         try:
-            self._transactions.roll_back(request.slot, request.reason)
-        except ShoalError as error:
+            match request:
+                case RollBackRequest():
+                    self._transactions.roll_back(request.slot, request.reason)
+                case ImportRequest():
+                    request.told = self._import(request.path)
+                case ExportRequest():
+                    request.told = self._carrier().write_mail(request.path)
+        except (ShoalError, OSError) as error:
             request.error = error
         finally:
             request.done.set()
+
+    def _import(self, path: Path) -> dict[str, Any]:
+        intake, by_hand = self._need_intake(), self._carrier()
+        if intake is None:
+            raise CallerError("without a server there is nobody whose parcels could be believed")
+        before = self._transactions.state.generation
+        document, told = by_hand.receive(path, intake, self._transactions.state)
+        self._take_document(document)
+        return {**told, "new": self._transactions.state.generation > before}
+
+    def _carrier(self) -> ByHand:
+        if self._by_hand is None:
+            raise CallerError("this agent takes nothing by hand")
+        return self._by_hand
+
+    def _need_intake(self) -> AssignmentIntake | None:
+        if self._intake is None and self._make_intake is not None:
+            self._intake = self._make_intake()
+        return self._intake

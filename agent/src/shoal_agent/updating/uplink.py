@@ -277,20 +277,25 @@ class Uplink:
             self._changed |= not self._report()  # what the link did not take is told at the next turn
         self._flush()
 
+    def standing(self) -> list[tuple[Up, bytes]]:
+        """Return how the device stands, as the messages that are sent at every connect."""
+        birth = self._messages.birth(self._situation.facts())
+        return [(Up.BIRTH, birth), (Up.REPORTED, self._reported())]
+
     def _report(self) -> bool:
         assert self._link is not None
+        return self._link.publish(Up.REPORTED, self._reported())
+
+    def _reported(self) -> bytes:
         situation = self._situation
-        return self._link.publish(
-            Up.REPORTED,
-            self._messages.reported(
-                situation.state(),
-                progress=situation.progress(),
-                variants=situation.variants(),
-                shadows=situation.shadows(),
-                revoked=situation.revoked(),
-                troubles=situation.troubles(),
-                hold=situation.hold(),
-            ),
+        return self._messages.reported(
+            situation.state(),
+            progress=situation.progress(),
+            variants=situation.variants(),
+            shadows=situation.shadows(),
+            revoked=situation.revoked(),
+            troubles=situation.troubles(),
+            hold=situation.hold(),
         )
 
     def _flush(self) -> None:

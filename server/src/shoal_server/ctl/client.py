@@ -140,6 +140,28 @@ class Client:
         except httpx2.TransportError as error:
             raise _unreachable(self.settings.url, error) from error
 
+    @contextmanager
+    def pieces(self, method: str, path: str) -> Iterator[Iterator[bytes]]:
+        """Fetch an answer of any length piece by piece; raises as `get`, also when it breaks off."""
+        try:
+            with self._http.stream(method, path, timeout=_LONG_TIMEOUT) as answer:
+                if answer.status_code >= 400 or answer.is_redirect:
+                    answer.read()
+                    raise self._problem(answer)
+                yield answer.iter_raw()
+        except httpx2.TransportError as error:
+            raise _unreachable(self.settings.url, error) from error
+
+    def post_bytes(self, path: str, body: bytes) -> Any:
+        """Send bytes as they are and return the JSON of the answer; raises as `get`."""
+        try:
+            answer = self._http.post(path, content=body, timeout=_LONG_TIMEOUT)
+        except httpx2.TransportError as error:
+            raise _unreachable(self.settings.url, error) from error
+        if answer.status_code >= 400 or answer.is_redirect:
+            raise self._problem(answer)
+        return answer.json()
+
     def _problem(self, answer: httpx2.Response) -> ProblemError:
         try:
             document = answer.json()

@@ -80,6 +80,14 @@ def on_poll(session: Session, device_id: str, now: float) -> None:
         session.add(row)
 
 
+def on_fetched_by_hand(session: Session, device_id: str, now: float) -> None:
+    """Note that somebody fetches what a device should run, to carry it there: for a while it counts as within reach."""
+    row = session.get(DeviceRow, device_id, with_for_update=True)
+    if row is not None and row.state == DeviceState.ACCEPTED:
+        row.polled_at = now
+        session.add(row)
+
+
 def polled_lately(polled_at: float | None, now: float) -> bool:
     """Tell whether a poll is not worth writing down, so soon after another."""
     return polled_at is not None and 0 <= now - polled_at < POLL_S / 3

@@ -47,6 +47,9 @@ LIFETIMES = {
 }
 """How long a device believes what the server signs; each is renewed at half of it."""
 
+CARRIED_LIFETIME = timedelta(days=14)
+"""How long a device believes a parcel: as long as the assignment in it."""
+
 _FILE_RE = re.compile(r"(?:(\d{1,9})\.)?(root|targets|snapshot|timestamp)\.json")
 
 _SignedT = TypeVar("_SignedT", Root, Timestamp, Snapshot, Targets)
@@ -277,6 +280,29 @@ class TrustService:
                 self._renew(session, "timestamp", documents.timestamp(session))
         return bool(due)
 
+    def documents_to_carry(self) -> dict[str, bytes]:
+        """Return all that a device without a network needs to verify the signed list, by the names of the files.
+
+        The timestamp among them is believed for `CARRIED_LIFETIME`, seven times as long as a published one. It is never
+        published, and the one that is published then has a higher version: a device that is connected has seen that,
+        so nobody can pass the long-lived one off to it to keep news from it.
+        """
+        with self._database.write() as session:
+            lock_for_transaction(session, "trust")
+            self._publish_snapshot(session)  # anew, so that it outlives the way
+            timestamp = documents.timestamp(session)
+            timestamp.signed.version += 1
+            timestamp.signed.expires = self._now() + CARRIED_LIFETIME
+            timestamp.sign(self._signer(documents.root(session).signed, "timestamp"))
+            found = {"timestamp.json": documents.to_bytes(timestamp)}
+            self._renew(session, "timestamp", timestamp)
+            for role in ("snapshot", "targets"):
+                version = documents.newest(session, role)
+                found[f"{version}.{role}.json"] = documents.raw(session, role, version)
+            for version in range(1, documents.newest(session, "root") + 1):
+                found[f"{version}.root.json"] = documents.raw(session, "root", version)
+        return found
+
     def expiries(self) -> dict[str, float]:
         """Return when each role's newest document expires, seconds since the epoch."""
         with self._database.read() as session:
@@ -390,8 +416,10 @@ class TrustService:
         return found
 
     def _expiry(self, role: str) -> datetime:
-        now = datetime.fromtimestamp(self._clock(), UTC).replace(microsecond=0)
-        return now + LIFETIMES[role]
+        return self._now() + LIFETIMES[role]
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC).replace(microsecond=0)
 
     def _due(self, session: Session) -> set[str]:
         now = self._clock()

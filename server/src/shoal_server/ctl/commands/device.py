@@ -9,6 +9,7 @@ import click
 
 from shoal_server.ctl.arguments import parse_labels
 from shoal_server.ctl.client import segment
+from shoal_server.ctl.commands.device_by_hand import export_parcel, import_mail
 from shoal_server.ctl.names import BundleNames
 from shoal_server.ctl.output import ago, plain, print_facts, print_table
 from shoal_server.ctl.program import Call, connected
@@ -244,3 +245,7 @@ def _print_device(found: Mapping[str, Any], names: BundleNames) -> None:
                 "  error": _fault(report.get("error")),
             }
         )
+
+
+device.add_command(export_parcel)
+device.add_command(import_mail)
