@@ -109,9 +109,9 @@ def test_a_window_that_closes_pauses_the_download_under_way(device):
     digest = device.bundle("1.0")
     fetch, asked = device.fetcher.blob, []
 
-    def watched(model, blob, part, *, cancelled):
+    def watched(model, blob, part, *, cancelled, **named):
         asked.append(cancelled())
-        fetch(model, blob, part, cancelled=cancelled)
+        fetch(model, blob, part, cancelled=cancelled, **named)
         if len(asked) == 2:  # the first is bundle.json
             device.instant = at(4)
             asked.append(cancelled())
