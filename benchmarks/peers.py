@@ -18,7 +18,7 @@ FOLDER = Path(__file__).resolve().parents[1] / ".venv-bench"
 REQUIREMENTS = {
     "datasketches": ("datasketches==5.2.0", "numpy"),
     "whylogs": ("whylogs==1.6.4", "pandas<3", "numpy<2"),
-    "nannyml": ("nannyml==0.13.1",),
+    "nannyml": ("nannyml==0.13.1", "statsmodels"),
 }
 _INSTALLING_S = 900
 

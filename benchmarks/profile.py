@@ -4,6 +4,9 @@
 Twenty float32 features with 1 % missing values. The floor of counting is the least that numpy can do with a block of
 rows (subtract, multiply, clip, cast, bincount, in place, no missing values looked for); of merging, one addition over
 arrays that already lie together.
+
+The same rows go to whylogs and Apache DataSketches (KLL, k = 200), each in an environment of its own: see
+`profile_peers`.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from frame import Row, compared, paired, run
+from profile_peers import peer_rows
 from shoal_agent.runtime.block_counter import Coder
 from shoal_agent.runtime.observer import Observer
 from shoal_converter.joint_features import joint_streams
@@ -201,10 +205,16 @@ def rows() -> Iterator[Row]:
     spec = ProfileSpec(
         tuple(Stream(f"f{at}", "input", fit_numeric(training[:, at]), "x", at) for at in range(FEATURES))
     )
-    yield from counting(spec, rows_of(random, BLOCK))
+    measured: dict[str, float] = {}
+    for figure, step in (("row_us", counting(spec, rows_of(random, BLOCK))), ("merge_ms", merging(spec, random))):
+        found = list(step)
+        measured[figure] = found[0].value
+        if figure == "row_us":
+            measured["block_us"] = found[1].value
+        yield from found
+    yield from peer_rows(spec, rows_of, random, measured)
     yield from kinds(spec, training, random)
     yield from reports(spec, random)
-    yield from merging(spec, random)
     yield from judging()
 
 

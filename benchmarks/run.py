@@ -7,7 +7,11 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NAMES = sorted(path.stem for path in HERE.glob("*.py") if path.stem not in {"frame", "peers", "run", "two_samples"})
+NAMES = sorted(
+    path.stem
+    for path in HERE.glob("*.py")
+    if path.stem not in {"frame", "peers", "profile_peers", "run", "two_samples"}
+)
 
 
 def main(wanted: str) -> int:
