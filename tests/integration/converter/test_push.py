@@ -52,7 +52,7 @@ def test_the_server_tells_where_a_bundle_comes_from(bundle: Bundle, shoal: Servi
     assert found["source"]["finished_at"]
     assert bundle.parity is not None
     assert found["parity"]["rows"] == bundle.parity["rows"]
-    assert found["measurement"]["cost"]["p50_ms"] > 0
+    assert found["cost"]["p50_ms"] > 0
 
 
 def test_push_then_pull_gives_the_same_bundle_and_says_who_signed(bundle: Bundle, shoal: Services, url: str) -> None:

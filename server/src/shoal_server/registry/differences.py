@@ -30,7 +30,7 @@ def _comparable(found: Mapping[str, Any]) -> dict[str, Any]:
         "size": found["size"],
         "metrics": found["metrics"],
         "parity": lineage["parity"] or {},
-        "cost": (lineage["measurement"] or {}).get("cost") or {},
+        "cost": lineage["cost"] or {},
         "source": {**source, "inputs": {one["name"]: one["digest"] for one in source.get("inputs", ())}},
     }
 

@@ -2,7 +2,8 @@
 
 Owns reading the statements that lie beside a bundle (in-toto, among them SLSA provenance). They are claims of who
 pushed them, outside of what the bundle's digest covers: they are shown, and nothing is decided by them. One that does
-not parse is left out. Where a bundle was packed more than once, the statement pushed last counts.
+not parse is left out, and so is what does not look as ours do. Where a bundle was packed more than once, the statement
+pushed last counts.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ PROVENANCE = "https://slsa.dev/provenance/v1"
 PARITY = "urn:shoal:parity:v1"
 MEASUREMENT = "urn:shoal:measurement:v1"
 
+_PARITY_NUMBERS = ("rows", "label_flips", "max_abs", "max_rel")
+_COST_NUMBERS = ("p50_ms", "p95_ms", "batch_us", "peak_bytes")
+
 _MOST_BYTES = 1 << 20
 _MOST_ANCESTORS = 50
 _MOST_VERSIONS = 200
@@ -38,8 +42,8 @@ def lineage_of(session: Session, bundles: Bundles, row: ModelVersion) -> dict[st
         "ancestors": parents,
         "children": _children(session, bundles, row),
         "source": _source(stated.get(PROVENANCE, {})),
-        "parity": stated.get(PARITY),
-        "measurement": stated.get(MEASUREMENT),
+        "parity": _numbers(stated.get(PARITY), _PARITY_NUMBERS),
+        "cost": _numbers(_mapping(stated.get(MEASUREMENT, {}).get("cost")), _COST_NUMBERS),
     }
 
 
@@ -92,12 +96,14 @@ def _source(provenance: Mapping[str, Any]) -> dict[str, Any] | None:
     inside = _mapping(definition.get("internalParameters"))
     run = _mapping(provenance.get("runDetails"))
     code, inputs = None, []
-    for one in definition.get("resolvedDependencies") or ():
-        digest, notes = _mapping(_mapping(one).get("digest")), _mapping(_mapping(one).get("annotations"))
+    materials = definition.get("resolvedDependencies")
+    for one in filter(None, map(_mapping, materials if isinstance(materials, list) else ())):
+        digest, notes = _mapping(one.get("digest")), _mapping(one.get("annotations"))
         if "gitCommit" in digest:
-            code = {"uri": one.get("uri"), "commit": digest["gitCommit"], "dirty": notes.get("dirty")}
-        else:
-            inputs.append({"name": one.get("name"), "digest": f"sha256:{digest.get('sha256')}", **notes})
+            code = {"uri": one.get("uri"), "commit": str(digest["gitCommit"]), "dirty": notes.get("dirty") is True}
+        elif "sha256" in digest:
+            rows = notes.get("rows")
+            inputs.append({"name": str(one.get("name")), "digest": f"sha256:{digest['sha256']}", "rows": rows})
     return {
         "finished_at": _mapping(run.get("metadata")).get("finishedOn"),
         "builder": _mapping(run.get("builder")).get("id"),
@@ -105,8 +111,15 @@ def _source(provenance: Mapping[str, Any]) -> dict[str, Any] | None:
         "inputs": inputs,
         "parameters": _mapping(definition.get("externalParameters")),
         "packages": _mapping(inside.get("packages")),
-        "python": _mapping(inside.get("python")),
+        "python": _mapping(inside.get("python")).get("version"),
     }
+
+
+def _numbers(stated: Mapping[str, Any] | None, names: tuple[str, ...]) -> dict[str, float | None] | None:
+    """Return the named figures, None for one that is no number; None: nothing was stated."""
+    if not stated:
+        return None
+    return {name: value if isinstance(value := stated.get(name), int | float) else None for name in names}
 
 
 def _mapping(value: Any) -> dict[str, Any]:

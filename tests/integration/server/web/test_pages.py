@@ -159,6 +159,31 @@ def test_a_model_shows_versions_aliases_and_where_they_run(browser: Browser) -> 
     assert "brightness input float32 2 to 18" in inside
 
 
+def test_a_version_shows_where_it_comes_from(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = {
+        "finished_at": None,
+        "builder": None,
+        "code": {"uri": "https://example/x", "commit": "c0ffee", "dirty": True},
+        "inputs": [{"name": "sample", "digest": "sha256:aa", "rows": None}],
+        "parameters": {"depth": 5},
+        "packages": {"numpy": "2.4"},
+        "python": "3.11",
+    }
+    told = {
+        "ancestors": [{"ref": "meter-reader:1.0.0", "digest": "sha256:bb"}, {"ref": None, "digest": "sha256:cc"}],
+        "children": [],
+        "source": source,
+        "parity": {"rows": 9, "label_flips": 0, "max_abs": None, "max_rel": None},
+        "cost": {"p50_ms": 0.1, "p95_ms": None, "batch_us": None, "peak_bytes": None},
+    }
+    monkeypatch.setattr("shoal_server.web.model_pages.lineage_of", lambda *_: told)
+    text = _words(browser("victor").get("/models/meter-reader/1.1.0").text)
+    assert "Made from meter-reader:1.0.0 , from cc (not here)" in text
+    assert "c0ffee" in text
+    assert "with changes that were not committed" in text
+    assert "9 rows compared, 0 labels differ" in text
+
+
 def test_a_version_shows_its_quality(browser: Browser) -> None:
     page = browser("victor").get("/models/meter-reader/1.1.0").text
     text = _words(page)

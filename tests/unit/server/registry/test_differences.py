@@ -16,7 +16,7 @@ def _version(**changes: Any) -> dict[str, Any]:
         "files": [{"path": "model/model.onnx", "digest": "sha256:bb"}],
         "size": 100,
         "metrics": {"accuracy": 0.9},
-        "lineage": {"source": source, "parity": {"rows": 9}, "measurement": {"cost": {"p50_ms": 0.1}}},
+        "lineage": {"source": source, "parity": {"rows": 9}, "cost": {"p50_ms": 0.1}},
     }
     return {**found, **changes}
 
@@ -31,7 +31,7 @@ def test_each_leaf_that_differs_is_told_with_both_values() -> None:
     other = _version(
         schema={"inputs": [{"name": "age", "dtype": "float32", "high": 95.0}, {"name": "sex"}], "outputs": []},
         metrics={"accuracy": 0.95},
-        lineage={"source": None, "parity": None, "measurement": None},
+        lineage={"source": None, "parity": None, "cost": None},
     )
     found = {one["where"]: (one["before"], one["after"]) for one in differences(_version(), other)}
     assert found == {

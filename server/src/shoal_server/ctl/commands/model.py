@@ -9,7 +9,7 @@ import click
 from shoal_protocol.errors import CallerError
 from shoal_protocol.refs import parse_ref
 from shoal_server.ctl.client import Client, segment
-from shoal_server.ctl.output import ago, print_facts, print_table, short_digest
+from shoal_server.ctl.output import ago, plain, print_facts, print_table, short_digest
 from shoal_server.ctl.program import Call, connected
 
 
@@ -238,20 +238,20 @@ def _print_version(found: dict[str, Any]) -> None:
 
 def _print_lineage(found: dict[str, Any]) -> None:
     line = [found["ref"], *(one["ref"] or short_digest(one["digest"]) for one in found["ancestors"])]
-    source, parity = found["source"] or {}, found["parity"] or {}
-    code, cost = source.get("code") or {}, (found["measurement"] or {}).get("cost") or {}
-    dirty = " with changes that were not committed" if code.get("dirty") else ""
+    source, parity, cost = found["source"] or {}, found["parity"], found["cost"]
+    code = source.get("code")
+    dirty = " with changes that were not committed" if code and code["dirty"] else ""
     print_facts(
         {
             "made from": " <- ".join(line),
             "made into": [one["ref"] for one in found["children"]],
             "packed": ago(source.get("finished_at")),
-            "code": f"{code['commit']}{dirty} {code.get('uri') or ''}".rstrip() if code else None,
+            "code": f"{code['commit']}{dirty} {code['uri'] or ''}".rstrip() if code else None,
             **{f"input {one['name']}": one["digest"] for one in source.get("inputs", ())},
             "parameters": source.get("parameters"),
             "libraries": source.get("packages"),
-            "python": (source.get("python") or {}).get("version"),
-            "parity": f"{parity['rows']} rows, {parity['label_flips']} label flips" if "rows" in parity else None,
-            "one row": f"{cost['p50_ms']:.3g} ms (p95 {cost['p95_ms']:.3g} ms)" if "p50_ms" in cost else None,
+            "python": source.get("python"),
+            "parity": f"{plain(parity['rows'])} rows, {plain(parity['label_flips'])} label flips" if parity else None,
+            "one row": f"{plain(cost['p50_ms'])} ms (p95 {plain(cost['p95_ms'])} ms)" if cost else None,
         }
     )
