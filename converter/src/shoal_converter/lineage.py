@@ -109,6 +109,13 @@ def git_state(folder: Path) -> GitState | None:
     return GitState(commit, bool(status), _without_credentials(_git(folder, "remote", "get-url", "origin")))
 
 
+def project_folders(folder: Path) -> list[Path]:
+    """Return the repository that holds a folder, and where git keeps its records; never a whole home folder."""
+    found = _git(folder, "rev-parse", "--path-format=absolute", "--show-toplevel", "--git-common-dir")
+    folders = [Path(line) for line in (found or "").splitlines()]
+    return [each for each in folders if each not in {Path.home(), Path("/")}]
+
+
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(

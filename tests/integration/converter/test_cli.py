@@ -9,7 +9,6 @@ from typing import Any
 
 import joblib
 import numpy as np
-import pytest
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.preprocessing import SplineTransformer
 
@@ -143,41 +142,6 @@ def test_a_parity_breach_is_exit_code_3_and_passes_when_allowed(shoal_convert: A
     assert "--rtol" in err
     assert not (tmp_path / "line-1.tar").exists()
     assert shoal_convert("pack", "m.joblib", "--trust", "--sample", "rows.npz", "-t", "line:1")[0] == 0
-
-
-LOOK_AROUND = """
-__import__('pathlib').Path('seen.json').write_text(__import__('json').dumps({
-    'token': __import__('os').environ.get('SHOAL_TOKEN'),
-    'pid': __import__('os').getpid(),
-    'interfaces': [name for _, name in __import__('socket').if_nameindex()],
-})) and print('noise on stdout')
-""".strip()
-
-
-class Spy:
-    """A pickle that looks around when it is loaded."""
-
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return eval, (LOOK_AROUND,)
-
-
-def test_a_pickle_runs_in_a_child_without_credentials(
-    shoal_convert: Any, workshop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import os
-
-    monkeypatch.setenv("SHOAL_TOKEN", "sht_secret")
-    (tmp_path / "spy.pkl").write_bytes(pickle.dumps(Spy()))
-    code, out, err = shoal_convert(*good(workshop, source="spy.pkl"), "--json")
-    seen = json.loads((tmp_path / "seen.json").read_text())
-    assert code == 2
-    assert "is no scikit-learn estimator" in json.loads(out)["error"]["message"]
-    assert seen["token"] is None
-    assert seen["pid"] != os.getpid()
-    if "without network" in err:
-        assert seen["interfaces"] in ([], ["lo"])
-    else:
-        assert "does not let it cut the network" in err
 
 
 class Dies:

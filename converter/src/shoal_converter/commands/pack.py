@@ -37,6 +37,7 @@ def run(
     output: Path | None,
     trust: Trust | None,
     trusted_types: tuple[str, ...],
+    timeout: float,
     parent: Path | None,
     rtol: float,
     atol: float,
@@ -78,6 +79,7 @@ def run(
             examination=examination,
             trust=trust,
             trusted_types=trusted_types,
+            timeout_s=timeout,
             progress=terminal.progress,
         )
     bundle = bundle if signer is None else _attested(bundle, signer)

@@ -48,6 +48,9 @@ class _Pack(click.Command):
     metavar="TYPE",
     help="A type in a .skops that you know, such as ours.Scaler; may be repeated.",
 )
+@click.option(
+    "--timeout", type=click.FloatRange(min=1), default=3600, show_default=True, metavar="S", help="Seconds it may take."
+)
 @click.option("--parent", metavar="BUNDLE", help="Earlier version (path, or name:1.3.0) whose grids are inherited.")
 @click.option(
     "--validation", type=click.Path(path_type=Path), help="Rows the model has never seen, for honest figures."

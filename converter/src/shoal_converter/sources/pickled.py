@@ -1,18 +1,23 @@
-"""Models from pickles (.joblib, .pkl): loaded by a child process only, and only when the caller trusts them.
+"""Models from files: loaded by a child process only, programs among them only when the caller trusts them.
 
-A pickle is a program. The child gets no credentials of this environment and, where the kernel allows it, no network; it
-converts, writes the finished bundle as an OCI layout, and is gone. This process then reads the layout as it reads any
-bundle from outside. Owns the parent's side; `pickled_child` is the other.
+A pickle is a program. The child gets no credentials of this environment, no network, and none but the files that the
+work is about; it converts, writes the finished bundle as an OCI layout, and is gone. This process then reads the layout
+as it reads any bundle from outside. Owns the parent's side; `pickled_child` is the other, `confinement` what it gives
+up.
 """
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,8 +37,12 @@ from shoal_converter.errors import (
     UntrustedTypesError,
     VariantRefusedError,
 )
-from shoal_converter.sources.model_file import Trust
+from shoal_converter.lineage import project_folders
+from shoal_converter.sources.model_file import Trust, kind_of
 from shoal_protocol.errors import CallerError, ContentError, LocalError, ShoalError
+
+_LONGEST_LINE = 64 << 20
+"""Characters of one answer, so that a model that writes without end fills no memory here."""
 
 _PASSED_ON = (
     "PATH",
@@ -105,6 +114,7 @@ def pack_pickled(
     examination: Examination | None = None,
     trust: Trust | None = None,
     trusted_types: Sequence[str] = (),
+    timeout_s: float = 3600,
     progress: Callable[[str], None] | None = None,
 ) -> Bundle:
     """Pack a pickled model in a child process.
@@ -123,6 +133,7 @@ def pack_pickled(
         examination: What is asked of the model beside parity.
         trust: Whether code in the file may run, and whether it may where it can't be isolated.
         trusted_types: Types that a file of skops may hold beside those known.
+        timeout_s: How long it may take.
         progress: Called with each line that the child reports.
 
     Raises:
@@ -148,15 +159,29 @@ def pack_pickled(
             "trust": trust,
             "trusted_types": list(trusted_types),
             "output": str(output),
+            "work": str(folder),
+            "readable": [str(each.resolve()) for each in _readable(path, sample, parent, examination)],
         }
-        answer = _run(request, progress or (lambda _: None))
+        answer = _run(request, progress or (lambda _: None), timeout_s=timeout_s)
         if "error" in answer:
             raise _error(answer["error"])
         bundle = Bundle.open(output)
         return replace(bundle, path=None, parity=answer.get("parity"), measured=answer.get("measured"))
 
 
-def _run(request: Mapping[str, Any], progress: Callable[[str], None]) -> dict[str, Any]:
+def _readable(path: Path, sample: Path, parent: Path | None, examination: Examination | None) -> Iterator[Path]:
+    """Yield what the child has to read: the model with the files that belong to it, the data, and the project."""
+    yield path
+    if kind_of(path).program:
+        yield from path.parent.glob(f"{glob.escape(path.name)}_*")  # arrays beside a pickle of an old joblib
+    else:
+        yield path.parent  # constants beside a graph
+    yield sample
+    yield from (each for each in (parent, examination and examination.validation) if each)
+    yield from project_folders(Path.cwd())
+
+
+def _run(request: Mapping[str, Any], progress: Callable[[str], None], *, timeout_s: float) -> dict[str, Any]:
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     with subprocess.Popen(
         [sys.executable, "-P", "-m", "shoal_converter.sources.pickled_child"],
@@ -165,27 +190,47 @@ def _run(request: Mapping[str, Any], progress: Callable[[str], None]) -> dict[st
         text=True,
         env=environment,
     ) as child:
-        assert child.stdin is not None
-        assert child.stdout is not None
+        alarm = threading.Timer(timeout_s, child.kill)
+        alarm.daemon = True
+        alarm.start()
+        started = time.monotonic()
         try:
-            child.stdin.write(json.dumps(request))
-            child.stdin.close()
-            answer: dict[str, Any] | None = None
-            for line in child.stdout:
-                message = _message(line)
-                if "progress" in message:
-                    progress(str(message["progress"]))
-                else:
-                    answer = message
-            child.wait()
+            answer = _answer(child, request, progress)
         except BaseException:
             child.kill()
             raise
+        finally:
+            alarm.cancel()
+    if answer is None and time.monotonic() - started >= timeout_s:
+        raise LocalError(
+            f"loading and packing the model took more than {timeout_s:g} s, and was ended",
+            hint="give it longer by --timeout SECONDS, or a smaller sample",
+        )
     if answer is None:
         raise LocalError(
             f"the child process that loaded the model died (exit code {child.returncode})",
             hint="a negative code is a signal: -9 means that memory ran out",
         )
+    return answer
+
+
+def _answer(
+    child: subprocess.Popen[str], request: Mapping[str, Any], progress: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """Send the request, pass progress on, and return the last word; none where the child died without one."""
+    assert child.stdin is not None
+    assert child.stdout is not None
+    with suppress(BrokenPipeError):
+        child.stdin.write(json.dumps(request))
+        child.stdin.close()
+    answer: dict[str, Any] | None = None
+    while line := child.stdout.readline(_LONGEST_LINE):
+        message = _message(line)
+        if "progress" in message:
+            progress(str(message["progress"]))
+        else:
+            answer = message
+    child.wait()
     return answer
 
 

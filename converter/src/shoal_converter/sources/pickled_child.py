@@ -1,12 +1,11 @@
-"""The child process that loads a pickle: `python -P -m shoal_converter.sources.pickled_child`, request on stdin.
+"""The child process that loads a model: `python -P -m shoal_converter.sources.pickled_child`, request on stdin.
 
-It cuts itself off from the network before it loads anything, keeps its real standard output for its answer (so that
-what a model prints can't corrupt it), and reports progress and result as lines of JSON.
+It gives up network, files and other processes before it loads anything, keeps its real standard output for its answer
+(so that what a model prints can't corrupt it), and reports progress and result as lines of JSON.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import sys
@@ -14,40 +13,56 @@ import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
-_CLONE_NEWUSER = 0x10000000
-_CLONE_NEWNET = 0x40000000
-
-
-def cut_network() -> bool:
-    """Move this process into an empty network namespace; return whether the kernel let it (Linux, unshare(2))."""
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        return bool(libc.unshare(_CLONE_NEWNET) == 0 or libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0)
-    except (OSError, AttributeError):
-        return False
-
 
 def main() -> int:
     """Serve one request."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    cut = cut_network()
     request = json.load(sys.stdin)
+    lacking = _confined(request)
 
     def tell(line: str) -> None:
         _write(answers, {"progress": line})
 
-    tell(
-        f"loading {Path(request['path']).name} in a child process "
-        + ("without network" if cut else "(this system does not let it cut the network)")
-    )
     try:
+        _check_isolated(request, lacking)
+        tell(f"loading {Path(request['path']).name} in a child process {_reaching(lacking)}")
         _write(answers, _pack(request, tell))
     except Exception as error:  # noqa: BLE001 - whatever a pickle raises is told to the parent
         _write(answers, {"error": _fault(error)})
     answers.flush()
     # A pickle may leave threads behind; the answer is out, so nothing is waited for.
     os._exit(0)
+
+
+def _confined(request: dict[str, Any]) -> tuple[str, ...]:
+    if sys.platform != "linux":
+        return ("network", "files")
+    from shoal_converter.confinement.reach import confine  # noqa: PLC0415 - Linux only
+
+    return confine(readable=[Path(path) for path in request["readable"]], work=Path(request["work"]))
+
+
+def _check_isolated(request: dict[str, Any], lacking: tuple[str, ...]) -> None:
+    from shoal_converter.errors import NotIsolatedError  # noqa: PLC0415
+    from shoal_converter.sources.model_file import kind_of  # noqa: PLC0415
+
+    path = Path(request["path"])
+    if lacking and request["trust"] != "unisolated" and kind_of(path).program:
+        raise NotIsolatedError(
+            f"{path.name} runs code when it is loaded, and this system does not let it be shut off from "
+            + " and ".join(lacking),
+            hint="if you trust it with them, say --trust=unisolated; Linux 5.13 and newer can shut it off, in "
+            "containers unless their security profile forbids landlock and seccomp",
+        )
+
+
+def _reaching(lacking: tuple[str, ...]) -> str:
+    shut = [what for what in ("network", "files") if what not in lacking]
+    words = {"network": "network", "files": "your other files"}
+    without = f"without {' and '.join(words[what] for what in shut)}" if shut else ""
+    within = f"(this system leaves it {' and '.join(words[what] for what in lacking)})" if lacking else ""
+    return f"{without} {within}".strip()
 
 
 def _write(answers: TextIO, message: dict[str, Any]) -> None:
