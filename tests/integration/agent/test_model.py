@@ -27,7 +27,7 @@ from shoal_agent.errors import UnfitError
 from shoal_agent.runtime.bundle_files import from_blobs
 from shoal_agent.runtime.errors import InferenceError, InputError, ModelLoadError
 from shoal_agent.runtime.model import LoadedModel
-from shoal_agent.runtime.static_binding import _nan_screen
+from shoal_agent.runtime.nan_screen import holds_nan, nan_screen
 from shoal_protocol.bundle.schema import Runtime
 from shoal_protocol.profile.grid import CategoricalGrid, fit_numeric
 from shoal_protocol.profile.profile import ProfileSpec, Stream, summarise
@@ -287,8 +287,12 @@ def test_numbers_near_the_largest_stay_on_the_static_binding_and_a_nan_leaves_it
 @pytest.mark.parametrize("size", [4, 5000])
 def test_the_look_for_a_nan_is_silent_at_every_size(size: int) -> None:
     row = np.full(size, 3e38, np.float32)
-    look = _nan_screen(row)
+    look = nan_screen(row)
     assert look() == look()
+    assert not holds_nan(row)
+    assert not holds_nan(row.reshape(2, -1).T)
     row[size // 2] = np.nan
-    seen = look()
-    assert np.isnan(seen)
+    assert np.isnan(look())
+    assert holds_nan(row)
+    assert holds_nan(row.reshape(2, -1).T)
+    assert not holds_nan(row[:0])

@@ -24,6 +24,9 @@ from shoal_protocol.profile.profile import Counts, ProfileSpec, Stream, derived
 Array = npt.NDArray[Any]
 Cells = npt.NDArray[np.intp]
 
+BLOCK_ROWS = 1024
+"""Rows that are counted by one ``bincount``."""
+
 _BUFFER_CELLS = 8_192
 """Cells that are transformed at once: small enough for the cache, large enough to hide the calls."""
 
@@ -166,7 +169,7 @@ class _NumericBlock:
         self._bottom = self._tiled([1] * self._width, np.float32)
         self._offset = self._tiled(starts, np.int32)
         self._values = np.empty((self._rows, self._width), np.float32)
-        self._cells = np.empty(self._rows * self._width, np.int32)
+        self._cells = np.empty(BLOCK_ROWS * self._width, np.int32)
 
     def _tiled(self, parameters: Sequence[float] | Cells, dtype: type[np.generic]) -> Array:
         return np.tile(np.asarray(parameters, dtype=dtype), self._rows)
@@ -174,14 +177,16 @@ class _NumericBlock:
     def count(self, arrays: Sequence[Array], into: Counts, joint: JointBlock | None) -> None:
         if not self._width:
             return
-        total = len(arrays[0])
-        for start in range(0, total, self._rows):
-            rows = min(self._rows, total - start)
-            self._fill([array[start : start + rows] for array in arrays], rows)
-            cells = self._cells_of_filled(rows)
-            into += np.bincount(cells, minlength=len(into))
-            if joint is not None:
-                joint.count((cells - self._offset[: len(cells)]).reshape(rows, self._width), into)
+        for start in range(0, len(arrays[0]), BLOCK_ROWS):
+            block = [array[start : start + BLOCK_ROWS] for array in arrays]
+            total = len(block[0])
+            for first in range(0, total, self._rows):
+                rows = min(self._rows, total - first)
+                self._fill([array[first : first + rows] for array in block], rows)
+                cells = self._cells_of_filled(first, rows)
+                if joint is not None:
+                    joint.count((cells - self._offset[: len(cells)]).reshape(rows, self._width), into)
+            into += np.bincount(self._cells[: total * self._width], minlength=len(into))
 
     def _fill(self, arrays: Sequence[Array], rows: int) -> None:
         values = self._values[:rows]
@@ -190,10 +195,15 @@ class _NumericBlock:
         if self._curved.size:
             values[:, self._curved] = np.arcsinh(values[:, self._curved] / self._scales)
 
-    def _cells_of_filled(self, rows: int) -> npt.NDArray[np.int32]:
-        """Return the place of each value in the flat vector: float32 arithmetic as in `NumericGrid.cells_of`."""
+    def _cells_of_filled(self, first: int, rows: int) -> npt.NDArray[np.int32]:
+        """Return the place of each value in the flat vector: float32 arithmetic as in `NumericGrid.cells_of`.
+
+        Args:
+            first: Of the block's rows: they are kept in its order, to be counted together.
+            rows: How many were filled in.
+        """
         n = rows * self._width
-        x, cells = self._values[:rows].reshape(-1), self._cells[:n]
+        x, cells = self._values[:rows].reshape(-1), self._cells[first * self._width :][:n]
         np.subtract(x, self._origin[:n], out=x)
         np.multiply(x, self._inverse_step[:n], out=x)
         np.maximum(x, self._bottom[:n], out=x)

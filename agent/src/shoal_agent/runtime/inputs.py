@@ -15,6 +15,7 @@ import numpy.typing as npt
 from shoal_agent.runtime.contract_rules import rule_faults
 from shoal_agent.runtime.conversion import Array, converted, dtype_name, numpy_dtype, shown, truths_as_numbers
 from shoal_agent.runtime.errors import Fault, InputError
+from shoal_agent.runtime.nan_screen import holds_nan
 from shoal_protocol.bundle.schema import FieldSpec, ModelSchema, TensorSpec
 from shoal_protocol.profile.grid import category_text
 
@@ -117,9 +118,8 @@ class InputPlan:
         """
         faults: list[Fault] = []
         for tensor, fields in self._no_missing.items():
-            missing = np.isnan(feeds[tensor])
-            if missing.any():
-                faults.extend(_missing_faults(fields, missing))
+            if holds_nan(feeds[tensor]):
+                faults.extend(_missing_faults(fields, np.isnan(feeds[tensor])))
         for field in self._closed:
             faults.extend(_category_faults(field, _field_values(field, feeds)))
         for rule, field in self._refusing:

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from shoal_agent.runtime.block_counter import BlockCounter, Coder, Tap, is_coded, streams_of
+from shoal_agent.runtime.block_counter import BLOCK_ROWS, BlockCounter, Coder, Tap, is_coded, streams_of
 from shoal_agent.runtime.window_sums import Sums, Totals, WindowSummary
 from shoal_protocol.bundle.contract import Rule
 from shoal_protocol.profile.derivation import looks_at_whole
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-BLOCK_ROWS = 1024
 COUNTING_SHARE = 0.006
 """Share of a call's own time that counting its rows may cost; of a larger batch an unbiased sample is counted."""
 
@@ -100,6 +99,7 @@ class Observer:
         self._coders: dict[str, Coder] = {}
         self._taps: tuple[Tap, ...] = ()
         self._row_sizes: list[int] = []
+        self._is_plain = False
         self._counter: BlockCounter | None = None
         self._layout = RowLayout((), 0)
         self._lock = threading.RLock()
@@ -230,7 +230,10 @@ class Observer:
         self._look_again_ns = end + int((end - start) / WHOLE_SHARE)
 
     def _keep(self, tensors: Sequence[Array], answered: int) -> None:
-        kept = [self._coded(t, at) if self._must_code(t, at) else t.tobytes() for at, t in enumerate(tensors)]
+        if self._is_plain:
+            kept = [tensor.tobytes() for tensor in tensors]
+        else:
+            kept = [self._coded(t, at) if self._must_code(t, at) else t.tobytes() for at, t in enumerate(tensors)]
         rows = len(tensors[0])
         sizes = [len(part) for part in kept]
         with self._lock:
@@ -259,6 +262,7 @@ class Observer:
         self._drain()
         self._taps, self._layout = taps, RowLayout.of(taps)
         self._row_sizes = [tap.row_bytes for tap in taps]
+        self._is_plain = not any(tap.coded for tap in taps)  # a graph's tensors never change their types
         self._counter = BlockCounter(self._counted, taps)
 
     def _drain(self) -> None:

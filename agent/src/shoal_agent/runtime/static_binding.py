@@ -11,21 +11,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from shoal_agent.runtime.engine import Engine, GraphTensor, import_onnxruntime
+from shoal_agent.runtime.nan_screen import nan_screen
 from shoal_agent.runtime.observer import RowLayout
 
 Array = npt.NDArray[Any]
 
 _TRIES = 25
-_ONE_THREAD_DOT = 4096
-"""Elements up to which BLAS multiplies without waking other threads."""
-
 _WORTHWHILE_NS = 200_000
 """A slower model gains nothing that could be measured."""
 
@@ -65,7 +62,7 @@ class StaticBinding:
             self._inputs.append((tensor.name, buffer, buffer.dtype, buffer.shape))
             if tensor.name in no_nan:
                 row = buffer.reshape(-1)
-                self._no_nan.append(_nan_screen(row))
+                self._no_nan.append(nan_screen(row))
         for tensor in engine.outputs:
             buffer = self._buffer(tensor, places)
             self._binding.bind_ortvalue_output(tensor.name, runtime.OrtValue.ortvalue_from_numpy(buffer))
@@ -98,15 +95,6 @@ class StaticBinding:
             return np.zeros(shape, dtype)
         size = int(np.prod(shape)) * dtype.itemsize
         return self._memory[at : at + size].view(dtype).reshape(shape)
-
-
-def _nan_screen(row: Array) -> Callable[[], Any]:
-    """Return the cheapest look at a buffer: what it returns is a NaN exactly when there is one in the buffer.
-
-    A sum of squares can't be NaN otherwise, not even of infinities. ``vdot`` and ``maximum`` say nothing when it
-    overflows, unlike ``dot`` and ``add``, which warn.
-    """
-    return partial(np.vdot, row, row) if row.size <= _ONE_THREAD_DOT else partial(np.maximum.reduce, row)
 
 
 def is_worthwhile(engine: Engine, binding: StaticBinding, example: Mapping[str, Array]) -> bool:
