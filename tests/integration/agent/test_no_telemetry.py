@@ -19,10 +19,11 @@ from pathlib import Path
 
 import pytest
 
-from fixtures_models import linear_bundle, write_layout
+from fixtures_models import linear_bundle, linear_model, write_layout
 
 CALLS = (
-    "connect,sendto,sendmsg,sendmmsg,bind,openat,open,creat,mkdir,mkdirat,rename,renameat2,unlink,unlinkat,symlink,link"
+    "connect,sendto,sendmsg,sendmmsg,bind,openat,open,creat,mkdir,mkdirat,rename,renameat2,unlink,unlinkat,symlink,link,"
+    "execve"
 )
 ROWS = [{"x0": 1.0, "x1": 2.0, "x2": 3.0, "x3": 4.0}]
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
@@ -35,9 +36,11 @@ class Watched:
         self.home, self.logs = folder / "home", folder / "strace"
         self.home.mkdir()
         self.logs.mkdir()
+        (folder / "tmp").mkdir()
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "SHOAL_", "ORT_"))},
             "HOME": str(self.home),
+            "TMPDIR": str(folder / "tmp"),
             "PYTHONDONTWRITEBYTECODE": "1",  # an installed agent is compiled already
         }
 
@@ -102,6 +105,43 @@ def test_a_connection_elsewhere_and_a_file_would_be_seen(watched: Watched) -> No
     subprocess.run(command, env=watched.environment, check=True, timeout=60)
     assert [line for line in watched.outbound() if "192.0.2.1" in line]
     assert [line for line in watched.written() if ".cache" in line]
+
+
+def test_onnxruntime_left_to_itself_would_be_seen(watched: Watched) -> None:
+    """The watch on the very thing: the same wheel without our switch writes about its user."""
+    model = watched.home.parent / "model.onnx"
+    model.write_bytes(linear_model())
+    code = f"import onnxruntime, time; onnxruntime.InferenceSession({str(model)!r}); time.sleep(1)"
+    command = watched.command()
+    command[command.index("-m") :] = ["-c", code]
+    subprocess.run(command, env=watched.environment, check=True, timeout=120)
+    if not watched.written():
+        pytest.skip("this onnxruntime has no telemetry to switch off")
+    assert [line for line in watched.written() if "onnxruntime" in line and str(watched.home) in line]
+
+
+def test_an_agent_at_work_reaches_its_server_and_its_state_folder_and_nothing_else(watched: Watched, world) -> None:
+    """Installs a release with a real self-test, answers, and sends its windows."""
+    digest = world.pack(3.0, "1.0")
+    world.assign(digest)
+    settings = ("window_s=0.5", "poll_s=0.1", "trial.predictions=1", "trial.seconds=0.3")
+    words = [word for setting in settings for word in ("--set", setting)]
+    command = watched.command("run", "--state", str(world.state), "--listen", "none", *words)
+    with subprocess.Popen(command, env=watched.environment, stdout=subprocess.DEVNULL) as running:
+        try:
+            world.reported(lambda r: r.active == digest, "the release is active")
+        finally:
+            for child in Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split():
+                os.kill(int(child), signal.SIGTERM)
+        assert running.wait(60) == 0
+    assert any("execve" in line and "preflight_child" in line for line in watched.calls())
+    assert any(line.startswith("connect(") and "127.0.0.1" in line for line in watched.calls())
+    assert [line for line in watched.outbound() if "/nscd/" not in line] == []  # the C library, for the server's name
+    mine = re.compile(
+        rf'"{world.state}|"{watched.home.parent}/tmp|/__pycache__/'
+    )  # the self-test's child compiles itself
+    assert [line for line in watched.written() if not mine.search(line)] == []
+    assert list(watched.home.iterdir()) == []
 
 
 def test_serving_and_asking_a_bundle_reaches_nothing_but_loopback_and_writes_no_file(
