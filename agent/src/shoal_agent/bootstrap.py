@@ -30,6 +30,7 @@ from shoal_agent.adapters.http_client import HttpClient
 from shoal_agent.adapters.http_link import FallbackLink, HttpLink
 from shoal_agent.adapters.identity import Identity, IdentityFolder
 from shoal_agent.adapters.label_book import open_label_book
+from shoal_agent.adapters.mqtt_dialect import Dialect
 from shoal_agent.adapters.mqtt_link import MqttLink
 from shoal_agent.adapters.preflight import ChildPreflight
 from shoal_agent.adapters.rotation import Rotation
@@ -561,10 +562,21 @@ def _link(base: _Base) -> Link:
         ca_file=Path(base.settings.tls_broker_ca) if base.settings.tls_broker_ca else base.ca_file,
         certificate_time=base.certificate_time,
         client=base.settings.client_certificate,
+        dialect=Dialect(
+            base.state / "broker.json",
+            broker=identity.mqtt_url,
+            agent=installed_version("shoal-agent"),
+            clock=base.overrides.clock,
+        ),
         backoff=backoff,
         chance=chance,
     )
     by_http = HttpLink(
-        polling, poll_s=poll_s, first_s=10.0, wanted=lambda: not mqtt.connected, backoff=backoff, chance=chance
+        polling,
+        poll_s=poll_s,
+        first_s=10.0,
+        wanted=lambda: not mqtt.connected or mqtt.is_too_narrow,
+        backoff=backoff,
+        chance=chance,
     )
     return FallbackLink(mqtt, by_http)

@@ -301,8 +301,11 @@ def _print_json(document: Any) -> None:
 
 def _print_status(status: dict[str, Any]) -> None:
     how = "running" if status["running"] else "not running"
-    line = "connected" if status["connected"] else "no connection to the server"
+    link = status["link"]
+    line = f"connected by {link['protocol']}" if status["connected"] else "no connection to the server"
     print(f"{status['device']}: {how}{', ' + line if status['running'] else ''}, generation {status['generation']}")
+    if status["running"] and link["fault"]:
+        print(f"  link: {link['fault']['code']}: {link['fault']['message']}")
     if status["hold"]:
         hold = status["hold"]
         end = f"until {hold['until']}" if hold["until"] else "until `shoal-agent unhold`"

@@ -26,7 +26,7 @@ from shoal_agent.domain.hold import Hold
 from shoal_agent.domain.reference_time import plausible, reference_ms
 from shoal_agent.domain.slot import Slot, SlotFault
 from shoal_agent.errors import DamagedFileError, SpoolError
-from shoal_agent.ports import SpoolUsage
+from shoal_agent.ports import LinkReport, SpoolUsage
 from shoal_agent.updating.leave import PLANNED
 from shoal_agent.updating.messages import state_word
 from shoal_protocol.errors import TrustError
@@ -79,6 +79,7 @@ def live_status(parts: Assembly, settings: Settings) -> dict[str, Any]:
         "hold": _hold(parts.transactions.hold),
         "running": True,
         "connected": parts.uplink.connected,
+        "link": msgspec.to_builtins(parts.uplink.link_report()),
         "listen": settings.listen,
         "refused": refused,
     }
@@ -113,6 +114,7 @@ def stored_status(folder: Path) -> dict[str, Any]:
         "hold": _hold(hold if hold is not None and hold.holds_at(_now_ms(trust)) else None),
         "running": running,
         "connected": bool(snapshot.get("connected")),
+        "link": snapshot.get("link") or msgspec.to_builtins(LinkReport()),
         "listen": snapshot.get("listen"),
         "refused": snapshot.get("refused"),
     }

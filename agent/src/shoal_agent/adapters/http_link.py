@@ -10,15 +10,17 @@ from __future__ import annotations
 import base64
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
 import msgspec
 
+from shoal_agent.adapters.guarded_thread import GuardedThread, Shift
 from shoal_agent.adapters.http_client import HttpClient
 from shoal_agent.domain.backoff import Backoff
 from shoal_agent.errors import TransportError
-from shoal_agent.ports import Link, LinkHandlers
+from shoal_agent.ports import Clock, Link, LinkFault, LinkHandlers, LinkReport
 from shoal_protocol.mqtt.messages import Ack, encode_message
 from shoal_protocol.mqtt.topics import Down, Up
 
@@ -30,6 +32,10 @@ _BATCH_BYTES = 2 << 20
 
 _QUEUE = 256
 _GATHER_S = 0.2
+_BEAT_S = 30.0
+PATIENCE_S = 300.0
+"""So long one request may take in all; one that only drips would else hold the thread for ever."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -53,6 +59,8 @@ class HttpLink:
         wanted: Tells whether polling is needed now.
         backoff: Bounds of the wait after failures.
         chance: Gives uniform draws from [0, 1).
+        monotonic: Seconds for durations.
+        patience_s: So long one request may take before another thread takes over.
     """
 
     def __init__(
@@ -64,16 +72,20 @@ class HttpLink:
         wanted: Callable[[], bool],
         backoff: Backoff,
         chance: Callable[[], float],
+        monotonic: Clock = time.monotonic,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self._http = http
         self._poll_s, self._first_s = poll_s, first_s
         self._wanted = wanted
-        self._backoff, self._chance = backoff, chance
+        self._backoff, self._chance, self._monotonic = backoff, chance, monotonic
         self._queue: deque[tuple[Up, bytes]] = deque(maxlen=_QUEUE)
         self._stopping, self._wake = threading.Event(), threading.Event()
         self._reached = False
         self._etag: str | None = None
-        self._thread: threading.Thread | None = None
+        self._fault: LinkFault | None = None
+        self._handlers: LinkHandlers | None = None
+        self._thread = GuardedThread("http-link", self._run, patience_s=patience_s, monotonic=monotonic)
 
     @property
     def connected(self) -> bool:
@@ -82,7 +94,7 @@ class HttpLink:
 
     def start(self, handlers: LinkHandlers) -> None:
         """Begin to poll in the background."""
-        self._thread = threading.Thread(target=self._run, args=(handlers,), name="http-link", daemon=True)
+        self._handlers = handlers
         self._thread.start()
 
     def publish(self, kind: Up, payload: bytes) -> bool:
@@ -97,29 +109,43 @@ class HttpLink:
         """End polling."""
         self._stopping.set()
         self._wake.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout=10.0)
+        self._thread.stop(timeout_s=10.0)
 
-    def _run(self, handlers: LinkHandlers) -> None:
+    def tend(self) -> None:
+        """See to it that a thread works."""
+        self._thread.tend()
+
+    def report(self) -> LinkReport:
+        """Return whether the server is polled, or why it can't be."""
+        protocol = "HTTP" if self.connected else ""
+        return LinkReport(protocol=protocol, fault=self._fault, replaced=self._thread.replaced)
+
+    def _run(self, shift: Shift) -> None:
+        handlers = self._handlers
+        assert handlers is not None
         tries, pause_s, told = 0, self._first_s * self._chance(), ""
-        while not self._sleep(pause_s):
+        while not self._sleep(pause_s, shift):
+            shift.beat()
             if not self._wanted():
                 self._reached, pause_s = False, min(self._poll_s, 5.0)
                 continue
             try:
-                self._turn(handlers)
+                self._turn(handlers, shift)
                 tries, pause_s, told = 0, self._poll_s * (0.5 + self._chance()), ""
+                self._fault = None
             except TransportError as error:
                 tries, self._reached = tries + 1, False
                 pause_s = self._backoff.delay_s(tries, self._chance())
                 _log.log(logging.DEBUG if told == str(error) else logging.INFO, "http: %s; trying again", error)
                 told = str(error)
+                self._fault = LinkFault("unreachable", error.message)
             except Exception:  # noqa: BLE001 - the boundary of the thread: nothing may end it but stop()
                 tries, self._reached = tries + 1, False
                 pause_s = self._backoff.delay_s(tries, self._chance())
                 _log.exception("http: a turn of polling failed")
 
-        self._send_rest(handlers)
+        if self._stopping.is_set():
+            self._send_rest(handlers)
         self._http.close()
 
     def _send_rest(self, handlers: LinkHandlers) -> None:
@@ -130,20 +156,29 @@ class HttpLink:
         except TransportError as error:
             _log.info("http: %s", error)
 
-    def _sleep(self, pause_s: float) -> bool:
+    def _sleep(self, pause_s: float, shift: Shift) -> bool:
         """Wait for the next turn, or until a message is there; return whether to stop."""
-        if self._wake.wait(pause_s) and not self._stopping.is_set():
+        until = self._monotonic() + pause_s
+        while not (woken := self._wake.wait(min(max(until - self._monotonic(), 0), _BEAT_S))):
+            shift.beat()
+            if shift.over() or self._monotonic() >= until:
+                break
+        if woken and not self._stopping.is_set():
             self._stopping.wait(_GATHER_S)
             self._wake.clear()
-        return self._stopping.is_set()
+        return shift.over() or self._stopping.is_set()
 
-    def _turn(self, handlers: LinkHandlers) -> None:
+    def _turn(self, handlers: LinkHandlers, shift: Shift) -> None:
         self._ask_desired(handlers)
+        shift.beat()
+        if shift.over():
+            return
         if not self._reached:
             self._reached = True
             handlers.on_connected()
-        while self._queue and not self._stopping.is_set():
+        while self._queue and not self._stopping.is_set() and not shift.over():
             self._send_batch(handlers)
+            shift.beat()
 
     def _ask_desired(self, handlers: LinkHandlers) -> None:
         headers = {"If-None-Match": self._etag} if self._etag else {}
@@ -201,6 +236,18 @@ class FallbackLink:
     def publish(self, kind: Up, payload: bytes) -> bool:
         """Hand over by MQTT, else by HTTP."""
         return self._mqtt.publish(kind, payload) or self._http.publish(kind, payload)
+
+    def tend(self) -> None:
+        """Look after both."""
+        self._mqtt.tend()
+        self._http.tend()
+
+    def report(self) -> LinkReport:
+        """Return which of both is used, and what is wrong with MQTT, else with HTTP."""
+        mqtt, http = self._mqtt.report(), self._http.report()
+        fault = mqtt.fault or (None if mqtt.protocol else http.fault)
+        protocol = mqtt.protocol or http.protocol
+        return LinkReport(protocol=protocol, fault=fault, replaced=mqtt.replaced + http.replaced)
 
     def stop(self) -> None:
         """Stop both."""

@@ -1,10 +1,8 @@
-"""The link over MQTT 3.1.1, with paho underneath.
+"""The link over MQTT: connects for ever, and knows why it is not connected.
 
-One thread per link runs the network loop and connects for ever, with full jitter between the tries; the wait grows also
-while connections are made but don't last, as between two devices of one identity that throw each other out. Every
-connection is a fresh client with a clean session: what was under way is the outbox's to send again, and no
-acknowledgement of an old connection can be mistaken for a new one. Callbacks are guarded, because an exception in one
-would end the thread.
+One guarded thread per link connects with full jitter between the tries; the wait grows also while connections are made
+but don't last, as between two devices of one identity that throw each other out. One connection is a `Line`; which
+version of MQTT it speaks is the `Dialect`'s to say.
 """
 
 from __future__ import annotations
@@ -13,31 +11,39 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from shoal_agent.adapters.guarded_thread import GuardedThread, Shift
+from shoal_agent.adapters.mqtt_dialect import Dialect
+from shoal_agent.adapters.mqtt_line import Broker, Line
 from shoal_agent.domain.backoff import Backoff
 from shoal_agent.errors import SettingsError
-from shoal_agent.ports import Clock, LinkHandlers
-from shoal_protocol.errors import ContentError
-from shoal_protocol.mqtt.messages import MAX_PAYLOAD
-from shoal_protocol.mqtt.topics import RETAINED, SERVER_STATUS, Down, Up, down_filter, parse_topic, up
+from shoal_agent.ports import Clock, LinkFault, LinkHandlers, LinkReport
+from shoal_protocol.mqtt.topics import Up
 
 if TYPE_CHECKING:
     import ssl
 
-    from paho.mqtt.client import Client
-
     from shoal_agent.adapters.tls import CertificateTime
 
 DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
-KEEPALIVE_S = 60
 LASTING_S = 30.0
 """A connection that was up for so long was a good one: the next try comes soon."""
 
+PATIENCE_S = 180.0
+"""So long a name look-up, a connection and a TLS handshake together may take; beyond, the thread counts as hanging."""
+
 _POLL_S = 1.0
+_BEAT_S = 30.0
+_MANY = 3
+_LOST = LinkFault("lost", "the connection to the broker was lost")
+_SHORT_LIVED = LinkFault(
+    "short_lived",
+    f"the broker took the last {_MANY} connections or more and ended each after a moment, as it does when another "
+    "machine connects as this device: is there a copy of it? Or something in between cuts connections",
+)
 _log = logging.getLogger(__name__)
 
 
@@ -51,9 +57,11 @@ class MqttLink:
         ca_file: Certificate authority to trust instead of the system's.
         certificate_time: By which time the broker's certificate is judged; none: by the device's clock.
         client: Certificate and key of this device, for a broker that asks for them.
+        dialect: Which version to speak; none: found out anew.
         backoff: Bounds of the wait between tries.
         chance: Gives uniform draws from [0, 1).
         monotonic: Seconds for durations.
+        patience_s: So long the thread may be silent before another one takes over.
     """
 
     def __init__(
@@ -65,145 +73,152 @@ class MqttLink:
         ca_file: Path | None,
         certificate_time: CertificateTime | None = None,
         client: tuple[Path, Path] | None = None,
+        dialect: Dialect | None = None,
         backoff: Backoff,
         chance: Callable[[], float],
         monotonic: Clock = time.monotonic,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
             raise SettingsError(f"expected mqtt(s)://host:port or ws(s)://host:port/path, got {url!r}")
-        self._secure = parts.scheme in {"mqtts", "wss"}
-        self._path = (parts.path or "/mqtt") if parts.scheme in {"ws", "wss"} else None
-        self._host, self._port = parts.hostname, parts.port or DEFAULT_PORTS[parts.scheme]
+        self._broker = Broker(
+            host=parts.hostname,
+            port=parts.port or DEFAULT_PORTS[parts.scheme],
+            path=(parts.path or "/mqtt") if parts.scheme in {"ws", "wss"} else None,
+            tls=self._tls if parts.scheme in {"mqtts", "wss"} else None,
+        )
         self._certificate_time, self._client_files = certificate_time, client
         self._device, self._secret, self._ca_file = device, secret, ca_file
+        self._dialect = dialect or Dialect(None, broker=url, agent="", clock=time.time)
         self._backoff, self._chance, self._monotonic = backoff, chance, monotonic
         self._stopping = threading.Event()
-        self._up: Client | None = None
-        self._thread: threading.Thread | None = None
+        self._line: Line | None = None
+        self._fault: LinkFault | None = None
+        self._short = 0
         self._handlers: LinkHandlers | None = None
+        self._thread = GuardedThread(f"mqtt-{device}", self._run, patience_s=patience_s, monotonic=monotonic)
 
     @property
     def connected(self) -> bool:
-        """Whether the broker took the subscription and messages can be handed over."""
-        return self._up is not None
+        """Whether the broker takes what this device says, and the server hears it."""
+        line = self._line
+        return line is not None and line.is_up and not line.server_away
+
+    @property
+    def is_too_narrow(self) -> bool:
+        """Whether a message waits that is larger than this broker takes."""
+        line = self._line
+        return line is not None and line.is_too_narrow
 
     def start(self, handlers: LinkHandlers) -> None:
         """Begin to connect in the background."""
         self._handlers = handlers
-        self._thread = threading.Thread(target=self._run, args=(handlers,), name=f"mqtt-{self._device}", daemon=True)
         self._thread.start()
 
     def publish(self, kind: Up, payload: bytes) -> bool:
-        """Hand a message to paho; it goes out on the link's thread."""
-        client = self._up
-        if client is None:
-            return False
-        info = client.publish(up(self._device, kind), payload, qos=1, retain=kind in RETAINED)
-        return int(info.rc) == 0
+        """Hand a message to the connection of now; it goes out on the link's thread."""
+        line = self._line
+        return line is not None and not line.server_away and line.publish(kind, payload)
+
+    def tend(self) -> None:
+        """See to it that a thread works."""
+        self._thread.tend()
+
+    def report(self) -> LinkReport:
+        """Return how the broker is talked to, or why it is not."""
+        line = self._line
+        fault = (line.fault if line is not None else None) or self._fault
+        protocol = str(line.version) if line is not None and self.connected else ""
+        return LinkReport(protocol=protocol, fault=fault, replaced=self._thread.replaced)
 
     def stop(self) -> None:
         """Publish the offline presence, disconnect, and wait for the thread."""
-        if self._handlers is not None and self.connected:
-            self.publish(Up.PRESENCE, self._handlers.farewell())
+        if self._handlers is not None and self._line is not None:
+            self._line.publish(Up.PRESENCE, self._handlers.farewell())
         self._stopping.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout=10.0)
+        self._thread.stop(timeout_s=10.0)
+        self._line = None
 
-    def _run(self, handlers: LinkHandlers) -> None:
+    def _run(self, shift: Shift) -> None:
+        assert self._handlers is not None
         tries = 0
-        while not self._stopping.is_set():
+        while not shift.over() and not self._stopping.is_set():
+            shift.beat()
             lasted = False
             try:
-                lasted = self._serve(self._client(handlers))
+                lasted = self._serve(shift, self._handlers)
             except OSError as error:
-                _log.info("mqtt: %s:%d can't be reached: %s", self._host, self._port, error)
+                self._note(shift, LinkFault("unreachable", f"{self._broker.host}:{self._broker.port}: {error}"))
+                _log.info("mqtt: %s:%d can't be reached: %s", self._broker.host, self._broker.port, error)
             except Exception:  # noqa: BLE001 - the boundary of the thread: nothing may end it but stop()
                 _log.exception("mqtt: the connection ended by an error of the agent")
             finally:
-                self._up = None
+                if not shift.over():
+                    self._line = None
             tries = 1 if lasted else tries + 1
-            self._stopping.wait(self._backoff.delay_s(tries, self._chance()))
+            self._pause(shift, self._backoff.delay_s(tries, self._chance()))
 
-    def _serve(self, client: Client) -> bool:
-        """Run the network loop until the connection ends; return whether it was up for long.
+    def _pause(self, shift: Shift, left_s: float) -> None:
+        while left_s > 0 and not shift.over():
+            shift.beat()
+            if self._stopping.wait(min(left_s, _BEAT_S)):
+                return
+            left_s -= _BEAT_S
+        shift.beat()
+
+    def _serve(self, shift: Shift, handlers: LinkHandlers) -> bool:
+        """Run one connection until it ends; return whether the next try should come soon.
 
         Raises:
             OSError: The broker can't be reached.
         """
-        client.connect(self._host, self._port, keepalive=KEEPALIVE_S)
+        line = self._make_line(handlers)
+        if shift.over():
+            return False
+        self._line = line
+        line.open()
         began = self._monotonic()
-        while int(client.loop(_POLL_S if not self._stopping.is_set() else 0.1)) == 0:
-            if self._stopping.is_set() and not client.want_write():
-                client.disconnect()
-                client.loop_write()
+        while not shift.over() or self._stopping.is_set():
+            shift.beat()
+            if not line.turn(0.1 if self._stopping.is_set() else _POLL_S):
                 break
-        return self.connected and self._monotonic() - began >= LASTING_S
+            lasted = self._monotonic() - began >= LASTING_S
+            if line.is_up and line.fault is None and (lasted or self._short < _MANY):
+                self._note(shift, None)
+            if self._stopping.is_set() and line.say_goodbye():
+                return False
+        if shift.over():
+            line.say_goodbye()
+            return False
+        return self._learn(shift, line, lasted=self._monotonic() - began >= LASTING_S)
 
-    def _client(self, handlers: LinkHandlers) -> Client:
-        from paho.mqtt.client import Client, MQTTv311  # noqa: PLC0415 - a start without network should not pay
-        from paho.mqtt.enums import CallbackAPIVersion  # noqa: PLC0415
+    def _learn(self, shift: Shift, line: Line, *, lasted: bool) -> bool:
+        """Take from a connection that has ended what it tells about the next one."""
+        if line.is_unsupported:
+            self._dialect.unsupported()
+        elif line.is_answered:
+            self._dialect.answered(line.version)
+        else:
+            self._dialect.unanswered()
+        self._short = self._short + 1 if line.is_up and not lasted else 0
+        self._note(shift, line.fault or (_SHORT_LIVED if self._short >= _MANY else _LOST))
+        return line.is_unsupported or (line.is_up and lasted)
 
-        online, will = handlers.greeting()
-        client = Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=self._device,
-            clean_session=True,
-            protocol=MQTTv311,
-            reconnect_on_failure=False,
-            transport="tcp" if self._path is None else "websockets",
+    def _make_line(self, handlers: LinkHandlers) -> Line:
+        return Line(
+            self._broker,
+            device=self._device,
+            secret=self._secret(),
+            version=self._dialect.version,
+            handlers=handlers,
         )
-        if self._path is not None:
-            client.ws_set_options(path=self._path)
-        client.username_pw_set(self._device, self._secret())
-        client.will_set(up(self._device, Up.PRESENCE), will, qos=1, retain=True)
-        if self._secure:
-            client.tls_set_context(self._tls())
-        client.on_connect = self._on_connect
-        client.on_subscribe = lambda c, _data, _mid, reasons, _properties: self._on_subscribe(c, reasons, online)
-        client.on_message = self._on_message
-        # With a callback here, publish() leaves the writing to the loop, which it wakes; else paho writes from the
-        # calling thread, and two threads could write into each other's packets.
-        client.on_socket_register_write = lambda _client, _data, _socket: None
-        return client
+
+    def _note(self, shift: Shift, fault: LinkFault | None) -> None:
+        if not shift.over():
+            self._fault = fault
 
     def _tls(self) -> ssl.SSLContext:
         from shoal_agent.adapters.tls import client_context  # noqa: PLC0415 - as paho
 
         return client_context(ca_file=self._ca_file, certificate_time=self._certificate_time, client=self._client_files)
-
-    def _on_connect(self, client: Client, _data: object, _flags: object, reason: Any, _properties: object) -> None:
-        if reason.is_failure:
-            _log.warning("mqtt: the broker refused this device: %s", reason)
-            client.disconnect()
-            return
-        client.subscribe([(down_filter(self._device), 1), (SERVER_STATUS, 1)])
-
-    def _on_subscribe(self, client: Client, reasons: list[Any], online: bytes) -> None:
-        if reasons and reasons[0].is_failure:
-            _log.warning("mqtt: the broker refused the subscription: %s", reasons[0])
-            client.disconnect()
-            return
-        self._up = client
-        self.publish(Up.PRESENCE, online)
-        if self._handlers is not None:
-            _guarded(self._handlers.on_connected)
-
-    def _on_message(self, _client: Client, _data: object, message: Any) -> None:
-        handlers = self._handlers
-        if handlers is None or len(message.payload) > MAX_PAYLOAD or message.topic == SERVER_STATUS:
-            return
-        try:
-            kind = parse_topic(message.topic).kind
-        except ContentError as error:
-            _log.warning("mqtt: %s", error)
-            return
-        if isinstance(kind, Down):
-            _guarded(partial(handlers.on_message, kind, bytes(message.payload)))
-
-
-def _guarded(call: Callable[[], None]) -> None:
-    try:
-        call()
-    except Exception:  # noqa: BLE001 - an exception in a callback would end the network thread
-        _log.exception("mqtt: a handler failed")

@@ -84,8 +84,8 @@ class Rotation:
                 _log.info("credentials: %s; trying again", error)
             except (PeerError, OSError) as error:
                 tries += 1
+                _log.log(logging.DEBUG if self.fault == str(error) else logging.WARNING, "credentials: %s", error)
                 self.fault = str(error)
-                _log.warning("credentials: %s; trying again", error)
             except Exception:  # noqa: BLE001 - the boundary of the thread
                 tries += 1
                 _log.exception("credentials: a try failed")

@@ -17,6 +17,7 @@ from shoal_agent.ports import (
     HeldBlob,
     HookOutcome,
     LinkHandlers,
+    LinkReport,
     Needed,
     PreflightLimits,
     PreflightOutcome,
@@ -193,6 +194,13 @@ class FakeLink:
         if takes:
             self.sent.append((kind, payload))
         return takes
+
+    def tend(self) -> None:
+        """Nothing works in the background."""
+
+    def report(self) -> LinkReport:
+        """Say what the test says."""
+        return LinkReport(protocol="MQTT 5" if self.is_up else "")
 
     def stop(self) -> None:
         """Go down."""

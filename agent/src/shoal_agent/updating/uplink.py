@@ -23,7 +23,7 @@ from shoal_agent.domain.hold import Hold
 from shoal_agent.domain.outbox import Outbox
 from shoal_agent.domain.slot import SlotFault
 from shoal_agent.errors import LabelBookError, SpoolError
-from shoal_agent.ports import Clock, LabelBook, Link, LinkHandlers, Shed, Spool, Spooled
+from shoal_agent.ports import Clock, LabelBook, Link, LinkHandlers, LinkReport, Shed, Spool, Spooled
 from shoal_agent.updating.messages import Messages
 from shoal_protocol.errors import ContentError, ShoalError
 from shoal_protocol.mqtt.messages import Event, ShadowReport, parse_ack, parse_message
@@ -188,6 +188,10 @@ class Uplink:
         """Whether the server can be told something now."""
         return self._link is not None and self._link.connected
 
+    def link_report(self) -> LinkReport:
+        """Return how the server is talked to now."""
+        return LinkReport() if self._link is None else self._link.report()
+
     def start_link(self, on_document: Callable[[bytes], None]) -> None:
         """Connect in the background; documents go to `on_document`."""
         if self._link is None:
@@ -250,6 +254,8 @@ class Uplink:
     def turn(self) -> float:
         """Close windows, take acknowledgements, send what is due; return how many seconds may pass until the next."""
         self._wake.clear()
+        if self._link is not None:
+            self._link.tend()
         self._windows.tick()
         self._take_refusals()
         self._take_acks()

@@ -32,11 +32,12 @@ def takes_turns(row: DeviceRow, run: str, *, sent_at: int) -> bool:
     if not run:
         return False
     known, before = dict(row.runs), row.runs[-1] if row.runs else None
+    is_late = before is not None and before[0] != run and sent_at <= before[1]  # or by a clock that was set back
+    if is_late:
+        return False
     if before is None or before[0] == run or run not in known:
         known[run] = max(sent_at, known.get(run, 0))
         row.runs = [[name, at] for name, at in known.items()][-_KEPT_RUNS:]
-        return False
-    if sent_at <= before[1]:
         return False
     del known[run]
     row.runs = [*([name, at] for name, at in known.items()), [run, sent_at]]

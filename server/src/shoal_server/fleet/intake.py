@@ -1,7 +1,7 @@
 """What devices say about themselves, brought into the store.
 
 Owns the order of presence, birth and reported messages: the newest (epoch, boot, seq) of each kind holds, so that
-duplicates, late wills and replays change nothing. Leaves windows and events to telemetry.
+duplicates, late wills and replays change nothing; a will never begins an epoch. Leaves windows and events to telemetry.
 
 What a device says is believed only in the form that it can have: digests are digests, numbers are bounded.
 """
@@ -24,6 +24,9 @@ MAX_ATTEMPT = 2**31 - 2
 """Of what is believed: an attempt that is offered is one more, and must fit a database's integer."""
 
 _KEPT_EPOCHS = 20
+_RETURN_S = 600.0
+"""So long after a rotation an epoch that was past may return: of two machines, either may be the one that stays."""
+
 _MAX_FACT_CHARACTERS = 128
 _MAX_FAULT = 1000
 
@@ -145,10 +148,14 @@ def _digest(text: str | None) -> str | None:
 def _newer(session: Session, device_id: str, kind: str, message: Message, now: float) -> DeviceRow | None:
     """Return the device's row, for changing it, if the message is its newest of that kind."""
     row = session.get(DeviceRow, device_id, with_for_update=True)
-    if row is None or row.state != DeviceState.ACCEPTED or message.epoch in row.past_epochs:
+    if row is None or row.state != DeviceState.ACCEPTED:
         return None
     if message.epoch != row.epoch:
-        row.past_epochs = [*row.past_epochs, row.epoch][-_KEPT_EPOCHS:] if row.epoch else row.past_epochs
+        is_will = isinstance(message, Presence) and not message.online
+        if is_will or (message.epoch in row.past_epochs and now - row.credential_at > _RETURN_S):
+            return None
+        past = [epoch for epoch in (*row.past_epochs, row.epoch) if epoch and epoch != message.epoch]
+        row.past_epochs = past[-_KEPT_EPOCHS:]
         row.epoch, row.seen, row.boot, row.seq = message.epoch, {}, 0, 0
     boot, seq, sent_at = row.seen.get(kind, (-1, -1, 0))
     if message.order <= (boot, seq):

@@ -32,9 +32,15 @@ class Fleet:
             else:
                 intake.on_reported(session, "cam-0", Reported(**head, generation=1, slots={}), self.clock())
 
-    def will(self, run: str, place: tuple[int, int], sent_at: int) -> None:
+    def epoch(self) -> tuple[str, bool]:
+        """The epoch that is believed, and whether the device counts as connected."""
+        with self.database.read() as session:
+            found = store.device(session, "cam-0")
+            return found.epoch, found.online
+
+    def will(self, run: str, place: tuple[int, int], sent_at: int, *, epoch: str = EPOCH) -> None:
         boot, seq = place
-        message = Presence(epoch=EPOCH, boot=boot, seq=seq, sent_at=sent_at, run=run, online=False)
+        message = Presence(epoch=epoch, boot=boot, seq=seq, sent_at=sent_at, run=run, online=False)
         with self.database.write() as session:
             intake.on_presence(session, "cam-0", message, self.clock())
 
@@ -102,7 +108,17 @@ def test_the_machine_that_stays_is_believed_again_whichever_it_is(fleet: Fleet) 
     fleet.heard("a", (1, 3), 3000)
     with fleet.database.write() as session:
         clones.settle(session, store.row_of(session, "cam-0"), now=fleet.clock())
-    fleet.will("a", (1, 5), 4000)
-    with fleet.database.read() as session:
-        assert (store.device(session, "cam-0").epoch, store.device(session, "cam-0").online) == (EPOCH, False)
+        row = store.row_of(session, "cam-0")
+        row.credential_at = fleet.clock()
+        session.add(row)
+    fleet.heard("a", (1, 5), 4000)
+    assert fleet.epoch() == (EPOCH, True)
+    fleet.will("b", (1, 2), 2000, epoch="f" * 16)  # of the session that the other one lost
+    assert fleet.epoch() == (EPOCH, True)
+    fleet.heard("b", (1, 3), 2001, epoch="f" * 16)  # it was under way
+    fleet.heard("a", (1, 7), 4001)
+    assert fleet.epoch() == (EPOCH, True)
     assert not fleet.is_suspected
+    fleet.clock.advance(601)
+    fleet.heard("b", (1, 5), 2002, epoch="f" * 16)
+    assert fleet.epoch() == (EPOCH, True), "what is past stays past"
