@@ -169,10 +169,15 @@ def actions(rollout: Rollout) -> list[Action]:
 
 
 def fate(member: Member, fact: DeviceFact | None, rollout: Rollout, now: float) -> str:
-    """Say in one word what became of a member; after a rollback, whether it went its way back."""
+    """Say in one word what became of a member; after a rollback, whether it went its way back.
+
+    A device that something newer was assigned to has moved on: that it no longer runs this bundle is no failure.
+    """
     if member.offered_at is None and not member.sent_back and rollout.state in _ENDED:
         return "not_offered"
     if not member.sent_back:
+        if rollout.state is RolloutState.COMPLETED and _was_taken_over(fact, rollout.digest):
+            return "moved_on"
         known = outcome(member, fact, digest=rollout.digest, lost_after_s=rollout.plan.lost_after_s, now=now)
         return known.value
     if fact is None or not fact.accepted:
@@ -180,6 +185,11 @@ def fate(member: Member, fact: DeviceFact | None, rollout: Rollout, now: float) 
     if has_returned(member, fact, rollout.digest):
         return "returned"
     return "out_of_reach" if is_silent(fact, since=0.0, longer_than_s=OUT_OF_REACH_S, now=now) else "on_its_way_back"
+
+
+def _was_taken_over(fact: DeviceFact | None, digest: str) -> bool:
+    """Tell whether something newer than the completed rollout says what a device should run."""
+    return fact is not None and fact.desired is not None and fact.desired.digest != digest
 
 
 def by_urgency(fates: Iterable[tuple[Member, str]]) -> list[tuple[Member, str]]:

@@ -7,6 +7,7 @@ import pytest
 
 from fixtures_dashboard import gate, plan_of
 from shoal_protocol.mqtt.messages import SlotReport
+from shoal_protocol.trust.assignment import SlotTarget
 from shoal_server.rollouts.commands import Verb
 from shoal_server.rollouts.gates import Counts
 from shoal_server.rollouts.machine import FINAL, RolloutState, StageState
@@ -55,6 +56,22 @@ def _fact(active: str | None, **changes: Any) -> DeviceFact:
 def test_a_rollback_is_told_device_by_device(member: Member, fact: DeviceFact | None, word: str) -> None:
     state = RolloutState.RUNNING if word == "healthy" else RolloutState.ROLLING_BACK
     assert fate(member, fact, _rollout(state), NOW) == word
+
+
+@pytest.mark.parametrize(
+    ("desired", "state", "word"),
+    [
+        (OLD, RolloutState.COMPLETED, "moved_on"),
+        (NEW, RolloutState.COMPLETED, "failed"),
+        (OLD, RolloutState.RUNNING, "failed"),
+    ],
+)
+def test_a_device_that_something_newer_was_assigned_to_has_not_failed(
+    desired: str, state: RolloutState, word: str
+) -> None:
+    had_it = replace(OFFERED, proven_at=950.0)
+    fact = _fact(OLD, desired=SlotTarget(digest=desired, name="meter-reader:1.2.0"))
+    assert fate(had_it, fact, _rollout(state), NOW) == word
 
 
 def test_who_needs_a_look_comes_first() -> None:
