@@ -16,6 +16,9 @@ Numbers = npt.NDArray[np.float64]
 PRIOR_ROWS = 4.0
 """A bin's own share counts as so many rows of the monotone fit more: few rows lean on their neighbours."""
 
+CLAIMED_ROWS = 1.0
+"""What the model claims counts as so many labelled rows in each bin."""
+
 SHOWN_BINS = 10
 
 
@@ -52,23 +55,32 @@ def reliability(answered: npt.ArrayLike, correct: npt.ArrayLike) -> list[dict[st
     return table
 
 
-def smoothed_shares(answered: npt.ArrayLike, correct: npt.ArrayLike) -> Numbers:
+def smoothed_shares(answered: npt.ArrayLike, correct: npt.ArrayLike, *, claimed_rows: float = CLAIMED_ROWS) -> Numbers:
     """Return P(right | bin) for every bin, also those without rows.
 
     A bin's own share, pulled by `PRIOR_ROWS` rows towards the best non-decreasing fit; bins without rows take that fit
-    between their neighbours.
+    between their neighbours, below all of them in proportion to the confidence. For the fit each bin counts some rows
+    more that are right as often as the model claims: a model that was never wrong on a few rows is no proof that it is
+    never wrong where it is hardly sure.
 
     Args:
         answered: Rows by bin, shape (..., bins).
         correct: Of them, those that were right, same shape.
+        claimed_rows: Rows that the model's claim counts for in each bin; 0 takes confidences for ranks only.
     """
     a, c = np.asarray(answered, np.float64), np.asarray(correct, np.float64)
     if a.ndim > 1:
-        return np.stack([smoothed_shares(one, right) for one, right in zip(a, c, strict=True)])
-    seen = np.flatnonzero(a)
+        pairs = zip(a, c, strict=True)
+        return np.stack([smoothed_shares(one, right, claimed_rows=claimed_rows) for one, right in pairs])
+    seen, centres = np.flatnonzero(a), bin_centres(len(a))
     if not seen.size:
-        return bin_centres(len(a))
-    fit = np.interp(np.arange(len(a)), seen, isotonic(c[seen] / a[seen], a[seen]))
+        return centres
+    leaning = (c[seen] + claimed_rows * centres[seen]) / (a[seen] + claimed_rows)
+    fitted = isotonic(leaning, a[seen])
+    fit = np.interp(np.arange(len(a)), seen, fitted)
+    if claimed_rows:
+        lowest = int(seen[0])
+        fit[:lowest] = fitted[0] * centres[:lowest] / centres[lowest]
     return np.asarray((c + PRIOR_ROWS * fit) / (a + PRIOR_ROWS))
 
 

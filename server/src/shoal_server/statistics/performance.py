@@ -5,8 +5,9 @@ in a bin of confidence is right with the probability that the bin had on labelle
 right and wrong answers follow, and every metric from them. It holds where P(right | confidence, predicted class) is the
 same as on the reference (covariate shift within what the model has seen); it is blind to concept change.
 
-Intervals: the delta method over bins, with the variance of the reference's shares and of the outcomes themselves. They
-are about the assumption's world: they don't cover a broken assumption.
+Intervals: the delta method over bins, with the variance of the reference's shares and of the outcomes themselves,
+widened to what other trust in the model's own claims would say: where the reference hardly saw a confidence, nobody
+knows. They are about the assumption's world: they don't cover a broken assumption.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-from shoal_server.statistics.calibration import smoothed_shares
+from shoal_server.statistics.calibration import CLAIMED_ROWS, smoothed_shares
 from shoal_server.statistics.proportions import CONFIDENCE, Estimate
 
 Numbers = npt.NDArray[np.float64]
@@ -31,6 +32,8 @@ MIN_ROWS = 50
 """Predictions below which the answer is "too few"."""
 
 _STEP = 1e-4
+_OTHER_TRUST = (0.0, 4.0)
+"""Rows in each bin that the model's claims may count for as well: none, and four times as many."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,10 @@ def estimate_accuracy(calibration: Calibration, confidences: npt.ArrayLike, clas
     if not n:
         return Estimate(math.nan, 0.0, 1.0, 0)
     joint = fitted_joint(calibration.answered, said, rows)
-    shares = smoothed_shares(calibration.answered, calibration.correct)
-    value = float((joint * shares).sum() / joint.sum())
-    doubt = _doubt(shares, calibration.answered, joint)  # accuracy is linear in the shares: the gradient is exact
-    return _within(value, float(((joint / joint.sum()) ** 2 * doubt).sum()), n)
+    values = [float((joint * shares).sum() / joint.sum()) for shares in _readings(calibration)]
+    doubt = _doubt(_readings(calibration)[0], calibration.answered, joint)
+    # accuracy is linear in the shares: the gradient is exact
+    return _within(values, float(((joint / joint.sum()) ** 2 * doubt).sum()), n)
 
 
 def fitted_joint(reference: npt.ArrayLike, classes: npt.ArrayLike, bins: npt.ArrayLike) -> Numbers:
@@ -113,8 +116,7 @@ def estimate_binary(calibration: Calibration, scores: npt.ArrayLike) -> BinaryEs
     """
     rows = np.asarray(scores, np.float64)
     half = len(rows) // 2
-    shares = smoothed_shares(calibration.answered, calibration.correct)
-    positive = np.concatenate([1 - shares[0][::-1][:half], shares[1][half:]])
+    readings = [np.concatenate([1 - shares[0][::-1][:half], shares[1][half:]]) for shares in _readings(calibration)]
     behind = np.concatenate([calibration.answered[0][::-1][:half], calibration.answered[1][half:]])
     is_named = np.arange(len(rows)) >= half
     n = int(rows.sum())
@@ -125,14 +127,14 @@ def estimate_binary(calibration: Calibration, scores: npt.ArrayLike) -> BinaryEs
             missed, right = float(rows[~is_named] @ q[~is_named]), float(rows[~is_named] @ (1 - q[~is_named]))
             return metric(hit, wrong, missed, right)
 
-        return _estimate(figure, positive, behind, rows, n=n)
+        return _estimate(figure, readings, behind, rows, n=n)
 
     return BinaryEstimate(
         accuracy=of(lambda tp, fp, fn, tn: _over(tp + tn, tp + fp + fn + tn)),
         precision=of(lambda tp, fp, _fn, _tn: _over(tp, tp + fp)),
         recall=of(lambda tp, _fp, fn, _tn: _over(tp, tp + fn)),
         f1=of(lambda tp, fp, fn, _tn: _over(2 * tp, 2 * tp + fp + fn)),
-        auc=_estimate(lambda q: expected_auc(rows * q, rows * (1 - q)), positive, behind, rows, n=n),
+        auc=_estimate(lambda q: expected_auc(rows * q, rows * (1 - q)), readings, behind, rows, n=n),
     )
 
 
@@ -142,14 +144,23 @@ def expected_auc(positive: Numbers, negative: Numbers) -> float:
     return _over(float(positive @ (below + negative / 2)), float(positive.sum() * negative.sum()))
 
 
+def _readings(calibration: Calibration) -> list[Numbers]:
+    """Return the shares of right answers as they are taken, then with less and with more trust in its claims."""
+    return [
+        smoothed_shares(calibration.answered, calibration.correct, claimed_rows=rows)
+        for rows in (CLAIMED_ROWS, *_OTHER_TRUST)
+    ]
+
+
 def _estimate(
-    figure: Callable[[Numbers], float], shares: Numbers, behind: Numbers, rows: Numbers, *, n: int
+    figure: Callable[[Numbers], float], readings: list[Numbers], behind: Numbers, rows: Numbers, *, n: int
 ) -> Estimate:
     """Return a figure of the bins' shares with its interval.
 
     The gradient is numeric, bin by bin; its variance is `_doubt`'s.
     """
-    value = figure(shares)
+    values, shares = [figure(reading) for reading in readings], readings[0]
+    value = values[0]
     if not n or not math.isfinite(value):
         return Estimate(math.nan, 0.0, 1.0, n)
     doubt = _doubt(shares, behind, rows)
@@ -160,7 +171,7 @@ def _estimate(
             moved[at] += _STEP
             slope = (figure(moved) - value) / _STEP
             variance += float(slope * slope * doubt[at])
-    return _within(value, variance, n)
+    return _within(values, variance, n)
 
 
 def _doubt(shares: Numbers, behind: Numbers, rows: Numbers) -> Numbers:
@@ -169,9 +180,9 @@ def _doubt(shares: Numbers, behind: Numbers, rows: Numbers) -> Numbers:
     return np.asarray(one * (1 / (behind + 1) + 1 / np.maximum(rows, 1.0)))
 
 
-def _within(value: float, variance: float, n: int) -> Estimate:
+def _within(values: list[float], variance: float, n: int) -> Estimate:
     half = float(ndtri(0.5 + CONFIDENCE / 2)) * math.sqrt(variance)
-    return Estimate(value, max(0.0, value - half), min(1.0, value + half), n)
+    return Estimate(values[0], max(0.0, min(values) - half), min(1.0, max(values) + half), n)
 
 
 def _ratio(wanted: Numbers, there: Numbers) -> Numbers:

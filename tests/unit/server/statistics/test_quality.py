@@ -257,3 +257,27 @@ def test_means_of_two_arms():
     assert found.low < 0.2 < found.high
     assert share_sequence(0, 0) == (0.0, 1.0)
     assert mean_sequence(1.0, 1.0, 1) == (-math.inf, math.inf)
+
+
+def test_a_model_that_was_never_wrong_is_not_believed_where_it_is_hardly_sure() -> None:
+    """200 labelled rows, all right and nearly all sure, say little of rows whose confidence they hardly have."""
+    answered = np.zeros((2, 64))
+    answered[:, 60:] = 24.0
+    answered[:, 40] = 4.0
+    calibration = Calibration(answered, answered.copy())
+    sure, unsure = np.zeros(64), np.zeros(64)
+    sure[60:], unsure[34:44] = 250.0, 100.0
+    both = np.array([500.0, 500.0])
+    among_sure = estimate_accuracy(calibration, sure, both)
+    assert among_sure.value > 0.985
+    among_unsure = estimate_accuracy(calibration, unsure, both)
+    assert 0.8 < among_unsure.value < 0.95
+    assert among_unsure.low < 0.85
+    assert among_unsure.high > 0.99  # for all that is known, it may still be right there
+
+
+def test_what_a_model_claims_hardly_counts_beside_many_labelled_rows() -> None:
+    answered = np.full((1, 64), 500.0)
+    correct = answered * 0.8  # whatever it claims
+    shares = smoothed_shares(answered, correct)[0]
+    assert shares == pytest.approx(np.full(64, 0.8), abs=2e-3)
