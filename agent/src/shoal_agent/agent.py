@@ -143,7 +143,7 @@ class Agent:
         """Return a handle that answers from whatever model is active in the slot.
 
         Args:
-            slot: Its name; a slot without a model answers with `NoModelError`.
+            slot: Its name; a slot without a model answers with `NoModelError`, see `SlotHandle.wait`.
         """
         return self._running().slots.model(slot)
 

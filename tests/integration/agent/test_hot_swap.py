@@ -191,3 +191,17 @@ def test_a_slot_without_a_model_says_so() -> None:
     assert slots.names() == ()
     with pytest.raises(NoModelError):
         handle.predict({"x": X})
+
+
+def test_a_program_waits_for_its_first_model() -> None:
+    slots = SlotTable()
+    handle = slots.model("quality")
+    assert repr(handle) == "<slot quality: no model>"
+    with pytest.raises(NoModelError, match="'quality' has no model"):
+        handle.wait(0.0)
+    rollout = threading.Timer(0.2, slots.install, ("quality", load(4)))
+    rollout.start()
+    handle.wait(60.0)
+    rollout.join()
+    assert handle.predict({"x": X}).version == "4.0"
+    assert repr(handle).endswith(":4.0>")

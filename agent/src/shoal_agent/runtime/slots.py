@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from time import monotonic, sleep
 from typing import Any
 
 import msgspec
@@ -21,6 +22,8 @@ from shoal_agent.runtime.memory import release_free_memory
 from shoal_agent.runtime.model import LoadedModel
 from shoal_agent.runtime.observer import Observer
 from shoal_agent.runtime.prediction import Prediction
+
+_LOOKS_EVERY_S = 0.05
 
 
 class Observed(msgspec.Struct, frozen=True):
@@ -68,10 +71,33 @@ class SlotHandle:
         """
         return self._active().predict_rows(rows)
 
+    def wait(self, timeout_s: float) -> None:
+        """Wait until the slot has a model: on a new device until its first rollout has arrived.
+
+        Args:
+            timeout_s: For how long at most, seconds; 0 only looks.
+
+        Raises:
+            NoModelError: It has none by then.
+        """
+        deadline = monotonic() + timeout_s
+        while self._cell.model is None and monotonic() < deadline:
+            sleep(_LOOKS_EVERY_S)
+        self._active()
+
+    def __repr__(self) -> str:
+        """Say what answers now."""
+        model = self._cell.model
+        return f"<slot {self.slot}: {'no model' if model is None else f'{model.name}:{model.version}'}>"
+
     def _active(self) -> LoadedModel:
         model = self._cell.model
         if model is None:
-            raise NoModelError(f"slot {self.slot!r} has no model", hint="see `shoal-agent status`", slot=self.slot)
+            raise NoModelError(
+                f"slot {self.slot!r} has no model",
+                hint="wait for its first rollout: model.wait(60); `shoal-agent status` tells what it is at",
+                slot=self.slot,
+            )
         return model
 
 
