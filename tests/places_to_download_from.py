@@ -179,6 +179,10 @@ def _handler(place: Place, closing: threading.Event) -> type[BaseHTTPRequestHand
             if shown != body or not place.announces:
                 self.close_connection = True
 
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.do_GET()
+
         def log_message(self, *_: Any) -> None:
             """Say nothing."""
 

@@ -274,6 +274,15 @@ def test_a_circle_of_redirects_ends(device):
     assert len(device.server.asked) == 6
 
 
+def test_what_is_said_to_the_server_is_said_to_no_other(device):
+    device.server.location = "https://shoal.example/api/v1/device/enrol"
+    client = HttpClient(device.server.url, user="dev-1", secret="secret")
+    with pytest.raises(TransportError, match="sends on to https://shoal.example") as caught:
+        client.exchange("POST", "/api/v1/device/enrol", body=b"{}")
+    assert "join with the address" in caught.value.hint
+    client.close()
+
+
 @pytest.mark.parametrize("location", ["file:///etc/passwd", "http://user:secret@127.0.0.1/", "http://[1/"])
 def test_a_redirect_to_no_address_is_refused(device, location):
     device.server.location = location

@@ -154,10 +154,16 @@ class HttpClient:
         for _ in range(MAX_REDIRECTS + 1):
             response = client._sent(method, url, headers, body)
             location = response.headers.get("Location")
-            if method != "GET" or response.status not in _REDIRECTS or not location:
+            if response.status not in _REDIRECTS or not location:
                 return response
             response.close()
-            url = redirected(url, location)
+            target = redirected(url, location)
+            if method != "GET":
+                raise TransportError(
+                    f"{method} {url}: the server sends on to {target:.200}, which is followed for downloads only",
+                    hint="join with the address that it sends on to",
+                )
+            url = target
             client = self._at(url)
         raise TransportError(f"{method} {url}: more than {MAX_REDIRECTS} redirects", hint="do they go in a circle?")
 
