@@ -121,7 +121,7 @@ def test_a_mirror_that_refuses_rests_for_a_while(device, status):
 
 @pytest.mark.parametrize("way", [{"stalls": True}, {"cut": len(DATA) // 2}], ids=["stalls", "breaks off"])
 def test_what_a_mirror_left_unfinished_the_server_goes_on_with(device, way):
-    mirror = device.mirror(**way)
+    mirror = device.mirror(etag='"of the mirror"', **way)
     assert device.fetched()
     assert device.server.ranges_asked() == [f"bytes={len(DATA) // 2}-"]
     assert "if-range" not in device.server.asked[0]  # the validator was the mirror's
@@ -204,6 +204,7 @@ def test_a_part_that_is_longer_than_what_is_offered_begins_anew(device):
     for _ in range(2):
         with pytest.raises(TransportError):
             device.fetch()
+    assert not device.part.exists() or device.part.stat().st_size <= 100
     device.server.content = DATA
     assert device.fetched()
 
@@ -334,7 +335,8 @@ def test_a_form_that_is_wrong_costs_a_request_and_no_more(device, wrong):
 def test_a_form_that_saves_nothing_is_refused_before_it_comes(device, announces):
     device.server.forms[ZSTD] = coded(DATA).ljust(len(DATA) if announces else 10, b"x")
     device.server.announces = announces
-    assert device.fetched()
+    device.fetch(cancelled=device.part.with_suffix(".coded").exists)
+    device.store.adopt(BLOB)
     assert [asked["accept-encoding"] for asked in device.server.asked] == ["zstd", "identity"]
 
 
@@ -363,13 +365,17 @@ def test_a_form_that_is_offered_no_more_begins_anew(device, later):
     assert device.fetched()
 
 
-def test_a_patch_whose_base_is_gone_begins_anew(device):
+@pytest.mark.parametrize("later", [None, OLD + b"another"], ids=["gone", "another"])
+def test_a_patch_whose_base_is_there_no_more_begins_anew(device, later):
     device.holds(OLD)
     device.server.forms[DCZ], device.server.cut = coded(DATA, OLD), 60
     with pytest.raises(TransportError):
         device.fetch()
     device.start()
     device.server.cut, device.held = None, None
+    if later is not None:
+        device.server.forms = {}
+        device.holds(later)
     assert device.fetched()
     assert device.server.asked[-1].get("range") is None
 
