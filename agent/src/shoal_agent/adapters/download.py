@@ -175,7 +175,10 @@ class OciFetcher:
             _expect(response.status, {200, 206}, wanted.path)
             head = response.headers
             start, note = answered(terms, place, status=response.status, headers=head, note=note, done=done)
-            file.write(note) if start else file.begin(note)
+            if start:
+                file.write(note)
+            else:
+                file.begin(note)
             self._collect(response, note, wanted, start=start, place=place)
         if file.size(note) != note.total:
             raise TransportError(

@@ -53,7 +53,7 @@ class PartFile:
         """Return what the bytes are, None when that is not known; they then have to be fetched anew."""
         try:
             return msgspec.json.decode(self._note.read_bytes(), type=Note)
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError):
             return None
 
     def collected(self, note: Note) -> Path:

@@ -32,7 +32,6 @@ from shoal_server.storage.database import Clock, Database
 WORTH_IT = 0.95
 """A form is kept that is smaller than this share of the smallest one there was without it."""
 
-PATCHES_A_BLOB = 8
 _STRONG_UP_TO_BYTES = 32 << 20
 _WISHES = 256
 _log = logging.getLogger(__name__)
@@ -191,7 +190,7 @@ def _most(session: Session, wish: Wish, size: int) -> int:
     base_size = oci_store.blob_size(session, wish.repository, wish.base) or 0
     if base_size < CODED_FROM_BYTES or max(size, base_size) > DCZ_MOST_BYTES:
         return 0
-    if forms.patches(session, wish.digest) >= PATCHES_A_BLOB:
+    if forms.patches(session, wish.digest) >= forms.PATCHES_A_BLOB:
         return 0
     alone = forms.form_row(session, wish.digest, "")
     return int((alone.size if alone is not None and alone.form else size) * WORTH_IT)

@@ -23,6 +23,9 @@ from shoal_server.storage.database import insert_ignore
 PATCH_KEPT_S = 30 * 86_400.0
 """A rollout is over by then; what its devices came from is seldom come from again."""
 
+PATCHES_A_BLOB = 8
+"""So many forms against others are made of a blob at most; a device that lies about what it holds makes little work."""
+
 VARY = f"Accept-Encoding, {DICTIONARY_HEADER}"
 """Tells caches what else than the address an answer depends on."""
 
@@ -85,12 +88,13 @@ def accepted(headers: Mapping[str, str]) -> Accepted:
 
 def choose(session: Session, digest: str, asked: Accepted) -> Choice:
     """Choose the smallest form of a blob that a client takes; none is larger than the blob."""
-    bases = [*([""] if asked.alone else []), *([asked.base] if asked.base else [])]
+    bases = {*([""] if asked.alone else []), *([asked.base] if asked.base else [])}
     if not bases:
         return Choice(None, ())
-    rows = session.exec(select(BlobForm).where(BlobForm.digest == digest, col(BlobForm.base).in_(bases))).all()
-    missing = tuple(set(bases) - {row.base for row in rows})
-    found = min((row for row in rows if row.form), key=lambda row: row.size, default=None)
+    rows = {row.base: row for row in session.exec(select(BlobForm).where(BlobForm.digest == digest))}
+    full = sum(base != "" for base in rows) >= PATCHES_A_BLOB
+    missing = tuple(base for base in sorted(bases - set(rows)) if not (base and full))
+    found = min((rows[base] for base in bases & set(rows) if rows[base].form), key=lambda row: row.size, default=None)
     if found is None:
         return Choice(None, missing)
     return Choice(Form(DCZ if found.base else ZSTD, found.form, found.size), missing)

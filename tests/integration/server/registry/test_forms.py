@@ -14,7 +14,7 @@ from shoal_protocol.bundle.layout import README
 from shoal_protocol.canonical import sha256_digest
 from shoal_server.registry import forms
 from shoal_server.registry.collection import Collector
-from shoal_server.registry.form_making import PATCHES_A_BLOB, FormMaker
+from shoal_server.registry.form_making import FormMaker
 from shoal_server.services import Services
 from shoal_server.testing.bundles import push_bundle, tiny_bundle
 
@@ -132,11 +132,13 @@ def test_only_blobs_of_the_repository_are_patched_from_and_few(
     maker.turn()
     with shoal.database.read() as session:
         assert forms.patches(session, new) == 0
-    for number in range(PATCHES_A_BLOB + 3):
+    for number in range(forms.PATCHES_A_BLOB + 3):
         maker.wish("quality", new, puller.push(OLD + bytes([number])))
     maker.turn()
     with shoal.database.read() as session:
-        assert forms.patches(session, new) == PATCHES_A_BLOB
+        assert forms.patches(session, new) == forms.PATCHES_A_BLOB
+        asked = forms.Accepted(alone=True, base=sha256_digest(b"one more"))
+        assert forms.choose(session, new, asked).missing == ("",)  # nobody is asked for one more
 
 
 def test_forms_stay_and_go_with_their_blobs(puller: Puller, shoal: Services, maker: FormMaker) -> None:
