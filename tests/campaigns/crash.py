@@ -72,6 +72,7 @@ def lanes_of(plan: Plan, kinds: Sequence[str]) -> Iterator[list[Lane]]:
         for _ in range(plan.lanes):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shoal-crash-")))
             server = stack.enter_context(SimulatedServer())
+            server.codes = True  # updates come as patches, which have more steps
             device = Device(server, stack.enter_context(Nursery(folder)), folder)
             device.prepare()
             here = lanes[0].map if lanes else Map.of(device, seed=plan.seed) if set(kinds) != {"step"} else Map()

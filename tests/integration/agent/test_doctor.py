@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from fixtures_broker import PahoDevice
+from places_to_download_from import Place
 from shoal_agent.adapters.identity import IdentityFolder
 from shoal_agent.doctor import Chart, State, broker, examine, network
 from shoal_agent.testing import SimulatedServer
@@ -127,3 +128,22 @@ def test_an_agent_that_runs_keeps_its_connection(world):
         found = by_check(examine(Chart(world.state)))
         assert found["broker_login"].state is State.NOTE
         assert "--take-over" in found["broker_login"].advice
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "word"),
+    [
+        (None, State.OK, "answers"),
+        (404, State.OK, "answers"),
+        (401, State.NOTE, "credentials"),
+        (503, State.NOTE, "503"),
+    ],
+)
+def test_a_mirror_of_the_settings_is_asked_without_credentials(world, status, state, word):
+    with Place(b"{}", status=status) as mirror:
+        (world.state / "config.toml").write_text(f'[download]\nmirrors = "{mirror.url}"\n')
+        found = by_check(examine(Chart(world.state)))["mirror"]
+    assert (found.state, word in found.came) == (state, True)
+    assert "authorization" not in mirror.asked[0]
+    assert by_check(examine(Chart(world.state)))["mirror"].state is State.NOTE  # it is gone
+    assert "mirror" not in by_check(examine(Chart(world.state, offline=True)))

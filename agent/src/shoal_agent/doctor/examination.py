@@ -97,7 +97,16 @@ def _line(chart: Chart, identity: Identity) -> list[Finding]:
     else:
         found.append(skipped("http_login", "without a way to the server"))
     found.insert(0, network.clock(chart.clock(), server_s=told_s, floor_ms=floor_ms))
+    found += [network.mirror(url, ca_file=ca_file) for url in _mirrors(chart)]
     return found + _broker(chart, identity, ca_file)
+
+
+def _mirrors(chart: Chart) -> tuple[str, ...]:
+    """Return the mirrors of the settings; none where these don't parse, which another check tells."""
+    try:
+        return load_settings(state=chart.folder, config=chart.config).download_mirrors
+    except SettingsError:
+        return ()
 
 
 def _broker(chart: Chart, identity: Identity, ca_file: Path | None) -> list[Finding]:

@@ -108,6 +108,34 @@ def login(identity: Identity, *, ca_file: Path | None) -> tuple[Finding, float |
     return wrong("http_login", f"the server answered {status} to {DESIRED_PATH}", advice), told_s
 
 
+def mirror(url: str, *, ca_file: Path | None) -> Finding:
+    """Check that a mirror of the settings answers somebody without credentials; without it the server is asked.
+
+    Args:
+        url: Of the mirror.
+        ca_file: Authority to trust besides the system's.
+    """
+    http = HttpClient(url, ca_file=ca_file, timeout_s=TIMEOUT_S, system_too=True)
+    try:
+        status, _, _ = http.exchange("GET", "/v2/")
+    except TransportError as error:
+        return note(
+            "mirror", error.message, "downloads come from the server meanwhile; is the mirror up, and its URL right?"
+        )
+    finally:
+        http.close()
+    if status in {401, 403, 407}:
+        advice = "devices have no account at mirrors: let it be read without one, from this network"
+        return note("mirror", f"{url} answers {status}: it asks for credentials", advice)
+    if status >= 500:
+        return note(
+            "mirror",
+            f"{url} answers {status}",
+            "look at the mirror's own log; downloads come from the server meanwhile",
+        )
+    return ok("mirror", f"{url} answers")
+
+
 def clock(now_s: float, *, server_s: float | None, floor_ms: int) -> Finding:
     """Check this clock against the server's, and against the newest time that the server signed.
 

@@ -21,8 +21,9 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, MetaFile, Role, Root, Snapshot, Targets, Timestamp
 
 from shoal_protocol.bundle.assembly import build_manifest
+from shoal_protocol.bundle.codings import DCZ, DICTIONARY_HEADER, IDENTITY, ZSTD, Encoder, parse_dictionary_header
 from shoal_protocol.bundle.manifest import encode_manifest
-from shoal_protocol.canonical import sha256_digest
+from shoal_protocol.canonical import parse_digest, sha256_digest
 from shoal_protocol.mqtt.messages import Ack, UpMessage, encode_message, parse_message
 from shoal_protocol.mqtt.topics import Up
 from shoal_protocol.parcel import ABOUT, DESIRED, TRUST, About, blob_member
@@ -62,6 +63,7 @@ class SimulatedServer:
         requests: (method, path, range) of every request.
         samples: Batches of sampled rows that came.
         acknowledge: Whether messages are acknowledged.
+        codes: Whether blobs are sent in the smallest form that the device takes.
         refuse: Tells which messages count as malformed.
     """
 
@@ -72,6 +74,7 @@ class SimulatedServer:
         self.requests: list[tuple[str, str, str | None]] = []
         self.samples: list[SampleBatch] = []
         self.acknowledge = True
+        self.codes = False
         self.refuse: Callable[[Up, UpMessage], bool] = lambda _kind, _message: False
         self.desired: bytes | None = None
         self.generation = 0
@@ -257,13 +260,27 @@ class SimulatedServer:
 
     def _ranged(self, digest: str, headers: Mapping[str, str]) -> tuple[int, dict[str, str], bytes]:
         data = self.faults.swapped.get(digest, self._blobs[digest])
+        coding, data = self._coded(data, headers) if self.codes else (IDENTITY, data)
         etag = f'"{sha256_digest(data)}"'
+        found = {"ETag": etag, **({} if coding == IDENTITY else {"Content-Encoding": coding})}
         asked = headers.get("Range")
         if asked and headers.get("If-Range") == etag and not self.faults.no_ranges:
             start = int(asked.removeprefix("bytes=").rstrip("-"))
             span = f"bytes {start}-{len(data) - 1}/{len(data)}"
-            return 206, {"ETag": etag, "Content-Range": span}, data[start:]
-        return 200, {"ETag": etag}, data
+            return 206, {**found, "Content-Range": span}, data[start:]
+        return 200, found, data
+
+    def _coded(self, data: bytes, headers: Mapping[str, str]) -> tuple[str, bytes]:
+        """Return the smallest form that a request takes, and its coding."""
+        base = parse_dictionary_header(headers.get(DICTIONARY_HEADER, ""))
+        taken = headers.get("Accept-Encoding", "").split(", ")
+        forms = [(IDENTITY, data)]
+        if ZSTD in taken:
+            forms.append((ZSTD, _encoded(Encoder(len(data), level=3), data)))
+        if DCZ in taken and base in self._blobs:
+            dictionary = (parse_digest(base), self._blobs[base])
+            forms.append((DCZ, _encoded(Encoder(len(data), level=3, dictionary=dictionary), data)))
+        return min(forms, key=lambda form: len(form[1]))
 
     def _sign(self, name: str, signed: Any, role: str) -> None:
         metadata = Metadata(signed)
@@ -272,6 +289,10 @@ class SimulatedServer:
 
     def _expiry(self) -> dt.datetime:
         return dt.datetime.fromtimestamp(int(self._clock()), tz=dt.UTC) + _LIFETIME
+
+
+def _encoded(encoder: Encoder, data: bytes) -> bytes:
+    return encoder.feed(data) + encoder.finish()
 
 
 class _QuietServer(ThreadingHTTPServer):
