@@ -11,6 +11,7 @@ from shoal_agent.ports import HookOutcome
 from shoal_agent.updating.leave import LeaveRules
 from shoal_agent.updating.model_host import Seen
 from shoal_protocol.maintenance import DAY_S, Instant, parse_windows
+from shoal_protocol.trust.assignment import Assignment, SlotTarget
 
 NIGHT = parse_windows("22:00-04:00")
 GO_ON, NOT_NOW = HookOutcome(exit_code=0), HookOutcome(exit_code=75, said="a batch is running")
@@ -299,3 +300,52 @@ def test_a_weeks_windows_are_told_by_their_next_opening(device):
     device.instant = Instant(local_s=3 * DAY_S, utc_s=0)
     device.want(device.bundle("1.1"))
     assert "opens Sun 03:00 local time" in device.all.troubles["s"].message
+
+
+def want_in(device, digest: str, *windows: str) -> None:
+    """Want a bundle that its rollout lets in at some times only."""
+    device.generation += 1
+    wish = SlotTarget(digest=digest, windows=windows)
+    device.all.take_over(Assignment(device="d", generation=device.generation, slots={"s": wish}, issued=0, expires=1))
+    device.all.work()
+
+
+def test_a_rollouts_windows_and_the_devices_own_must_both_be_open(device):
+    first = device.install("1.0")
+    rules(device, activation=parse_windows("01:00-03:00"))
+    second = device.bundle("1.1")
+    device.instant = at(1)
+    want_in(device, second, "02:00-06:00")
+    assert (device.slot.state, waiting(device)) == (SlotState.VERIFIED, "rollout_window")
+    assert "of the rollout (02:00-06:00)" in device.all.troubles["s"].message
+    device.instant = at(4)
+    device.turn(60.0)
+    assert waiting(device) == "activation_window"
+    device.restart()
+    device.instant = at(2)
+    device.turn(60.0)
+    assert device.slot.active == second
+    device.host.counts["s"] = Seen(predictions=10)
+    device.turn()
+    device.instant = at(12)
+    want_in(device, first, "02:00-06:00")  # a way back
+    assert device.slot.active == first
+
+
+def test_a_rollouts_windows_can_be_taken_away_while_they_are_waited_for(device):
+    device.install("1.0")
+    second = device.bundle("1.1")
+    device.instant = at(12)
+    want_in(device, second, "02:00-06:00")
+    assert waiting(device) == "rollout_window"
+    want_in(device, second)
+    device.turn(60.0)
+    assert device.slot.active == second
+
+
+def test_windows_that_this_agent_can_not_read_never_open(device):
+    first = device.install("1.0")
+    want_in(device, device.bundle("1.1"), "full moon")
+    device.turn(600.0)
+    assert (device.slot.active, waiting(device)) == (first, "rollout_window")
+    assert "full moon" in device.all.troubles["s"].message

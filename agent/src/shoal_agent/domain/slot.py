@@ -38,6 +38,8 @@ class Target(msgspec.Struct, frozen=True):
     name: str = ""
     """``model:version``, for display only."""
     attempt: int = 0
+    windows: tuple[str, ...] = ()
+    """When it may be activated, by the word of the rollout; none: at any time."""
 
 
 @dataclass(frozen=True)

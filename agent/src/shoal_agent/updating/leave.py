@@ -18,14 +18,15 @@ import msgspec
 
 from shoal_agent.domain.hold import Hold
 from shoal_agent.domain.occasion import HookKind, Occasion
-from shoal_agent.domain.slot import Deferred, Slot
+from shoal_agent.domain.slot import Deferred, Slot, Target
 from shoal_agent.ports import HoldSource, Hooks
-from shoal_protocol.maintenance import DAY_S, DAYS, WEEK_S, Instant, MaintenanceWindow, closed_s
+from shoal_protocol.errors import ContentError
+from shoal_protocol.maintenance import DAY_S, DAYS, WEEK_S, Instant, MaintenanceWindow, closed_s, parse_windows
 
 NOT_NOW: Final = 75
 """Exit code of a veto hook that says "not now" (EX_TEMPFAIL of sysexits.h)."""
 
-PLANNED: Final = frozenset({"held", "locked", "vetoed", "download_window", "activation_window"})
+PLANNED: Final = frozenset({"held", "locked", "vetoed", "download_window", "activation_window", "rollout_window"})
 """Reasons of a wait that somebody wants; all others tell of a fault."""
 
 _LOOK_S: Final = 5.0
@@ -97,8 +98,9 @@ class Leave:
         target = slot.target
         digest = target.digest if target else None
         waits_for_window = slot.active is not None and digest not in {slot.previous, slot.fallback}
-        windows = self._rules.activation if waits_for_window else ()
-        deferred = self._held() or self._locked() or self._window("activation", windows)
+        deferred = self._held() or self._locked()
+        if deferred is None and waits_for_window:
+            deferred = self._window("activation", self._rules.activation) or self._rollout_window(target)
         if deferred is not None or not self._hooks.has(HookKind.VETO):
             return deferred
         return self._vetoed(
@@ -122,11 +124,13 @@ class Leave:
         path = self._rules.locked()
         return Deferred("locked", f"the application's lock file {path} is there", _LOOK_S) if path else None
 
-    def _window(self, what: str, windows: Sequence[MaintenanceWindow]) -> Deferred | None:
+    def _window(
+        self, what: str, windows: Sequence[MaintenanceWindow], *, code: str = "", whose: str = ""
+    ) -> Deferred | None:
         if not windows:
             return None
         instant = self._instant()
-        told = f"{what}s wait for a window ({'; '.join(map(str, windows))})"
+        told = f"{what}s wait for a window{whose} ({'; '.join(map(str, windows))})"
         if instant is None:
             fault = f"{told}, and this device's clock can't be right: set it"
             return Deferred("clock", fault, _WINDOW_LOOK_S)
@@ -134,7 +138,20 @@ class Leave:
         if wait_s == 0:
             return None
         opens = _weekday_and_time(instant.local_s + wait_s)
-        return Deferred(f"{what}_window", f"{told}; the next opens {opens} local time", min(wait_s, _WINDOW_LOOK_S))
+        return Deferred(
+            code or f"{what}_window", f"{told}; the next opens {opens} local time", min(wait_s, _WINDOW_LOOK_S)
+        )
+
+    def _rollout_window(self, target: Target | None) -> Deferred | None:
+        """Return why a target waits by its rollout's word; both that and the device's own windows must be open."""
+        if target is None or not target.windows:
+            return None
+        try:
+            windows = parse_windows("; ".join(target.windows))
+        except ContentError as error:
+            fault = f"the windows of the rollout can't be read, so none opens: {error.message}"
+            return Deferred("rollout_window", fault, _WINDOW_LOOK_S)
+        return self._window("activation", windows, code="rollout_window", whose=" of the rollout")
 
     def _vetoed(self, occasion: Occasion) -> Deferred | None:
         outcome = self._hooks.run(occasion)

@@ -42,6 +42,7 @@ class SlotTarget(msgspec.Struct, frozen=True, kw_only=True):
         attempt: Grows when an operator says "try again" after a final failure.
         shadow: Digest of a bundle that should see the same inputs and answer nobody.
         sampling: Permission to send raw rows.
+        windows: When it may be activated, as `shoal_protocol.maintenance` writes them; none: at any time.
         counting: Digest of what is counted beyond what the bundle says, see `shoal_protocol.profile.counting`.
     """
 
@@ -50,6 +51,7 @@ class SlotTarget(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 0
     shadow: str | None = None
     sampling: Sampling | None = None
+    windows: tuple[str, ...] = ()
     counting: str | None = None
 
 

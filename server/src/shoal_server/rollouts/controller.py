@@ -13,6 +13,7 @@ Invariants:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -189,13 +190,25 @@ def _settle(turn: Turn, number: int) -> None:
         return
     parts = (
         (counts.queued, "not offered yet"),
-        (counts.working, "under way"),
+        (counts.working, f"under way{_waits(turn, number)}"),
         (counts.out_of_reach, "out of reach"),
         (counts.failed, "failed"),
         (counts.lost, "lost"),
     )
     rest = ", ".join(f"{devices} {what}" for devices, what in parts if devices)
     _wait(turn, number, f"{counts.healthy} of {counts.eligible} devices run it" + (f"; {rest}" if rest else ""))
+
+
+def _waits(turn: Turn, number: int) -> str:
+    """Say what devices under way wait for, by their own word, such as a maintenance window."""
+    codes: Counter[str] = Counter()
+    for member in turn.rollout.members_of(number):
+        fact = turn.facts.devices.get(member.device)
+        waiting = fact.report.waiting if fact is not None and fact.report is not None else None
+        if waiting is not None and turn.outcome(member) is Outcome.WORKING:
+            codes[waiting.code] += 1
+    told = ", ".join(f"{count} wait{'s' if count == 1 else ''}: {code}" for code, count in sorted(codes.items()))
+    return f" ({told})" if told else ""
 
 
 def _pass(turn: Turn, number: int) -> None:
@@ -234,7 +247,10 @@ def _offer(turn: Turn, number: int) -> None:
         fact = turn.facts.devices[member.device]
         offered[member.device] = _offered(member, fact, turn.rollout.digest, turn.now)
         target = SlotTarget(
-            digest=turn.rollout.digest, name=turn.rollout.bundle_name, attempt=offered[member.device].attempt
+            digest=turn.rollout.digest,
+            name=turn.rollout.bundle_name,
+            attempt=offered[member.device].attempt,
+            windows=turn.rollout.plan.windows,
         )
         turn.effects.append(Assign(device=member.device, target=target))
     turn.rollout = turn.rollout.with_members(offered)

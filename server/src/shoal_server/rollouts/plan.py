@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shoal_protocol.errors import ContentError
+from shoal_protocol.maintenance import parse_windows
 from shoal_protocol.refs import parse_ref
 from shoal_server.fleet.cohort import parse_cohort
 from shoal_server.rollouts.fields import Reader, choice, count, flag, instant, matching, number, positive_duration
@@ -156,6 +157,7 @@ class Plan:
         dynamic: Whether devices that enter the cohort meanwhile join a later stage.
         approval: Whether a person must approve before it runs at all.
         start_at: Seconds since the epoch before which it does not begin; None: at once.
+        windows: Spans of the week in which devices may activate the bundle; none: at any time.
         lift_denial: Reason for using a digest that an earlier rollback denied; empty: refuse it.
     """
 
@@ -173,6 +175,7 @@ class Plan:
     dynamic: bool = False
     approval: bool = False
     start_at: float | None = None
+    windows: tuple[str, ...] = ()
     lift_denial: str = ""
 
 
@@ -201,7 +204,6 @@ def _read_plan(reader: Reader) -> Plan:
     bundle = reader.require("bundle", _bundle, "")
     stages = _read_stages(reader)
     reader.read("strategy", _strategy, "canary")
-    reader.refuse("windows", "maintenance windows are not supported yet: leave them out, and start the rollout in one")
     reader.refuse("arms", "comparing arms is not supported yet: leave it out")
     whole = bool(stages) and stages[-1].share == 1
     plan = Plan(
@@ -219,6 +221,7 @@ def _read_plan(reader: Reader) -> Plan:
         dynamic=reader.read("dynamic", flag, Plan.dynamic),
         approval=reader.read("approval", choice("required", "none"), "none") == "required",
         start_at=reader.read("start", instant, None),
+        windows=reader.read("windows", _windows, ()),
         lift_denial=_read_override(reader),
     )
     if plan.standing and stages and not whole:
@@ -371,6 +374,13 @@ def _cohort(value: object) -> str:
     if isinstance(value, str):
         return parse_cohort(value).text
     raise ValueError(f"expected a query such as 'site = bern' or 'all', got {value!r:.60}")
+
+
+def _windows(value: object) -> tuple[str, ...]:
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("expected a list of windows such as ['Mon-Fri 22:00-04:00']")
+    return tuple(map(str, parse_windows("; ".join(texts))))
 
 
 def _reason(value: object) -> str:

@@ -20,6 +20,7 @@ class Behaviour(StrEnum):
     FAILS = "fails"  # it is rejected or taken back by the device
     HANGS = "hangs"  # the device falls silent after it has taken the offer
     SLOW = "slow"  # it is under way for ever
+    WAITS = "waits"  # somebody at the device lets updates wait, for ever
     RELAPSES = "relapses"  # its trial passes; taken back when `relapse` is called
 
 
@@ -79,6 +80,8 @@ class SimulatedDevice:
         elif behaviour is Behaviour.HANGS:
             self.active = self.target
             self.online = False
+        elif behaviour is Behaviour.WAITS:
+            self.state = "verified"
         elif behaviour is not Behaviour.SLOW:
             self.previous, self.active, self.proven = self.active, self.target, self.target
             self.state = "idle"
@@ -94,6 +97,7 @@ class SimulatedDevice:
         target = self.target
         failed = target is not None and self.bad.get(target, -1) >= self.attempt
         error = Fault(code="golden_rows", message="differs", digest=target) if failed else None
+        waits = Fault(code="held", message="on hold", digest=target) if self.state == "verified" else None
         return SlotReport(
             state=self.state,
             active=self.active,
@@ -102,6 +106,7 @@ class SimulatedDevice:
             target=target,
             attempt=self.attempt,
             error=error,
+            waiting=waits,
         )
 
     def presence(self) -> Presence:

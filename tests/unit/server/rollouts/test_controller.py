@@ -66,6 +66,24 @@ def test_why_devices_failed_is_told_and_stays_known_when_they_have_returned() ->
     ]
 
 
+def test_the_plans_windows_go_with_every_offer_and_with_no_way_back() -> None:
+    world = _world(behaviour=Behaviour.FAILS, windows=["Sun 02:00-04:00"])
+    world.run(until=RolloutState.ROLLED_BACK)
+    assigned = [effect.target for effect in world.effects if isinstance(effect, Assign)]
+    assert {target.windows for target in assigned if target.digest == NEW} == {("Sun 02:00-04:00",)}
+    assert {target.windows for target in assigned if target.digest == OLD} == {()}
+
+
+def test_what_devices_wait_for_is_told_while_the_stage_waits_and_when_it_is_late() -> None:
+    world = _world(behaviour=Behaviour.WAITS)
+    for _ in range(20):
+        world.tick()
+    told = "0 of 3 devices run it; 3 under way (3 wait: held)"
+    assert world.rollout.stages[0].reason == told
+    assert world.run(seconds=300.0, until=RolloutState.PAUSED) is RolloutState.PAUSED
+    assert told in world.rollout.reason
+
+
 def test_bad_predictions_are_stopped_by_the_output_gate() -> None:
     world = _world(gates={"output": {"drift_vs": "control"}})
     world.evidence = BAD_OUTPUT

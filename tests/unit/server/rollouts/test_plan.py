@@ -71,11 +71,29 @@ def test_all_faults_are_told_together() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "windows"),
+    [
+        (["Mon-Fri 22:00-04:00 device", "Sat,Sun 00:00-24:00 utc"], ("Mon-Fri 22:00-04:00", "Sat,Sun 00:00-24:00 utc")),
+        ("02:00-04:00; 12:00-13:00", ("02:00-04:00", "12:00-13:00")),
+        ([], ()),
+    ],
+)
+def test_windows_are_kept_in_their_one_form(given: object, windows: tuple[str, ...]) -> None:
+    assert parse_plan(plan_of(windows=given)).windows == windows
+
+
+@pytest.mark.parametrize("given", [["Mo-Fr 22:00-04:00"], ["22:00"], 22, [22], {"days": "Mon"}])
+def test_windows_that_are_none_are_a_fault_of_the_plan(given: object) -> None:
+    with pytest.raises(PlanError) as refused:
+        parse_plan(plan_of(windows=given))
+    assert [fault["where"] for fault in refused.value.data["faults"]] == ["windows"]
+
+
+@pytest.mark.parametrize(
     ("change", "where"),
     [
         ({"strategy": "ab"}, "strategy"),
         ({"strategy": "shadow"}, "strategy"),
-        ({"windows": ["Mon-Fri 22:00-04:00 device"]}, "windows"),
         ({"gates": {"latency": {"p95": "<= 20ms"}}}, "gates.latency"),
     ],
 )
