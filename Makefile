@@ -75,7 +75,7 @@ imports: $(VENV)/.dev
 bench: $(VENV)/.dev  ## BENCH=agent|download|bulk|drift_power|drift_false_alarms|http|ingest|pack|profile, all without it; BENCH_ARGS=--full
 	@$(BIN)/python benchmarks/run.py $(BENCH) $(BENCH_ARGS)
 
-campaign: $(VENV)/.dev  ## NAME=crash|drift POINTS=n SEED=s: long seeded sweeps
+campaign: $(VENV)/.dev  ## NAME=convert|crash|drift|faults POINTS=n SEED=s: long seeded sweeps
 	@$(BIN)/python tests/campaigns/$(NAME).py --points $(POINTS) --seed $(SEED)
 
 clean:  ## remove the virtual environment and caches
