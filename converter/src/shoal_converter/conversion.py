@@ -33,6 +33,7 @@ from shoal_converter.probing import probes
 from shoal_converter.rounding import culprit, lost_precision
 from shoal_converter.sample import Column, Sample, make_sample
 from shoal_converter.sources.estimator import Answer, answers, last_step, refuse_input
+from shoal_converter.sources.middle import as_transformer
 from shoal_converter.sources.sklearn_export import export
 from shoal_protocol.bundle.schema import OutputSpec
 from shoal_protocol.profile.quality import DataKind
@@ -272,7 +273,7 @@ def _export_mixed(model: Any, widths: list[tuple[str, str, int]], options: Optio
     from sklearn.pipeline import Pipeline  # noqa: PLC0415 - heavy
 
     *before, (_, last) = flat_steps(model)
-    first = export(Pipeline(before), widths, options)
+    first = export(as_transformer(Pipeline(before)), widths, options)
     second = export(last, [("rows", "float32", _width(first))], options)
     return join(first, second)
 

@@ -83,7 +83,9 @@ CLASSIFIERS = {
     "neighbours, manhattan": neighbors.KNeighborsClassifier(5, p=1),
     "neighbours, minkowski 3": neighbors.KNeighborsClassifier(5, p=3),
     "radius": neighbors.RadiusNeighborsClassifier(30.0, weights="distance"),
-    "Gaussian process": gaussian_process.GaussianProcessClassifier(1.0 * kernels.RBF([1.0, 2.0, 1.0, 2.0])),
+    "Gaussian process": gaussian_process.GaussianProcessClassifier(
+        1.0 * kernels.RBF([1.0, 2.0, 1.0, 2.0]), optimizer=None
+    ),
     "an even forest": FOREST,
     "extra trees": ensemble.ExtraTreesClassifier(10, max_depth=3, random_state=0),
     "one against the rest": multiclass.OneVsRestClassifier(linear_model.LogisticRegression()),

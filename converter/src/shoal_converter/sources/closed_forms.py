@@ -173,12 +173,21 @@ def nearest_centroid(f: Formula, model: Any) -> tuple[str, ...]:
 
 def isotonic(f: Formula, model: Any) -> tuple[str, ...]:
     """Linear between the thresholds; beyond them the end's value (clip) or missing (nan)."""
+    return (isotonic_curve(f, model, f.x),)
+
+
+def isotonic_curve(f: Formula, model: Any, given: str) -> str:
+    """Return what a fitted IsotonicRegression gives for one column of values, [N, 1].
+
+    Raises:
+        RuntimeError: It refuses values beyond those of training.
+    """
     x, y = np.asarray(model.X_thresholds_, np.float64), np.asarray(model.y_thresholds_, np.float64)
     if model.out_of_bounds == "raise":
         raise RuntimeError("out_of_bounds='raise' has no form in ONNX; 'clip' and 'nan' have")
-    inner = f.node("Min", f.node("Max", f.x, float(x[0])), float(x[-1]))
+    inner = f.node("Min", f.node("Max", given, float(x[0])), float(x[-1]))
     if len(x) == 1:
-        value = f.node("Add", f.node("Mul", f.x, 0.0), float(y[0]))
+        value = f.node("Add", f.node("Mul", given, 0.0), float(y[0]))
     else:
         past = f.node("Cast", f.node("GreaterOrEqual", inner, x[np.newaxis, 1:-1]), to=7)
         at = f.node("ReduceSum", past, np.array([1]), keepdims=1)
@@ -186,8 +195,8 @@ def isotonic(f: Formula, model: Any) -> tuple[str, ...]:
         along = f.node("Mul", f.node("Sub", inner, f.node("Gather", x[:-1], at)), f.node("Gather", slope, at))
         value = f.node("Add", f.node("Gather", y[:-1], at), along)
     if model.out_of_bounds == "nan":
-        value = f.node("Where", f.node("Equal", f.x, inner), value, np.nan)
-    return (value,)
+        value = f.node("Where", f.node("Equal", given, inner), value, np.nan)
+    return value
 
 
 def missing_indicator(f: Formula, model: Any) -> tuple[str, ...]:

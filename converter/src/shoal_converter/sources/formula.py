@@ -6,6 +6,7 @@ does, and its results are cast to the type that the conversion declared.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -103,11 +104,26 @@ class Formula:
         """Return a name that nothing has yet."""
         return str(self._scope.get_unique_variable_name(name))
 
-    def insert(self, graph: GraphProto, x: str) -> None:
-        """Add another graph's nodes, whose names nothing here has; its only input is fed with x."""
+    def given(self) -> list[tuple[str, str, str, int]]:
+        """Return the inputs as they were named, their values, element types (texts or double) and widths (0: any)."""
+        found = []
+        for value, variable in zip(self.inputs, self._operator.inputs, strict=True):
+            shape = variable.type.shape
+            dtype = "string" if element_type(variable.type) == TensorProto.STRING else "float64"
+            found.append((str(variable.raw_name), value, dtype, int(shape[1] or 0) if len(shape) > 1 else 0))
+        return found
+
+    def insert(self, graph: GraphProto, fed: Sequence[str]) -> None:
+        """Add another graph's nodes, whose names nothing here has.
+
+        Args:
+            graph: The other one.
+            fed: Values for its inputs, in order.
+        """
         container = self._container
         container.initializers.extend(graph.initializer)
-        container.add_node("Identity", [x], [graph.input[0].name], name=self._scope.get_unique_operator_name("Inner"))
+        for value, info in zip(fed, graph.input, strict=True):
+            container.add_node("Identity", [value], [info.name], name=self._scope.get_unique_operator_name("Inner"))
         for node in graph.node:
             node.name = self._scope.get_unique_operator_name(node.op_type)
             container.nodes.append(node)

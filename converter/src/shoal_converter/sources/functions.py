@@ -5,7 +5,7 @@ Only functions known by identity are written; any other is a program, which a gr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,33 +25,73 @@ _PLAIN: dict[Any, str] = {
     np.floor: "Floor",
     np.ceil: "Ceil",
     np.sign: "Sign",
+    np.rint: "Round",
 }
+
+
+def _arcsinh(f: Formula, x: str) -> str:
+    """Return ``log(x + sqrt(x² + 1))`` of a number that is not negative."""
+    return f.node("Log", f.node("Add", x, f.node("Sqrt", f.node("Add", f.node("Mul", x, x), 1.0))))
+
+
 _MADE: dict[Any, Callable[[Formula, str], str]] = {
     np.log1p: lambda f, x: f.node("Log", f.node("Add", x, 1.0)),
     np.expm1: lambda f, x: f.node("Sub", f.node("Exp", x), 1.0),
     np.log2: lambda f, x: f.node("Div", f.node("Log", x), float(np.log(2.0))),
     np.log10: lambda f, x: f.node("Div", f.node("Log", x), float(np.log(10.0))),
     np.exp2: lambda f, x: f.node("Pow", 2.0, x),
+    np.tan: lambda f, x: f.node("Div", f.node("Sin", x), f.node("Cos", x)),
+    np.sinh: lambda f, x: f.node("Mul", f.node("Sub", f.node("Exp", x), f.node("Exp", f.node("Neg", x))), 0.5),
+    np.cosh: lambda f, x: f.node("Mul", f.node("Add", f.node("Exp", x), f.node("Exp", f.node("Neg", x))), 0.5),
+    np.arcsinh: lambda f, x: f.node("Mul", f.node("Sign", x), _arcsinh(f, f.node("Abs", x))),
+    np.arctanh: lambda f, x: f.node(
+        "Mul", f.node("Log", f.node("Div", f.node("Add", 1.0, x), f.node("Sub", 1.0, x))), 0.5
+    ),
+    np.deg2rad: lambda f, x: f.node("Mul", x, float(np.pi / 180.0)),
+    np.radians: lambda f, x: f.node("Mul", x, float(np.pi / 180.0)),
+    np.rad2deg: lambda f, x: f.node("Mul", x, float(180.0 / np.pi)),
+    np.degrees: lambda f, x: f.node("Mul", x, float(180.0 / np.pi)),
     np.square: lambda f, x: f.node("Mul", x, x),
     np.cbrt: lambda f, x: f.node("Mul", f.node("Sign", x), f.node("Pow", f.node("Abs", x), 1.0 / 3.0)),
 }
 
 
-def apply(formula: Formula, function: Any, x: str) -> str:
-    """Return ``function(x)``; none is the identity.
+def apply(formula: Formula, function: Any, x: str, settings: Mapping[str, Any] | None = None) -> str:
+    """Return ``function(x, **settings)``; none is the identity.
 
     Raises:
-        RuntimeError: The function is not one of numpy's known ones.
+        RuntimeError: The function is not one of numpy's known ones, or takes settings that are not.
     """
+    settings = settings or {}
+    if function is np.clip:
+        return _clipped(formula, x, settings)
+    if settings:
+        raise RuntimeError(f"kw_args {sorted(settings)} of {_name(function)} have no form in ONNX; np.clip's have")
     if function is None:
         return x
     if function in _PLAIN:
         return formula.node(_PLAIN[function], x)
     if function in _MADE:
         return _MADE[function](formula, x)
-    known = ", ".join(sorted(f"np.{each.__name__}" for each in (*_PLAIN, *_MADE)))
-    name = getattr(function, "__name__", repr(function))
-    raise RuntimeError(f"the function {name} is a program, which ONNX can't hold; known are {known}")
+    known = ", ".join(sorted(f"np.{each.__name__}" for each in (*_PLAIN, *_MADE, np.clip)))
+    raise RuntimeError(f"the function {_name(function)} is a program, which ONNX can't hold; known are {known}")
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "__name__", repr(function)))
+
+
+def _clipped(formula: Formula, x: str, settings: Mapping[str, Any]) -> str:
+    """Return ``np.clip(x, a_min, a_max)``, of which each may be a number, one a column, or none."""
+    known = {"a_min": "Max", "a_max": "Min", "min": "Max", "max": "Min"}
+    if set(settings) - set(known):
+        raise RuntimeError(f"kw_args {sorted(set(settings) - set(known))} of clip have no form in ONNX")
+    for name, operation in known.items():
+        if settings.get(name) is not None:
+            bound = np.asarray(settings[name], dtype=np.float64)
+            held = formula.node(operation, x, bound)
+            x = formula.node("Where", formula.node("IsNaN", x), x, held)  # what is missing stays so
+    return x
 
 
 def inverse(formula: Formula, transformer: Any, x: str) -> str:

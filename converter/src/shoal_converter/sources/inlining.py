@@ -17,6 +17,7 @@ from shoal_converter.onnx_graph.names import rename_values
 from shoal_converter.sources.estimator import last_step
 from shoal_converter.sources.formula import Formula
 from shoal_converter.sources.linear import decision, is_linear_classifier
+from shoal_converter.sources.middle import as_transformer
 
 Export = Callable[[Any, list[tuple[str, str, int]]], onnx.ModelProto]
 
@@ -27,42 +28,73 @@ class Inner:
     Args:
         formula: Where the nodes go.
         export: Converts one estimator, given the name, dtype and width of its inputs.
+
+    Each method asks one estimator: about rows `x` of so many columns, or, without, about what the outer one is given.
     """
 
     def __init__(self, formula: Formula, export: Export) -> None:
         self._formula, self._export = formula, export
 
-    def value(self, model: Any, x: str, width: int) -> str:
+    def value(self, model: Any, x: str | None = None, width: int = 0) -> str:
         """Return a regressor's values or a transformer's rows, [N, C]."""
         return self._formula.as_columns(self._outputs(model, x, width)[0])
 
-    def label(self, model: Any, x: str, width: int) -> str:
+    def label(self, model: Any, x: str | None = None, width: int = 0) -> str:
         """Return a classifier's labels as they are, [N]."""
         return self._formula.flat(self._outputs(model, x, width, cast=False)[0])
 
-    def probabilities(self, model: Any, x: str, width: int) -> str:
+    def probabilities(self, model: Any, x: str | None = None, width: int = 0) -> str:
         """Return a classifier's probabilities, [N, C]."""
         if not hasattr(model, "predict_proba"):
             raise RuntimeError(f"{type(model).__name__} inside gives no probabilities")
         return self._outputs(model, x, width)[1]
 
-    def decision(self, model: Any, x: str, width: int) -> str:
-        """Return a binary classifier's decision function, [N, 1].
+    def decision(self, model: Any, x: str | None = None, width: int = 0) -> str:
+        """Return a classifier's decision function, [N, 1] for two classes, else [N, C].
 
         Raises:
             RuntimeError: It gives probabilities, and has no score that a graph can hold.
         """
+        if hasattr(model, "best_estimator_"):
+            return self.decision(model.best_estimator_, x, width)
+        if hasattr(model, "steps"):
+            before, last = model[:-1], model.steps[-1][1]
+            rows = self.value(as_transformer(before), x, width) if before.steps else x
+            return self.decision(last, rows, width if rows is x else last.n_features_in_)
         if is_linear_classifier(model):
-            return decision(self._formula, model, x)
+            return decision(self._formula, model, self._matrix() if x is None else x)
         if hasattr(model, "predict_proba"):
             raise RuntimeError(f"the scores of {type(last_step(model)).__name__} have no form in ONNX")
-        return self._formula.as_columns(self._outputs(model, x, width)[1])
+        scores = self._formula.as_columns(self._outputs(model, x, width)[1])
+        return self._formula.columns(scores, [-1]) if len(model.classes_) == 2 else scores
 
-    def _outputs(self, model: Any, x: str, width: int, *, cast: bool = True) -> list[str]:
-        graph = with_true_output_types(self._export(model, [("rows", "float64", width)])).graph
+    def scores(self, model: Any) -> str:
+        """Return the decision function where there is one, else the probabilities, of two classes the second's."""
+        if hasattr(model, "decision_function"):
+            return self.decision(model)
+        shares = self.probabilities(model)
+        return self._formula.columns(shares, [1]) if len(model.classes_) == 2 else shares
+
+    def _matrix(self) -> str:
+        """Return all inputs as one tensor."""
+        inputs = self._formula.inputs
+        return inputs[0] if len(inputs) == 1 else self._formula.node("Concat", *inputs, axis=1)
+
+    def _outputs(self, model: Any, x: str | None, width: int, *, cast: bool = True) -> list[str]:
+        """Convert an estimator and put it here; fed with `x`, or with all inputs of the outer estimator."""
         formula = self._formula
+        given = formula.given() if x is None else [("rows", x, "float64", width)]
+        graph = with_true_output_types(
+            self._export(model, [(name, dtype, wide) for name, _, dtype, wide in given])
+        ).graph
         prefix = formula.unique("inner") + "."
         rename_values(graph, lambda name: prefix + name)
-        formula.insert(graph, x)
+        formula.insert(graph, [value for _, value, _, _ in given])
         names = [info.name for info in graph.output]
         return [formula.as_double(name, info) if cast else name for name, info in zip(names, graph.output, strict=True)]
+
+
+def has_scores(model: Any) -> bool:
+    """Tell whether `Inner.scores` can give a classifier's scores: not where it has both kinds and is not linear."""
+    both = hasattr(model, "decision_function") and hasattr(model, "predict_proba")
+    return not both or is_linear_classifier(last_step(model))

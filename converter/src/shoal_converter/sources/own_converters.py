@@ -22,14 +22,18 @@ from shoal_converter.sources import (
     scalers,
     sketches,
 )
+from shoal_converter.sources.calibration import calibrated, can_be_calibrated
 from shoal_converter.sources.formula import Formula
 from shoal_converter.sources.functions import apply, inverse
 from shoal_converter.sources.histograms import histogram_classifier, histogram_regressor
 from shoal_converter.sources.imputation import knn_imputer
 from shoal_converter.sources.inlining import Export, Inner
 from shoal_converter.sources.leaves import forest_classifier, isolation_forest, random_trees_embedding
+from shoal_converter.sources.middle import MiddleStep, middle_step
+from shoal_converter.sources.perceptrons import is_multilabel, multilabel_perceptron
 from shoal_converter.sources.sparse_codes import sparse_code
 from shoal_converter.sources.splines import spline_transformer
+from shoal_converter.sources.stacking import can_be_stacked, stacked_classifier, stacked_regressor
 
 Form = Callable[[Formula, Any], tuple[str, ...]]
 Composition = Callable[[Formula, Inner, Any], tuple[str, ...]]
@@ -140,16 +144,20 @@ _OWN: dict[str, Own] = {
     "TargetEncoder": Own(encoders.target_encoder, apart=True),
     "OneHotEncoder": Own(encoders.one_hot_encoder, apart=True),
     "OrdinalEncoder": Own(encoders.ordinal_encoder, apart=True),
-    "QuantileTransformer": Own(scalers.quantile_transformer, suits=lambda m: m.output_distribution == "uniform"),
+    "QuantileTransformer": Own(scalers.quantile_transformer),
     "RegressorChain": Own(composed=compositions.regressor_chain),
     "ClassifierChain": Own(composed=compositions.classifier_chain, outputs=("labels", "numbers")),
     "OutputCodeClassifier": Own(composed=compositions.output_code, outputs=("label",)),
     "OneVsRestClassifier": Own(
         composed=compositions.one_vs_rest, outputs=_CLASSIFIER, suits=lambda model: not model.multilabel_
     ),
+    "CalibratedClassifierCV": Own(composed=calibrated, outputs=_CLASSIFIER, suits=can_be_calibrated, apart=True),
+    "StackingClassifier": Own(composed=stacked_classifier, outputs=_CLASSIFIER, suits=can_be_stacked, apart=True),
+    "StackingRegressor": Own(composed=stacked_regressor, suits=can_be_stacked, apart=True),
+    "MLPClassifier": Own(multilabel_perceptron, ("labels", "numbers"), suits=is_multilabel),
     "IterativeImputer": Own(composed=compositions.iterative_imputer),
     "SplineTransformer": Own(spline_transformer),
-    "FunctionTransformer": Own(lambda f, model: (apply(f, model.func, f.x),)),
+    "FunctionTransformer": Own(lambda f, model: (apply(f, model.func, f.x, model.kw_args),)),
     "TransformedTargetRegressor": Own(lambda f, model: (inverse(f, model.transformer_, f.x),), inner="regressor_"),
     "FixedThresholdClassifier": Own(
         lambda f, model: forms.thresholded(f, model, model.threshold), _CLASSIFIER, inner="estimator_"
@@ -160,8 +168,13 @@ _OWN: dict[str, Own] = {
 }
 
 
+_MIDDLE_STEP = Own(middle_step)
+
+
 def own_form(model: Any) -> Own | None:
     """Return an estimator's own conversion; scikit-learn's classes only, not their subclasses of the same name."""
+    if isinstance(model, MiddleStep):
+        return _MIDDLE_STEP
     if not type(model).__module__.startswith("sklearn."):
         return None
     own = _OWN.get(type(model).__name__)
@@ -290,7 +303,8 @@ def _type(model: Any, output: str, inputs: Any) -> Any:
     if output == "cluster":
         return data_types.Int64TensorType([None])
     if output == "labels":
-        return data_types.Int64TensorType([None, len(model.estimators_)])
+        several = len(model.estimators_) if hasattr(model, "estimators_") else int(model.n_outputs_)
+        return data_types.Int64TensorType([None, several])
     if output == "label":
         text = np.asarray(model.classes_).dtype.kind in "OUS"
         return data_types.StringTensorType([None]) if text else data_types.Int64TensorType([None])
@@ -308,6 +322,8 @@ def _width(model: Any) -> int | None:
     """Return the number of columns of a transformer's rows, where a row of ones shows it."""
     if hasattr(model, "categories_"):
         return None  # rows of ones may be unseen categories
+    if type(model).__name__.startswith("Stacking"):
+        return None  # what it transforms to is not what it predicts
     if not hasattr(model, "transform") or not hasattr(model, "n_features_in_"):
         return None
     try:

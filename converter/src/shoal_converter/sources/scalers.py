@@ -11,6 +11,7 @@ import numpy as np
 from onnx import TensorProto
 
 from shoal_converter.sources.formula import Formula
+from shoal_converter.sources.normal_quantiles import normal_quantile
 
 
 def standard_scaler(f: Formula, model: Any) -> tuple[str, ...]:
@@ -53,7 +54,12 @@ def bins(f: Formula, model: Any) -> tuple[str, ...]:
 
 
 def quantile_transformer(f: Formula, model: Any) -> tuple[str, ...]:
-    """The mean of two linear interpolations between the quantiles, from below and from above: ties get their middle."""
+    """The mean of two linear interpolations between the quantiles, from below and from above: ties get their middle.
+
+    For a normal distribution the quantile of that share, cut off at ``_EDGE`` from 0 and 1.
+    """
+    normal = model.output_distribution == "normal"
+    slack = _EDGE if normal else 0.0
     references = np.asarray(model.references_, dtype=np.float64)
     parts = []
     for at in range(model.n_features_in_):
@@ -62,9 +68,17 @@ def quantile_transformer(f: Formula, model: Any) -> tuple[str, ...]:
         below = _interpolated(f, x, known, references)
         above = _interpolated(f, f.node("Neg", x), -known[::-1], -references[::-1])
         value = f.node("Mul", f.node("Sub", below, above), 0.5)
-        value = f.node("Where", f.node("Equal", x, float(known[-1])), 1.0, value)
-        parts.append(f.node("Where", f.node("Equal", x, float(known[0])), 0.0, value))
-    return (f.node("Concat", *parts, axis=1),)
+        value = f.node("Where", f.node("GreaterOrEqual", f.node("Add", x, slack), float(known[-1])), 1.0, value)
+        parts.append(f.node("Where", f.node("LessOrEqual", f.node("Sub", x, slack), float(known[0])), 0.0, value))
+    shares = f.node("Concat", *parts, axis=1)
+    if not normal:
+        return (shares,)
+    least = _EDGE - float(np.spacing(1))
+    return (normal_quantile(f, f.node("Min", f.node("Max", shares, least), 1.0 - least)),)
+
+
+_EDGE = 1e-7
+"""scikit-learn's BOUNDS_THRESHOLD: how near to the ends a value of a normal distribution may come."""
 
 
 def _interpolated(f: Formula, x: str, points: Any, values: Any) -> str:

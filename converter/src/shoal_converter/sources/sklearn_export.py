@@ -21,6 +21,7 @@ from shoal_converter.sources.boosting.models import is_boosting
 from shoal_converter.sources.boosting.registration import registered
 from shoal_converter.sources.columns import plain
 from shoal_converter.sources.estimator import children, last_step, steps
+from shoal_converter.sources.middle import with_middle_steps
 from shoal_converter.sources.own_converters import has_own, own_converters, own_parsers, own_shapes
 from shoal_converter.sources.sklearn_cures import cured_converters, cured_shapes
 
@@ -45,10 +46,13 @@ _WAYS_ROUND = {
     "LatentDirichletAllocation": "use TruncatedSVD in its place, or compute the topics before the model",
     "FunctionTransformer": "use a function of numpy itself (np.log1p, np.sqrt, …), or compute it before the model",
     "HashingVectorizer": "use CountVectorizer or TfidfVectorizer with max_features",
-    "QuantileTransformer": "use output_distribution='uniform', which is exact, or PowerTransformer",
+    **dict.fromkeys(
+        ("CountVectorizer", "TfidfVectorizer"),
+        "use analyzer='word' with strip_accents=None: take accents off before training and before predicting",
+    ),
     "StackingClassifier": "put what prepares the columns before it, in one pipeline",
     "StackingRegressor": "put what prepares the columns before it, in one pipeline",
-    "CalibratedClassifierCV": "put what prepares the columns before it, in one pipeline, or use method='sigmoid'",
+    "CalibratedClassifierCV": "calibrate a linear model, a forest, or one of a boosting framework; or pack it as it is",
     "TransformedTargetRegressor": "train on the transformed target and apply the inverse where the value is used",
 }
 _WAY_ROUND = "replace this step by one that converts (docs/reference/estimators.md lists them), or leave it out"
@@ -73,7 +77,7 @@ def export(
     """
     from skl2onnx import convert_sklearn  # noqa: PLC0415 - heavy
 
-    model = _unfolded(plain(model, [name for name, _, _ in initial_types]))
+    model = with_middle_steps(_unfolded(plain(model, [name for name, _, _ in initial_types])))
     refuse_unsupported(model)
     asked = _options(model, options or {})
     models = [step for _, step in steps(model)]
@@ -146,12 +150,21 @@ def _unsupported(model: Any, error: Exception) -> UnsupportedModelError:
     reason = (str(error).strip().splitlines() or [""])[0][:300]
     leaf = [(path, step) for path, step in steps(model) if not children(step)]
     everything = [*steps(model)][::-1] if "input(s)" in str(error) else leaf
-    named = [(path, step) for path, step in everything if type(step).__name__ in str(error)]
+    named = [(path, step) for path, step in everything if any(kind in str(error) for kind in _kinds(step))]
     path, step = (named or leaf or [(type(model).__name__, model)])[-1]
     name = type(step).__name__
     own = reason.startswith(f"{name}: ")  # our own converters say why in words for people
     why = reason if own else f"the converter of {name} fails: {type(error).__name__}: {reason}"
     return UnsupportedModelError(path, why, _WAYS_ROUND.get(name, _WAY_ROUND))
+
+
+def _kinds(step: Any) -> list[str]:
+    """Return the names of a step's class and of those that it is made from, for whose sake an error may name it."""
+    return [
+        kind.__name__
+        for kind in type(step).__mro__
+        if kind.__module__.startswith("sklearn.") and kind.__name__[0] != "_"
+    ][:2]
 
 
 def _tensor_type(dtype: str) -> Any:

@@ -1,0 +1,156 @@
+"""Models around models, steps in the middle of a pipeline, and shapes of numbers: exact on rows that were not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pandas as pd
+import pytest
+from scipy import special
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.cluster import KMeans
+from sklearn.compose import make_column_transformer
+from sklearn.datasets import load_iris
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor, StackingClassifier, StackingRegressor
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline, make_union
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, QuantileTransformer, StandardScaler
+from sklearn.svm import LinearSVC
+
+from shoal_converter import to_onnx
+
+SEEN = 100
+
+
+@cache
+def data() -> tuple[Any, Any, Any, Any]:
+    """Rows, a frame of them with a column of texts, three classes, and two."""
+    rng = np.random.default_rng(7)
+    rows, species = load_iris(return_X_y=True)
+    order = rng.permutation(len(rows))
+    rows, species = rows[order] + rng.normal(0, 0.01, rows.shape), species[order]
+    frame = pd.DataFrame(rows, columns=["sl", "sw", "pl", "pw"])
+    frame["colour"] = np.array(["red", "green", "blue"])[(species + rng.integers(0, 2, len(rows))) % 3]
+    return rows, frame, species, (species > 0).astype(int)
+
+
+def columns() -> Any:
+    numbers = (StandardScaler(), ["sl", "sw", "pl", "pw"])
+    return make_column_transformer(numbers, (OneHotEncoder(handle_unknown="ignore"), ["colour"]))
+
+
+def straight() -> Any:
+    return LogisticRegression(max_iter=1000)
+
+
+def forest() -> Any:
+    return RandomForestClassifier(10, random_state=0)
+
+
+def calibrated(model: Any, method: str) -> Any:
+    return CalibratedClassifierCV(model, method=method, cv=3)
+
+
+ON_ROWS: dict[str, Callable[[], Any]] = {
+    "isotonic around a linear model": lambda: calibrated(straight(), "isotonic"),
+    "isotonic around scores": lambda: calibrated(LinearSVC(), "isotonic"),
+    "isotonic around a forest": lambda: calibrated(forest(), "isotonic"),
+    "isotonic around probabilities": lambda: calibrated(GaussianNB(), "isotonic"),
+    "isotonic around a pipeline": lambda: calibrated(make_pipeline(StandardScaler(), straight()), "isotonic"),
+    "isotonic, one for all": lambda: CalibratedClassifierCV(straight(), method="isotonic", cv=3, ensemble=False),
+    "sigmoid around a pipeline": lambda: calibrated(make_pipeline(PCA(2), straight()), "sigmoid"),
+    "temperature": lambda: calibrated(straight(), "temperature"),
+    "temperature of probabilities": lambda: calibrated(GaussianNB(), "temperature"),
+    "stacking": lambda: StackingClassifier([("a", straight()), ("b", forest()), ("c", LinearSVC())], passthrough=True),
+    "clusters in the middle": lambda: make_pipeline(StandardScaler(), KMeans(5, n_init=2, random_state=0), straight()),
+    "components in the middle": lambda: make_pipeline(LinearDiscriminantAnalysis(), forest()),
+    "clusters in a union": lambda: make_pipeline(make_union(PCA(2), KMeans(3, n_init=1, random_state=0)), straight()),
+    "normal quantiles": lambda: make_pipeline(
+        QuantileTransformer(output_distribution="normal", n_quantiles=40), straight()
+    ),
+    "clipped": lambda: make_pipeline(
+        FunctionTransformer(np.clip, kw_args={"a_min": 0.5, "a_max": [7.0, 3.5, 5.0, 2.0]}), straight()
+    ),
+}
+
+
+def judge(model: Any, rows: Any, seen: Any) -> None:
+    session = ort.InferenceSession(to_onnx(model, seen), providers=["CPUExecutionProvider"])
+    if isinstance(rows, pd.DataFrame):
+        given = {
+            each.name: rows[[each.name]].to_numpy().astype(object if each.type == "tensor(string)" else _type(each))
+            for each in session.get_inputs()
+        }
+    else:
+        (only,) = session.get_inputs()
+        given = {only.name: rows.astype(_type(only))}
+    first, *rest = session.run(None, given)
+    if hasattr(model, "predict_proba"):
+        np.testing.assert_array_equal(first, model.predict(rows))
+        np.testing.assert_allclose(rest[0], model.predict_proba(rows), rtol=1e-4, atol=1e-5)
+    else:
+        expected = model.predict(rows) if hasattr(model, "predict") else model.transform(rows)
+        np.testing.assert_allclose(first.reshape(expected.shape), expected, rtol=1e-4, atol=1e-5)
+
+
+def _type(given: Any) -> str:
+    return {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(int64)": "int64"}[given.type]
+
+
+OF_TWO = ("isotonic around scores", "isotonic around probabilities", "temperature of probabilities", "stacking")
+"""Those whose formula is another one for two classes."""
+
+
+@pytest.mark.parametrize(
+    ("name", "classes"), [*((name, "three") for name in ON_ROWS), *((name, "two") for name in OF_TWO)]
+)
+def test_a_composition_is_exact_on_other_rows(name: str, classes: str) -> None:
+    rows, _, three, two = data()
+    target = np.array(["no", "yes"])[two] if classes == "two" else three
+    judge(ON_ROWS[name]().fit(rows[:SEEN], target[:SEEN]), rows, rows[:SEEN])
+
+
+@pytest.mark.parametrize("method", ["isotonic", "sigmoid"])
+def test_calibration_around_named_columns(method: str) -> None:
+    _, frame, three, _ = data()
+    seen = frame[:SEEN]
+    judge(calibrated(make_pipeline(columns(), straight()), method).fit(seen, three[:SEEN]), frame, seen)
+
+
+def test_stacking_around_named_columns() -> None:
+    rows, frame, three, _ = data()
+    seen = frame[:SEEN]
+    several = [("a", make_pipeline(columns(), straight())), ("b", make_pipeline(columns(), forest()))]
+    judge(StackingClassifier(several, cv=3).fit(seen, three[:SEEN]), frame, seen)
+    values = [("a", make_pipeline(columns(), Ridge())), ("b", make_pipeline(columns(), RandomForestRegressor(5)))]
+    judge(StackingRegressor(values, cv=3).fit(seen, rows[:SEEN, 0] * 2), frame, seen)
+
+
+def test_several_labels_of_a_perceptron() -> None:
+    rows, _, _, two = data()
+    labels = np.c_[two, rows[:, 1] > 3].astype(int)
+    model = MLPClassifier((6,), max_iter=1000, solver="lbfgs", random_state=0).fit(rows[:SEEN], labels[:SEEN])
+    judge(model, rows, rows[:SEEN])
+
+
+@pytest.mark.parametrize("function", [np.tan, np.sinh, np.cosh, np.arcsinh, np.arctanh, np.deg2rad, np.rint, np.log1p])
+def test_a_known_function_is_exact(function: Any) -> None:
+    rows = data()[0]
+    rows = rows / 10 if function is np.arctanh else rows
+    judge(FunctionTransformer(function).fit(rows[:SEEN]), rows, rows[:SEEN])
+
+
+def test_the_normal_quantile_is_exact_far_into_the_tails() -> None:
+    """The whole range of a share, in the steps that 2,000 quantiles give; scipy's ndtri is the other opinion."""
+    rows = np.linspace(0.0, 1.0, 2000).reshape(-1, 1)
+    model = QuantileTransformer(output_distribution="normal", n_quantiles=2000, subsample=None).fit(rows)
+    judge(model, np.r_[rows, [[-1.0], [2.0], [1e-7], [1 - 1e-7], [0.5 + 1e-9]]], rows)
+    assert float(special.ndtri(1e-7)) == pytest.approx(float(model.transform([[0.0]])[0, 0]), abs=1e-6)
