@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from shoal_protocol.junit import Case, Outcome
 from shoal_server.ctl.output import ago, coloured, percent, plain, table_lines
 
 _SHARES = frozenset({"install", "lost", "errors"})
@@ -42,6 +43,30 @@ def changes_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> list
     if before["state"] != after["state"]:
         lines.append(f"{plain(after['name'])}: {coloured(after['state'], after['state'])}" + _because(after["reason"]))
     return lines
+
+
+def gate_cases(found: Mapping[str, Any]) -> list[Case]:
+    """Return a rollout's gates for a report: each of each stage, and at the end how the whole stands.
+
+    A gate that had not enough evidence is skipped, and so is the rollout's own case until it has ended.
+    """
+    outcomes: dict[str, Outcome] = {"pass": "passed", "fail": "failed"}
+    ends: dict[str, Outcome] = {"completed": "passed", "rolled_back": "failed", "cancelled": "failed"}
+    cases = [
+        Case(
+            group=f"{found['name']}.stage {number}",
+            name=str(gate["gate"]),
+            outcome=outcomes.get(str(gate["verdict"]), "skipped"),
+            message=str(gate.get("reason") or gate["verdict"]),
+        )
+        for number, stage in enumerate(found["stages"], start=1)
+        for gate in stage["gates"]
+    ]
+    message = f"{found['state']}: {found['reason']}" if found.get("reason") else str(found["state"])
+    whole = Case(
+        group=str(found["name"]), name="rollout", outcome=ends.get(str(found["state"]), "skipped"), message=message
+    )
+    return [*cases, whole]
 
 
 def dry_run_lines(made: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shoal_server.ctl.rollout_text import status_lines
+from shoal_server.ctl.rollout_text import gate_cases, status_lines
 
 NAMES = ("eligible", "offered", "reported", "healthy", "failed", "lost")
 
@@ -33,3 +33,19 @@ def test_it_says_who_failed_and_why() -> None:
 
 def test_a_rollout_without_failures_says_nothing_of_them() -> None:
     assert status_lines(_found())[-1].startswith("    9 eligible")
+
+
+def test_its_gates_are_cases_of_a_report_and_the_end_is_one_too() -> None:
+    found = _found()
+    verdicts = {"install": "fail", "errors": "pass", "output": "inconclusive"}
+    found["stages"][0]["gates"] = [{"gate": gate, "verdict": v, "reason": f"{gate}!"} for gate, v in verdicts.items()]
+    cases = [(case.group, case.name, case.outcome, case.message) for case in gate_cases(found)]
+    assert cases == [
+        ("q-2.stage 1", "install", "failed", "install!"),
+        ("q-2.stage 1", "errors", "passed", "errors!"),
+        ("q-2.stage 1", "output", "skipped", "output!"),
+        ("q-2", "rollout", "failed", "rolled_back"),
+    ]
+    under_way = gate_cases({**found, "state": "running", "reason": "stage 1 soaks"})[-1]
+    assert (under_way.outcome, under_way.message) == ("skipped", "running: stage 1 soaks")
+    assert gate_cases({**found, "state": "completed"})[-1].outcome == "passed"

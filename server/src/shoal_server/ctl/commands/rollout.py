@@ -7,12 +7,14 @@ from typing import Any
 
 import click
 
+from shoal_protocol.errors import CallerError
+from shoal_protocol.junit import junit_xml
 from shoal_server.ctl.arguments import read_document
 from shoal_server.ctl.client import segment
 from shoal_server.ctl.errors import ExitCode
 from shoal_server.ctl.output import ago, print_table
 from shoal_server.ctl.program import Call, connected
-from shoal_server.ctl.rollout_text import changes_between, dry_run_lines, history_rows, status_lines
+from shoal_server.ctl.rollout_text import changes_between, dry_run_lines, gate_cases, history_rows, status_lines
 
 _BASE = "/api/v1/rollouts"
 _ENDED_WELL = frozenset({"completed"})
@@ -77,12 +79,22 @@ def list_rollouts(call: Call, *, limit: int) -> None:
 @click.argument("name")
 @click.option("--watch", is_flag=True, help="Stay until it ends; exit code 3 when it ended rolled back or cancelled.")
 @click.option("--devices", is_flag=True, help="List its devices too.")
+@click.option(
+    "--junit",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write its gates as a JUnit report, for CI servers.",
+)
 @connected
-def status(call: Call, *, name: str, watch: bool, devices: bool) -> None:
+def status(call: Call, *, name: str, watch: bool, devices: bool, junit: Path | None) -> None:
     """Show where a rollout stands: stages with honest denominators, gates with their reasons."""
     if watch:
-        _watch(call, name)
+        try:
+            _watch(call, name)
+        finally:
+            _report(call, name, junit)
         return
+    _report(call, name, junit)
     found = call.client.get(f"{_BASE}/{segment(name)}")
     members = list(call.client.items(f"{_BASE}/{segment(name)}/devices")) if devices else None
 
@@ -175,6 +187,17 @@ def _watch(call: Call, name: str) -> None:
             raise click.exceptions.Exit(ExitCode.ROLLED_BACK)
         before = found
         call.sleep(1.0)
+
+
+def _report(call: Call, name: str, path: Path | None) -> None:
+    """Write a rollout's gates as they stand now, where a file was named for them."""
+    if path is None:
+        return
+    found = call.client.get(f"{_BASE}/{segment(name)}")
+    try:
+        path.write_bytes(junit_xml(f"rollout {found['name']} of {found['bundle']}", gate_cases(found)))
+    except OSError as error:
+        raise CallerError(f"the report {path} can't be written: {error.strerror or error}") from error
 
 
 def _created(made: dict[str, Any]) -> None:
