@@ -116,7 +116,7 @@ def pack(
     if validation is not None:
         tell(f"parity on the validation data: {validation.report.sentence()}")
     check_width(truth, conversion.found)
-    whole = [column.name for column in rows.columns if column.dtype == "int64"]
+    whole = [column.name for column in rows.columns if column.dtype == "int64" and not column.is_boolean]
     if whole and rows.form == "frame":
         named = ", ".join(whole[:5]) + (f" and {len(whole) - 5} more" if len(whole) > 5 else "")
         tell(f"devices will send whole numbers as {named}: where fractions can come, give the column as float")
