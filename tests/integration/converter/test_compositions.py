@@ -82,7 +82,7 @@ ON_ROWS: dict[str, Callable[[], Any]] = {
 }
 
 
-def judge(model: Any, rows: Any, seen: Any) -> None:
+def assert_alike(model: Any, rows: Any, seen: Any) -> None:
     session = ort.InferenceSession(to_onnx(model, seen), providers=["CPUExecutionProvider"])
     if isinstance(rows, pd.DataFrame):
         given = {
@@ -115,42 +115,42 @@ OF_TWO = ("isotonic around scores", "isotonic around probabilities", "temperatur
 def test_a_composition_is_exact_on_other_rows(name: str, classes: str) -> None:
     rows, _, three, two = data()
     target = np.array(["no", "yes"])[two] if classes == "two" else three
-    judge(ON_ROWS[name]().fit(rows[:SEEN], target[:SEEN]), rows, rows[:SEEN])
+    assert_alike(ON_ROWS[name]().fit(rows[:SEEN], target[:SEEN]), rows, rows[:SEEN])
 
 
 @pytest.mark.parametrize("method", ["isotonic", "sigmoid"])
 def test_calibration_around_named_columns(method: str) -> None:
     _, frame, three, _ = data()
     seen = frame[:SEEN]
-    judge(calibrated(make_pipeline(columns(), straight()), method).fit(seen, three[:SEEN]), frame, seen)
+    assert_alike(calibrated(make_pipeline(columns(), straight()), method).fit(seen, three[:SEEN]), frame, seen)
 
 
 def test_stacking_around_named_columns() -> None:
     rows, frame, three, _ = data()
     seen = frame[:SEEN]
     several = [("a", make_pipeline(columns(), straight())), ("b", make_pipeline(columns(), forest()))]
-    judge(StackingClassifier(several, cv=3).fit(seen, three[:SEEN]), frame, seen)
+    assert_alike(StackingClassifier(several, cv=3).fit(seen, three[:SEEN]), frame, seen)
     values = [("a", make_pipeline(columns(), Ridge())), ("b", make_pipeline(columns(), RandomForestRegressor(5)))]
-    judge(StackingRegressor(values, cv=3).fit(seen, rows[:SEEN, 0] * 2), frame, seen)
+    assert_alike(StackingRegressor(values, cv=3).fit(seen, rows[:SEEN, 0] * 2), frame, seen)
 
 
 def test_several_labels_of_a_perceptron() -> None:
     rows, _, _, two = data()
     labels = np.c_[two, rows[:, 1] > 3].astype(int)
     model = MLPClassifier((6,), max_iter=1000, solver="lbfgs", random_state=0).fit(rows[:SEEN], labels[:SEEN])
-    judge(model, rows, rows[:SEEN])
+    assert_alike(model, rows, rows[:SEEN])
 
 
 @pytest.mark.parametrize("function", [np.tan, np.sinh, np.cosh, np.arcsinh, np.arctanh, np.deg2rad, np.rint, np.log1p])
 def test_a_known_function_is_exact(function: Any) -> None:
     rows = data()[0]
     rows = rows / 10 if function is np.arctanh else rows
-    judge(FunctionTransformer(function).fit(rows[:SEEN]), rows, rows[:SEEN])
+    assert_alike(FunctionTransformer(function).fit(rows[:SEEN]), rows, rows[:SEEN])
 
 
 def test_the_normal_quantile_is_exact_far_into_the_tails() -> None:
     """The whole range of a share, in the steps that 2,000 quantiles give; scipy's ndtri is the other opinion."""
     rows = np.linspace(0.0, 1.0, 2000).reshape(-1, 1)
     model = QuantileTransformer(output_distribution="normal", n_quantiles=2000, subsample=None).fit(rows)
-    judge(model, np.r_[rows, [[-1.0], [2.0], [1e-7], [1 - 1e-7], [0.5 + 1e-9]]], rows)
+    assert_alike(model, np.r_[rows, [[-1.0], [2.0], [1e-7], [1 - 1e-7], [0.5 + 1e-9]]], rows)
     assert float(special.ndtri(1e-7)) == pytest.approx(float(model.transform([[0.0]])[0, 0]), abs=1e-6)
