@@ -568,6 +568,7 @@ def _link(base: _Base) -> Link:
             agent=installed_version("shoal-agent"),
             clock=base.overrides.clock,
         ),
+        keepalive_s=base.settings.keepalive_s,
         backoff=backoff,
         chance=chance,
     )

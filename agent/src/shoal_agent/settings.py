@@ -25,6 +25,13 @@ CONFIG_NAME: Final = "config.toml"
 _WINDOWS: Final = "windows of the week, such as Mon-Fri 22:00-04:00; Sat,Sun 00:00-24:00 utc"
 
 
+def _keep_alive(text: str) -> int:
+    value = int(text)
+    if not 5 <= value <= 1200:
+        raise ValueError(text)
+    return value
+
+
 def _positive(text: str) -> float:
     value = float(text)
     if not value > 0:
@@ -249,6 +256,11 @@ class Settings:
     resend_s: float = _setting(
         30.0, "resend_s", _positive, "seconds above 0", "A message without acknowledgement is sent again after so long."
     )
+    keepalive_s: int = _setting(
+        60, "keepalive_s", _keep_alive, "seconds, 5 to 1200",
+        "MQTT: after so long without a word a sign of life is sent; a line that gives no answer within as long again "
+        "is dropped. Shorter finds dead lines sooner and costs more data.",
+    )  # fmt: skip
     reconnect_max_s: float = _setting(
         60.0, "reconnect_max_s", _positive, "seconds above 0", "Longest wait between two tries to reach the server."
     )

@@ -69,9 +69,20 @@ class Line:
         secret: Password.
         version: Of MQTT.
         handlers: Whom to call.
+        keepalive_s: Seconds of silence after which a sign of life is sent.
     """
 
-    def __init__(self, broker: Broker, *, device: str, secret: str, version: Version, handlers: LinkHandlers) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        device: str,
+        secret: str,
+        version: Version,
+        handlers: LinkHandlers,
+        keepalive_s: int = KEEPALIVE_S,
+    ) -> None:
+        self._keepalive_s = keepalive_s
         self.version = version
         self.is_open = self.is_answered = self.is_unsupported = self.is_up = False
         self.server_away = False
@@ -94,9 +105,9 @@ class Line:
         host, port = self._broker.host, self._broker.port
         if self.version is Version.V5:
             wanted = _properties("CONNECT", SessionExpiryInterval=0, MaximumPacketSize=MAX_PACKET)
-            self._client.connect(host, port, KEEPALIVE_S, clean_start=True, properties=wanted)
+            self._client.connect(host, port, self._keepalive_s, clean_start=True, properties=wanted)
         else:
-            self._client.connect(host, port, KEEPALIVE_S)
+            self._client.connect(host, port, self._keepalive_s)
         self.is_open = True
 
     def turn(self, seconds: float) -> bool:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from shoal_agent.adapters.guarded_thread import GuardedThread, Shift
 from shoal_agent.adapters.mqtt_dialect import Dialect
-from shoal_agent.adapters.mqtt_line import Broker, Line
+from shoal_agent.adapters.mqtt_line import KEEPALIVE_S, Broker, Line
 from shoal_agent.domain.backoff import Backoff
 from shoal_agent.errors import SettingsError
 from shoal_agent.ports import Clock, LinkFault, LinkHandlers, LinkReport
@@ -58,6 +58,7 @@ class MqttLink:
         certificate_time: By which time the broker's certificate is judged; none: by the device's clock.
         client: Certificate and key of this device, for a broker that asks for them.
         dialect: Which version to speak; none: found out anew.
+        keepalive_s: Seconds of silence after which a sign of life is sent.
         backoff: Bounds of the wait between tries.
         chance: Gives uniform draws from [0, 1).
         monotonic: Seconds for durations.
@@ -74,6 +75,7 @@ class MqttLink:
         certificate_time: CertificateTime | None = None,
         client: tuple[Path, Path] | None = None,
         dialect: Dialect | None = None,
+        keepalive_s: int = KEEPALIVE_S,
         backoff: Backoff,
         chance: Callable[[], float],
         monotonic: Clock = time.monotonic,
@@ -91,6 +93,7 @@ class MqttLink:
         self._certificate_time, self._client_files = certificate_time, client
         self._device, self._secret, self._ca_file = device, secret, ca_file
         self._dialect = dialect or Dialect(None, broker=url, agent="", clock=time.time)
+        self._keepalive_s = keepalive_s
         self._backoff, self._chance, self._monotonic = backoff, chance, monotonic
         self._stopping = threading.Event()
         self._line: Line | None = None
@@ -212,6 +215,7 @@ class MqttLink:
             secret=self._secret(),
             version=self._dialect.version,
             handlers=handlers,
+            keepalive_s=self._keepalive_s,
         )
 
     def _note(self, shift: Shift, fault: LinkFault | None) -> None:
