@@ -62,9 +62,11 @@ class Sources:
             self._clients.pop(url).close()
 
     def rest(self, url: str, why: str, *, seconds: float) -> None:
-        """Leave a mirror out for a while."""
-        _log.warning("the mirror %s is left out for %.0f minutes: %s", url, seconds / 60, why)
-        self._rests_until[url] = self._clock() + seconds
+        """Leave a mirror out for a while, if it is not left out so long anyway."""
+        until = self._clock() + seconds
+        if self._rests_until.get(url, 0.0) < until:
+            self._rests_until[url] = until
+            _log.warning("the mirror %s is left out for %.0f minutes: %s", url, seconds / 60, why)
 
     def _client(self, url: str) -> HttpClient:
         if url not in self._clients:

@@ -20,7 +20,7 @@ from sqlmodel import Session, select
 
 from shoal_protocol.bundle.codings import CODED_FROM_BYTES, DCZ_MOST_BYTES, Encoder
 from shoal_protocol.canonical import Digest, parse_digest, sha256_digest
-from shoal_protocol.errors import ContentError, DigestMismatchError
+from shoal_protocol.errors import ContentError, DigestMismatchError, LocalError
 from shoal_server.errors import NotFoundError
 from shoal_server.registry import forms, oci_store, store
 from shoal_server.registry.bundles import Bundles
@@ -89,6 +89,9 @@ class FormMaker:
                     self._make(wish)
                 except (NotFoundError, ContentError, DigestMismatchError) as error:  # collected meanwhile, or damaged
                     _log.info("no form of %s: %s", wish.digest, error)
+                except (OSError, LocalError) as error:  # a full disk: trying again at once would only cost time
+                    _log.warning("forms can't be stored, so files travel as they are: %s", error)
+                    return
 
     def _due(self) -> Iterator[Wish]:
         while True:

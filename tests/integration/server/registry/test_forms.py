@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import random
 from dataclasses import replace
 
@@ -172,6 +173,23 @@ def test_a_form_whose_bytes_are_lost_is_not_sent(puller: Puller, shoal: Services
     form = puller.get(digest)[0].headers["etag"].strip('"')
     assert shoal.blobs.remove(form, before=ALL_OLD)
     assert puller.get(digest)[1] == TEXT
+
+
+def test_a_full_disk_costs_no_more_than_the_form(
+    puller: Puller, shoal: Services, maker: FormMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = puller.push(TEXT)
+    maker.wish("quality", digest, "")
+
+    def full(*_args: object, **_kwargs: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shoal.blobs, "append", full)
+        maker.turn()
+    assert puller.get(digest)[1] == TEXT  # which asks for the form again
+    maker.turn()
+    assert puller.get(digest)[0].headers["content-encoding"] == ZSTD
 
 
 def test_the_end_of_the_program_ends_the_work(puller: Puller, shoal: Services, maker: FormMaker) -> None:
