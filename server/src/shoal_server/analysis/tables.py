@@ -1,4 +1,8 @@
-"""Windows as long tables for pandas, Polars and Arrow: a row for each window, feature and bin that is not empty."""
+"""Windows as long tables for pandas, Polars and Arrow: a row for each window, feature and bin that is not empty.
+
+The three hold the same columns of the same types; instants say that they are in UTC, and a bin without bounds (missing
+values, categories) has none: null, in pandas NaN.
+"""
 
 from __future__ import annotations
 
@@ -44,18 +48,24 @@ def columns(windows: Windows) -> dict[str, Any]:
 def to_pandas(windows: Windows) -> pd.DataFrame:
     """Return a pandas frame; raises `LocalError` where pandas is missing."""
     frame: pd.DataFrame = _library("pandas").DataFrame(columns(windows))
+    frame["start"] = frame["start"].dt.tz_localize("UTC")
     return frame
 
 
 def to_polars(windows: Windows) -> pl.DataFrame:
     """Return a Polars frame; raises `LocalError` where Polars is missing."""
-    frame: pl.DataFrame = _library("polars").DataFrame(columns(windows))
-    return frame
+    polars = _library("polars")
+    frame: pl.DataFrame = polars.DataFrame(columns(windows))
+    return frame.with_columns(polars.col("start").dt.replace_time_zone("UTC"), polars.col("low", "high").fill_nan(None))
 
 
 def to_arrow(windows: Windows) -> pa.Table:
     """Return an Arrow table; raises `LocalError` where pyarrow is missing."""
-    table: pa.Table = _library("pyarrow").table(columns(windows))
+    pyarrow = _library("pyarrow")
+    found = columns(windows)
+    instants = pyarrow.array(found["start"]).cast(pyarrow.timestamp("ms", tz="UTC"))
+    bounds = {name: pyarrow.array(found[name], from_pandas=True) for name in ("low", "high")}
+    table: pa.Table = pyarrow.table({**found, "start": instants, **bounds})
     return table
 
 

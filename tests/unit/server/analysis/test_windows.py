@@ -149,7 +149,40 @@ def test_tables_hold_every_count_or_say_what_to_install(windows: Windows, monkey
     one = frame[frame["feature"] == FEATURE]
     assert one["count"].sum() == windows.n.sum()
     assert set(one["device"]) == {"cam-0", "cam-1", "cam-2", "cam-3"}
+    assert str(frame["start"].dtype) == "datetime64[ms, UTC]"
     monkeypatch.setitem(sys.modules, "polars", None)
     with pytest.raises(LocalError) as caught:
         windows.to_polars()
     assert "pip install polars" in caught.value.hint
+
+
+COLUMNS = ["device", "start", "length_s", "n", "feature", "bin", "label", "low", "high", "count"]
+
+
+def test_a_polars_frame_holds_what_the_arrays_hold(windows: Windows) -> None:
+    polars = pytest.importorskip("polars", reason="polars is not installed")
+    frame = windows.to_polars()
+    assert frame.columns == COLUMNS
+    assert frame.schema["start"] == polars.Datetime("ms", "UTC")
+    by_label = frame.filter(polars.col("feature") == FEATURE).group_by("label").agg(polars.col("count").sum())
+    totals = dict(zip(windows.labels(FEATURE), windows.counts(FEATURE).sum(axis=0).tolist(), strict=True))
+    assert dict(by_label.iter_rows()) == {label: count for label, count in totals.items() if count}
+    assert frame["low"].is_nan().sum() == 0
+    assert frame["low"].null_count() == windows.to_pandas()["low"].isna().sum()
+    nothing = windows.select(np.zeros(len(windows), dtype=bool)).to_polars()
+    assert (nothing.height, nothing.schema) == (0, frame.schema)
+
+
+def test_an_arrow_table_holds_what_the_arrays_hold_and_becomes_parquet(windows: Windows, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    from pyarrow import compute, parquet
+
+    table = windows.to_arrow()
+    assert table.column_names == COLUMNS
+    assert table.schema.field("start").type == pyarrow.timestamp("ms", tz="UTC")
+    one = table.filter(compute.equal(table["feature"], FEATURE))
+    assert compute.sum(one["count"]).as_py() == windows.n.sum()
+    parquet.write_table(table, tmp_path / "windows.parquet")
+    assert parquet.read_table(tmp_path / "windows.parquet").equals(table)
+    nothing = windows.select(np.zeros(len(windows), dtype=bool)).to_arrow()
+    assert (nothing.num_rows, nothing.schema) == (0, table.schema)
