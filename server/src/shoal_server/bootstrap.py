@@ -48,7 +48,7 @@ from shoal_server.fleet import (
 )
 from shoal_server.fleet import routes as fleet_routes
 from shoal_server.fleet import store as fleet_store
-from shoal_server.fleet.assignments import assigned_slots, sign_all_again
+from shoal_server.fleet.assignments import assigned_slots, may_run, sign_all_again
 from shoal_server.fleet.needs import assigned_digests, device_needs
 from shoal_server.fleet.publisher import Publisher
 from shoal_server.link.addresses import is_unspecified, own_names, reached_at
@@ -308,7 +308,7 @@ def build_services(
         metrics=CollectorRegistry(),
         trust=TrustService(database, keys_folder=settings.data / "keys", clock=clock),
         link=link,
-        ingest=Ingest(link, database, handlers_of(bundles), clock, on_clone=on_clone, signals=signals),
+        ingest=Ingest(link, database, handlers_of(bundles), clock, on_clone=on_clone, signals=signals, meant=may_run),
         call_devices=sign_all_again,
         reference=References(database, bundles.reference),
         verify_device=fleet_store.verify_secret,

@@ -3,7 +3,7 @@
 Owns reading windows in the order in which they were stored, sorting them into buckets of time, and writing everything
 that a closed bucket changes in one transaction. Leaves the statistics to `watch`, words to `notices`, rows to `store`.
 
-A bucket closes some time after its end; what comes later is counted as late and lives in the rollups only. The scan
+A bucket closes some time after its end; what comes later is judged for itself, see `late`. The scan
 keeps nothing between two ticks but what the database holds, so it may be killed at any moment and go on anywhere.
 
 Invariants: a bucket's windows, states, scores, alarms and alerts and the position in the windows are one transaction;
@@ -24,6 +24,7 @@ from sqlmodel import Session
 from shoal_protocol.profile.reference import Reference
 from shoal_server.alerts import store as alerts
 from shoal_server.drift import store
+from shoal_server.drift.late_store import take_late
 from shoal_server.drift.monitor import Rules
 from shoal_server.drift.monitor_state import MonitorState
 from shoal_server.drift.notices import finding_key, finding_text, gap_key, gap_text
@@ -78,7 +79,7 @@ class _Batch:
         before: Position before.
         after: Position once the closed buckets are written.
         closed: Windows by slot and digest, then by bucket.
-        late: Number of windows that were seen for the first time and too late.
+        late: Windows that were seen for the first time and too late, by slot and digest, then by bucket.
         bucket_ms: Length of a bucket, by slot and digest.
         facts: Of the devices.
         full: Whether there were more windows than were read.
@@ -87,7 +88,7 @@ class _Batch:
     before: store.Cursor
     after: store.Cursor
     closed: Mapping[_Key, Mapping[int, Sequence[StoredWindow]]]
-    late: Mapping[_Key, int]
+    late: Mapping[_Key, Mapping[int, Sequence[StoredWindow]]]
     bucket_ms: Mapping[_Key, int]
     facts: Mapping[str, Mapping[str, str]] = field(repr=False)
     full: bool
@@ -190,18 +191,19 @@ class DriftScan:
         bucket_ms = {key: _bucket_ms(usual, known.get(key)) for key, usual in lengths.items()}
         known = {key: row for key, row in known.items() if bucket_ms.get(key, row.bucket_ms) == row.bucket_ms}
         closed: dict[_Key, dict[int, list[StoredWindow]]] = defaultdict(lambda: defaultdict(list))
-        late: Counter[_Key] = Counter()
+        late: dict[_Key, dict[int, list[StoredWindow]]] = defaultdict(lambda: defaultdict(list))
         for window in watched:
             key = (window.slot, window.digest)
             # the middle of the window: clocks that are a little off don't move it to a neighbouring bucket
             index = (window.start_ms + window.length_ms // 2) // bucket_ms[key]
             if key in known and index <= known[key].watermark:
-                late[key] += window.id > before.seen_through
+                if window.id > before.seen_through:
+                    late[key][index].append(window)
             elif (index + 1) * bucket_ms[key] + grace_ms(bucket_ms[key]) <= horizon_ms:
                 closed[key][index].append(window)
             else:
                 read_through = min(read_through, window.id - 1)
-        facts = self._known_facts() if closed else {}
+        facts = self._known_facts() if closed or late else {}
         seen = max(before.seen_through, seen)
         return _Batch(
             before=before,
@@ -229,11 +231,12 @@ class DriftScan:
             lock_for_transaction(session, "drift")
             if store.cursor(session) != batch.before:
                 return False
-            for key in sorted(batch.closed.keys() | {key for key, number in batch.late.items() if number}):
+            for key in sorted(batch.closed.keys() | batch.late.keys()):
                 yardstick = self._yardstick(key[1])
                 if yardstick is not None:
                     watch = self._watch(session, key, yardstick, batch)
                     news += self._close(session, watch, counted.get(key, {}), yardstick, cohorts=cohorts, now=now)
+                    news += self._take_late(session, watch, yardstick, batch, now=now)
             store.save_cursor(session, batch.after)
         if news:
             self._bump("alerts")
@@ -251,8 +254,16 @@ class DriftScan:
             season = usual(bucket_ms) if self._season is None else self._season
             state = MonitorState.empty(layout.streams, terms=terms(season))
             watch = Watch(*key, bucket_ms, state, np.zeros(layout.size), season=season)
-        watch.late += batch.late.get(key, 0)
+        watch.late += sum(map(len, batch.late.get(key, {}).values()))
         return watch
+
+    def _take_late(self, session: Session, watch: Watch, yardstick: Yardstick, batch: _Batch, *, now: float) -> int:
+        """Judge what came late, after the present was; returns how many alerts have changed."""
+        late = batch.late.get((watch.slot, watch.digest), {})
+        counted = {index: self._count(watch.digest, windows, batch)[0] for index, windows in late.items()}
+        windows = [window for found in late.values() for window in found]
+        rules = self._rules_of(watch)
+        return take_late(session, watch, windows, counted, yardstick=yardstick, rules=rules, now=now)
 
     def _close(
         self,

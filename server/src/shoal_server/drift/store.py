@@ -19,7 +19,7 @@ from shoal_server.drift.alarms import Alarm, AlarmKey, AlarmState
 from shoal_server.drift.monitor import WARM_UP, Rules, threshold
 from shoal_server.drift.monitor_state import Field, MonitorState, Scope, Streams
 from shoal_server.drift.season import Season, period_windows, terms
-from shoal_server.drift.tables import AlarmRow, MonitorRow, ScanRow, ScoreRow, StreamRow
+from shoal_server.drift.tables import AlarmRow, LateRow, MonitorRow, ScanRow, ScoreRow, StreamRow
 from shoal_server.drift.watch import Watch
 from shoal_server.statistics.layout import Floats, Layout
 from shoal_server.statistics.views import View
@@ -159,7 +159,7 @@ def forget(session: Session, *, before: float) -> int:
 
 def drop(session: Session, slot: str, digest: str) -> None:
     """Delete all that is known of a bundle in a slot."""
-    for table in (MonitorRow, StreamRow, AlarmRow, ScoreRow):
+    for table in (MonitorRow, StreamRow, AlarmRow, ScoreRow, LateRow):
         session.execute(delete(table).where(col(table.slot) == slot, col(table.digest) == digest))
 
 

@@ -37,7 +37,7 @@ class MonitorRow(SQLModel, table=True):
     live: bytes = Field(sa_column=_bytes())
     """Recent counts of the fleet, fading: float64 of the spec's size."""
     late: int = 0
-    """Windows that came after their bucket was closed; they are in the rollups only."""
+    """Windows that came after their bucket was closed; see `LateRow`."""
     damaged: int = 0
     """Windows whose counts were not what the bundle can give."""
     gap_told: bool = False
@@ -73,6 +73,29 @@ class LearntRow(SQLModel, table=True):
     devices: int
     """That were heard."""
     learnt_at: float
+
+
+class LateRow(SQLModel, table=True):
+    """What the windows of one device said that came after their time was judged; see `late`."""
+
+    __tablename__ = "drift_late"
+    slot: str = Field(primary_key=True)
+    digest: str = Field(primary_key=True)
+    device: str = Field(primary_key=True)
+    windows: int = Field(default=0, sa_type=BigInteger)
+    rows: int = Field(default=0, sa_type=BigInteger)
+    first_ms: int = Field(sa_type=BigInteger)
+    last_ms: int = Field(sa_type=BigInteger)
+    arrived_at: float
+    """When the newest of them came."""
+    verdict: str = "learning"
+    feature: str = ""
+    view: str = ""
+    effect: float = 0.0
+    evidence: float = 0.0
+    since_at: float = 0.0
+    memory: bytes = Field(default=b"", sa_column=_bytes())
+    """Of the sequential rule, see `monitor_state`."""
 
 
 class StreamRow(SQLModel, table=True):

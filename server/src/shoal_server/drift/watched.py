@@ -10,8 +10,10 @@ from typing import Any, TypeAlias
 
 from sqlmodel import Session
 
+from shoal_protocol.profile.learning import is_learnt
 from shoal_protocol.profile.reference import Reference
 from shoal_server.drift import store
+from shoal_server.drift.late_store import newest_late
 from shoal_server.drift.sensitivity import promise
 from shoal_server.drift.states import present
 from shoal_server.drift.tables import MonitorRow
@@ -24,13 +26,20 @@ ReferenceOf: TypeAlias = Callable[[str], Reference | None]
 def watched(session: Session, slot: str | None, reference_of: ReferenceOf) -> list[dict[str, Any]]:
     """Return each bundle in use by slot and digest, as HTTP tells it."""
     rows = sorted(present(store.monitors(session, slot=slot)), key=lambda row: (row.slot, row.digest))
-    return [{**_document(row), "beyond_training": beyond_training(session, row, reference_of)} for row in rows]
+    return [
+        {
+            **_document(row),
+            "beyond_training": beyond_training(session, row, reference_of),
+            "late": newest_late(session, row.slot, row.digest),
+        }
+        for row in rows
+    ]
 
 
 def beyond_training(session: Session, row: MonitorRow, reference_of: ReferenceOf) -> list[dict[str, Any]]:
     """Return the streams in which the fleet differs from the training data by more than the tolerance, most first."""
     reference = reference_of(row.digest)
-    if reference is None:
+    if reference is None or is_learnt(reference):
         return []
     gap = gap_to_training(store.state_of(session, row), store.live_counts(row), Yardstick.of(reference))
     found = [

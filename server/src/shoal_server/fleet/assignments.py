@@ -23,6 +23,7 @@ from shoal_server.fleet.counting import countings
 from shoal_server.fleet.desired import LIFETIME_S, compose, half_life, next_generation
 from shoal_server.fleet.devices import DeviceState
 from shoal_server.fleet.tables import DesiredRow, DeviceRow
+from shoal_server.registry.store import version_of_digest
 
 _SQL_VARIABLES = 500
 
@@ -55,6 +56,14 @@ def assign(session: Session, device_id: str, slot: str, target: SlotTarget | Non
 def assigned_slots(session: Session) -> frozenset[str]:
     """Return the slots that any device is assigned to run something in."""
     return frozenset(slot for slots in session.exec(select(DesiredRow.slots)) for slot in slots)
+
+
+def may_run(session: Session, pairs: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Return the pairs of slot and bundle that devices may be meant to run: assigned slots, bundles of the registry."""
+    slots = assigned_slots(session)
+    return {
+        (slot, digest) for slot, digest in pairs if slot in slots and version_of_digest(session, digest) is not None
+    }
 
 
 def assign_all(session: Session, slot: str, wanted: Mapping[str, SlotTarget | None], *, now: float) -> dict[str, int]:

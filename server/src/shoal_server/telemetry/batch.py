@@ -72,6 +72,7 @@ def store_batch(
     handlers: Mapping[Up, Handler],
     on_clone: CloneAlarm,
     now: float,
+    known: rollup.KnownPairs | None = None,
 ) -> Outcome:
     """Bring messages into the store, in their order.
 
@@ -81,13 +82,14 @@ def store_batch(
         handlers: For presence, birth, reported and event.
         on_clone: Told of devices that seem to exist twice.
         now: Seconds since the epoch.
+        known: Slots and bundles that are summed by themselves; none: all.
     """
     lock_for_transaction(session, "ingest")  # ids of windows then appear in their order, and ledgers are ours
     batch = _Batch(session, handlers, now)
     batch.load(arrivals)
     for arrived in arrivals:
         batch.take(arrived)
-    batch.finish(on_clone)
+    batch.finish(on_clone, known or rollup.KnownPairs())
     return batch.outcome
 
 
@@ -202,11 +204,11 @@ class _Batch:
         if handler is not None:
             handler(self._session, arrived.device, arrived.message, self._now)
 
-    def finish(self, on_clone: CloneAlarm) -> None:
+    def finish(self, on_clone: CloneAlarm, known: rollup.KnownPairs) -> None:
         """Write what was gathered."""
         clones = self._clones()
         store.insert_windows(self._session, self._rows)
-        self._sums.save(self._session)
+        self._sums.save(self._session, known)
         self._labels.save(self._session)
         self._shadows.save(self._session)
         changed = {key: ledger for key, ledger in self.outcome.ledgers.items() if ledger != self._loaded[key]}

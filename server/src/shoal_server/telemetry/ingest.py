@@ -37,6 +37,7 @@ from shoal_server.storage.database import Clock, Database
 from shoal_server.telemetry.arrivals import Arrival, arrival
 from shoal_server.telemetry.batch import CloneAlarm, Handler, Outcome, give_up, store_batch
 from shoal_server.telemetry.ledger import Ledger
+from shoal_server.telemetry.rollup import KnownPairs, Meant
 from shoal_server.telemetry.store import LedgerKey
 
 log = logging.getLogger(__name__)
@@ -118,6 +119,7 @@ class Ingest:
         on_clone: Told, inside the transaction, of a device that seems to exist twice.
         signals: Bumped after a commit: ``windows``, ``events``, ``devices``.
         pace: How messages are gathered.
+        meant: Which slots and bundles devices may be meant to run, see `rollup`; none: any.
     """
 
     def __init__(
@@ -130,7 +132,9 @@ class Ingest:
         on_clone: CloneAlarm | None = None,
         signals: Signals | None = None,
         pace: Pace | None = None,
+        meant: Meant | None = None,
     ) -> None:
+        self._known = KnownPairs(meant)
         self._link = link
         self._database = database
         self._handlers = handlers
@@ -275,7 +279,9 @@ class Ingest:
 
     def _store(self, session: Session, arrivals: Sequence[Arrival]) -> Outcome:
         now = self._clock()
-        return store_batch(session, arrivals, handlers=self._handlers, on_clone=self._on_clone, now=now)
+        return store_batch(
+            session, arrivals, handlers=self._handlers, on_clone=self._on_clone, now=now, known=self._known
+        )
 
     def _take_one(self, arrived: Arrival) -> Outcome:
         try:

@@ -1,11 +1,16 @@
 """Sums of windows by hour, kept longer than the windows.
 
 A window is added in the transaction that stores it, so a late one is never missing and a duplicate never counted.
+Slots and bundles are what devices say; those that nobody was meant to run are summed together, or else a device could
+invent rows that are kept for ever.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from sqlmodel import Session, col, select
 
@@ -15,8 +20,41 @@ from shoal_server.telemetry.tables import HourRow
 HOUR_MS = 3_600_000
 
 
+OTHER = ("", "")
+"""Slot and digest under which all is summed that nobody was meant to run."""
+
+Pair: TypeAlias = tuple[str, str]
+"""Slot and digest."""
+
+Meant: TypeAlias = Callable[[Session, Collection[Pair]], AbstractSet[Pair]]
+"""(session, pairs): those among them that somebody may be meant to run."""
+
 _KEY = ("slot", "digest", "hour_ms")
 _SUMS = ("windows", "n", "errors")
+
+
+class KnownPairs:
+    """The pairs that have rows of their own; remembers them, and they are as few as bundles times slots.
+
+    Args:
+        meant: Tells which new pairs may have some; none: all.
+    """
+
+    def __init__(self, meant: Meant | None = None) -> None:
+        self._meant = meant
+        self._known: set[Pair] = set()
+
+    def among(self, session: Session, pairs: AbstractSet[Pair]) -> AbstractSet[Pair]:
+        """Return those that have rows of their own."""
+        new = pairs - self._known
+        if self._meant is None or not new:
+            return pairs
+        for slot, digest in sorted(new):
+            stored = select(HourRow.slot).where(HourRow.slot == slot, HourRow.digest == digest).limit(1)
+            if session.exec(stored).first() is not None:
+                self._known.add((slot, digest))
+        self._known |= self._meant(session, new - self._known)
+        return pairs & self._known
 
 
 @dataclass
@@ -31,9 +69,15 @@ class Sums:
         windows, rows, failed = self.by_key.get(key, (0, 0, 0))
         self.by_key[key] = (windows + 1, rows + n, failed + errors)
 
-    def save(self, session: Session) -> None:
-        """Add everything to what is stored."""
-        rows = [(*key, *self.by_key[key]) for key in sorted(self.by_key)]
+    def save(self, session: Session, known: KnownPairs) -> None:
+        """Add everything to what is stored; what has no rows of its own to those of `OTHER`."""
+        own = known.among(session, {key[:2] for key in self.by_key})
+        sums: dict[tuple[str, str, int], tuple[int, int, int]] = {}
+        for (slot, digest, hour_ms), (windows, n, errors) in self.by_key.items():
+            key = (*((slot, digest) if (slot, digest) in own else OTHER), hour_ms)
+            before = sums.get(key, (0, 0, 0))
+            sums[key] = (before[0] + windows, before[1] + n, before[2] + errors)
+        rows = [(*key, *sums[key]) for key in sorted(sums)]
         bulk.insert(session, HourRow, (*_KEY, *_SUMS), rows, conflict=bulk.adding(HourRow, _KEY, _SUMS))
 
 

@@ -15,6 +15,7 @@ from shoal_server.access.guard import Program, Viewer
 from shoal_server.contracts.report import gather
 from shoal_server.drift import states, store
 from shoal_server.drift.history import series
+from shoal_server.drift.late_store import newest_late
 from shoal_server.drift.live import live_of
 from shoal_server.drift.monitor_state import Scope
 from shoal_server.drift.notices import importance_text
@@ -85,11 +86,20 @@ def show_map(
             if one.slot == chosen or not slots
         ]
         names = names_of(session, {state.digest for state in found} | {one.digest for one in contracts})
+        late = [one for row in store.monitors(session, slot=chosen) for one in newest_late(session, chosen, row.digest)]
         promises = {row.digest: promise_of(row) for row in store.monitors(session, slot=chosen)}
     maps = [_map(list(group)) for group in _by_digest(found)]
     tabs = [(name, address("/drift", slot=name)) for name in slots]
     return page(
-        request, "drift.html", maps=maps, contracts=contracts, slot=chosen, tabs=tabs, names=names, promises=promises
+        request,
+        "drift.html",
+        maps=maps,
+        contracts=contracts,
+        slot=chosen,
+        tabs=tabs,
+        names=names,
+        promises=promises,
+        late=late,
     )
 
 

@@ -11,6 +11,7 @@ from shoal_server.alerts import store as alerts
 from shoal_server.alerts.rules import AlertState
 from shoal_server.drift import scan as scan_module
 from shoal_server.drift import store
+from shoal_server.drift.late_store import newest_late
 from shoal_server.drift.monitor import Rules
 from shoal_server.drift.monitor_state import Scope
 from shoal_server.drift.scan import DriftScan, grace_ms
@@ -200,6 +201,85 @@ def test_late_windows_are_counted_once_and_change_nothing(scanned: Scanned) -> N
         assert monitor.late == len(rows)
         again = [row.memory for row in session.exec(select(StreamRow).order_by(StreamRow.scope_name))]
     assert again == streams
+
+
+class Offline:
+    """The device cam-000 is not heard for a while, then sends everything at once."""
+
+    def __init__(self, scanned: Scanned) -> None:
+        self.scanned = scanned
+        self.kept: list[Any] = []
+
+    def run(self, windows: int, shift: Mapping[str, float] | None = None) -> None:
+        scanned = self.scanned
+        for _ in range(windows):
+            shifts = {} if shift is None else {0: shift}
+            messages = scanned.fleet.messages(scanned.index, window_ms=1000, shifts=shifts)
+            scanned.index += 1
+            self.kept += [one for one in messages if one[0] == "cam-000"]
+            with scanned.database.write() as session:
+                rest = [one for one in messages if one[0] != "cam-000"]
+                session.add_all(window_rows(rest, received_at=scanned.now))
+            scanned.scan.tick()
+
+    def comes_back(self) -> None:
+        self.scanned.run(2)  # the buckets of what it kept are closed
+        kept, self.kept = self.kept, []
+        with self.scanned.database.write() as session:
+            session.add_all(window_rows(kept, received_at=self.scanned.now))
+        self.scanned.scan.tick()
+
+    def late(self) -> dict[str, Any]:
+        with self.scanned.database.read() as session:
+            (found,) = newest_late(session, "reader", DIGEST)
+        return found
+
+
+def test_a_device_that_comes_back_is_judged_by_what_it_saw_meanwhile(scanned: Scanned) -> None:
+    scanned.run(BASELINE + 3)
+    offline = Offline(scanned)
+    offline.run(10)
+    offline.comes_back()
+    late = offline.late()
+    assert (late["device"], late["windows"], late["rows"], late["verdict"]) == ("cam-000", 10, 200, "none")
+    assert (late["from"], late["to"]) == ("1970-01-01T00:00:29.000Z", "1970-01-01T00:00:39.000Z")
+    assert scanned.alerts() == []
+    scanned.run(4)
+    assert {one.verdict for one in scanned.states()} == {"none"}
+
+
+def test_a_fault_while_it_was_away_is_told_as_late_and_raises_no_fresh_alarm(scanned: Scanned) -> None:
+    scanned.run(BASELINE + 3)
+    offline = Offline(scanned)
+    offline.run(10, {"normal": 4.0})
+    offline.comes_back()
+    late = offline.late()
+    assert (late["verdict"], late["feature"]) == ("drift", "normal")
+    assert late["change"].startswith("location +")
+    assert late["since"].startswith("1970-01-01T00:00:")
+    (alert,) = scanned.alerts()
+    assert alert.severity == "info"
+    assert alert.title.startswith("cam-000 drifted in reader while it was not heard: most normal (location +")
+    assert "came late" in alert.body
+    scanned.run(6)  # it is well again
+    assert {one.verdict for one in scanned.states()} == {"none"}
+    assert len(scanned.alerts()) == 1
+    offline.run(40)
+    offline.comes_back()
+    assert offline.late()["verdict"] == "none"
+    assert [one.state for one in scanned.alerts()] == [AlertState.RESOLVED]
+
+
+def test_a_device_that_is_always_late_learns_a_baseline_of_its_own(scanned: Scanned) -> None:
+    offline = Offline(scanned)
+    for _ in range(4):
+        offline.run(10)
+        offline.comes_back()
+    assert offline.late()["verdict"] == "none"
+    for _ in range(2):
+        offline.run(6, {"normal": 4.0})
+        offline.comes_back()
+    assert (offline.late()["verdict"], offline.late()["windows"]) == ("drift", 52)
 
 
 def test_open_buckets_wait(scanned: Scanned) -> None:

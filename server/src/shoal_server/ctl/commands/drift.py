@@ -13,6 +13,7 @@ from shoal_server.ctl.output import ago, plain, print_facts, print_table
 from shoal_server.ctl.program import Call, connected
 
 _BAR = 30
+_MOST_LATE = 10
 _MOST_CELLS = 40
 _MOST_GAPS = 3
 _SCOPES = click.Choice(["fleet", "cohort", "device"])
@@ -101,6 +102,7 @@ def _print(call: Call, found: list[dict[str, Any]], watched: list[dict[str, Any]
     if not found:
         click.echo(quiet(list(call.client.items("/api/v1/drift", slot=slot, scope="fleet"))))
         _print_gaps(watched)
+        _print_late(watched)
         _print_promises(watched)
         return
     names = BundleNames(call.client)
@@ -120,6 +122,7 @@ def _print(call: Call, found: list[dict[str, Any]], watched: list[dict[str, Any]
     headers = ("feature", "where", "verdict", "view", "effect", "since", "slot", "suspected cause")
     print_table(headers, rows, empty="")
     _print_gaps(watched)
+    _print_late(watched)
     _print_promises(watched)
 
 
@@ -131,6 +134,31 @@ def _print_gaps(watched: list[dict[str, Any]]) -> None:
             most = ", ".join(f"{plain(stream['title'])} ({stream['effect']:.2f} sd)" for stream in beyond[:_MOST_GAPS])
             more = f" and {len(beyond) - _MOST_GAPS} more" if len(beyond) > _MOST_GAPS else ""
             click.echo(f"{plain(one['slot'])}: unlike the training data in {most}{more}.")
+
+
+def _print_late(watched: list[dict[str, Any]]) -> None:
+    """Say what devices saw whose windows came too late to be judged with the fleet."""
+    late = [(one["slot"], found) for one in watched for found in one.get("late", ())]
+    for slot, found in late[:_MOST_LATE]:
+        click.echo(f"{plain(slot)}: {plain(found['device'])} was not heard in time: {late_words(found)}")
+    if len(late) > _MOST_LATE:
+        click.echo(f"{len(late) - _MOST_LATE} more devices were not heard in time: --json")
+
+
+def late_words(found: dict[str, Any]) -> str:
+    """Say what the late windows of a device tell.
+
+    >>> late_words({"windows": 40, "from": "2026-11-01T08:00:00.000Z", "to": "2026-11-03T08:00:00.000Z",
+    ...     "verdict": "none"})
+    '40 windows of 2026-11-01 08:00 to 2026-11-03 08:00 UTC came late; no drift in them.'
+    """
+    first, last = (found[end][:16].replace("T", " ") for end in ("from", "to"))
+    told = {
+        "none": "no drift in them",
+        "learning": "too few for a baseline yet",
+        "drift": f"they drift, most {found.get('feature')} ({found.get('change')})",
+    }[found["verdict"]]
+    return f"{found['windows']} windows of {first} to {last} UTC came late; {told}."
 
 
 def _print_promises(watched: list[dict[str, Any]]) -> None:
