@@ -202,8 +202,9 @@ class Agent:
             timeout_s: So long to wait for it to be verified and stored.
 
         Returns:
-            ``generation``, ``slots`` (names of what should run), ``expires`` (milliseconds since the epoch), and
-            ``new``: whether this device did not have the assignment yet.
+            ``generation``, ``slots`` (names of what should run), ``expires`` (milliseconds since the epoch),
+            ``acknowledged`` (messages of earlier mail that the server has, and that are gone here now), and ``new``:
+            whether this device did not have the assignment yet.
 
         Raises:
             ShoalError: It is refused, with the reason.

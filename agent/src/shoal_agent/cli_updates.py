@@ -158,8 +158,20 @@ def _show_import(told: dict[str, Any], status: dict[str, Any], *, as_json: bool)
     slots = {name: status["slots"][name] for name in told["slots"] if name in status["slots"]}
     failed = any(slot["error"] for slot in slots.values())
     if as_json:
-        print(json.dumps({"generation": told["generation"], "new": told["new"], "slots": slots}, indent=2))
+        print(
+            json.dumps(
+                {
+                    "generation": told["generation"],
+                    "new": told["new"],
+                    "acknowledged": told["acknowledged"],
+                    "slots": slots,
+                },
+                indent=2,
+            )
+        )
         return int(failed)
+    if told["acknowledged"]:
+        print(f"The server has {told['acknowledged']} messages of earlier mail; they are not kept here any more.")
     news = "is taken in" if told["new"] else "was known here already"
     print(f"The assignment of generation {told['generation']} {news}; the file is not needed any more.")
     for name, slot in slots.items():

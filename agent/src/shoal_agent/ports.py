@@ -480,6 +480,9 @@ class Parcel(DocumentSource, Protocol):
     def desired(self) -> bytes:
         """Return the signed assignment."""
 
+    def receipt(self) -> bytes | None:
+        """Return the signed receipt for the device's mail, if there is one."""
+
     def manifest(self, digest: str) -> bytes:
         """Return a bundle's manifest."""
 

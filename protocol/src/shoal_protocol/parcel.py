@@ -1,7 +1,8 @@
 """Files by which a device without a network takes part: the parcel that goes to it, and the mail that comes back.
 
 A parcel is a tar: ``parcel.json`` (for people), ``desired.json`` (the signed assignment), ``trust/`` (the signed
-documents under the names by which TUF clients ask for them) and ``blobs/sha256/`` (manifests and files of the bundles).
+documents under the names by which TUF clients ask for them), ``receipt.json`` (signed: which mail has come; where any
+has) and ``blobs/sha256/`` (manifests and files of the bundles).
 Nothing in it is believed for standing there: everything is verified as if it came over the network.
 
 Mail is lines of JSON, each a letter: messages as the device would have sent them, signed by the key that it made when
@@ -25,6 +26,7 @@ from shoal_protocol.mqtt.topics import Up
 
 ABOUT: Final = "parcel.json"
 DESIRED: Final = "desired.json"
+RECEIPT: Final = "receipt.json"
 TRUST: Final = "trust/"
 FORMAT: Final = 1
 

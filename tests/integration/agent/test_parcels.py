@@ -23,7 +23,7 @@ from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.errors import DigestMismatchError, ExpiredError, RollbackError, TrustError, UnsignedError
 from shoal_protocol.mqtt.messages import parse_message
 from shoal_protocol.mqtt.topics import Up
-from shoal_protocol.parcel import ABOUT, DESIRED, blob_member, parse_letter, read_body, signed_bytes
+from shoal_protocol.parcel import ABOUT, DESIRED, RECEIPT, blob_member, parse_letter, read_body, signed_bytes
 
 
 def write(path: Path, members: dict[str, bytes]) -> Path:
@@ -77,6 +77,7 @@ def test_what_is_not_for_this_device_or_was_changed_is_refused_and_changes_nothi
         agent.import_parcel(parcel)
         offline.until(lambda: runs(agent, first), "the model")
         second, _ = brought(offline, tmp_path, "1.1", 5.0)
+        others = offline.server.receipt(device="dev-2")
         good = offline.server.parcel()
         manifest = blob_member(second)
         blob = next(name for name, raw in good.items() if name.startswith("blobs/") and b"1.1" in raw)
@@ -99,6 +100,7 @@ def test_what_is_not_for_this_device_or_was_changed_is_refused_and_changes_nothi
                 ExpiredError,
             ),
             "with an old generation": ({**good, DESIRED: offline.server.sign(generation=1)}, RollbackError),
+            "with another's receipt": ({**good, RECEIPT: others}, UnsignedError),
             "with a changed list": ({**good, "trust/timestamp.json": b"{}"}, TrustError),
             "without a list": ({name: raw for name, raw in good.items() if "timestamp" not in name}, None),
             "with a changed manifest": ({**good, manifest: good[manifest][:-2] + b" }"}, DigestMismatchError),

@@ -104,6 +104,13 @@ def test_a_parcel_goes_and_mail_comes_back(server: Server, operator: httpx2.Clie
     actions = [row["action"] for row in operator.get("/api/v1/audit").json()["items"]]
     assert {"device.parcel", "device.mail"} <= set(actions)
 
+    path = parcel(operator, tmp_path / "again.parcel")  # its receipt empties the spool
+    with Agent(ship, settings, overrides=overrides) as agent:
+        waiting = agent.status()["spool"]["windows"]
+        told = agent.import_parcel(path)
+        assert (waiting, told["acknowledged"], told["new"]) == (1, 3, False)
+        assert agent.status()["spool"]["windows"] == 0
+
     forged = lines[0].replace(b"birth", b"event", 1)
     refused = operator.post("/api/v1/devices/ship-1/mail", content=forged)
     assert (refused.status_code, "was not signed by the key" in refused.json()["detail"]) == (403, True)

@@ -17,8 +17,8 @@ import msgspec
 
 from shoal_agent.errors import ParcelError
 from shoal_protocol.bundle.manifest import MAX_MANIFEST_BYTES, Descriptor
-from shoal_protocol.parcel import ABOUT, DESIRED, FORMAT, TRUST, About, blob_member
-from shoal_protocol.trust.assignment import MAX_ENVELOPE_BYTES
+from shoal_protocol.parcel import ABOUT, DESIRED, FORMAT, RECEIPT, TRUST, About, blob_member
+from shoal_protocol.trust.envelope import MAX_ENVELOPE_BYTES
 
 _HINT = "make it with: shoalctl device export NAME --output FILE"
 _MAX_MEMBERS = 100_000
@@ -77,6 +77,10 @@ class ParcelFile:
             ParcelError: There is none.
         """
         return self._required(DESIRED, MAX_ENVELOPE_BYTES)
+
+    def receipt(self) -> bytes | None:
+        """Return the signed receipt for the device's mail; none: no mail has come."""
+        return self._read(RECEIPT, MAX_ENVELOPE_BYTES)
 
     def manifest(self, digest: str) -> bytes:
         """Return a bundle's manifest.

@@ -30,6 +30,7 @@ from shoal_protocol.parcel import ABOUT, DESIRED, TRUST, About, blob_member
 from shoal_protocol.samples import SAMPLES_PATH, SampleBatch, parse_samples
 from shoal_protocol.trust.assignment import Assignment, SlotTarget, sign_assignment
 from shoal_protocol.trust.join_token import JoinToken
+from shoal_protocol.trust.receipt import sign_receipt
 from shoal_protocol.trust.targets import release_target, set_restrictions
 
 _LIFETIME = dt.timedelta(days=90)
@@ -194,6 +195,10 @@ class SimulatedServer:
             expires=now_ms + 14 * 86_400_000,
         )
         return sign_assignment(assignment, self._signers[role])
+
+    def receipt(self, *, device: str | None = None, through: int = 0) -> bytes:
+        """Return a signed receipt for a device's mail, as a parcel may hold one."""
+        return sign_receipt(device or self.device, Ack(epoch="0" * 16, through=through), self._signers["timestamp"])
 
     def of(self, kind: Up) -> list[Any]:
         """Return the messages of a kind that came."""

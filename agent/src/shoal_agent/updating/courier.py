@@ -43,9 +43,11 @@ class Courier:
         """
         with self._open_parcel(path) as parcel:
             check_device(parcel, self._device)
-            document = self._delivery.unpack(parcel, intake, state)
+            document, receipt = self._delivery.unpack(parcel, intake, state)
             about = parcel.about
-            return document, {"generation": about.generation, "slots": about.slots, "expires": about.expires}
+        acknowledged = 0 if receipt is None else self._mail.acknowledged(receipt)
+        told = {"generation": about.generation, "slots": about.slots, "expires": about.expires}
+        return document, {**told, "acknowledged": acknowledged}
 
     def write_mail(self, path: Path) -> dict[str, Any]:
         """Write what waits for the server; returns how many messages of each kind that was.

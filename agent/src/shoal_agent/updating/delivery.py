@@ -21,6 +21,7 @@ from shoal_protocol.bundle.layout import BUNDLE_JSON
 from shoal_protocol.bundle.manifest import Descriptor, Manifest, parse_manifest
 from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.errors import ContentError, DigestMismatchError, ExpiredError, RollbackError
+from shoal_protocol.mqtt.messages import Ack
 
 if TYPE_CHECKING:
     from shoal_agent.adapters.trust_store import TrustStore
@@ -44,8 +45,11 @@ class Delivery:
         self._store = store
         self._facts = facts
 
-    def unpack(self, parcel: Parcel, intake: AssignmentIntake, state: DeviceState) -> bytes:
-        """Verify a parcel and store what is in it; returns the assignment's document, to be taken in as always.
+    def unpack(self, parcel: Parcel, intake: AssignmentIntake, state: DeviceState) -> tuple[bytes, Ack | None]:
+        """Verify a parcel and store what is in it.
+
+        Returns:
+            The assignment's document, to be taken in as always, and which mail the server has, if it tells.
 
         Args:
             parcel: The file.
@@ -63,6 +67,7 @@ class Delivery:
             releases = self._trust.refresh(parcel)
             document = parcel.desired()
             assignment = intake.verified(document, state)
+            receipt = self._receipt(parcel)
         except RollbackError as error:
             raise RollbackError(f"this parcel is older than what this device has seen: {error.message}") from error
         except ExpiredError as error:
@@ -72,7 +77,14 @@ class Delivery:
             for digest in (slot.digest, slot.shadow):
                 if digest is not None and self._store.manifest(digest) is None:
                     self._bring(parcel, releases, digest)
-        return document
+        return document, receipt
+
+    def _receipt(self, parcel: Parcel) -> Ack | None:
+        from shoal_protocol.trust.receipt import verify_receipt  # noqa: PLC0415 - cryptography comes with it
+
+        raw = parcel.receipt()
+        keys = self._trust.assignment_keys()
+        return None if raw is None else verify_receipt(raw, keys, device=parcel.about.device)
 
     def _bring(self, parcel: Parcel, releases: SignedList, digest: str) -> None:
         entry = releases.check(digest)

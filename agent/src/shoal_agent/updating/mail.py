@@ -1,7 +1,8 @@
 """Writing mail: what waits for the server, and how the device stands, into a file that somebody carries there.
 
 What was written counts as handed over: it never changes any more, so that the server, which numbers tell what it has
-already, counts it once however it arrives. It stays in the spool until the server acknowledges it over the network.
+already, counts it once however it arrives. It stays in the spool until the server acknowledges it, over the network or
+by the receipt in a parcel.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from shoal_agent.ports import Spool
+from shoal_protocol.mqtt.messages import Ack
 from shoal_protocol.mqtt.topics import Up
 from shoal_protocol.parcel import MAX_MESSAGE_BYTES, MAX_MESSAGES, Letter, letter_body, signed_bytes
 
@@ -67,6 +69,14 @@ class Mail:
             os.fsync(file.fileno())
         temporary.replace(path)
         return counts
+
+    def acknowledged(self, ack: Ack) -> int:
+        """Forget what the server has; returns how many messages that were.
+
+        Raises:
+            SpoolError: The disk does not take it.
+        """
+        return self._spool.acknowledge(ack)
 
     def _letters(self) -> Iterator[list[tuple[Up, bytes]]]:
         yield self._standing()

@@ -216,7 +216,7 @@ class Transactions:
         """Make a verified, newer assignment the wish of its slots, in one save."""
         self._ledger.state = accepted(self.state, assignment)
         for name, wish in sorted(assignment.slots.items()):
-            target = Target(wish.digest, wish.name or "", wish.attempt, wish.windows)
+            target = Target(wish.digest, wish.name or "", wish.attempt, wish.windows or ())
             slot = self._ledger.slot(name)
             shadow = None if wish.shadow is None else ShadowWish(wish.shadow, wish.attempt)
             if slot.shadow is None or shadow is None or replace(slot.shadow, starts=0) != shadow:

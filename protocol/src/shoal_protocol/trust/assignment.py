@@ -1,26 +1,22 @@
 """The signed assignment: what the server wants to run where.
 
-A DSSE envelope (https://github.com/secure-systems-lab/dsse, PAE v1) over JSON, signed by the key of TUF's timestamp
-role, so that it needs no key of its own and rotates with root. `generation` only grows; the same generation with other
-content is refused. The signature is checked over the payload's very bytes, before they are parsed.
+An envelope (`shoal_protocol.trust.envelope`) over JSON, signed by the key of TUF's timestamp role, so that it needs no
+key of its own and rotates with root. `generation` only grows; the same generation with other content is refused.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
-from securesystemslib.signer import Key, Signature, Signer
+from securesystemslib.signer import Key, Signer
 
 from shoal_protocol.canonical import canonical_bytes, parse_digest, sha256_digest
 from shoal_protocol.errors import ContentError, ExpiredError, RollbackError, UnsignedError
+from shoal_protocol.trust.envelope import opened, sealed
 
 PAYLOAD_TYPE = "application/vnd.shoal.assignment.v1+json"
-MAX_ENVELOPE_BYTES = 64 * 1024
 MAX_SLOTS = 64
 LATEST_MS = 253_402_300_799_000
 """End of the year 9999: what is later has no date, and a device keeps the newest `issued` as the floor of its time."""
@@ -51,7 +47,7 @@ class SlotTarget(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 0
     shadow: str | None = None
     sampling: Sampling | None = None
-    windows: tuple[str, ...] = ()
+    windows: tuple[str, ...] | None = None
     counting: str | None = None
 
 
@@ -83,27 +79,10 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
         return sha256_digest(canonical_bytes(wanted))
 
 
-class _Signature(msgspec.Struct):
-    keyid: str
-    sig: str
-
-
-class _Envelope(msgspec.Struct, rename="camel"):
-    payload: str
-    payload_type: str
-    signatures: list[_Signature]
-
-
 def sign_assignment(assignment: Assignment, signer: Signer) -> bytes:
     """Return the envelope to publish."""
     payload = canonical_bytes(msgspec.to_builtins(assignment))
-    signature = signer.sign(_pae(payload))
-    envelope: dict[str, Any] = {
-        "payload": base64.b64encode(payload).decode(),
-        "payloadType": PAYLOAD_TYPE,
-        "signatures": [{"keyid": signature.keyid, "sig": signature.signature}],
-    }
-    return canonical_bytes(envelope)
+    return sealed(payload, PAYLOAD_TYPE, signer)
 
 
 def verify_assignment(raw: bytes, keys: Sequence[Key], *, device: str, now_ms: int) -> Assignment:
@@ -120,7 +99,7 @@ def verify_assignment(raw: bytes, keys: Sequence[Key], *, device: str, now_ms: i
         UnsignedError: No key's signature covers it, or it is for another device.
         ExpiredError: It was valid once.
     """
-    payload = _verified_payload(raw, keys)
+    payload = opened(raw, PAYLOAD_TYPE, keys, what="assignment")
     try:
         assignment = msgspec.json.decode(payload, type=Assignment)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -163,35 +142,3 @@ def check_succession(seen: tuple[int, str] | None, new: Assignment) -> None:
         raise RollbackError(f"the assignment has generation {new.generation}, this device has already seen {seen[0]}")
     if new.content_digest != seen[1]:
         raise RollbackError(f"a second, different assignment came with generation {new.generation}")
-
-
-def _verified_payload(raw: bytes, keys: Sequence[Key]) -> bytes:
-    if len(raw) > MAX_ENVELOPE_BYTES:
-        raise ContentError(f"an assignment of {len(raw)} bytes is over the limit of {MAX_ENVELOPE_BYTES}")
-    try:
-        envelope = msgspec.json.decode(raw, type=_Envelope)
-        payload = base64.b64decode(envelope.payload, validate=True)
-    except (msgspec.DecodeError, RecursionError, binascii.Error) as error:
-        raise ContentError(f"assignment: {error}") from error
-    if envelope.payload_type != PAYLOAD_TYPE:
-        raise ContentError(f"assignment: payload type {envelope.payload_type!r:.80}, expected {PAYLOAD_TYPE}")
-    by_id = {key.keyid: key for key in keys}
-    for signature in envelope.signatures[:16]:
-        key = by_id.get(signature.keyid)
-        if key is not None and _valid(key, signature, payload):
-            return payload
-    raise UnsignedError("no key of the timestamp role signed this assignment", keyids=sorted(by_id))
-
-
-def _valid(key: Key, signature: _Signature, payload: bytes) -> bool:
-    try:
-        key.verify_signature(Signature(signature.keyid, signature.sig), _pae(payload))
-    except (UnverifiedSignatureError, VerificationError):
-        return False
-    return True
-
-
-def _pae(payload: bytes) -> bytes:
-    """Return DSSE's pre-authentication encoding, which binds the payload to its type."""
-    kind = PAYLOAD_TYPE.encode()
-    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)

@@ -13,15 +13,19 @@ import msgspec
 from sqlmodel import Session
 
 from shoal_protocol.bundle.manifest import parse_manifest
-from shoal_protocol.parcel import ABOUT, DESIRED, TRUST, About, blob_member
+from shoal_protocol.mqtt.messages import Ack
+from shoal_protocol.parcel import ABOUT, DESIRED, RECEIPT, TRUST, About, blob_member
 from shoal_protocol.trust.assignment import SlotTarget
+from shoal_protocol.trust.receipt import sign_receipt
 from shoal_server.errors import ConflictError
 from shoal_server.fleet import assignments, store
 from shoal_server.fleet.desired import LIFETIME_S
-from shoal_server.fleet.devices import DeviceState
+from shoal_server.fleet.devices import Device, DeviceState
 from shoal_server.fleet.tables import DesiredRow
 from shoal_server.services import Services
 from shoal_server.storage.blobs import BlobStore
+from shoal_server.telemetry.ledger import Ledger
+from shoal_server.telemetry.store import device_ledgers
 
 _MODE = 0o644
 
@@ -34,6 +38,7 @@ class Parcel:
         about: For people.
         desired: The signed assignment.
         documents: Signed documents by the name of their file.
+        receipt: Signed: which of the device's messages have come; none: none has.
         digests: Of the bundles.
     """
 
@@ -41,6 +46,7 @@ class Parcel:
     desired: bytes
     documents: Mapping[str, bytes]
     digests: tuple[str, ...]
+    receipt: bytes | None = None
 
 
 def pack_parcel(session: Session, program: Services, device_id: str, *, now: float) -> Parcel:
@@ -75,7 +81,7 @@ def pack_parcel(session: Session, program: Services, device_id: str, *, now: flo
         expires=int((now + LIFETIME_S) * 1000),
         slots={slot: target.name or target.digest or "nothing" for slot, target in wanted.items()},
     )
-    return Parcel(about, document.envelope, {}, _digests(wanted))
+    return Parcel(about, document.envelope, {}, _digests(wanted), _receipt(session, program, device))
 
 
 def parcel_bytes(parcel: Parcel, blobs: BlobStore) -> Iterator[bytes]:
@@ -86,6 +92,8 @@ def parcel_bytes(parcel: Parcel, blobs: BlobStore) -> Iterator[bytes]:
     """
     made_at = parcel.about.made_at // 1000
     small = {ABOUT: msgspec.json.format(msgspec.json.encode(parcel.about)), DESIRED: parcel.desired}
+    if parcel.receipt is not None:
+        small[RECEIPT] = parcel.receipt
     small |= {f"{TRUST}{name}": raw for name, raw in sorted(parcel.documents.items())}
     for name, raw in small.items():
         yield _member(name, len(raw), made_at) + _padded(raw)
@@ -94,6 +102,15 @@ def parcel_bytes(parcel: Parcel, blobs: BlobStore) -> Iterator[bytes]:
         yield from blobs.pieces(digest)
         yield b"\0" * (-size % tarfile.BLOCKSIZE)
     yield b"\0" * tarfile.BLOCKSIZE * 2
+
+
+def _receipt(session: Session, program: Services, device: Device) -> bytes | None:
+    """Return what tells the device which messages of its present spool are committed."""
+    if not device.epoch:
+        return None
+    ledger = device_ledgers(session, device.id).get(device.epoch, Ledger())
+    ack = Ack(epoch=device.epoch, through=ledger.through, ranges=ledger.ranges)
+    return sign_receipt(device.id, ack, program.trust.assignment_signer)
 
 
 def _digests(wanted: Mapping[str, SlotTarget]) -> tuple[str, ...]:

@@ -250,7 +250,7 @@ def _offer(turn: Turn, number: int) -> None:
             digest=turn.rollout.digest,
             name=turn.rollout.bundle_name,
             attempt=offered[member.device].attempt,
-            windows=turn.rollout.plan.windows,
+            windows=turn.rollout.plan.windows or None,
         )
         turn.effects.append(Assign(device=member.device, target=target))
     turn.rollout = turn.rollout.with_members(offered)
