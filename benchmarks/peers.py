@@ -19,6 +19,7 @@ REQUIREMENTS = {
     "datasketches": ("datasketches==5.2.0", "numpy"),
     "whylogs": ("whylogs==1.6.4", "pandas<3", "numpy<2"),
     "nannyml": ("nannyml==0.13.1", "statsmodels"),
+    "river": ("river==0.26.1",),
 }
 _INSTALLING_S = 900
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,9 @@ from shoal_server.statistics.words import percent
 _Numbers = npt.NDArray[np.float64]
 
 _ROUND = (10.0, 100.0, 1e3, 1e6, 60.0, 3600.0)
-UNITS: tuple[tuple[str, float, float], ...] = (
+Units: TypeAlias = tuple[tuple[str, float, float], ...]
+
+UNITS: Units = (
     ("degrees Celsius became Fahrenheit", 1.8, 32.0),
     ("degrees Fahrenheit became Celsius", 1 / 1.8, -32 / 1.8),
     ("degrees Celsius became kelvin", 1.0, 273.15),
@@ -48,6 +50,9 @@ UNITS: tuple[tuple[str, float, float], ...] = (
 )
 """Name, factor and offset of the changes of unit that are recognised."""
 
+UNLIKE_AGING: Units = tuple(one for one in UNITS if one[2] or not 0.2 < one[1] < 5)
+"""Those that no sensor's own gain comes near to."""
+
 _QUANTILES = np.arange(0.1, 0.91, 0.1)
 _LEAST_STUCK = 0.02
 _LEAST_OFFSET = 0.75
@@ -63,13 +68,16 @@ _PLAIN_SHIFT = 0.35
 """Values that spread otherwise have also moved when their mean did by more standard deviations than this."""
 
 
-def suspected_cause(view: View, reference: npt.NDArray[Any], current: npt.NDArray[Any]) -> str:
+def suspected_cause(
+    view: View, reference: npt.NDArray[Any], current: npt.NDArray[Any], *, units: Units | None = None
+) -> str:
     """Say what the two samples of a feature that drifts suggest.
 
     Args:
         view: Which says it most plainly.
         reference: Float64 with NaN for missing, or texts of dtype object with "" for missing.
         current: The same.
+        units: Changes of unit that are thought of, `UNITS` if none are given.
     """
     texts = reference.dtype.kind == "O"
     shares = [float(np.mean(x == "" if texts else np.isnan(x))) for x in (reference, current)]
@@ -78,10 +86,10 @@ def suspected_cause(view: View, reference: npt.NDArray[Any], current: npt.NDArra
     if texts:
         return _categories(view, Counter(reference[reference != ""].tolist()), Counter(current[current != ""].tolist()))
     a, b = reference[~np.isnan(reference)], current[~np.isnan(current)]
-    return _infinite(a, b) or unit_change(a, b) or pile(a, b) or _numbers(view, a, b)
+    return _infinite(a, b) or unit_change(a, b, units=units) or pile(a, b) or _numbers(view, a, b)
 
 
-def unit_change(a: _Numbers, b: _Numbers) -> str:
+def unit_change(a: _Numbers, b: _Numbers, *, units: Units | None = None) -> str:
     """Name the change of unit that turns the reference's deciles into the current ones, or nothing.
 
     >>> x = np.linspace(10.0, 30.0, 500)
@@ -101,7 +109,7 @@ def unit_change(a: _Numbers, b: _Numbers) -> str:
         turned = np.sort(before * factor + offset)
         return float(np.sqrt(np.mean((now - turned) ** 2))) / (spread * abs(factor))
 
-    name, factor, offset = min(UNITS, key=lambda unit: distance(unit[1], unit[2]))
+    name, factor, offset = min(UNITS if units is None else units, key=lambda unit: distance(unit[1], unit[2]))
     fit = distance(factor, offset)
     shifted = distance(1.0, float(now.mean() - before.mean()))
     if factor < 0 and shifted < max(3 * fit, noise):

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from shoal_protocol.profile.grid import Grid, coarse_cells, fit_categorical, fit_numeric
 from shoal_protocol.profile.profile import ProfileSpec, Stream, summarise
-from shoal_server.statistics.causes import suspected_cause
+from shoal_server.statistics.causes import UNLIKE_AGING, suspected_cause
 from shoal_server.statistics.divergence import by_chance, jensen_shannon, psi
 from shoal_server.statistics.few_rows import LEAST_ROWS, plain_p
 from shoal_server.statistics.layout import Floats, Layout
@@ -42,6 +42,8 @@ Columns: TypeAlias = Mapping[str, Column]
 _PLAINEST = (View.LOCATION, View.MISSING, View.RANGE, View.SHAPE, View.CELLS)
 _TINY = 1e-300
 _DEPENDENT = 4.0
+_AGING = 3
+"""So many features with a gain each are sensors that age."""
 
 
 class Verdict(StrEnum):
@@ -122,6 +124,8 @@ def compare(
     """
     evidence = _Evidence.of(reference, current, time_ordered=time_ordered, given=given)
     found = [_judge(evidence, at, reference[name], current[name], alpha) for at, name in enumerate(reference)]
+    if sum(one.cause.startswith("gain:") for one in found) >= _AGING:
+        found = [_of_aging(evidence, one, reference, current) for one in found]
     return Comparison(overall([one.verdict for one in found]), tuple(sorted(found, key=_matters)))
 
 
@@ -253,6 +257,11 @@ class _Evidence:
         able[VIEWS.index(View.RANGE)] |= self.layout.categorical[at]
         return np.asarray(shared_out(self.layout.categorical[[at]], able[None])[0])
 
+    def before(self, column: Column, name: str) -> Column:
+        """Return the reference's rows of a column, at the current mix where one was asked for."""
+        mix = self.equal_mix
+        return column if mix is None or mix.column == name else column[mix.rows]
+
     def total_variation(self, at: int) -> float:
         """Return the share of rows that lie in other cells than before, missing values aside."""
         start = int(self.layout.starts[at])
@@ -278,7 +287,7 @@ def _judge(evidence: _Evidence, at: int, before: Column, now: Column, alpha: flo
     if explained and mix is not None:
         cause = f"mix of {mix.column}: at an equal mix of it this is no drift"
     elif verdict is Verdict.DRIFT:
-        cause = suspected_cause(view, before if mix is None else before[mix.rows], now)
+        cause = suspected_cause(view, evidence.before(before, evidence.layout.names[at]), now)
     return FeatureResult(
         name=evidence.layout.names[at],
         kind="categorical" if evidence.layout.categorical[at] else "numeric",
@@ -300,6 +309,14 @@ def _judge(evidence: _Evidence, at: int, before: Column, now: Column, alpha: flo
         p_given=None if mix is None else float(mix.p[at]),
         explained=explained,
     )
+
+
+def _of_aging(evidence: _Evidence, one: FeatureResult, reference: Columns, current: Columns) -> FeatureResult:
+    """Where sensors age, each by a gain of its own, some come near the factor between two units by chance."""
+    if not one.cause.startswith("unit change"):
+        return one
+    before = evidence.before(reference[one.name], one.name)
+    return replace(one, cause=suspected_cause(one.view, before, current[one.name], units=UNLIKE_AGING))
 
 
 def _psi_by_chance(evidence: _Evidence, at: int, alpha: float) -> float:

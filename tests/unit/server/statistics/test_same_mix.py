@@ -36,6 +36,15 @@ def test_another_mix_alone_is_told_from_sensors_that_age(seed: int) -> None:
     assert not [name for name in explained if gone[name]]
 
 
+@pytest.mark.parametrize("seed", [3, 4, 5, 6])
+def test_the_gain_of_a_sensor_that_ages_is_no_change_of_unit(seed: int) -> None:
+    array = GasArray(seed=seed)
+    found = compare(columns(array.batch(0)), columns(array.batch(9)), given="gas")
+    causes = [one.cause.partition(":")[0] for one in found.features if one.verdict is Verdict.DRIFT]
+    assert causes.count("gain") >= 4
+    assert "unit change" not in causes
+
+
 def test_without_the_question_nothing_is_answered() -> None:
     before = columns(GasArray(seed=1).batch(0))
     found = compare(before, columns(GasArray(seed=1).batch(1)))
