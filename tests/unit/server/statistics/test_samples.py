@@ -5,7 +5,15 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from shoal_server.statistics.samples import Column, Columns, Verdict, compare, dependence_notes, new_category_p
+from shoal_server.statistics.samples import (
+    Column,
+    Columns,
+    Verdict,
+    compare,
+    dependence_notes,
+    design_effect,
+    new_category_p,
+)
 from shoal_server.statistics.views import View
 
 Rng = np.random.Generator
@@ -166,3 +174,13 @@ def test_a_gain_of_an_ageing_sensor_is_no_change_of_unit() -> None:
     random = np.random.default_rng(22)
     reference = {"x": random.normal(330, 330, 445)}
     assert "unit" not in compare(reference, {"x": random.normal(40, 320, 470)}).features[0].cause
+
+
+@pytest.mark.parametrize("zeros", [0.0, 0.9, 0.97])
+def test_equal_values_in_no_order_resemble_no_neighbours(zeros: float) -> None:
+    random = np.random.default_rng(21)
+    columns = [np.where(random.random(10_000) < zeros, 0.0, random.integers(1, 9, 10_000) * 1.0) for _ in range(2)]
+    assert max(map(design_effect, columns)) < 1.6
+    found = compare({"x": columns[0]}, {"x": columns[1]}, time_ordered=True)
+    assert found.verdict is Verdict.NONE
+    assert dependence_notes({"x": columns[0]}, {"x": columns[1]}) == []
