@@ -158,8 +158,8 @@ def design_effect(column: Column) -> float:
         values = np.array([counts[value] for value in column.tolist()], dtype=np.float64)
     else:
         filled = np.nan_to_num(column, nan=float(np.nanmedian(column)) if np.isfinite(column).any() else 0.0)
-        _, place, counts = np.unique(filled, return_inverse=True, return_counts=True)
-        values = (np.cumsum(counts) - counts / 2)[place]  # equal values have equal ranks, wherever they stand
+        _, place, sizes = np.unique(filled, return_inverse=True, return_counts=True)
+        values = (np.cumsum(sizes) - sizes / 2)[place]  # equal values have equal ranks, wherever they stand
     length = math.isqrt(values.size)
     variance = float(values.var())
     if length < 8 or variance == 0:
