@@ -341,8 +341,9 @@ class Fetcher(Protocol):
         """
 
     def blob(
-        self, model: str, blob: Descriptor, part: Path, *, cancelled: Cancelled, held: HeldBlob | None = None
-    ) -> None:
+        self, model: str, blob: Descriptor, part: Path, *, cancelled: Cancelled, held: HeldBlob | None = None,
+        came: Callable[[float], None] = lambda _share: None,
+    ) -> None:  # fmt: skip
         """Complete a part file, continuing where it ends; never more bytes than the blob's size.
 
         Args:
@@ -351,6 +352,7 @@ class Fetcher(Protocol):
             part: Where it is collected.
             cancelled: Tells that it is given up.
             held: What the server may code it against.
+            came: Told after every read which share of what travels is there, 0 to 1.
 
         Raises:
             TransportError: Try again later; the part is kept.

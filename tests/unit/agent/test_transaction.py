@@ -73,7 +73,7 @@ def test_a_blob_that_is_wrong_once_is_fetched_again_at_once(device):
     blobs = device.fetcher.blob
     wrong = iter([True, False] + [False] * 20)
 
-    def once_wrong(model, blob, part, *, cancelled, held=None):
+    def once_wrong(model, blob, part, *, cancelled, **_more):
         blobs(model, blob, part, cancelled=cancelled)
         if next(wrong):
             part.write_bytes(b"garbage")
@@ -216,6 +216,24 @@ def test_progress_is_told(device):
     device.want(device.bundle("1.0"))
     assert max(shares) == 1.0
     assert device.slot.state is SlotState.TRIAL
+
+
+def test_progress_within_a_file_is_told_a_twentieth_at_a_time(device):
+    digest = device.bundle("1.0")
+    shares, blobs = [], device.fetcher.blob
+
+    def slowly(*args, came, **named):
+        for step in range(1000):
+            came(step / 1000)
+        blobs(*args, came=came, **named)
+
+    device.fetcher.blob = slowly
+    device.all._changed = lambda: shares.append(device.all.progress().get("s", 0.0))
+    device.want(digest)
+    assert device.slot.active == digest
+    assert len(shares) < 50  # of thousands of reads
+    assert any(0.0 < share < 1.0 for share in shares)
+    assert shares[-1] == 1.0
 
 
 def test_the_same_wish_again_changes_nothing(device):

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,6 +63,7 @@ class _Wanted(msgspec.Struct, frozen=True):
     file: PartFile
     held: HeldBlob | None
     cancelled: Cancelled
+    came: Callable[[float], None]
 
     @property
     def path(self) -> str:
@@ -100,8 +102,9 @@ class OciFetcher:
             raise
 
     def blob(
-        self, model: str, blob: Descriptor, part: Path, *, cancelled: Cancelled, held: HeldBlob | None = None
-    ) -> None:
+        self, model: str, blob: Descriptor, part: Path, *, cancelled: Cancelled, held: HeldBlob | None = None,
+        came: Callable[[float], None] = lambda _share: None,
+    ) -> None:  # fmt: skip
         """Complete a part file.
 
         Args:
@@ -110,13 +113,14 @@ class OciFetcher:
             part: Where it is collected; other files of the download lie beside it.
             cancelled: Tells that it is given up.
             held: A stored blob that is likely to be like this one.
+            came: Told after every read which share of what travels is there, 0 to 1.
 
         Raises:
             TransportError: It broke off or was too slow; what came is kept.
             DigestMismatchError: The server sends other bytes than were signed.
             CancelledError: It was given up; what came is kept.
         """
-        wanted = _Wanted(model, blob, PartFile(part), held, cancelled)
+        wanted = _Wanted(model, blob, PartFile(part), held, cancelled, came)
         for source in self._sources.order():
             try:
                 self._complete(source, wanted)
@@ -195,6 +199,7 @@ class OciFetcher:
                 limit=note.total,
                 pace=MIRROR_PACE if place.is_mirror else None,
                 cancelled=wanted.cancelled,
+                came=wanted.came,
             )
         except TooManyBytesError:
             raise too_many(note, wanted.blob) from None

@@ -63,7 +63,7 @@ class Transfers:
 
     def collect(  # what comes, where to, how much of it
         self, response: BaseHTTPResponse, path: Path, *, start: int, limit: int, pace: Pace | None = None,
-        cancelled: Cancelled,
+        cancelled: Cancelled, came: Callable[[float], None] = lambda _share: None,
     ) -> None:  # fmt: skip
         """Write a body into a file from `start` on, as it was sent, whatever coding it has.
 
@@ -74,6 +74,7 @@ class Transfers:
             limit: Size of the whole file.
             pace: Other bounds of slowness for this one.
             cancelled: Tells that it is given up.
+            came: Told after every read which share of the file is there.
 
         Raises:
             TransportError: It broke off, was too slow or took too long; what came is kept.
@@ -91,6 +92,7 @@ class Transfers:
                     file.truncate(0)
                     raise TooManyBytesError
                 file.write(chunk)
+                came(done / limit)
                 try:
                     self._hold_back(len(chunk), cancelled)
                 except CancelledError:

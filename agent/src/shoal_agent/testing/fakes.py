@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -284,8 +284,9 @@ class FakeFetcher:
         return raw
 
     def blob(
-        self, model: str, blob: Descriptor, part: Path, *, cancelled: Cancelled, held: HeldBlob | None = None
-    ) -> None:
+        self, model: str, blob: Descriptor, part: Path, *, cancelled: Cancelled, held: HeldBlob | None = None,
+        came: Callable[[float], None] = lambda _share: None,
+    ) -> None:  # fmt: skip
         """Write a part; what could be coded against is noted in `held`."""
         self.held[blob.digest] = None if held is None else held.blob.digest
         if self.faults:
@@ -295,6 +296,7 @@ class FakeFetcher:
         if blob.digest not in self.blobs:
             raise TransportError(f"{model}: 404")
         self.fetched.append(blob.digest)
+        came(1.0)
         part.write_bytes(self.blobs[blob.digest][: blob.size])
 
 

@@ -37,6 +37,7 @@ RESERVE_BYTES = 16 << 20
 """Room that an update leaves on the disk, for the state, the spool and everybody else."""
 
 ROOM_FACTOR = 1.1
+_TOLD_SHARE = 0.05
 _log = logging.getLogger(__name__)
 
 
@@ -110,11 +111,14 @@ class Work:
             release = self._releases.get(digest) or self._release(self._listed(digest).check(digest))
             self._bundle_info(release, cancelled)  # says which variant to leave out
             total = max(sum(blob.size for blob in self._needed(release)), 1)
+            tell = _in_steps(progress)
             for blob in self._missing(release):
                 if (deferred := may_download()) is not None:
                     return deferred
-                progress(1.0 - sum(b.size for b in self._missing(release)) / total)
-                self._fetch_blob(release, blob, given_up)
+                begun = total - sum(b.size for b in self._missing(release))
+                tell(begun / total)
+                came = partial(_tell_part, tell, begun, blob.size, total)
+                self._fetch_blob(release, blob, given_up, came=came)
             self._parts.store.add_bundle(release.raw)
             progress(1.0)
             return Fetched()
@@ -222,7 +226,10 @@ class Work:
         if need > free:
             raise DiskFullError(f"the update needs {need} bytes on the disk, {free} are free")
 
-    def _fetch_blob(self, release: _Release, blob: Descriptor, cancelled: Cancelled) -> None:
+    def _fetch_blob(
+        self, release: _Release, blob: Descriptor, cancelled: Cancelled,
+        *, came: Callable[[float], None] = lambda _share: None,
+    ) -> None:  # fmt: skip
         """Fetch one blob; a wrong one is fetched once more from its first byte, because a cut may have broken it.
 
         Wrong twice, the server or something on the way to it holds other bytes than were signed. That says nothing
@@ -232,7 +239,7 @@ class Work:
         for last in (False, True):
             part = self._parts.store.part(blob.digest)
             try:
-                self._parts.fetcher.blob(model, blob, part, cancelled=cancelled, held=held)
+                self._parts.fetcher.blob(model, blob, part, cancelled=cancelled, held=held, came=came)
                 self._parts.store.adopt(blob)
             except DigestMismatchError:
                 self._parts.store.discard_part(blob.digest)
@@ -273,6 +280,24 @@ class Work:
             latency_budget_ms=runtime.latency_budget_ms,
             providers=self._parts.facts.place(variant).names,
         )
+
+
+def _in_steps(progress: Callable[[float], None]) -> Callable[[float], None]:
+    """Return what tells of progress only where it is worth a message to the server: a twentieth at a time."""
+    told = -1.0
+
+    def tell(share: float) -> None:
+        nonlocal told
+        if share - told >= _TOLD_SHARE:
+            told = share
+            progress(share)
+
+    return tell
+
+
+def _tell_part(tell: Callable[[float], None], begun: int, size: int, total: int, share: float) -> None:
+    """Tell of a share of one file as one of all."""
+    tell((begun + share * size) / total)
 
 
 def _guarded(run: Callable[[], SlotEvent]) -> SlotEvent:
