@@ -63,6 +63,24 @@ def test_the_commands_sign_verify_and_unpack(shoal_convert: Any, bundle: Bundle,
     assert (tmp_path / "out" / "attestations" / "oms.sig").is_file()
 
 
+def test_pack_signs_in_one_go_and_a_dry_run_writes_nothing(shoal_convert: Any, workshop: Any, tmp_path: Path) -> None:
+    (tmp_path / "key.pem").write_bytes(SIGNER.private_bytes)
+    (tmp_path / "key.pub").write_bytes(PUBLIC)
+    words = ["pack", workshop.file("model.joblib"), "--trust", "--sample", workshop.file("train.csv")]
+    words += ["--target", "species", "-t", "iris:1.0.0", "--oms-key"]
+    code, _, err = shoal_convert(*words, "nowhere.pem")
+    assert (code, "converting" in err) == (5, False), "a key that is not there is told before any work"
+    code, out, _ = shoal_convert(*words, "key.pem", "--dry-run", "--json")
+    told = json.loads(out)
+    assert (code, told["dry_run"], told["path"]) == (0, True, None)
+    assert not (tmp_path / "iris-1.0.0.tar").exists()
+    code, out, _ = shoal_convert(*words, "key.pem")
+    assert (code, "beside it an OMS signature" in out) == (0, True)
+    packed = Bundle.open(tmp_path / "iris-1.0.0.tar")
+    assert packed.digest == told["digest"]
+    assert check_files(packed.statements["oms"], packed.unpacked(), public_pem=PUBLIC)
+
+
 def test_model_signing_accepts_ours_and_we_accept_theirs(shoal_convert: Any, bundle: Bundle, tmp_path: Path) -> None:
     program = peer("model_signing")
     bundle.write(tmp_path / "b.tar")
