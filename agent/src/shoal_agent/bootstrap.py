@@ -25,7 +25,6 @@ from shoal_agent.adapters.blob_store import FolderBlobStore
 from shoal_agent.adapters.credentials import Credentials
 from shoal_agent.adapters.download import OciFetcher
 from shoal_agent.adapters.hold_file import HoldFile
-from shoal_agent.adapters.hooks import ChildHooks
 from shoal_agent.adapters.http_client import HttpClient
 from shoal_agent.adapters.http_link import FallbackLink, HttpLink
 from shoal_agent.adapters.identity import Identity, IdentityFolder
@@ -49,14 +48,11 @@ from shoal_agent.ports import BlobStore, Cancelled, Clock, Hooks, LabelBook, Lin
 from shoal_agent.settings import Settings
 from shoal_agent.status import live_status, save_snapshot
 from shoal_agent.updating.assignments import AssignmentIntake
-from shoal_agent.updating.callouts import Callouts
+from shoal_agent.updating.callouts import Callouts, NoHooks
 from shoal_agent.updating.counting import SEEN_EVENT, Counting
-from shoal_agent.updating.courier import Courier
-from shoal_agent.updating.delivery import Delivery
 from shoal_agent.updating.desk import Desk
 from shoal_agent.updating.leave import Leave, LeaveRules
 from shoal_agent.updating.list_watch import ListWatch
-from shoal_agent.updating.mail import Mail
 from shoal_agent.updating.messages import Messages
 from shoal_agent.updating.model_host import ModelHost, engines
 from shoal_agent.updating.pulse import Pulse
@@ -77,6 +73,7 @@ if TYPE_CHECKING:
     from shoal_agent.runtime.model import LoadedModel
     from shoal_agent.runtime.sampler import Sampler
     from shoal_agent.runtime.slots import SlotTable
+    from shoal_agent.updating.courier import Courier
 
 
 _UPDATING_PATIENCE_S = 1800.0
@@ -305,13 +302,17 @@ def _updater(
         tick_s=min(max(settings.trial_seconds / 20, 0.2), 5.0),
         monotonic=monotonic,
         watch=ListWatch(base.trust, monotonic=monotonic, every_s=settings.trust_refresh_s),
-        by_hand=_courier(base, uplink),
+        by_hand=partial(_courier, base, uplink),
         beat=beat,
         rotate=rotate,
     )
 
 
 def _courier(base: _Base, uplink: Uplink) -> Courier:
+    from shoal_agent.updating.courier import Courier  # noqa: PLC0415 - few devices get anything by hand
+    from shoal_agent.updating.delivery import Delivery  # noqa: PLC0415 - likewise
+    from shoal_agent.updating.mail import Mail  # noqa: PLC0415 - likewise
+
     def open_parcel(path: Path) -> AbstractContextManager[Parcel]:
         from shoal_agent.adapters.parcel_file import ParcelFile  # noqa: PLC0415 - few devices get parcels
 
@@ -329,13 +330,17 @@ def _courier(base: _Base, uplink: Uplink) -> Courier:
     return Courier(base.identity.device, Delivery(base.trust, base.store, base.facts), mail, open_parcel=open_parcel)
 
 
-def _hooks(settings: Settings, *, beat: Callable[[], None]) -> ChildHooks:
+def _hooks(settings: Settings, *, beat: Callable[[], None]) -> Hooks:
     programs = {
         HookKind.VETO: settings.hooks_veto,
         HookKind.ON_ACTIVATE: settings.hooks_on_activate,
         HookKind.ON_ROLLBACK: settings.hooks_on_rollback,
     }
     given = {kind: Path(program) for kind, program in programs.items() if program}
+    if not given:
+        return NoHooks()
+    from shoal_agent.adapters.hooks import ChildHooks  # noqa: PLC0415 - few devices have hooks
+
     return ChildHooks(given, timeout_s=settings.hooks_timeout_s, beat=beat)
 
 

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from shoal_agent.adapters.blob_store import FolderBlobStore
 from shoal_agent.adapters.parcel_file import ParcelFile
 from shoal_agent.errors import DiskFullError, ParcelError
 from shoal_agent.status import stored_status
@@ -145,7 +146,7 @@ def test_an_older_parcel_after_a_newer_one_is_a_replay(offline, tmp_path):
 def test_no_room_is_said_before_anything_is_written(offline, tmp_path, monkeypatch):
     _, parcel = brought(offline, tmp_path)
     with offline.agent() as agent:
-        monkeypatch.setattr(type(agent._parts.updater._by_hand._delivery._store), "free_bytes", lambda _self: 1000)
+        monkeypatch.setattr(FolderBlobStore, "free_bytes", lambda _self: 1000)
         with pytest.raises(DiskFullError, match="1000 are free"):
             agent.import_parcel(parcel)
 

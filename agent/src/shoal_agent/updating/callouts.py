@@ -10,12 +10,24 @@ import logging
 from shoal_agent.domain.occasion import HookKind, Occasion
 from shoal_agent.domain.slot import Record, Slot
 from shoal_agent.errors import SpoolError
-from shoal_agent.ports import Hooks, Spool
+from shoal_agent.ports import HookOutcome, Hooks, Spool
 from shoal_agent.updating.messages import Messages
 from shoal_protocol.mqtt.topics import Up
 
 _KINDS = {"activated": HookKind.ON_ACTIVATE, "rolled_back": HookKind.ON_ROLLBACK}
 _log = logging.getLogger(__name__)
+
+
+class NoHooks:
+    """No program at all."""
+
+    def has(self, kind: HookKind) -> bool:  # noqa: ARG002 - of the port
+        """Tell that there is none."""
+        return False
+
+    def run(self, occasion: Occasion) -> HookOutcome:
+        """Say that there is none; never called."""
+        return HookOutcome(fault=f"there is no hook {occasion.hook}")
 
 
 class Callouts:

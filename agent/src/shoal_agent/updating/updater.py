@@ -117,7 +117,7 @@ class Updater:
         tick_s: Seconds between two looks at a model on trial.
         monotonic: Seconds for durations.
         watch: Looks at the signed list for what is revoked; none without a server.
-        by_hand: Takes parcels in and writes mail.
+        by_hand: Makes what takes parcels in and writes mail; none: nothing is taken by hand.
         beat: Called at every turn, as a sign of life.
         rotate: Told which credentials an assignment asks for; also when it has nothing else that is new.
     """
@@ -134,7 +134,7 @@ class Updater:
         tick_s: float,
         monotonic: Clock,
         watch: ListWatch | None = None,
-        by_hand: ByHand | None = None,
+        by_hand: Callable[[], ByHand] | None = None,
         beat: Callable[[], None] = lambda: None,
         rotate: Callable[[int], None] = lambda _credential: None,
     ) -> None:
@@ -255,7 +255,7 @@ class Updater:
     def _carrier(self) -> ByHand:
         if self._by_hand is None:
             raise CallerError("this agent takes nothing by hand")
-        return self._by_hand
+        return self._by_hand()
 
     def _need_intake(self) -> AssignmentIntake | None:
         if self._intake is None and self._make_intake is not None:
