@@ -17,6 +17,7 @@ from places_to_download_from import Place
 from shoal_agent.adapters.identity import IdentityFolder
 from shoal_agent.doctor import Chart, State, broker, examine, network
 from shoal_agent.testing import SimulatedServer
+from shoal_server.link.endpoint import EmbeddedLink
 from shoal_server.link.verifiers import verifier_line
 
 SECRET = "d" * 43
@@ -102,7 +103,9 @@ def test_the_broker_proves_that_it_keeps_a_device_to_its_own_topics(mosquitto, w
         secret=SECRET,
         mqtt_url=f"mqtt://127.0.0.1:{mosquitto.port}",
     )
-    assert [f.state for f in broker.broker(identity, ca_file=None)] == [State.OK] * 3
+    found = broker.broker(identity, ca_file=None)
+    assert [f.state for f in found] == [State.OK] * 3
+    assert "by MQTT 5" in found[0].came
 
     login, *rest = broker.broker(msgspec.structs.replace(identity, secret="w" * 43), ca_file=None)
     assert login.state is State.WRONG
@@ -118,6 +121,38 @@ def test_the_broker_proves_that_it_keeps_a_device_to_its_own_topics(mosquitto, w
     assert "dev-2/up/presence" in acl.came
     assert f"{identity.device}/down/doctor-" in acl.came
     server.close()
+
+
+@pytest.mark.broker
+def test_a_broker_that_takes_nothing_of_this_device_is_found_out(mosquitto, world):
+    mosquitto.credentials().sync([("dev-1", verifier_line(SECRET, salt=b"0" * 12))])
+    server = PahoDevice(mosquitto.url, mosquitto.server_user, mosquitto.server_secret)
+    server.client.publish("shoal/v1/server/status", b"{}", qos=1, retain=True).wait_for_publish(5)
+    rules = mosquitto.folder / "acl"
+    rules.write_text(rules.read_text().replace("pattern write shoal/v1/%u/up/#\n", ""))
+    mosquitto.process.send_signal(1)
+    identity = _known(world, f"mqtt://127.0.0.1:{mosquitto.port}")
+    _, round_trip, acl = broker.broker(identity, ca_file=None)
+    assert (round_trip.state, acl.state) == (State.WRONG, State.SKIPPED)
+    assert "does not take what this device says: Not authorized" in round_trip.came
+    server.close()
+
+
+def test_the_embedded_endpoint_is_examined_in_the_version_that_it_knows(world):
+    endpoint = EmbeddedLink("127.0.0.1", 0, clock=lambda: 0.0)
+    endpoint.start(lambda inbound: inbound.done())
+    endpoint.sync_credentials([("dev-1", verifier_line(SECRET, salt=b"0" * 12))])
+    try:
+        found = broker.broker(_known(world, endpoint.url), ca_file=None)
+    finally:
+        endpoint.stop()
+    assert [f.state for f in found] == [State.OK] * 3
+    assert "by MQTT 3.1.1" in found[0].came
+
+
+def _known(world, url):
+    identity = IdentityFolder(world.state / "identity").load()
+    return msgspec.structs.replace(identity, secret=SECRET, mqtt_url=url)
 
 
 def test_an_agent_that_runs_keeps_its_connection(world):

@@ -66,8 +66,7 @@ class Credentials:
 
     def broker_secret(self) -> str:
         """Return the password for the broker."""
-        identity = self._identity
-        return identity.secret if identity.confirmed or identity.previous is None else identity.previous.secret
+        return self._identity.broker_secret
 
     def answered(self, secret: str, status: int) -> None:
         """Learn from an answer whether a password holds: the next request uses the other one if it does not."""

@@ -66,6 +66,11 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     confirmed: bool = True
     previous: Held | None = None
 
+    @property
+    def broker_secret(self) -> str:
+        """Password for the broker: new ones only after the server has confirmed them."""
+        return self.secret if self.confirmed or self.previous is None else self.previous.secret
+
 
 class IdentityFolder:
     """``identity`` in the state folder."""

@@ -38,8 +38,8 @@ def cause(reason: object, *, doing: str) -> LinkFault:
 
     Args:
         reason: As paho gives it; its text is the standard's name of the code.
-        doing: What was refused: ``login``, ``publishing event``.
+        doing: What was refused: ``login``, ``publishing``.
     """
     name = str(reason)
     code, words = _CAUSES.get(name, ("refused", f"says: {name}"))
-    return LinkFault(code, f"{doing}: the broker {words}")
+    return LinkFault(code, f"the broker {words} (at {doing})")

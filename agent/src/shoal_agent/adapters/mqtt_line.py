@@ -15,9 +15,11 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from shoal_agent.adapters.mqtt_causes import TOO_LARGE, cause
 from shoal_agent.adapters.mqtt_dialect import Version
+from shoal_agent.errors import SettingsError
 from shoal_agent.ports import LinkFault, LinkHandlers
 from shoal_protocol.errors import ContentError
 from shoal_protocol.mqtt.messages import MAX_PAYLOAD, parse_server_status
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from paho.mqtt.client import Client
     from paho.mqtt.properties import Properties
 
+DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 KEEPALIVE_S = 60
 _UNDER_WAY = 10
 """Messages that the broker has not acknowledged, at most: as many as the strictest of the common brokers takes."""
@@ -58,6 +61,27 @@ class Broker:
     port: int
     path: str | None = None
     tls: Callable[[], ssl.SSLContext] | None = None
+
+
+def broker_at(url: str, *, tls: Callable[[], ssl.SSLContext]) -> Broker:
+    """Return where a URL leads to.
+
+    Args:
+        url: ``mqtt(s)://host:port``, or ``ws(s)://host:port/path``.
+        tls: Makes the context where the URL asks for encryption.
+
+    Raises:
+        SettingsError: It is none of these.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
+        raise SettingsError(f"expected mqtt(s)://host:port or ws(s)://host:port/path, got {url!r}")
+    return Broker(
+        host=parts.hostname,
+        port=parts.port or DEFAULT_PORTS[parts.scheme],
+        path=(parts.path or "/mqtt") if parts.scheme in {"ws", "wss"} else None,
+        tls=tls if parts.scheme in {"mqtts", "wss"} else None,
+    )
 
 
 class Line:
@@ -222,7 +246,7 @@ class Line:
 
     def _on_disconnect(self, _client: Client, _data: object, flags: Any, reason: Any, _properties: object) -> None:
         if flags.is_disconnect_packet_from_server:
-            self.fault = cause(reason, doing="connection ended")
+            self.fault = cause(reason, doing="the end of the connection")
 
     def _refuse(self, reason: Any, *, doing: str) -> None:
         self.fault = cause(reason, doing=doing)

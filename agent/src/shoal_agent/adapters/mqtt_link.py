@@ -13,13 +13,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from shoal_agent.adapters.guarded_thread import GuardedThread, Shift
 from shoal_agent.adapters.mqtt_dialect import Dialect
-from shoal_agent.adapters.mqtt_line import KEEPALIVE_S, Broker, Line
+from shoal_agent.adapters.mqtt_line import KEEPALIVE_S, Line, broker_at
 from shoal_agent.domain.backoff import Backoff
-from shoal_agent.errors import SettingsError
 from shoal_agent.ports import Clock, LinkFault, LinkHandlers, LinkReport
 from shoal_protocol.mqtt.topics import Up
 
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
 
     from shoal_agent.adapters.tls import CertificateTime
 
-DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 LASTING_S = 30.0
 """A connection that was up for so long was a good one: the next try comes soon."""
 
@@ -81,15 +78,7 @@ class MqttLink:
         monotonic: Clock = time.monotonic,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
-            raise SettingsError(f"expected mqtt(s)://host:port or ws(s)://host:port/path, got {url!r}")
-        self._broker = Broker(
-            host=parts.hostname,
-            port=parts.port or DEFAULT_PORTS[parts.scheme],
-            path=(parts.path or "/mqtt") if parts.scheme in {"ws", "wss"} else None,
-            tls=self._tls if parts.scheme in {"mqtts", "wss"} else None,
-        )
+        self._broker = broker_at(url, tls=self._tls)
         self._certificate_time, self._client_files = certificate_time, client
         self._device, self._secret, self._ca_file = device, secret, ca_file
         self._dialect = dialect or Dialect(None, broker=url, agent="", clock=time.time)

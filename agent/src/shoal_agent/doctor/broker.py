@@ -13,17 +13,19 @@ from __future__ import annotations
 
 import queue
 import secrets
-import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from shoal_agent.adapters.identity import Identity
+from shoal_agent.adapters.mqtt_dialect import Version
+from shoal_agent.adapters.mqtt_line import Broker, broker_at
+from shoal_agent.adapters.tls import client_context
 from shoal_agent.doctor.findings import Finding, ok, skipped, wrong
 from shoal_protocol.mqtt.topics import PREFIX, SERVER_STATUS, UP_FILTER, down_filter
 
@@ -60,17 +62,29 @@ class _Line:
         raise TimeoutError(kind)
 
 
-def broker(identity: Identity, *, ca_file: Path | None) -> list[Finding]:
-    """Log in as the device and check what it can and can't do there."""
+def broker(
+    identity: Identity, *, ca_file: Path | None, client: tuple[Path, Path] | None = None, version: Version = Version.V5
+) -> list[Finding]:
+    """Log in as the device and check what it can and can't do there.
+
+    Args:
+        identity: Of the device.
+        ca_file: Authority to trust instead of the system's.
+        client: Certificate and key of this device, for a broker that asks for them.
+        version: Of MQTT; a broker that doesn't know it is spoken to in the older one.
+    """
     if identity.mqtt_url is None:
         return [skipped(check, "this server has no broker; all goes over HTTP") for check in CHECKS]
     try:
-        with _connected(identity, identity.mqtt_url, ca_file) as line:
+        tls = partial(client_context, ca_file=ca_file, certificate_time=None, client=client)
+        with _connected(identity, broker_at(identity.mqtt_url, tls=tls), version) as line:
             refused = line.wait_for("connected", seconds=WAIT_S)
+            if refused == "Unsupported protocol version" and version is Version.V5:
+                return broker(identity, ca_file=ca_file, client=client, version=Version.V311)
             if refused:
                 advice = "does the broker read the password file that the server writes? see deploy/mosquitto"
                 return _stopped(wrong(CHECKS[0], f"the broker refuses {identity.device}: {refused}", advice))
-            login = ok(CHECKS[0], f"the broker takes the login of {identity.device}")
+            login = ok(CHECKS[0], f"the broker takes the login of {identity.device}, by {version}")
             return [login, *_rules(line, identity.device)]
     except TimeoutError:
         return _stopped(wrong(CHECKS[0], f"no answer within {WAIT_S:g} s", "is this port a broker's?"))
@@ -93,7 +107,14 @@ def _rules(line: _Line, device: str) -> list[Finding]:
             pass
     except TimeoutError:
         return _unheard(f"the server's status did not come within {WAIT_S:g} s")
-    round_trip = ok(CHECKS[1], "the server's status came")
+    line.client.publish(f"{PREFIX}/{device}/up/doctor", b"doctor", qos=1)  # no kind that anybody knows
+    try:
+        refused = line.wait_for("published", seconds=WAIT_S)
+    except TimeoutError:
+        refused = "no acknowledgement"
+    if refused:  # only MQTT 5 can tell that it was not allowed
+        return _unheard(f"the broker does not take what this device says: {refused}")
+    round_trip = ok(CHECKS[1], "the server's status came, and what this device says is taken")
     line.client.subscribe(UP_FILTER, qos=1)
     forbidden = f"{PREFIX}/{device}/down/doctor-{secrets.token_hex(4)}"
     line.client.publish(forbidden, b"doctor", qos=1)
@@ -128,27 +149,34 @@ def _strangers(line: _Line, device: str, forbidden: str) -> set[str]:
 
 
 @contextmanager
-def _connected(identity: Identity, url: str, ca_file: Path | None) -> Iterator[_Line]:
-    from paho.mqtt.client import Client, MQTTv311  # noqa: PLC0415 - only this check needs it
-    from paho.mqtt.enums import CallbackAPIVersion  # noqa: PLC0415 - likewise
+def _connected(identity: Identity, place: Broker, version: Version) -> Iterator[_Line]:
+    from paho.mqtt.client import Client  # noqa: PLC0415 - only this check needs it
+    from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion  # noqa: PLC0415 - likewise
 
-    parts = urlsplit(url)
-    secure = parts.scheme == "mqtts"
     client = Client(
-        CallbackAPIVersion.VERSION2, client_id=identity.device, protocol=MQTTv311, reconnect_on_failure=False
+        CallbackAPIVersion.VERSION2,
+        client_id=identity.device,
+        protocol=MQTTProtocolVersion(int(version)),
+        reconnect_on_failure=False,
+        transport="tcp" if place.path is None else "websockets",
     )
     line = _Line(client)
-    client.username_pw_set(identity.device, identity.secret)
-    if secure:
-        client.tls_set_context(ssl.create_default_context(cafile=ca_file))
+    client.username_pw_set(identity.device, identity.broker_secret)
+    if place.path is not None:
+        client.ws_set_options(path=place.path)
+    if place.tls is not None:
+        client.tls_set_context(place.tls())
     client.on_connect = lambda _c, _d, _f, reason, _p: line.events.put(
         ("connected", str(reason) if reason.is_failure else "")
     )
     client.on_subscribe = lambda _c, _d, _m, reasons, _p: line.events.put(
         ("granted", [not reason.is_failure for reason in reasons])
     )
+    client.on_publish = lambda _c, _d, _m, reason, _p: line.events.put(
+        ("published", str(reason) if reason.is_failure else "")
+    )
     client.on_message = lambda _c, _d, message: line.events.put(("message", message.topic))
-    client.connect(parts.hostname or "", parts.port or (8883 if secure else 1883), keepalive=60)
+    client.connect(place.host, place.port, keepalive=60)
     thread = threading.Thread(target=client.loop_forever, name="doctor-mqtt", daemon=True)
     thread.start()
     try:

@@ -12,7 +12,8 @@ from shoal_agent.doctor import broker, machine, network, state, updates
 from shoal_agent.doctor.findings import Finding, State, note, ok, skipped, wrong
 from shoal_agent.errors import DamagedFileError, NotEnrolledError, SettingsError, StateFolderError
 from shoal_agent.ports import Clock
-from shoal_agent.settings import load_settings, misspelt_variables
+from shoal_agent.settings import Settings, load_settings, misspelt_variables
+from shoal_agent.status import stored_status
 from shoal_protocol.errors import ShoalError, TrustError
 
 
@@ -97,28 +98,38 @@ def _line(chart: Chart, identity: Identity) -> list[Finding]:
     else:
         found.append(skipped("http_login", "without a way to the server"))
     found.insert(0, network.clock(chart.clock(), server_s=told_s, floor_ms=floor_ms))
-    found += [network.mirror(url, ca_file=ca_file) for url in _mirrors(chart)]
+    found += [network.mirror(url, ca_file=ca_file) for url in _known_settings(chart).download_mirrors]
     return found + _broker(chart, identity, ca_file)
 
 
-def _mirrors(chart: Chart) -> tuple[str, ...]:
-    """Return the mirrors of the settings; none where these don't parse, which another check tells."""
+def _known_settings(chart: Chart) -> Settings:
+    """Return the settings; the defaults where these don't parse, which another check tells."""
     try:
-        return load_settings(state=chart.folder, config=chart.config).download_mirrors
+        return load_settings(state=chart.folder, config=chart.config)
     except SettingsError:
-        return ()
+        return Settings()
 
 
 def _broker(chart: Chart, identity: Identity, ca_file: Path | None) -> list[Finding]:
     if identity.mqtt_url is None:
         return broker.broker(identity, ca_file=ca_file)
+    settings = _known_settings(chart)
+    if settings.tls_broker_ca:
+        ca_file = Path(settings.tls_broker_ca)
     found = network.road("broker", identity.mqtt_url, ca_file=ca_file)
     if not _passable(found):
         return found + [skipped(check, "without a way to the broker") for check in broker.CHECKS]
     if FolderLock(chart.folder).held_by_other() and not chart.take_over:
-        told = "an agent runs here, and a login of the doctor would end its connection for a moment"
+        told = f"an agent runs here, {_link(chart)}; a login of the doctor would end its connection for a moment"
         return [*found, note("broker_login", told, "check it all the same by --take-over, or stop the agent first")]
-    return found + broker.broker(identity, ca_file=ca_file)
+    return found + broker.broker(identity, ca_file=ca_file, client=settings.client_certificate)
+
+
+def _link(chart: Chart) -> str:
+    """Say how the running agent is connected."""
+    link = stored_status(chart.folder)["link"]
+    way = f"connected by {link['protocol']}" if link["protocol"] else "not connected"
+    return f"{way} ({link['fault']['code']}: {link['fault']['message']})" if link["fault"] else way
 
 
 def _passable(found: list[Finding]) -> bool:
