@@ -263,3 +263,32 @@ def test_help_of_drift_loads_no_statistics() -> None:
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     assert "--time-ordered" in answer.stdout
+
+
+def by_line(n: int, *, seed: int, shares: Sequence[float], heat: float = 0.0) -> dict[str, list[Any]]:
+    """Return rows whose temperature depends on the line, and also on the heat."""
+    rng = np.random.default_rng(seed)
+    line = rng.choice(["A", "B", "C"], n, p=shares)
+    warmth = {"A": 20.0, "B": 24.0, "C": 28.0}
+    return {"temp": [f"{warmth[one] + heat + rng.normal():.5g}" for one in line], "line": list(line)}
+
+
+def test_another_mix_of_a_given_column_is_told_from_other_values(shoalctl: Run, tmp_path: Path) -> None:
+    before = write_csv(tmp_path / "before.csv", by_line(1500, seed=1, shares=(0.4, 0.4, 0.2)))
+    mixed = write_csv(tmp_path / "mixed.csv", by_line(1200, seed=2, shares=(0.2, 0.3, 0.5)))
+    hot = write_csv(tmp_path / "hot.csv", by_line(1200, seed=3, shares=(0.2, 0.3, 0.5), heat=2.0))
+    told = {}
+    for path in (mixed, hot):
+        code, out, _ = shoalctl(before, path, "--given", "line", "--features", "temp", "--json")
+        assert code == 3
+        told[path] = next(one for one in json.loads(out)["features"] if one["name"] == "temp")
+    assert (told[mixed]["verdict"], told[mixed]["explained_by_mix"]) == ("drift", True)
+    assert told[mixed]["cause"].startswith("mix of line")
+    assert (told[hot]["verdict"], told[hot]["explained_by_mix"]) == ("drift", False)
+    assert told[hot]["cause"].startswith(("shift", "gain"))
+    assert told[hot]["p_given"] < 1e-6
+    code, out, _ = shoalctl(before, mixed, "--given", "line")
+    assert "another mix alone explains 1 of 1" in out
+    code, _, err = shoalctl(before, mixed, "--given", "lime")
+    assert code == 2
+    assert "temp, line" in err

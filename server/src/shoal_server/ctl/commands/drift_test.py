@@ -63,7 +63,10 @@ def test(
     share = parse_share(alpha)
     if not 0 < share < 1:
         raise CallerError(f"expected --alpha between 0 and 1, such as 0.01, got {alpha}")
-    pair = sample_files.read_pair(reference, current, columns=_names(features), ignore=_names(ignore))
+    wanted = _names(features)
+    if wanted and given is not None and given not in wanted:
+        wanted.append(given)
+    pair = sample_files.read_pair(reference, current, columns=wanted, ignore=_names(ignore))
     rows = (len(next(iter(pair.reference.values()))), len(next(iter(pair.current.values()))))
     if not time_ordered:
         pair.notes.extend(dependence_notes(pair.reference, pair.current))
