@@ -18,7 +18,7 @@ SEED ?= 1
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup peers demo test test-quick check format lint types imports bench campaign clean
+.PHONY: help setup peers demo test test-quick check format lint types imports bench campaign wheels deb clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -77,6 +77,14 @@ bench: $(VENV)/.dev  ## BENCH=agent|download|bulk|drift_power|drift_false_alarms
 
 campaign: $(VENV)/.dev  ## NAME=convert|crash|drift|faults POINTS=n SEED=s: long seeded sweeps
 	@$(BIN)/python tests/campaigns/$(NAME).py --points $(POINTS) --seed $(SEED)
+
+wheels: $(VENV)/.run  ## dist/*.whl of all four parts, to install elsewhere: pip install --find-links dist shoal-agent
+	@rm -f dist/shoal_*.whl
+	@$(PIP) wheel --quiet --no-deps --wheel-dir dist $(foreach d,$(DISTRIBUTIONS),./$(d))
+	@ls dist/shoal_*.whl
+
+deb: wheels  ## dist/shoal-agent_*.deb, the agent as a package for this Debian or Ubuntu release
+	@PIP="$(PIP)" CONSTRAINTS=constraints.txt deploy/debian/build dist dist
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) $(PEERS) .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -342,6 +342,16 @@ def _tuf_client(given: argparse.Namespace) -> int:
 # Arguments ------------------------------------------------------------------------------------------------------
 
 
+class _Version(argparse.Action):
+    """Looks for the version only when it is asked for: that costs a megabyte."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        """Print it and end."""
+        from shoal_agent.machine import installed_version  # noqa: PLC0415
+
+        parser.exit(message=f"shoal-agent, version {installed_version('shoal-agent')}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
@@ -350,6 +360,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=plain,
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="say which version this is, and end")
     parser.add_argument("--log-level", choices=LEVELS, help="the least that is logged (SHOAL_LOG_LEVEL)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

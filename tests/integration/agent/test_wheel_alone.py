@@ -63,6 +63,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_is_given_without_the_runtime(python: Path) -> None:
     done = run(python.with_name("shoal-agent"), "--help")
     assert "join" in done.stdout
+    assert run(python.with_name("shoal-agent"), "--version").stdout == "shoal-agent, version 0.1.0\n"
     lazy = "import sys, shoal_agent, shoal_agent.cli; print(*sys.modules)"
     assert {"onnxruntime", "cryptography", "numpy"} & set(run(python, "-c", lazy).stdout.split()) == set()
 
