@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
 import sys
@@ -14,7 +15,15 @@ from shoal_converter.doctor.findings import Finding
 
 VersionOf = Callable[[str], str | None]
 
-_CHILD = "from shoal_converter.sources.pickled_child import cut_network; print(cut_network())"
+_CHILD = """
+import json, pathlib, sys, tempfile
+if sys.platform == "linux":
+    from shoal_converter.confinement.reach import confine
+    lacking = confine(readable=[], work=pathlib.Path(tempfile.gettempdir()))
+else:
+    lacking = ("network", "files")
+print(json.dumps(lacking))
+"""
 
 
 def examine_installation() -> Iterator[Finding]:
@@ -103,16 +112,18 @@ def _conversion() -> Finding:
 
 
 def _pickles() -> Finding:
-    """Ask a child process whether it may cut itself off from the network, as one that loads a pickle does."""
+    """Ask a child process what it can be shut off from, as one that runs a pickle's code is."""
     done = subprocess.run([sys.executable, "-P", "-c", _CHILD], capture_output=True, text=True, timeout=60, check=False)
-    if done.stdout.strip() == "True":
-        return Finding("pickles", "ok", "--trust loads them in a child process without network")
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no word"])[-1]
         return Finding("pickles", "wrong", f"the child process fails: {last[:200]}", "is the installation whole?")
+    lacking = json.loads(done.stdout)
+    if not lacking:
+        return Finding("pickles", "ok", "--trust loads them in a child process without network and without your files")
     return Finding(
         "pickles",
         "note",
-        "this system lets no process cut itself off from the network: a pickle keeps it, in its child",
-        "sysctl kernel.unprivileged_userns_clone=1; in a container, a seccomp profile that lets it unshare",
+        f"this system does not let a process be shut off from {' and '.join(lacking)}, so --trust refuses pickles",
+        "Linux 5.13 and newer can, in containers unless their profile forbids landlock and seccomp; "
+        "or say --trust=unisolated",
     )
