@@ -1,6 +1,5 @@
 """A whole server, and the agent's own parts: credentials are replaced although either end is cut off at any step."""
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from typing import Any, Self
 import httpx2
 import pytest
 
-from fixtures_broker import PahoDevice, eventually
+from fixtures_broker import Mosquitto, PahoDevice, eventually
 from shoal_agent import Agent
 from shoal_agent.adapters.credentials import Credentials
 from shoal_agent.adapters.enrolment import join
@@ -154,8 +153,8 @@ def admitted(server: Server, name: str, half: Half) -> bool:
 
 
 @contextmanager
-def serving(data: Path) -> Iterator[Server]:
-    server = Server(settings_in(data, pace=PACE))
+def serving(data: Path, **settings: Any) -> Iterator[Server]:
+    server = Server(settings_in(data, pace=PACE, **settings))
     server.start()
     try:
         yield server
@@ -188,10 +187,25 @@ def test_a_device_goes_back_to_what_a_restored_server_knows(tmp_path: Path) -> N
 def test_a_running_agent_rotates_when_it_is_asked_and_is_cut_off_when_it_is_revoked(
     server: Server, operator: httpx2.Client, tmp_path: Path
 ) -> None:
-    state = joined(operator, tmp_path / "device", "cam-1")
-    before = json.loads((state / "identity" / "device.json").read_text())
+    _rotates_and_is_revoked(server, operator, tmp_path / "device")
+    actions = [row["action"] for row in operator.get("/api/v1/audit").json()["items"]]
+    assert {"device.rotate", "device.rotated", "device.revoke"} <= set(actions)
+
+
+@pytest.mark.broker
+def test_so_it_does_over_a_mosquitto(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    with serving(
+        tmp_path / "data", broker=mosquitto.url, broker_credentials_dir=mosquitto.folder
+    ) as server, logged_in(server) as operator:  # fmt: skip
+        _rotates_and_is_revoked(server, operator, tmp_path / "device")
+        assert operator.get("/api/v1/devices/cam-1").json()["state"] == "revoked"
+
+
+def _rotates_and_is_revoked(server: Server, operator: httpx2.Client, state: Path) -> None:
+    joined(operator, state, "cam-1")
+    before = IdentityFolder(state / "identity").load()
     with Agent(state, Settings(poll_s=0.2, reconnect_max_s=0.2, preflight_seconds=5)) as agent:
-        eventually(lambda: operator.get("/api/v1/devices/cam-1").json()["online"], what="online by MQTT")
+        eventually(lambda: operator.get("/api/v1/devices/cam-1").json()["online"], within_s=60, what="online by MQTT")
         asked = operator.post("/api/v1/devices/cam-1/rotate")
         assert asked.json()["credential"]["rotating"] is True, asked.text
 
@@ -199,17 +213,16 @@ def test_a_running_agent_rotates_when_it_is_asked_and_is_cut_off_when_it_is_revo
             found = operator.get("/api/v1/devices/cam-1").json()
             return found["online"] and not found["credential"]["rotating"] and found["credential"]["number"] == 2
 
-        eventually(told, within_s=30, what="rotated, and online again")
-        after = json.loads((state / "identity" / "device.json").read_text())
-        assert after["secret"] != before["secret"]
-        old = PahoDevice(server.runtime.broker_url, "cam-1", before["secret"])
+        eventually(told, within_s=60, what="rotated, and online again")
+        after = IdentityFolder(state / "identity").load()
+        assert after.secret != before.secret
+        old = PahoDevice(server.runtime.broker_url, "cam-1", before.secret)
         assert not old.is_connected
         old.close()
+        eventually(lambda: agent.status()["link"]["protocol"].startswith("MQTT"), within_s=60, what="MQTT again")
         assert operator.post("/api/v1/devices/cam-1/revoke").status_code == 200
-        eventually(lambda: not agent.connected, within_s=30, what="thrown out")
-        assert httpx2.get(f"{server.runtime.url}/v2/", auth=("cam-1", after["secret"]), trust_env=False).is_error
-    actions = [row["action"] for row in operator.get("/api/v1/audit").json()["items"]]
-    assert {"device.rotate", "device.rotated", "device.revoke"} <= set(actions)
+        eventually(lambda: not agent.connected, within_s=60, what="thrown out")
+        assert httpx2.get(f"{server.runtime.url}/v2/", auth=("cam-1", after.secret), trust_env=False).is_error
 
 
 def test_of_two_machines_with_one_identity_one_stays_and_the_other_joins_anew(
