@@ -25,6 +25,9 @@ _FLAT = 0.15
 _CUT = 0.1
 _LEAST_ROWS = 5.0
 _SURE = 0.05
+_LEFT_MOVED = 0.15
+"""Where values pile up at an end of the range and the others are so much larger or smaller, all have moved."""
+
 _PLAIN_SHIFT = 0.25
 """About 0.95 standard deviations: so far, values have moved whatever else they do."""
 
@@ -90,8 +93,10 @@ def _pile(labels: list[str], a: Floats, b: Floats, some: float) -> str:
     rise = float(b[at] - a[at])
     if at in {MISSING, BELOW} or rise < max(_PILE, some):
         return ""
+    at_end = at == BELOW + 1 or labels[at + 1 :] in ([], labels[-1:])
     if b[at] > _ALL:
-        return f"stuck: nearly all values lie at {labels[at]}"
+        # the cells at either end are wide: values that moved far lie there too
+        return f"{'shift or ' if at_end else ''}stuck: nearly all values lie at {labels[at]}"
     for side, word in ((slice(at + 1, None), "upper"), (slice(BELOW, at), "lower")):
         cut_off = float(a[side].sum())
         if cut_off > max(_CUT, some) and b[side].sum() < cut_off / 10 and rise > 0.6 * cut_off:
@@ -100,6 +105,8 @@ def _pile(labels: list[str], a: Floats, b: Floats, some: float) -> str:
     if np.abs(b - a).sum() / 2 > 1.3 * rise + by_chance / 3:
         return ""  # others gained as well: values have moved
     untouched = np.arange(a.size) != at
+    if at_end and abs(_superiority(np.where(untouched, a, 0.0), np.where(untouched, b, 0.0))) > _LEFT_MOVED:
+        return ""
     left = b[untouched].sum() / max(a[untouched].sum(), 1e-300)
     if np.abs(b - left * a)[untouched].sum() < max(_FLAT, 0.6 * by_chance):
         return f"stuck: {percent(b[at])} of values lie at {labels[at]}, before {percent(a[at])}"
