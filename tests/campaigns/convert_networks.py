@@ -64,7 +64,11 @@ def _by_file(framework: str, network: Any, seen: Any, form: str) -> bytes:
         given = {k: torch.from_numpy(v[:4]) for k, v in seen.items()} if isinstance(seen, Mapping) else {}
         alone = () if given else (torch.from_numpy(seen[:4]),)
         shapes = {k: {0: rows} for k in given} if given else ({0: rows},)
-        torch.export.save(torch.export.export(network.eval(), alone, given, dynamic_shapes=shapes), "net.pt2")
+        try:
+            program = torch.export.export(network.eval(), alone, given, dynamic_shapes=shapes)
+        except Exception as error:
+            raise ConverterError(f"by torch.export itself: {str(error).splitlines()[0]}") from error
+        torch.export.save(program, "net.pt2")
         source, trust = "net.pt2", ["--trust"]
     elif form == "file":
         network.save("net.keras")

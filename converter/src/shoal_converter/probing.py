@@ -29,8 +29,13 @@ def probes(sample: Sample) -> Iterator[Sample]:
     if sample.form != "text" and sample.rows > 1:
         yield _built(sample, lambda at, values: values[first[:, at]])
         yield _between(sample, first, rng.integers(0, sample.rows, first.shape))
-    if any(column.dtype == "string" for column in sample.columns):
-        yield _built(sample, lambda at, values: _in_other_letters(values[first[:, at]]))
+    free = {at for at, column in enumerate(sample.columns) if column.dtype == "string" and not _is_category(sample, at)}
+    if free:  # a column of categories can't hold other texts, so the source has no say about them
+
+        def otherwise(at: int, values: Array) -> Array:
+            return _in_other_letters(values[first[:, at]]) if at in free else values[first[:, at]]
+
+        yield _built(sample, otherwise)
 
 
 def _between(sample: Sample, first: Array, second: Array) -> Sample:
@@ -72,6 +77,11 @@ def _built(sample: Sample, make: Callable[[int, Array], Array]) -> Sample:
     return replace(sample, source=_as_source(sample, made), tensors=joined)
 
 
+def _is_category(sample: Sample, at: int) -> bool:
+    source = sample.source
+    return hasattr(source, "iloc") and source.iloc[:, sample.place(at)].dtype.name == "category"
+
+
 def _source_values(sample: Sample, at: int) -> Any:
     source = sample.source
     if hasattr(source, "iloc"):
@@ -100,7 +110,8 @@ def _typed(values: Any, column: Any) -> Any:
     """Return values in the column's own type where they fit it: a category keeps its categories."""
     import pandas as pd  # noqa: PLC0415 - as above
 
-    series = pd.Series(values)
+    inferred = None if values.dtype != object else object  # else None among texts would become NaN
+    series = pd.Series(values, dtype=inferred)
     if isinstance(column.dtype, pd.CategoricalDtype):
         series = series.where(series.isin(column.dtype.categories))
     try:

@@ -172,3 +172,25 @@ def test_capitals_beyond_ascii_are_refused_not_guessed_even_where_the_sample_has
     with pytest.raises(ParityError) as caught:
         to_onnx(model, texts)
     assert "countvectorizer" in caught.value.step
+
+
+@pytest.mark.parametrize(
+    ("kind", "missing"),
+    [("object", None), ("object", np.nan), ("category", None), ("category", np.nan), ("str", None), ("str", pd.NA)],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        OneHotEncoder(handle_unknown="ignore", sparse_output=False),
+        OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-2),
+    ],
+    ids=lambda encoder: type(encoder).__name__,
+)
+def test_missing_words_of_each_kind_are_no_other_words_on_rows_made_by_mixing(
+    encoder: Any, kind: str, missing: Any
+) -> None:
+    words = pd.Series(["red", "green", "dark blue", "Ünder"] * 20, dtype=object).astype(kind)
+    words[::5] = missing
+    frame = pd.DataFrame({"word": words, "code": np.arange(80) % 4})
+    assert to_onnx(encoder.fit(frame), frame)
