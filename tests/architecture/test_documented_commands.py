@@ -1,6 +1,7 @@
 """Every command that a document shows is one that the programs take, with options that they know."""
 
 import argparse
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -17,18 +18,29 @@ from shoal_server.ctl.cli import cli as shoalctl
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("*.md", "*/README.md", "docs/**/*.md", "deploy/**/*.md")
 DOCUMENTS = sorted({path for place in PLACES for path in ROOT.glob(place)})
+RECIPES = sorted((ROOT / "deploy" / "container").glob("*.Containerfile"))
 CALL = re.compile(r"(?:^|[|$(\s])((?:shoal-convert|shoal-server|shoalctl|shoal-agent)\s.*)")
 PROGRAMS = {"shoal-convert": shoal_convert, "shoal-server": shoal_server, "shoalctl": shoalctl}
+INDENTED = re.compile(r"^    shoal(?:-convert|-server|-agent|ctl) (?:[^\n]*\\\n)*[^\n]*", re.MULTILINE)
 BLOCK = re.compile(r"^```(?:sh|bash|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def commands(document: Path) -> Iterator[list[str]]:
-    for block in BLOCK.findall(document.read_text()):
+    text = document.read_text()
+    for block in [*BLOCK.findall(text), *INDENTED.findall(text)]:
         for line in block.replace("\\\n", " ").splitlines():
             found = CALL.search(line.removeprefix("$ "))
             if found and not line.lstrip().startswith(("#", "until")):
-                text = re.split(r"\s(?:[|<>&]|2>|\|\|)|\)", re.sub(r"\s#.*", "", found.group(1)))[0]
-                yield shlex.split(text.replace("…", "x"))
+                call = re.split(r"\s(?:[|<>&]|2>|\|\|)|\)", re.sub(r"\s#.*", "", found.group(1)))[0]
+                yield shlex.split(call.replace("…", "x"))
+
+
+def run_by_container(recipe: Path) -> list[str]:
+    return [
+        word
+        for line in re.findall(r"^(?:ENTRYPOINT|CMD) (\[.*\])$", recipe.read_text(), re.MULTILINE)
+        for word in json.loads(line)
+    ]
 
 
 def unknown(words: list[str]) -> str | None:
@@ -73,6 +85,16 @@ def unknown_to_agent(rest: list[str]) -> str | None:
 def test_documented_commands_exist(document: Path) -> None:
     faults = [f"{' '.join(words)}: {fault}" for words in commands(document) if (fault := unknown(words))]
     assert faults == []
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_container_copies_what_is_there_and_runs_what_exists(recipe: Path) -> None:
+    copied = re.findall(r"^COPY (?!--from)(\S+) ", recipe.read_text(), re.MULTILINE)
+    assert len(copied) == 3
+    assert [name for name in copied if not (ROOT / name).exists()] == []
+    words = run_by_container(recipe)
+    assert words[0] in {*PROGRAMS, "shoal-agent"}
+    assert unknown(words) is None
 
 
 def test_the_documents_show_commands_of_every_program() -> None:
