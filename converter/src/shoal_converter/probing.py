@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shoal_converter.sample import MISSING_TEXT, Sample
+from shoal_converter.frame_columns import MISSING_TEXT
+from shoal_converter.sample import Sample
 
 Array = npt.NDArray[Any]
 

@@ -15,14 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal_converter.errors import LibraryMissingError, SampleError
+from shoal_converter.frame_columns import MISSING_TEXT, fed_column, is_boolean, refuse_missing_texts
 from shoal_protocol.bundle.schema import DType, FieldSpec, TensorSpec
 
 Array = npt.NDArray[Any]
 
 OUTPUT_NAMES = frozenset({"label", "probabilities", "scores", "value", "transformed"})
 MATRIX_TENSOR = "x"
-MISSING_TEXT = "__missing__"
-"""What stands for a missing text in a tensor of strings, which can't hold one; the schema records it for devices."""
 
 _MAX_CATEGORIES = 64
 
@@ -272,13 +271,13 @@ def _fed_array(array: Array, float_dtype: DType) -> tuple[DType, Array]:
             pass
     if array.dtype.kind in "OUS":
         texts = array.astype(object)
-        _refuse_missing_texts("x", texts.ravel())
+        refuse_missing_texts("x", texts.ravel())
         return "string", np.vectorize(str, otypes=[object])(texts)
     raise SampleError(f"the sample has dtype {array.dtype}, expected numbers or texts")
 
 
 def _from_texts(array: Array) -> Sample:
-    _refuse_missing_texts("text", array)
+    refuse_missing_texts("text", array)
     texts = np.array([[str(text)] for text in array], dtype=object)
     return Sample("text", (Column("text", "string", MATRIX_TENSOR, 0),), array, {MATRIX_TENSOR: texts})
 
@@ -298,11 +297,11 @@ def _from_frame(data: Any, model: Any, float_dtype: DType) -> Sample:
         name = str(label)
         if at in dropped and data[label].dtype.kind in "mM":
             continue  # the source wants to see the column, and nothing asks what is in it
-        dtype, values = _fed_column(name, data[label], float_dtype)
+        dtype, values = fed_column(name, data[label], float_dtype)
         tensor = name
         while tensor in OUTPUT_NAMES or tensor in tensors or not tensor:
             tensor += "_in"
-        columns.append(Column(name, dtype, tensor, is_boolean=_is_boolean(data[label])))
+        columns.append(Column(name, dtype, tensor, is_boolean=is_boolean(data[label])))
         tensors[tensor] = values.reshape(-1, 1)
     return Sample("frame", tuple(columns), data, tensors)
 
@@ -345,63 +344,3 @@ def _fit_columns(data: Any, names: Sequence[str] | None, model: Any) -> Any:
             hint = f"if {extra[0]!r} is the label, name it by --target {extra[0]} (command) or leave it out (Python)"
         raise SampleError(f"the sample's columns don't fit the model; {'; '.join(faults)}", hint=hint)
     return data.set_axis(given, axis=1)[list(names)]
-
-
-def _fed_column(name: str, series: Any, float_dtype: DType) -> tuple[DType, Array]:
-    kind = getattr(series.dtype, "kind", "O")
-    missing = np.asarray(series.isna(), dtype=bool)
-    if kind in "mM":
-        raise SampleError(
-            f"column {name!r} holds {series.dtype}, which ONNX models don't take",
-            hint="derive number columns from it before training, which devices then send as well, for example "
-            f"df[{name!r}].dt.hour, or seconds by df[{name!r}].astype('int64') // 10**9; leave it out if unused",
-        )
-    if kind in "biu" and not missing.any():
-        return "int64", series.to_numpy(dtype=np.int64)
-    if kind in "biuf":
-        return float_dtype, series.to_numpy(dtype=float_dtype, na_value=np.nan)
-    values = series.to_numpy(dtype=object)
-    present = values[~missing]
-    if all(isinstance(value, (bool, int, float, np.number, np.bool_)) for value in present) and present.size:
-        whole = not missing.any() and all(isinstance(value, (bool, int, np.integer, np.bool_)) for value in present)
-        if whole:
-            return "int64", values.astype(np.int64)
-        return float_dtype, np.where(missing, np.nan, values).astype(float_dtype)
-    if not all(isinstance(value, str) for value in present):
-        raise _mixed(name, values, missing)
-    if MISSING_TEXT in present:
-        raise SampleError(f"column {name!r} holds the text {MISSING_TEXT!r}, which stands for a missing one on devices")
-    if not present.size:
-        _refuse_missing_texts(name, np.where(missing, np.array(None), values))
-    return "string", np.where(missing, MISSING_TEXT, values).astype(object)
-
-
-def _is_boolean(series: Any) -> bool:
-    present = series[~series.isna()]
-    return len(present) > 0 and all(isinstance(value, (bool, np.bool_)) for value in present)
-
-
-def _mixed(name: str, values: Array, missing: Array) -> SampleError:
-    """Return what is said of a column of several types: how many of each, and where the rarest begins."""
-    kinds: dict[str, list[int]] = {}
-    for at, value in enumerate(values.tolist()):
-        if not missing[at]:
-            kinds.setdefault(type(value).__name__, []).append(at)
-    counted = sorted(kinds.items(), key=lambda item: -len(item[1]))
-    rarest = counted[-1][1][0]
-    parts = " and ".join(f"{len(places)} of type {kind}" for kind, places in counted)
-    return SampleError(
-        f"column {name!r} mixes types: {parts} (row {rarest} has {str(values[rarest])[:40]!r})",
-        hint=f"make it one type before training and here: pd.to_numeric(df[{name!r}], errors='coerce') for numbers "
-        f"(what is none becomes missing), df[{name!r}].astype(str) for texts",
-    )
-
-
-def _refuse_missing_texts(name: str, values: Array) -> None:
-    missing = [at for at, value in enumerate(values) if value is None or value != value]  # noqa: PLR0124 - NaN
-    if missing:
-        raise SampleError(
-            f"column {name!r} has no text in {len(missing)} of {len(values)} rows (first: row {missing[0]}); "
-            "an ONNX text tensor can't hold a missing value",
-            hint="give missing text a word before training and predicting, for example fillna('missing')",
-        )

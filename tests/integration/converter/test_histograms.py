@@ -11,7 +11,7 @@ import pytest
 from sklearn import compose, ensemble, pipeline, preprocessing
 
 from shoal_converter import to_onnx
-from shoal_converter.sample import MISSING_TEXT
+from shoal_converter.frame_columns import MISSING_TEXT
 
 RNG = np.random.default_rng(5)
 SHOP = pd.DataFrame(

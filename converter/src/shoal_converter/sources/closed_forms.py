@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shoal_converter.sample import MISSING_TEXT
+from shoal_converter.frame_columns import MISSING_TEXT
 from shoal_converter.sources.formula import Formula
 from shoal_converter.sources.kernels import kernel
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import GraphProto, TensorProto, ValueInfoProto, numpy_helper
 
-from shoal_converter.sample import MISSING_TEXT
+from shoal_converter.frame_columns import MISSING_TEXT
 
 Array = npt.NDArray[Any]
 
