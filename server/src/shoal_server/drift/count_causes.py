@@ -82,7 +82,7 @@ def _beyond(a: Floats, b: Floats, view: View, *, has_above: bool) -> str:
     if above + below > _MANY:
         where = side if most > 0.8 * (above + below) else "outside of"
         return f"unit change or broken sensor: {percent(above + below)} of values are {where} the training range"
-    if view is View.RANGE and most > 0:
+    if view is View.RANGE and most > 0 and abs(_superiority(a, b)) <= _PLAIN_SHIFT:
         return f"outliers: {percent(most)} of values are {side} the training range"
     return ""
 
@@ -125,10 +125,10 @@ def _sureness(a: Floats, b: Floats) -> str:
 def _moved(view: View, effect: float, a: Floats, b: Floats) -> str:
     if view is View.LOCATION:
         return f"shift: values are {'higher' if effect > 0 else 'lower'} than before"
-    if view is View.RANGE:
-        return "values come from a wider range than before" if effect > 0 else "values leave the range less often"
     if abs(moved := _superiority(a, b)) > _PLAIN_SHIFT:
         return f"shift: values are {'higher' if moved > 0 else 'lower'} than before"
+    if view is View.RANGE:
+        return "values come from a wider range than before" if effect > 0 else "values leave the range less often"
     middle = (np.cumsum(a) > 0.25) & (np.cumsum(a) < 0.75)
     wider = b[middle].sum() < a[middle].sum()
     return f"{'noise: values spread more' if wider else 'damping: values spread less'} than before"

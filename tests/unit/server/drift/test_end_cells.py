@@ -38,3 +38,17 @@ def test_values_that_moved_far_are_shifted(rows: int, shift: float) -> None:
 def test_values_that_stick_at_an_end_are_stuck() -> None:
     assert words(400, 0.0, 0.4)["stuck"] >= 50
     assert words(400, 0.0, 1.0)["shift or stuck"] == 60
+
+
+def test_a_few_values_beyond_the_range_of_many_that_moved_are_no_outliers() -> None:
+    before = summarise(SPEC, {"x": TRAINING}).cells.astype(float)
+    random = np.random.default_rng(3)
+    moved = np.append(random.normal(1.6, 1, 1200), 40.0)
+    stray = np.append(random.normal(0.0, 1, 1200), [40.0] * 12)
+    said = [
+        counts_cause(
+            SPEC.streams[0], before, summarise(SPEC, {"x": now}).cells.astype(float), view=View.RANGE, effect=0.01
+        )
+        for now in (moved, stray)
+    ]
+    assert [cause.partition(":")[0] for cause in said] == ["shift", "outliers"]
