@@ -129,6 +129,13 @@ def test_a_broker_that_answers_nobody_is_not_taken_for_an_old_one(tmp_path):
     assert dialect(tmp_path, clock).version is Version.V5
 
 
+def test_a_network_that_swallows_everything_is_not_taken_for_an_old_broker(tmp_path):
+    clock = FakeClock()
+    link = Link(Waits(4), dialect(tmp_path, clock), is_answered=False, is_up=False, lasts_s=120.0)
+    link.run()
+    assert link.spoken == [5, 5, 5, 5]
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": 9}', b"\xff"])
 def test_a_damaged_memory_is_none(tmp_path, content):
     (tmp_path / "broker.json").write_bytes(content)

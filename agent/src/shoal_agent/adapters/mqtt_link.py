@@ -34,6 +34,7 @@ PATIENCE_S = 180.0
 
 _POLL_S = 1.0
 _BEAT_S = 30.0
+_HANGS_UP_S = 10.0
 _MANY = 3
 _LOST = LinkFault("lost", "the connection to the broker was lost")
 _SHORT_LIVED = LinkFault(
@@ -183,16 +184,17 @@ class MqttLink:
         if shift.over():
             line.say_goodbye()
             return False
-        return self._learn(shift, line, lasted=self._monotonic() - began >= LASTING_S)
+        return self._learn(shift, line, lasted_s=self._monotonic() - began)
 
-    def _learn(self, shift: Shift, line: Line, *, lasted: bool) -> bool:
+    def _learn(self, shift: Shift, line: Line, *, lasted_s: float) -> bool:
         """Take from a connection that has ended what it tells about the next one."""
         if line.is_unsupported:
             self._dialect.unsupported()
         elif line.is_answered:
             self._dialect.answered(line.version)
-        else:
+        elif lasted_s < _HANGS_UP_S:  # later it is the network that swallows everything
             self._dialect.unanswered()
+        lasted = lasted_s >= LASTING_S
         self._short = self._short + 1 if line.is_up and not lasted else 0
         self._note(shift, line.fault or (_SHORT_LIVED if self._short >= _MANY else _LOST))
         return line.is_unsupported or (line.is_up and lasted)
