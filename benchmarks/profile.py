@@ -28,10 +28,10 @@ from frame import Row, compared, paired, run
 from profile_peers import peer_rows
 from shoal_agent.runtime.block_counter import Coder
 from shoal_agent.runtime.observer import Observer
-from shoal_converter.joint_features import joint_streams
 from shoal_protocol.bundle.schema import FieldSpec
 from shoal_protocol.profile.codec import decode_counts, encode_counts
 from shoal_protocol.profile.grid import CELLS, NumericGrid, fit_numeric
+from shoal_protocol.profile.joint_fitting import joint_streams
 from shoal_protocol.profile.profile import Profile, ProfileSpec, Stream, merge, summarise
 from shoal_protocol.profile.streams import input_streams
 from shoal_server.drift.monitor import Bucket, Rules, observe

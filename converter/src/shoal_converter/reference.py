@@ -17,10 +17,10 @@ import numpy.typing as npt
 from shoal_converter.domain.importance import Predict, permutation_importance
 from shoal_converter.evidence import Evidence
 from shoal_converter.figures import quality_of, segments_of
-from shoal_converter.joint_features import joint_streams
 from shoal_converter.sources.estimator import Task, label_texts, metrics_of
 from shoal_converter.sources.tensor_roles import by_role
 from shoal_protocol.bundle.schema import FieldSpec, OutputSpec
+from shoal_protocol.profile.joint_fitting import joint_streams
 from shoal_protocol.profile.profile import ProfileSpec, summarise
 from shoal_protocol.profile.reference import ANSWERS, Reference, answers_of
 from shoal_protocol.profile.streams import (

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from shoal_converter.joint_features import joint_streams
 from shoal_protocol.bundle.schema import FieldSpec, OutputSpec
+from shoal_protocol.profile.joint_fitting import joint_streams
 from shoal_protocol.profile.profile import ProfileSpec
 from shoal_protocol.profile.streams import input_streams, output_streams, uniquely_named
 

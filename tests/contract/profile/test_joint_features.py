@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from shoal_converter.joint_features import joint_streams
 from shoal_protocol.profile.grid import fit_numeric
+from shoal_protocol.profile.joint_fitting import joint_streams
 from shoal_protocol.profile.profile import ProfileSpec, Stream, summarise
 from shoal_server.statistics.layout import Layout
 from shoal_server.statistics.views import corrected, five_views

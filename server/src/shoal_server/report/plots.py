@@ -154,7 +154,7 @@ def _steps(inner: Sequence[_Cell], left: float, right: float, scale: float | Non
         parts.append(f'<rect class="hit" x="{x[at]:.1f}" y="0" width="{wide:.1f}" height="{_BASE:g}">{title}</rect>')
     piles = [at for at in range(len(inner)) if max(heights["reference"][at], heights["live"][at]) > top]
     for at in sorted(piles, key=lambda at: -max(inner[at]["reference"], inner[at]["live"]))[:2]:
-        told = f"{_number(inner[at]['low'])}: {percent(inner[at]['reference'])} → {percent(inner[at]['live'])}"
+        told = f"{inner[at]['label']}: {percent(inner[at]['reference'])} → {percent(inner[at]['live'])}"
         parts.append(_text((x[at] + x[at + 1]) / 2, 10.0, told))
     axis = _powers if scale else _ticks
     return "".join(parts) + axis(

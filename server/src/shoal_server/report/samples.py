@@ -16,10 +16,21 @@ from shoal_server.report.plots import distribution_svg
 from shoal_server.statistics.answers import answer, p_text
 from shoal_server.statistics.cells import short
 from shoal_server.statistics.samples import Comparison, FeatureResult, Verdict, is_categorical
+from shoal_server.statistics.views import View
 from shoal_server.statistics.words import effect_text, percent
 
 _BINS = 40
 _TAIL, _FAR = 0.005, 0.1
+_HOW_TO_READ = """<details class="small"><summary>How to read this</summary><dl>
+<dt>drift</dt><dd>The two files differ in this feature by more than chance explains. Features stand in the order of what
+matters; the sentence in bold is what the values suggest as the cause.</dd>
+<dt>what changed</dt><dd>The plainest of five looks: the values as a whole, their spread and tails, their mix, values
+outside of the range or in new categories, and missing ones. sd is a standard deviation of the reference.</dd>
+<dt>p</dt><dd>How often equal files would look so different, corrected for the number of looks and features.</dd>
+<dt>PSI, JS</dt><dd>How large the difference is (population stability index, Jensen-Shannon divergence), and what chance
+alone reaches with so many rows. Below that they say nothing, however large they look.</dd>
+<dt>joint</dt><dd>Columns that are each distributed as before, and no longer move together as they did.</dd>
+</dl></details>"""
 
 Column = npt.NDArray[Any]
 
@@ -62,8 +73,7 @@ def samples_report(found: Comparison, samples: Samples, *, alpha: float) -> str:
         f'<p class="lead">{html.escape(now)} ({samples.rows[1]:,} rows) against the reference {html.escape(before)} '
         f"({samples.rows[0]:,} rows), {len(found.features)} features.</p>"
         '<p class="soft small">Equal samples are called different with probability '
-        f"{alpha:g} over all features together. PSI and JS are effect sizes: beside each stands what chance alone "
-        "exceeds as rarely, for so many rows.</p>"
+        f"{alpha:g} over all features together.</p>{_HOW_TO_READ}"
     )
     body = [head, legend("reference", "current"), paragraphs((f"Note: {note}" for note in samples.notes), "small soft")]
     return page(f"Drift: {now} against {before}", "".join([*body, *(_card(one, samples) for one in loud), rest]))
@@ -73,10 +83,7 @@ def _card(one: FeatureResult, samples: Samples) -> str:
     word = {Verdict.DRIFT: "drift", Verdict.NONE: "no drift", Verdict.TOO_FEW: "too few rows"}[one.verdict]
     told = facts(
         [
-            (
-                "what changed" if one.verdict is Verdict.DRIFT else "largest change",
-                effect_text(one.view, one.effect, one.effect_unit),
-            ),
+            ("what changed" if one.verdict is Verdict.DRIFT else "largest change", _change(one)),
             ("p", p_text(one.p)),
             ("PSI", f"{one.psi:.3f} (by chance up to {one.psi_threshold:.3f})"),
             ("JS", f"{one.js:.4f} (by chance up to {one.js_threshold:.4f})"),
@@ -89,6 +96,21 @@ def _card(one: FeatureResult, samples: Samples) -> str:
     cause = f'<p class="cause">{html.escape(one.cause)}</p>' if one.cause else ""
     head = f"<header><h3>{html.escape(one.name)}</h3>{tag(str(one.verdict), word)}</header>"
     return f"<article><div>{head}{cause}{told}</div><div>{plot}</div></article>"
+
+
+def _change(one: FeatureResult) -> str:
+    """Say what changed for people who don't know the views."""
+    told = effect_text(one.view, one.effect, one.effect_unit).removeprefix(f"{one.view} ")
+    if one.view is View.LOCATION:
+        return f"the values as a whole, by {told} of the reference"
+    if one.view is View.RANGE:
+        where = "in categories that the reference lacks" if one.kind == "categorical" else "outside of its range"
+        return f"{told} {where}"
+    if one.view is View.MISSING:
+        return f"{told} missing"
+    if one.view is View.CELLS:
+        return f"the mix: {told} would have to move" if one.effect_unit == "share" else f"the mix ({told})"
+    return f"spread, skew or tails ({told}; 0.2 is small, 1 large)"
 
 
 def _moments(a: Column, b: Column) -> list[tuple[str, str]]:

@@ -60,7 +60,7 @@ class FeatureResult:
 
     Attributes:
         name: Of the column.
-        kind: ``numeric`` or ``categorical``.
+        kind: ``numeric``, ``categorical``, or ``joint`` for several columns together.
         verdict: One of the three answers.
         view: Which of the five says it most plainly.
         p: Bonferroni over views and features; with 150 rows or more, drift exactly when it is below alpha.

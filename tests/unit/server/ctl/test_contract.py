@@ -78,3 +78,33 @@ def test_show_prints_who_breaks_what(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "age must be from 0 to 120" in out
     assert "BROKEN" in out
     assert "cam-2 (5)" in out
+
+
+def test_a_contract_is_set_read_and_cleared_at_the_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept: dict[str, object] = {}
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == "/api/v1/contracts/risk/derived":
+            assert dict(request.url.params) == {"version": "1.4.0"}
+            return httpx2.Response(200, json={"fields": {"age": {"range": [0, 120]}}})
+        assert request.url.path == "/api/v1/contracts/risk"
+        if request.method == "PUT":
+            kept["contract"] = json.loads(request.content)
+            return httpx2.Response(200, json={"rules": ["age must be from 0 to 120"], **kept})
+        if request.method == "DELETE":
+            return httpx2.Response(200, json={"contract": kept.pop("contract")})
+        return httpx2.Response(200, json=kept)
+
+    program = Program({"XDG_CONFIG_HOME": str(tmp_path)}, transport=httpx2.MockTransport(answer))
+    assert run(["contract", "derive", "risk:1.4.0"], program) == 0
+    written = tmp_path / "contract.yaml"
+    written.write_text(capsys.readouterr().out)
+    assert run(["contract", "set", "risk", str(written)], program) == 0
+    assert "risk: 1 rule is set" in capsys.readouterr().out
+    assert kept["contract"] == {"fields": {"age": {"range": [0, 120]}}}
+    assert run(["contract", "get", "risk"], program) == 0
+    assert capsys.readouterr().out == written.read_text()
+    assert run(["contract", "clear", "risk"], program) == 0
+    assert kept == {}
+    assert run(["contract", "set", "risk", str(tmp_path / "absent.yaml")], program) == 2
+    assert "can't be read" in capsys.readouterr().err

@@ -132,7 +132,8 @@ def _yaml(document: dict[str, Any]) -> str:
 def _told_set(model: str, rules: list[str]) -> None:
     for rule in rules:
         click.echo(f"  {rule}")
-    click.echo(f"{model}: {len(rules)} rules are set. See who breaks them: shoalctl contract show")
+    number = "1 rule is" if len(rules) == 1 else f"{len(rules)} rules are"
+    click.echo(f"{model}: {number} set. See who breaks them: shoalctl contract show")
 
 
 def _json(one: Finding) -> dict[str, Any]:
@@ -172,13 +173,18 @@ def _print(call: Call, items: list[dict[str, Any]]) -> None:
             one["slot"],
             names.of(one["digest"]),
             rule["rule"],
-            "BROKEN" if rule["broken"] else "kept",
-            f"{rule['violations']} of {rule['rows']}",
+            "BROKEN" if rule["broken"] else "kept" if rule["rows"] else "not counted yet",
+            f"{rule['violations']} of {rule['rows']} ({100 * rule['violations'] / rule['rows']:.2g} %)"
+            if rule["rows"]
+            else "",
             rule["action"],
+            rule.get("source", "bundle"),
             ", ".join(f"{who['device']} ({who['violations']})" for who in rule["devices"][:_MOST_NAMED]),
         )
         for one in items
         for rule in one["rules"]
     ]
-    empty = "No bundle with a contract has sent windows: shoal-convert pack … --contract contract.yaml"
-    print_table(("slot", "bundle", "rule", "verdict", "rows that broke it", "action", "most from"), rows, empty=empty)
+    empty = "No bundle with a contract has sent windows: shoalctl contract set MODEL contract.yaml"
+    print_table(
+        ("slot", "bundle", "rule", "verdict", "rows that broke it", "action", "set by", "most from"), rows, empty=empty
+    )

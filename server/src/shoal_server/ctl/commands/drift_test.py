@@ -16,9 +16,11 @@ from shoal_server.ctl.program import Call, connected
 
 if TYPE_CHECKING:
     from shoal_server.ctl.sample_files import Pair
+    from shoal_server.statistics.joint_samples import JointComparison
     from shoal_server.statistics.samples import Comparison
 
 _FILE = click.Path(path_type=Path)
+_CODES = {"none": ExitCode.OK, "drift": ExitCode.DRIFT, "too_few": ExitCode.TOO_FEW}
 
 
 @click.command()
@@ -36,7 +38,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--ignore", metavar="A,B", help="All columns but these.")
 @click.option("--time-ordered", is_flag=True, help="Rows follow in time: like neighbours count as fewer rows.")
 @click.option("--given", metavar="COLUMN", help="Also compare at an equal mix of this column, such as the class.")
-@click.option("--html", "page", type=_FILE, metavar="FILE", help="Also write a report with plots.")
+@click.option("--html", "--report", "page", type=_FILE, metavar="FILE", help="Also write a report with plots.")
 @connected
 def test(
     call: Call,
@@ -58,38 +60,43 @@ def test(
     """
     from shoal_server.ctl import sample_files  # noqa: PLC0415 - numpy, which other commands needn't load
     from shoal_server.statistics import answers  # noqa: PLC0415 - scipy likewise
-    from shoal_server.statistics.samples import compare, dependence_notes  # noqa: PLC0415 - scipy likewise
+    from shoal_server.statistics.joint_samples import compare_jointly, joint_notes  # noqa: PLC0415 - scipy likewise
+    from shoal_server.statistics.samples import dependence_notes  # noqa: PLC0415 - scipy likewise
 
     share = parse_share(alpha)
     if not 0 < share < 1:
         raise CallerError(f"expected --alpha between 0 and 1, such as 0.01, got {alpha}")
-    wanted = _names(features)
-    if wanted and given is not None and given not in wanted:
-        wanted.append(given)
-    pair = sample_files.read_pair(reference, current, columns=wanted, ignore=_names(ignore))
+    pair = sample_files.read_pair(reference, current, columns=_wanted(features, given), ignore=_names(ignore))
     rows = (len(next(iter(pair.reference.values()))), len(next(iter(pair.current.values()))))
     if not time_ordered:
         pair.notes.extend(dependence_notes(pair.reference, pair.current))
     if given is not None and given not in pair.reference:
         raise CallerError(f"expected --given one of the compared columns, got {given!r}", hint=_listed(pair.reference))
-    found = compare(pair.reference, pair.current, alpha=share, time_ordered=time_ordered, given=given or "")
+    both = compare_jointly(pair.reference, pair.current, alpha=share, time_ordered=time_ordered, given=given or "")
+    found = both.found
+    pair.notes.extend(joint_notes(both.looked_at))
     if page is not None:
-        _write_page(page, found, pair, files=(reference.name, current.name), rows=rows, alpha=share)
+        _write_page(page, both, pair, files=(reference.name, current.name), rows=rows, alpha=share)
     call.show(
         answers.as_json(found, rows=rows, alpha=share, notes=pair.notes),
         lambda: _print(found, rows=rows, notes=pair.notes, page=page),
     )
-    codes = {"none": ExitCode.OK, "drift": ExitCode.DRIFT, "too_few": ExitCode.TOO_FEW}
-    return codes[str(found.verdict)]
+    return _CODES[str(found.verdict)]
 
 
 def _write_page(
-    page: Path, found: Comparison, pair: Pair, *, files: tuple[str, str], rows: tuple[int, int], alpha: float
+    page: Path, both: JointComparison, pair: Pair, *, files: tuple[str, str], rows: tuple[int, int], alpha: float
 ) -> None:
     from shoal_server.report.samples import Samples, samples_report  # noqa: PLC0415 - beside its only use
 
-    samples = Samples(reference=pair.reference, current=pair.current, files=files, rows=rows, notes=pair.notes)
-    written(page, samples_report(found, samples, alpha=alpha))
+    samples = Samples(reference=both.reference, current=both.current, files=files, rows=rows, notes=pair.notes)
+    written(page, samples_report(both.found, samples, alpha=alpha))
+
+
+def _wanted(features: str | None, given: str | None) -> list[str]:
+    """Return the columns to read; that of the mix is needed whether it is named or not."""
+    wanted = _names(features)
+    return [*wanted, given] if wanted and given is not None and given not in wanted else wanted
 
 
 def _listed(columns: Iterable[str]) -> str:
