@@ -282,7 +282,7 @@ def test_many_agents_live_in_one_process(world, tmp_path):
     agent = world.agent()
     with agent:
         world.committed(digest)
-        assert threading.active_count() - before <= 4 + 1  # update, uplink, http; one more of the server's
+        assert threading.active_count() - before <= 4 + 2  # update, uplink, http, counting; two of the server
     world.until(lambda: threading.active_count() <= before + 2, "its threads are gone")
 
 
