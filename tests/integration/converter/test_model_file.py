@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
 import pytest
@@ -109,9 +110,21 @@ def test_no_suffix_is_of_a_model_and_of_a_sample_save_json() -> None:
     assert set(SUFFIXES) & set(SAMPLES) == {".json"}
 
 
-def test_trust_is_taken_before_the_source_too(shoal_convert: object, workshop: Workshop, tmp_path: Path) -> None:
-    code, _, err = shoal_convert(  # type: ignore[operator]
-        "pack", "--trust", workshop.file("model.joblib"), "--sample", tmp_path / "none.csv", "-t", "iris:1.0.0"
-    )
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--trust", "SOURCE"],
+        ["SOURCE", "--trust"],
+        ["SOURCE", "--trust=unisolated"],
+        ["SOURCE", "--trust", "unisolated"],
+        ["--trust", "isolated", "SOURCE"],
+    ],
+    ids=" ".join,
+)
+def test_trust_is_taken_wherever_it_stands(
+    shoal_convert: Any, workshop: Workshop, tmp_path: Path, words: list[str]
+) -> None:
+    given = [str(workshop.file("model.joblib")) if word == "SOURCE" else word for word in words]
+    code, _, err = shoal_convert("pack", *given, "--sample", tmp_path / "none.csv", "-t", "iris:1.0.0")
     assert code == 2
     assert "there is no sample file" in err

@@ -19,13 +19,21 @@ from shoal_converter.commands.arguments import (
 )
 from shoal_converter.terminal import Terminal
 
+_TRUST = ("isolated", "unisolated")
+
 
 class _Pack(click.Command):
     """Takes ``--trust`` alone for ``--trust=isolated``; click would take the word that follows it for its value."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse what was typed."""
-        return super().parse_args(ctx, ["--trust=isolated" if word == "--trust" else word for word in args])
+        words: list[str] = []
+        for word in args:
+            if word in _TRUST and words[-1:] == ["--trust=isolated"]:
+                words[-1] = f"--trust={word}"
+            else:
+                words.append("--trust=isolated" if word == "--trust" else word)
+        return super().parse_args(ctx, words)
 
 
 # long by its options: one decorator each
@@ -37,7 +45,7 @@ class _Pack(click.Command):
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder or .tar. Default: NAME-VERSION.tar.")
 @click.option(
     "--trust",
-    type=click.Choice(["isolated", "unisolated"]),
+    type=click.Choice(_TRUST),
     metavar="[=unisolated]",
     help="SOURCE runs code and you know its origin. It runs shut off; =unisolated: also where it can't be.",
 )
