@@ -18,6 +18,7 @@ from sklearn.datasets import load_iris
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor, StackingClassifier, StackingRegressor
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neural_network import MLPClassifier
@@ -66,6 +67,9 @@ ON_ROWS: dict[str, Callable[[], Any]] = {
     "isotonic around probabilities": lambda: calibrated(GaussianNB(), "isotonic"),
     "isotonic around a pipeline": lambda: calibrated(make_pipeline(StandardScaler(), straight()), "isotonic"),
     "isotonic, one for all": lambda: CalibratedClassifierCV(straight(), method="isotonic", cv=3, ensemble=False),
+    "isotonic around a model that was trained before": lambda: CalibratedClassifierCV(
+        FrozenEstimator(straight().fit(data()[0][:SEEN], data()[2][:SEEN])), method="isotonic"
+    ),
     "sigmoid around a pipeline": lambda: calibrated(make_pipeline(PCA(2), straight()), "sigmoid"),
     "temperature": lambda: calibrated(straight(), "temperature"),
     "temperature of probabilities": lambda: calibrated(GaussianNB(), "temperature"),

@@ -57,6 +57,8 @@ class Inner:
         """
         if hasattr(model, "best_estimator_"):
             return self.decision(model.best_estimator_, x, width)
+        if type(model).__name__ == "FrozenEstimator":
+            return self.decision(model.estimator, x, width)
         if hasattr(model, "steps"):
             before, last = model[:-1], model.steps[-1][1]
             rows = self.value(as_transformer(before), x, width) if before.steps else x
