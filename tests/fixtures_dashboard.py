@@ -227,7 +227,8 @@ def _device(session: Session, *, name: str, site: str, digests: dict[str, str], 
         error=fault if at in (1, 4) else None,
     )
     if at == 29:
-        report = SlotReport(state="downloading", active=old, proven=old, target=new, progress=0.42)
+        waiting = Fault(code="held", message="updates are on hold: line 3 is being repaired", digest=new)
+        report = SlotReport(state="downloading", active=old, proven=old, target=new, progress=0.42, waiting=waiting)
     row = DeviceRow(
         id=name,
         state="accepted",
@@ -246,6 +247,9 @@ def _device(session: Session, *, name: str, site: str, digests: dict[str, str], 
         reported=_plain({"meter-reader": report}),
         generation_reported=2,
         clone_suspected_at=now - 600 if at == 11 else None,
+        hold={"since": int(now * 1000) - 60_000, "until": None, "reason": "line 3 is being repaired"}
+        if at == 29
+        else None,
     )
     session.add(row)
     session.flush()

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -200,17 +201,17 @@ def main(state: Path, fate: Fate) -> None:
     agent = Agent(state, settings, overrides=Overrides(preflight=FakePreflight()))
     agent.start()
     slot = agent.status()["slots"].get("quality", {})
-    print(f"started with {slot.get('active')}", flush=True)
+    _say(f"started with {slot.get('active')}")
     if fate.roll_back and slot.get("active") not in {None, fate.wanted}:
         agent.roll_back("quality")
     deadline = time.monotonic() + fate.patience_s
     while not _has_settled(slot := agent.status()["slots"].get("quality", {}), fate):
         if time.monotonic() > deadline:
-            print(f"gave up: {slot}", flush=True)
+            _say(f"gave up: {slot}")
             os._exit(2)
         time.sleep(0.02)
     time.sleep(0.2)  # until the server was told
-    print(f"settled after {countdown.count} steps", flush=True)
+    _say(f"settled after {countdown.count} steps")
     os._exit(0)
 
 
@@ -218,10 +219,19 @@ def _has_settled(slot: dict[str, Any], fate: Fate) -> bool:
     return slot.get("active") == fate.wanted and slot["state"] == "idle" and slot["trial"] is None
 
 
+def _say(text: str) -> None:
+    """Print; that may be the very system call that is made to fail, which is no fault of the agent."""
+    with suppress(OSError):
+        print(text, flush=True)
+
+
 def _look(agent: Any) -> None:
-    """Say what answers after a start; never returns."""
+    """Say what answers after a start, before the agent goes on with what was under way; never returns."""
     import numpy as np
 
+    from shoal_agent.updating.updater import Updater
+
+    Updater.run = lambda _self: None  # type: ignore[method-assign]  # this process ends when it has looked
     agent.start()
     slot = agent.status()["slots"].get("quality", {})
     answer = None

@@ -75,6 +75,7 @@ class Offline:
                 resources={"cpu_s": 0.25, "rss_bytes": float(rows), "rows": float(rows), "refused": 0.0},
                 shadows=(),
                 violations=(),
+                rules="",
                 profile=Profile("0" * 16, rows, cells, np.ones((STREAMS, 2), np.int64)),
             )
         )

@@ -130,6 +130,19 @@ def test_devices_come_in_pages(browser: Browser, monkeypatch: pytest.MonkeyPatch
     assert seen == sorted(seen)
 
 
+def test_a_device_says_that_somebody_there_lets_updates_wait(browser: Browser) -> None:
+    client = browser("victor")
+    listed = client.get("/devices").text
+    held = re.findall(
+        r'href="/devices/(cam-[^"]+)"><strong>[^<]*</strong></a> <span class="label"[^>]*>on hold', listed
+    )
+    assert len(held) == 1
+    shown = _words(client.get(f"/devices/{held[0]}").text)
+    assert "Somebody at the device lets updates wait. line 3 is being repaired" in shown
+    assert "until shoal-agent unhold there" in shown
+    assert "Waits: held updates are on hold: line 3 is being repaired" in shown
+
+
 def test_a_device_shows_desired_beside_reported(browser: Browser) -> None:
     text = _words(browser("victor").get("/devices/cam-basel-01").text)
     assert "self test ( meter-reader:1.2.0 ) golden row 4: label is 3, expected 8" in text
