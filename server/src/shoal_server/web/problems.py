@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shoal_protocol.errors import CallerError, ContentError, LocalError, PeerError, ShoalError, TrustError
@@ -36,6 +37,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ShoalError, _shoal_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _unexpected)
     app.add_middleware(RequestNames)
 
@@ -118,6 +120,12 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
         detail=f"{request.method} {request.url.path}: {error.detail}",
         headers=error.headers,
     )
+
+
+def _gone(request: Request, _error: Exception) -> JSONResponse:
+    """Answer, for the log only, a client that went away within its own request: that is nobody's fault here."""
+    detail = f"{request.method} {request.url.path}: the connection ended within the request's body"
+    return answer(request, status=400, code="client_gone", title="The client went away", detail=detail)
 
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:

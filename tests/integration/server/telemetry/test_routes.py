@@ -1,5 +1,6 @@
 """Messages of devices over HTTP: taken, refused, answered."""
 
+import asyncio
 import base64
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,3 +96,23 @@ def test_a_server_that_can_not_store_says_come_again(client, database, monkeypat
     assert answer.status_code == 503
     assert answer.json()["code"] == "busy"
     assert stored(database) == []
+
+
+def test_a_device_that_goes_away_within_its_request_is_no_fault_of_the_server(client, caplog):
+    parts = iter([{"type": "http.request", "body": b"[", "more_body": True}, {"type": "http.disconnect"}])
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return next(parts)
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http", "method": "POST", "path": URL, "raw_path": URL.encode(), "root_path": "", "query_string": b"",
+        "http_version": "1.1", "scheme": "http", "server": ("test", 80), "client": ("device", 1),
+        "headers": [(b"authorization", b"Basic " + base64.b64encode(b"d1:x"))],
+    }  # fmt: skip
+    asyncio.run(client.app(scope, receive, send))
+    assert sent[0]["status"] == 400
+    assert [record for record in caplog.records if record.exc_info] == []
