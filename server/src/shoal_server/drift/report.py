@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlmodel import Session
 
+from shoal_protocol.profile.learning import LEARNT, is_learnt
 from shoal_protocol.profile.reference import Reference
 from shoal_server.alerts import store as alerts
 from shoal_server.drift import store
@@ -171,7 +172,8 @@ class _Bundle:
                 if self._verdict() == "none"
                 else "There are too few devices or rows to say."
             )
-        beyond = [name for at, name in enumerate(row.features) if self._gap.beyond[at]]
+        known = not is_learnt(self._reference)  # else nothing is known of training data
+        beyond = [name for at, name in enumerate(row.features) if known and self._gap.beyond[at]]
         if beyond:
             worst = max(beyond, key=lambda name: self._gap.effect[row.features.index(name)])
             size = float(self._gap.effect[row.features.index(worst)])
@@ -284,7 +286,11 @@ class _Bundle:
             "promise": promise_of(row),
             "min_devices": rules.min_devices,
             "min_rows": rules.min_rows,
-            "reference_data": "validation" if self._reference.validation else "sample",
+            "reference_data": LEARNT
+            if is_learnt(self._reference)
+            else "validation"
+            if self._reference.validation
+            else "sample",
             "reference_rows": self._reference.profile.n,
         }
 

@@ -18,6 +18,8 @@ from shoal_server.statistics.words import effect_text, size_text
 _MOST_CARDS = 60
 _WORDS = {"drift": "drift", "none": "no drift", "learning": "learning", "too_few": "too few to say"}
 _MOST_COLUMNS = 24
+_LEARNT = "first windows"
+_REFERENCES = {"validation": "validation data", "sample": "sample", _LEARNT: "fleet's first windows"}
 
 Document = Mapping[str, Any]
 QualityFacts = Sequence[tuple[str, Mapping[str, str]]]
@@ -59,7 +61,7 @@ def _bundle(bundle: Document, *, several: bool) -> str:
         f'<section class="panel">{head}{paragraphs(bundle["summary"], "lead")}</section>',
         _heatmap(bundle["heatmap"]),
         "<h2>Features</h2>",
-        legend("reference: the training data", "live"),
+        legend("reference: the fleet's first rows" if _is_learnt(settings) else "reference: the training data", "live"),
         "".join(_card(one) for one in loud[:_MOST_CARDS]),
     ]
     if len(loud) > _MOST_CARDS:
@@ -73,6 +75,11 @@ def _bundle(bundle: Document, *, several: bool) -> str:
     return "".join(told) + _volumes(volumes) + _settings(settings)
 
 
+def _is_learnt(settings: Document) -> bool:
+    """Tell whether what features are compared with is the fleet's own beginning: no data of the training is known."""
+    return bool(settings["reference_data"] == _LEARNT)
+
+
 def _card(one: Document) -> str:
     state = one["state"] or {}
     gap = one["gap"]
@@ -83,7 +90,7 @@ def _card(one: Document) -> str:
             ("evidence", f"{state['evidence']:.2f} (1 is an alarm)" if state else ""),
             ("importance", one["importance_text"]),
             (
-                "fleet against training",
+                "fleet against reference",
                 f"{gap['effect']:.2f} sd" + (", beyond the tolerance" if gap["verdict"] == "drift" else ""),
             ),
             ("its PSI", f"{gap['psi']:.3f} (by chance up to {gap['psi_by_chance']:.3f})"),
@@ -175,7 +182,10 @@ def _settings(settings: Document) -> str:
         ("false alarms", settings["promise"]),
         ("least devices for the fleet", str(settings["min_devices"])),
         ("least rows of a window", str(settings["min_rows"])),
-        ("reference", f"{settings['reference_rows']:,} rows of the {settings['reference_data']} data"),
+        (
+            "reference",
+            f"{settings['reference_rows']:,} rows of the {_REFERENCES.get(settings['reference_data'], 'sample')}",
+        ),
     ]
     return f'<h2>Settings</h2><section class="panel">{facts(pairs)}</section>'
 

@@ -1,14 +1,18 @@
 """`/api/v1/drift` over HTTP."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from msgspec.structs import replace as changed
 
+from shoal_protocol.profile.learning import LEARNT
 from shoal_server.access import Role
 from shoal_server.drift.routes import router
 from shoal_server.drift.scan import DriftScan
+from shoal_server.report.fleet import fleet_report
 from shoal_server.storage.database import Database
 from shoal_server.testing import api_token, fake_services, program_of
 from shoal_server.testing.drift_fleet import SimulatedFleet, training_reference, window_rows
@@ -98,3 +102,19 @@ def test_what_is_not_there_is_not_found(client: TestClient, name: str, slot: str
 
 def test_strangers_see_nothing(client: TestClient) -> None:
     assert client.get("/api/v1/drift", headers={"authorization": ""}).status_code == 401
+
+
+def test_of_cells_that_were_learnt_no_gap_to_training_data_is_told(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = changed(REFERENCE, profile=replace(REFERENCE.profile, cells=REFERENCE.profile.cells[::-1].copy()))
+    told = {}
+    for name, reference in (("packed", far), ("learnt", changed(far, sources={"profile": LEARNT}))):
+        monkeypatch.setattr(client.app.state.shoal, "reference", lambda _digest, it=reference: it)
+        (bundle,) = client.get("/api/v1/drift/report", params={"slot": "reader"}).json()["bundles"]
+        (watched,) = client.get("/api/v1/drift/watched", params={"slot": "reader"}).json()["items"]
+        page = fleet_report(client.get("/api/v1/drift/report", params={"slot": "reader"}).json())
+        gap = any("training data" in sentence for sentence in bundle["summary"])
+        told[name] = (bundle["settings"]["reference_data"], gap, bool(watched["beyond_training"]))
+        assert ("first rows" in page) is (name == "learnt")
+    assert told == {"packed": ("sample", True, True), "learnt": (LEARNT, False, False)}

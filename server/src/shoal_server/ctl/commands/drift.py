@@ -69,7 +69,7 @@ def _print_feature(found: dict[str, Any]) -> None:
     click.echo()
     print_facts(
         {
-            "fleet against training": f"{gap['effect']:.2f} sd{told}",
+            "fleet against reference": f"{gap['effect']:.2f} sd{told}",
             "PSI": f"{gap['psi']:.3f} (by chance up to {gap['psi_by_chance']:.3f})",
             "JS": f"{gap['js']:.4f} (by chance up to {gap['js_by_chance']:.4f})",
         }
