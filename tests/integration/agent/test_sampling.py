@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from shoal_agent.runtime.sampler import Sampler
 from shoal_protocol.trust.assignment import Sampling
 
 ROW = np.array([[7777.25, -3333.5]], np.float32)
@@ -65,6 +66,10 @@ def running(world, monkeypatch):
         assert not [path for path in files if _has_row(path.read_bytes())]
 
 
+def _samplers(agent) -> list[Sampler]:
+    return [one for one in agent.slots.get("quality").followers if isinstance(one, Sampler)]
+
+
 def _passes(world, agent, ask) -> None:
     """Let windows close and messages go while the device is asked."""
     before = len(world.server.messages)
@@ -85,7 +90,7 @@ def test_without_the_field_no_raw_row_leaves(running):
 def test_under_the_field_rows_leave_by_the_one_route_and_after_its_withdrawal_none(running):
     world, agent, wire, ask, want = running
     want(Sampling(share=1.0, until=int((time.time() + 3600) * 1000)))
-    world.until(lambda: agent.slots.get("quality").followers, "the sampler")
+    world.until(lambda: _samplers(agent), "the sampler")
     ask(5)
     world.until(lambda: sum(len(batch.rows) for batch in world.server.samples) >= 5, "five rows")
     first = world.server.samples[0]
@@ -98,7 +103,7 @@ def test_under_the_field_rows_leave_by_the_one_route_and_after_its_withdrawal_no
     sent = wire.leaks
     _passes(world, agent, ask)
     assert wire.leaks == sent
-    assert agent.slots.get("quality").followers == ()
+    assert _samplers(agent) == []
     assert agent.status()["slots"]["quality"]["sampling"] is None
 
 
