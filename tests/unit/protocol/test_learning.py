@@ -18,6 +18,7 @@ from shoal_protocol.profile.learning import (
     sketch,
     sketches_of,
 )
+from shoal_protocol.profile.reference import encode_reference, parse_reference
 
 SCHEMA = ModelSchema(
     tensors=(
@@ -141,6 +142,7 @@ def test_columns_with_nothing_in_them_are_counted_as_missing() -> None:
         {"in:p": {"n": 5, "missing": 9}},
         {"in:p": {"n": 5, "values": [[1.0, 9]]}},
         {"in:p": {"n": 500, "quantiles": [1.0]}},
+        {"in:p": {"n": 500, "values": [[1e300, 500]]}},
         {"in:p": {"n": 500, "quantiles": [float(-at) for at in range(33)]}},
         {f"in:{at}": {"n": 1} for at in range(300)},
     ],
@@ -155,3 +157,16 @@ def test_numbers_that_recur_are_told_apart_from_the_rest() -> None:
     assert one.values == ((7.0, 50),)
     assert (one.n, one.missing, one.whole) == (100, 2, True)
     assert 100 <= one.quantiles[0] < one.quantiles[-1] <= 147
+
+
+def test_a_liars_extremes_give_cells_all_the_same() -> None:
+    liar = {
+        "in:p": Sketch(n=400, whole=True, values=((-1e30, 200), (1e30, 200))),
+        "in:t": Sketch(n=400, quantiles=tuple(np.linspace(-1e30, 1e30, 33).tolist())),
+        "in:z": Sketch(n=400, values=((5e-324, 400),)),
+        "in:site": Sketch(n=400, values=(("x", 400),)),
+        "in:count": Sketch(n=400, whole=True, values=(("nine", 400),)),
+    }
+    reference = learn(SCHEMA, [parse_sketches(msgspec.to_builtins(liar)), *told(1, 2)])
+    assert {"p", "t", "z", "site", "label"} <= set(reference.spec.index)
+    assert parse_reference(encode_reference(reference)) == reference

@@ -43,6 +43,8 @@ _MOST_VALUES = 32
 _RECURS = 1 / 64
 _LEAST_REPEATS = 8
 _MOST_TEXT = 64
+_LARGEST = 1e30  # counting is float32
+_LARGEST_WHOLE = 2.0**53
 _POOLED_ROWS = 2000
 _FREE_TEXTS = ("letters", "digits", "non_ascii")
 
@@ -115,7 +117,12 @@ def parse_sketches(document: Any) -> Sketches:
         counts = [count for _, count in one.values]
         sound = 0 <= one.missing <= one.n < 2**40 and min(counts, default=1) > 0 and sum(counts) <= one.n
         small = len(one.values) <= _MOST_VALUES * 2 and len(one.quantiles) in {0, len(_LEVELS)}
-        if not sound or not small or not all(map(math.isfinite, numbers)) or sorted(one.quantiles) != [*one.quantiles]:
+        if (
+            not sound
+            or not small
+            or not all(abs(value) <= _LARGEST for value in numbers)
+            or sorted(one.quantiles) != [*one.quantiles]
+        ):
             raise ContentError(f"the sketch of {key:.60} is not what a device can have seen")
     return found
 
@@ -237,7 +244,8 @@ class _Pool:
             (_text_part if is_text else _number_part)(one, n) for one, n in zip(told, np.diff(shares), strict=True)
         ]
         column = np.concatenate(parts)
-        if not is_text and all(one.whole and not one.missing for one in told):
+        whole = not is_text and all(one.whole and not one.missing for one in told)
+        if whole and np.abs(column).max(initial=0.0) <= _LARGEST_WHOLE:
             return np.asarray(np.rint(column).astype(np.int64))
         return column
 
@@ -273,7 +281,7 @@ def _text_part(one: Sketch, rows: int) -> Array:
 
 def _input_streams(field: FieldSpec, column: Array, pooled: _Pool) -> list[Stream]:
     if column.dtype != object:
-        found = input_streams(replace_column(field), column[:, None])
+        found = input_streams(msgspec.structs.replace(field, column=None), column[:, None])
         return [replace(stream, tensor=field.tensor, column=field.column) for stream in found]
     told = pooled.of(f"in:{field.name}")
     raw = Stream(field.name, "input", CategoricalGrid(()), field.tensor, field.column)
@@ -285,11 +293,6 @@ def _input_streams(field: FieldSpec, column: Array, pooled: _Pool) -> list[Strea
             *(replace(raw, name=f"{field.name}.{derive}", grid=shares, derive=derive) for derive in _FREE_TEXTS),
         ]
     return [replace(raw, grid=CategoricalGrid(_categories(told)))]
-
-
-def replace_column(field: FieldSpec) -> FieldSpec:
-    """Return the feature as if it were a tensor of its own."""
-    return msgspec.structs.replace(field, column=None)
 
 
 def _categories(told: Sequence[Sketch]) -> tuple[str, ...]:
