@@ -3,6 +3,15 @@
 Both servers are children of their own, with the same model and one connection: ours, and a loop that receives a request
 of the same size, runs the model with onnxruntime as it is, and sends an answer of the same size without reading or
 writing a word of it. Repeats are interleaved; the ratio is that of the medians of each round.
+
+With ``--peers`` MLServer serves the same model over the same protocol in the same run, from an environment of its own,
+because it pins other versions than ours (and runs on Python 3.9 to 3.12 only)::
+
+    python3 -m venv .venv-mlserver && .venv-mlserver/bin/pip install mlserver onnxruntime
+    make bench BENCH=http BENCH_ARGS=--peers
+
+Its runtime is the least there is: decode the tensor, run the session with one thread, encode the outputs; no workers of
+its own, no logging of requests.
 """
 # ruff: noqa: A005, E402
 
@@ -15,10 +24,12 @@ HERE = str(Path(__file__).parent)
 if sys.path[0] == HERE:  # this folder last, else this file would hide the standard library's http
     sys.path.append(sys.path.pop(0))
 
+import http.client
 import json
 import multiprocessing
 import socket
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +46,30 @@ from shoal_agent.serving.listen import Listen
 
 ROUNDS = 15
 CALLS = 300
+PEER = Path(__file__).parent.parent / ".venv-mlserver" / "bin" / "python"
+
+PEER_RUNTIME = """
+import onnxruntime
+from mlserver import MLModel
+from mlserver.codecs import NumpyCodec
+from mlserver.types import InferenceResponse
+
+class Graph(MLModel):
+    async def load(self):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        raw = open(self.settings.parameters.uri, "rb").read()
+        self.session = onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
+        self.names = [output.name for output in self.session.get_outputs()]
+        return True
+
+    async def predict(self, payload):
+        feeds = {tensor.name: NumpyCodec.decode_input(tensor) for tensor in payload.inputs}
+        outputs = zip(self.names, self.session.run(self.names, feeds))
+        return InferenceResponse(
+            model_name=self.name, outputs=[NumpyCodec.encode_output(name, array) for name, array in outputs]
+        )
+"""
 
 
 def rows() -> Iterator[Row]:
@@ -54,7 +89,72 @@ def rows() -> Iterator[Row]:
                 bare.stop()
                 title = f"{name}, {form}, {place}, p50"
                 yield compared(title, value * 1e6, "us", floor=floor * 1e6, ratio=ratio, at_most=3.0)
+            if "--peers" in sys.argv:
+                yield from _beside_mlserver(name, ours.facts["TCP"], requests["JSON"], Path(folder))
             ours.stop()
+
+
+def _beside_mlserver(name: str, address: str, request: bytes, folder: Path) -> Iterator[Row]:
+    """Ours and MLServer, the same request, interleaved."""
+    title = f"{name}, JSON, TCP, p50, over MLServer"
+    if not PEER.is_file():
+        yield Row(f"{title} (not installed: see the head of this file)", 0.0, "us")
+        return
+    peer = _MlServer(trained(name), folder)
+    try:
+        call, other = (_until_whole(_connected(place), request) for place in (address, peer.address))
+        ours, theirs = json.loads(call().partition(b"\r\n\r\n")[2]), json.loads(other().partition(b"\r\n\r\n")[2])
+        assert ours["outputs"][0]["data"] == theirs["outputs"][0]["data"], (ours, theirs)
+        value, floor, ratio = _p50(call, other)
+        yield compared(title, value * 1e6, "us", floor=floor * 1e6, ratio=ratio, at_most=0.125)
+    finally:
+        peer.stop()
+
+
+class _MlServer:
+    """MLServer with one model, in a process and an environment of its own."""
+
+    def __init__(self, model: bytes, folder: Path) -> None:
+        place = folder / "mlserver"
+        place.mkdir(exist_ok=True)
+        (place / "model.onnx").write_bytes(model)
+        (place / "graph_runtime.py").write_text(PEER_RUNTIME)
+        ports = [_free_port() for _ in range(3)]
+        names = ("http_port", "grpc_port", "metrics_port")
+        quiet = {"host": "127.0.0.1", "debug": False, "parallel_workers": 0, "metrics_endpoint": None}
+        (place / "settings.json").write_text(json.dumps({**quiet, **dict(zip(names, ports, strict=True))}))
+        runtime = {"implementation": "graph_runtime.Graph", "parameters": {"uri": str(place / "model.onnx")}}
+        (place / "model-settings.json").write_text(json.dumps({"name": "quality", **runtime}))
+        self.address = f"http://127.0.0.1:{ports[0]}"
+        self._process = subprocess.Popen(
+            [str(PEER.with_name("mlserver")), "start", str(place)],
+            cwd=place,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self._wait(ports[0])
+
+    def _wait(self, port: int) -> None:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                client = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+                client.request("GET", "/v2/models/quality/ready")
+                if client.getresponse().status == 200:
+                    return
+            except OSError:
+                time.sleep(0.2)
+        self.stop()
+        raise RuntimeError("MLServer did not start")
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(30)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 class _Child:
@@ -126,19 +226,41 @@ def _median(call: Callable[[], object]) -> float:
 
 
 def _client(address: str, request: bytes) -> Callable[[], bytes]:
-    if address.startswith("unix:"):
-        connection = socket.socket(socket.AF_UNIX)
-        connection.connect(address.removeprefix("unix:"))
-    else:
-        host, _, port = address.removeprefix("http://").rpartition(":")
-        connection = socket.create_connection((host, int(port)))
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection = _connected(address)
 
     def call() -> bytes:
         connection.sendall(request)
         return connection.recv(65536)
 
     return call
+
+
+def _until_whole(connection: socket.socket, request: bytes) -> Callable[[], bytes]:
+    """Return what sends a request and reads until the answer is whole, which MLServer sends in two parts."""
+
+    def call() -> bytes:
+        connection.sendall(request)
+        answer = connection.recv(65536)
+        while (end := answer.find(b"\r\n\r\n")) < 0 or len(answer) < end + 4 + _content_length(answer[:end]):
+            answer += connection.recv(65536)
+        return answer
+
+    return call
+
+
+def _content_length(head: bytes) -> int:
+    return int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
+
+
+def _connected(address: str) -> socket.socket:
+    if address.startswith("unix:"):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(address.removeprefix("unix:"))
+        return connection
+    host, _, port = address.removeprefix("http://").rpartition(":")
+    connection = socket.create_connection((host, int(port)))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
 
 
 def _request(path: str, body: bytes, **headers: str) -> bytes:
