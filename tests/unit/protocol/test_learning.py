@@ -169,4 +169,6 @@ def test_a_liars_extremes_give_cells_all_the_same() -> None:
     }
     reference = learn(SCHEMA, [parse_sketches(msgspec.to_builtins(liar)), *told(1, 2)])
     assert {"p", "t", "z", "site", "label"} <= set(reference.spec.index)
+    grid = reference.spec.streams[reference.spec.index["t"]].grid
+    assert len(set(grid.cells_of([14.0, 17.0, 20.0, 23.0, 26.0]).tolist())) == 5, "the others' values are told apart"
     assert parse_reference(encode_reference(reference)) == reference

@@ -45,6 +45,7 @@ _LEAST_REPEATS = 8
 _MOST_TEXT = 64
 _LARGEST = 1e30  # counting is float32
 _LARGEST_WHOLE = 2.0**53
+_FEWEST_TO_DOUBT, _FARTHEST = 3, 20.0
 _POOLED_ROWS = 2000
 _FREE_TEXTS = ("letters", "digits", "non_ascii")
 
@@ -239,6 +240,7 @@ class _Pool:
         if not told:
             return None
         is_text = any(one.prose or any(isinstance(value, str) for value, _ in one.values) for one in told)
+        told = told if is_text else _believed(told)
         shares = np.linspace(0, self.rows, len(told) + 1).round().astype(int)
         parts = [
             (_text_part if is_text else _number_part)(one, n) for one, n in zip(told, np.diff(shares), strict=True)
@@ -248,6 +250,18 @@ class _Pool:
         if whole and np.abs(column).max(initial=0.0) <= _LARGEST_WHOLE:
             return np.asarray(np.rint(column).astype(np.int64))
         return column
+
+
+def _believed(told: list[Sketch]) -> list[Sketch]:
+    """Leave out devices whose numbers reach `_FARTHEST` times as far as the median device's: none decides alone."""
+    points = [np.array([*one.quantiles, *(float(value) for value, _ in one.values)], dtype=np.float64) for one in told]
+    seen = [values for values in points if values.size]
+    if len(seen) < _FEWEST_TO_DOUBT:
+        return told
+    middle = float(np.median([np.median(values) for values in seen]))
+    reach = [float(np.abs(values - middle).max(initial=0.0)) for values in points]
+    usual = float(np.median([far for far, values in zip(reach, points, strict=True) if values.size]))
+    return [one for one, far in zip(told, reach, strict=True) if far <= _FARTHEST * usual or usual == 0]
 
 
 def _number_part(one: Sketch, rows: int) -> Array:
