@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from agent_bundles import bundle_files
-from shoal_agent.runtime.shadow import QUEUE_ROWS
+from shoal_agent.runtime.shadow import QUEUE_ROWS, Shadow
 from shoal_protocol.mqtt.topics import Up
 
 
@@ -38,6 +38,10 @@ def pair(world):
     agent.stop()
 
 
+def beside(agent) -> list[Shadow]:
+    return [one for one in agent.slots.get("quality").followers if isinstance(one, Shadow)]
+
+
 def test_a_shadow_sees_the_same_rows_and_answers_nobody(pair):
     world, agent, first, second = pair
     before = sum(sums.rows for sums in shadows(world))
@@ -63,7 +67,7 @@ def test_taking_the_wish_away_ends_the_shadow_and_its_files_go(pair):
     world.until(lambda: world.report().shadow is None, "no shadow")
     world.until(lambda: not (world.state / "bundles" / f"{name}.json").exists(), "its files to go")
     assert answer(agent) == 3.0
-    assert agent.slots.get("quality").followers == ()
+    assert beside(agent) == []
 
 
 def test_a_shadow_goes_on_beside_the_next_active_model_and_ends_when_it_is_that_model(pair):
@@ -71,7 +75,7 @@ def test_a_shadow_goes_on_beside_the_next_active_model_and_ends_when_it_is_that_
     third = world.pack(7.0, "1.2")
     world.server.assign("quality", third, shadow=second)
     world.committed(third)
-    world.until(lambda: agent.slots.get("quality").followers, "the shadow beside the new model")
+    world.until(lambda: beside(agent), "the shadow beside the new model")
     assert answer(agent) == 7.0
     world.server.assign("quality", second, shadow=second)
     world.committed(second)
@@ -112,7 +116,7 @@ def test_a_shadow_of_other_inputs_is_refused_and_names_them(world):
 
 def test_a_shadow_that_hangs_drops_rows_and_delays_no_answer(pair):
     world, agent, _, _ = pair
-    (shadow,) = agent.slots.get("quality").followers
+    (shadow,) = beside(agent)
     leave = threading.Event()
     real = shadow.model.run
     shadow.model.run = lambda feeds: leave.wait(30) and real(feeds)
