@@ -401,6 +401,7 @@ class Transactions:
 
     def _install(self, name: str, effect: Install) -> None:
         """Let a bundle answer; one that can't is damaged or failed, and the slot goes on to the next that may work."""
+        self._watch.begins(name)
         fault = self._placing.install(name, effect.digest, looks=self._agenda.failures(name))
         if fault is not None:
             self._go_on(name, effect, fault)

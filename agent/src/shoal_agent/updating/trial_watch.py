@@ -31,10 +31,15 @@ class TrialWatch:
         self._looks: dict[str, _Look] = {}
         self._rss_bytes: dict[str, int] = {}
 
-    def began(self, name: str) -> None:
-        """Begin anew: another model answers in the slot."""
-        self._looks[name] = _Look(Seen(), self._monotonic())
+    def begins(self, name: str) -> None:
+        """Look at the process before another model answers: it may answer for seconds until `began`."""
         self._rss_bytes[name] = self._host.seen(name).rss_bytes
+
+    def began(self, name: str) -> None:
+        """Begin anew: another model answers in the slot, and the one before it may have left its memory."""
+        self._looks[name] = _Look(Seen(), self._monotonic())
+        now = self._host.seen(name).rss_bytes
+        self._rss_bytes[name] = min(self._rss_bytes.get(name) or now, now)
 
     def measure(self, name: str, slot: Slot) -> Measured | None:
         """Return what is to be added to a slot's trial since the last look; none: it is not on trial."""
