@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -311,13 +311,19 @@ def _print_status(status: dict[str, Any]) -> None:
         end = f"until {hold['until']}" if hold["until"] else "until `shoal-agent unhold`"
         print(f"  updates are on hold since {hold['since']}, {end}{': ' + hold['reason'] if hold['reason'] else ''}")
     for name, slot in status["slots"].items():
-        print(f"  {name}: {slot['state']}, active {slot['active'] or 'nothing'}")
+        print(f"  {name}: {slot['state']}, active {_active(slot)}")
+        if slot["trial"]:
+            trial = slot["trial"]
+            so_far = f"{trial['predictions']} predictions, {trial['errors']} errors, {trial['elapsed_s']:.0f} s"
+            print(f"    trial so far: {so_far} (trial.predictions or trial.seconds end it)")
         engine = slot["engine"] or {}
         if engine.get("fallback"):
             print(f"    runs on {engine['providers'][0]}: {engine['fallback']}")
         if slot["sampling"]:
             told = slot["sampling"]
-            print(f"    raw rows are sampled: {told['share']:g} of them, {told['rows_sent']} sent so far")
+            end = time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime(told["until"] / 1000))
+            share = f"{100 * told['share']:g} %"
+            print(f"    raw rows are sampled: {share} of them until {end}, {told['rows_sent']} sent so far")
         for key in ("error", "waiting"):
             if slot[key]:
                 print(f"    {key}: {slot[key]['code']}: {slot[key]['message']}")
@@ -327,6 +333,14 @@ def _print_status(status: dict[str, Any]) -> None:
         print(f"  refused: {status['refused']['code']}: {status['refused']['message']}")
     if not status["clock"]["plausible"]:
         print(f"  clock: implausible; using {status['clock']['reference']}, the newest time that the server signed")
+
+
+def _active(slot: Mapping[str, Any]) -> str:
+    """Return the active bundle in words: its name too, where it is the wanted one, whose name the device knows."""
+    digest = slot["active"]
+    if digest is None:
+        return "nothing"
+    return f"{slot['name']} ({digest})" if slot["name"] and digest == slot["target"] else str(digest)
 
 
 def _tuf_client(given: argparse.Namespace) -> int:
@@ -374,7 +388,7 @@ def _parser() -> argparse.ArgumentParser:
     join.add_argument("url", metavar="URL", help="of the server")
     join.add_argument("--token", metavar="T", help="join token (SHOAL_TOKEN, SHOAL_TOKEN_FILE)")
     join.add_argument("--name", metavar="ID", help="device id to ask for")
-    join.add_argument("--label", action="append", default=[], metavar="KEY=VALUE", help="told at every connect")
+    join.add_argument("--label", action="append", default=[], metavar="KEY=VALUE", help="sent along; selects nothing")
     join.add_argument("--if-needed", action="store_true", help="do nothing when this device has joined already")
     join.add_argument("--again", action="store_true", help="give up the identity that --state has; its models stay")
     join.add_argument("--json", action="store_true")

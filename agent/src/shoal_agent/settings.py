@@ -401,9 +401,11 @@ def parsed(given: Mapping[str, Given]) -> Settings:
     known = {str(entry.metadata["name"]): entry for entry in fields(Settings)}
     values: dict[str, Any] = {}
     faults = []
+    unknown = False
     for name, one in given.items():
         entry = known.get(name)
         if entry is None:
+            unknown = True
             meant = nearest(name)
             faults.append(f"{one.source} names {name!r}, which is no setting{f'; is {meant} meant?' if meant else ''}")
             continue
@@ -412,7 +414,7 @@ def parsed(given: Mapping[str, Given]) -> Settings:
         except ValueError:
             faults.append(f"{one.source} gives {name} = {one.value!r}, expected {entry.metadata['expects']}")
     if faults:
-        raise SettingsError("; ".join(faults), hint=f"settings are: {', '.join(known)}")
+        raise SettingsError("; ".join(faults), hint=f"settings are: {', '.join(known)}" if unknown else "")
     return Settings(**values)
 
 

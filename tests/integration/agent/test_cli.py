@@ -123,7 +123,7 @@ def test_join_by_environment_and_status_before_any_assignment(tmp_path):
 def running(world):
     """`shoal-agent run` as a process, once its first model is committed."""
     digest = world.pack(3.0, "1.0")
-    world.assign(digest)
+    world.server.assign("quality", digest, name="quality:1.0")
     command = [
         sys.executable, "-m", "shoal_agent.cli", "--log-level", "warning", "run", "--state", str(world.state),
         "--listen", "127.0.0.1:0", "--set", "poll_s=0.1", "--set", "trial.seconds=0.2", "--set", "window_s=0.5",
@@ -145,6 +145,7 @@ def test_run_status_predict_and_roll_back(running):
     status = json.loads(shoal_agent("status", "--json", "--state", state, check=0).stdout)
     assert (status["running"], status["slots"]["quality"]["active"]) == (True, first)
     assert set(status["slots"]["quality"]) >= {"state", "active", "variant", "previous", "trial", "error"}
+    assert f"idle, active quality:1.0 ({first})" in shoal_agent("status", "--state", state, check=0).stdout
 
     second = world.pack(5.0, "1.1")
     world.assign(second)
@@ -190,7 +191,13 @@ def test_config_shows_where_each_value_comes_from_and_checks_a_file(tmp_path):
     assert shown["trial.seconds"]["origin"] == "default"
     assert "1 settings" in shoal_agent("config", "check", str(file), check=0).stdout
     file.write_text("[log]\nlevels = 3\n")
-    assert "is log.level meant?" in shoal_agent("config", "check", str(file), check=2).stderr
+    unknown = shoal_agent("config", "check", str(file), check=2).stderr
+    assert "is log.level meant?" in unknown
+    assert "settings are" in unknown
+    file.write_text("window_s = -1\n")
+    malformed = shoal_agent("config", "check", str(file), check=2).stderr
+    assert "expected seconds above 0" in malformed
+    assert "settings are" not in malformed  # the name is right
     assert "FILE" in shoal_agent("config", "check", check=2).stderr
 
 

@@ -139,8 +139,9 @@ def test_an_older_parcel_after_a_newer_one_is_a_replay(offline, tmp_path):
     _, new = brought(offline, tmp_path, "1.1")
     with offline.agent() as agent:
         agent.import_parcel(new)
-        with pytest.raises(RollbackError, match="older than what this device has seen"):
+        with pytest.raises(RollbackError, match="older than what this device has seen") as caught:
             agent.import_parcel(old)
+    assert "needs no parcel" in caught.value.hint
 
 
 def test_no_room_is_said_before_anything_is_written(offline, tmp_path, monkeypatch):

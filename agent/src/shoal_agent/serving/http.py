@@ -55,9 +55,8 @@ class LocalServer:
             self._socket = self._bound()
         except OSError as error:
             where = self._listen.path or f"{self._listen.host}:{self._listen.port}"
-            raise LocalError(
-                f"can't listen on {where}: {error}", hint="choose another address with --listen"
-            ) from error
+            why = (error.strerror or str(error)).partition(" (while")[0]  # the rest says the address again
+            raise LocalError(f"can't listen on {where}: {why}", hint="choose another address with --listen") from error
         self._thread = threading.Thread(target=self._accept, args=(self._socket,), name="shoal-http", daemon=True)
         self._thread.start()
         if self._listen.path is not None:

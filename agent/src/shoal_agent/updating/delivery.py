@@ -69,7 +69,10 @@ class Delivery:
             assignment = intake.verified(document, state)
             receipt = self._receipt(parcel)
         except RollbackError as error:
-            raise RollbackError(f"this parcel is older than what this device has seen: {error.message}") from error
+            raise RollbackError(
+                f"this parcel is older than what this device has seen: {error.message}",
+                hint="a device that has reached the server since needs no parcel; else carry a newer one to it",
+            ) from error
         except ExpiredError as error:
             hint = "is this device's clock right? Else make the parcel anew: shoalctl device export"
             raise ExpiredError(f"this parcel is not believed any more: {error.message}", hint=hint) from error

@@ -189,7 +189,7 @@ class Sampling:
         if not self._is_safe:
             place.fault = f"{self._sender.url} has no TLS and is not this machine: raw rows are not sent to it"
         self._places[name] = place
-        _log.warning("slot %s: raw rows are sampled (%g of them) for %d s: %s", name, wish.share, left_s,
+        _log.warning("slot %s: raw rows are sampled (%g %% of them) for %d s: %s", name, 100 * wish.share, left_s,
                      place.fault or "as the signed assignment allows")  # fmt: skip
 
     def _is_permitted(self, name: str) -> bool:

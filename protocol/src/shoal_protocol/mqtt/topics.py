@@ -61,7 +61,10 @@ def check_device(device: str) -> str:
         CallerError: It is empty, too long, reserved, or has characters that a topic or a file name must not have.
     """
     if DEVICE_RE.fullmatch(device) is None or device in RESERVED_DEVICES:
-        raise CallerError(f"{device!r:.80} is not a device id: expected 1 to 64 of A-Z a-z 0-9 _ -, and not 'server'")
+        raise CallerError(
+            f"{device!r:.80} is not a device id: expected 1 to 64 of A-Z a-z 0-9 _ -, and not 'server'",
+            hint="choose another name",
+        )
     return device
 
 

@@ -148,6 +148,8 @@ def _stored_samples(server: TestClient, device: str) -> None:
 
 def test_sampling_is_started_shown_fetched_stopped_and_deleted(ctl: Ctl, server: TestClient, tmp_path: Path) -> None:
     slot = "meter-reader"
+    too_long = ctl("sampling", "start", slot, "--share", "1%", "--for", "31d", "--cohort", "all")
+    assert (too_long[0], "from 1s to 30d" in too_long[2]) == (2, True)
     started = _json(ctl, "sampling", "start", slot, "--share", "1%", "--for", "1h", "--cohort", "site = bern")
     assert (started["share"], started["until"][-1]) == (0.01, "Z")
     _stored_samples(server, started["devices"][0])

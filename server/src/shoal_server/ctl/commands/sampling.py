@@ -19,6 +19,7 @@ from shoal_server.ctl.names import BundleNames
 from shoal_server.ctl.output import percent, print_table
 from shoal_server.ctl.program import Call, connected
 
+_MAX_DAYS = 30
 _FIRST = ("at", "device", "digest", "reason")
 
 
@@ -45,7 +46,7 @@ def start(call: Call, *, slot: str, share: str, span: str, cohort: str | None, d
     where = _cohort(cohort, device)
     if where is None:
         raise CallerError("expected one of --cohort QUERY and --device NAME", hint="all devices: --cohort all")
-    body = {"slot": slot, "cohort": where, "share": _share(share), "seconds": parse_seconds(span)}
+    body = {"slot": slot, "cohort": where, "share": _share(share), "seconds": _span(span)}
     answer = call.client.post("/api/v1/sampling", body)
     text = (
         f"{percent(answer['share'])} of the rows of slot {slot} may leave {_devices(answer['devices'])} "
@@ -172,6 +173,13 @@ def _share(text: str) -> float:
     if not 0 < share <= 1:
         raise CallerError(f"expected a share of the rows such as 1% or 0.01, got {text!r}")
     return share
+
+
+def _span(text: str) -> float:
+    seconds = parse_seconds(text)
+    if not 1 <= seconds <= _MAX_DAYS * 86_400:
+        raise CallerError(f"expected a time from 1s to {_MAX_DAYS}d, got {text!r}")
+    return seconds
 
 
 def _devices(names: list[str]) -> str:
