@@ -19,6 +19,7 @@ from shoal_agent.runtime.bundle_files import open_bundle
 from shoal_agent.runtime.errors import InputError
 from shoal_agent.runtime.model import LoadedModel
 from shoal_agent.runtime.slots import SlotHandle, SlotTable
+from shoal_protocol.errors import ShoalError
 
 
 @contextmanager
@@ -43,7 +44,7 @@ def answer(model: SlotHandle, line: str) -> dict[str, object]:
         return {"error": error.message, "faults": [fault.as_json() for fault in error.faults]}
     except NoModelError as error:
         return {"error": error.message}
-    outputs = {name: array[0].tolist() for name, array in prediction.items()}
+    outputs = {name: array[:1].tolist()[0] for name, array in prediction.items()}
     return {"outputs": outputs, "bundle": prediction.bundle, "digest": prediction.digest}
 
 
@@ -54,9 +55,12 @@ def main() -> None:
     source.add_argument("--bundle", type=Path, help="a bundle, served without a server")
     parser.add_argument("--slot", default="quality")
     given = parser.parse_args()
-    with opened(given.state, given.bundle, given.slot) as model:
-        for line in sys.stdin:
-            print(json.dumps(answer(model, line)), flush=True)
+    try:
+        with opened(given.state, given.bundle, given.slot) as model:
+            for line in sys.stdin:
+                print(json.dumps(answer(model, line)), flush=True)
+    except ShoalError as error:  # the folder belongs to no device, another agent uses it, the bundle is damaged, …
+        sys.exit(f"{error.message}\n  {error.hint}".rstrip())
 
 
 if __name__ == "__main__":

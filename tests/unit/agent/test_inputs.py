@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fixtures_models import linear_schema, mixed_schema
-from shoal_agent.runtime.conversion import converted
+from shoal_agent.runtime.conversion import converted, shown
 from shoal_agent.runtime.errors import Fault, InputError
 from shoal_agent.runtime.inputs import InputPlan, check_rows
 
@@ -145,3 +145,8 @@ def test_a_wrong_number_is_named_by_its_row(values, told):
 def test_what_is_no_list_of_rows_is_told(rows, told):
     with pytest.raises(InputError, match=re.escape(told)):
         check_rows(rows)
+
+
+def test_a_fault_shows_a_tensor_value_as_people_write_it():
+    said = [shown(value) for value in (np.float32(-12.1), np.int64(3), np.bool_(True), "a", None)]
+    assert said == ["-12.1 (a number)", "3 (a whole number)", "True (true or false)", "'a' (text)", "null"]

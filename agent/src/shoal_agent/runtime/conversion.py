@@ -133,5 +133,7 @@ def _kind_name(dtype: np.dtype[Any]) -> str:
 def shown(value: Any) -> str:
     """Return a value and its kind in words, for a fault."""
     kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+    if isinstance(value, np.generic):  # as few digits as tell it, not those of the float64 next to it
+        value = float(str(value)) if isinstance(value, np.floating) else value.item()
     kind = kinds.get(type(value), type(value).__name__)
     return kind if value is None else f"{value!r:.60} ({kind})"

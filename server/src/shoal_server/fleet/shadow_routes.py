@@ -99,6 +99,10 @@ def _change(request: Request, program: Services, *, slot: str, cohort: str, shad
         same = {name for name in matched if shadow is not None and name in present and present[name].digest == shadow}
         done = assignments.adjust_all(session, slot, matched, changed, now=now)
         devices = [name for name in done if name not in same]
+        if not matched:
+            raise CallerError(
+                f"no device matches the cohort {cohort!r:.80}", hint="shoalctl device list --cohort QUERY"
+            )
         if not devices:
             raise CallerError(
                 f"the cohort matches {len(matched)} devices, none of which runs another bundle in slot {slot!r:.80}",

@@ -134,6 +134,8 @@ def test_a_shadow_that_can_not_be_set_says_why(ctl: Ctl) -> None:
     assert ctl("shadow", "set", "meter-reader", "meter-reader:9.9.9", "--cohort", "all")[0] == 1
     code, _, told = ctl("shadow", "set", "no-such-slot", "meter-reader:1.2.0", "--cohort", "all")
     assert (code, "none of which runs another bundle in slot 'no-such-slot'" in told) == (1, True)
+    code, _, told = ctl("shadow", "set", "meter-reader", "meter-reader:1.2.0", "--cohort", "site = nowhere")
+    assert (code, "no device matches the cohort 'site = nowhere'" in told) == (1, True)
 
 
 def _stored_samples(server: TestClient, device: str) -> None:
@@ -180,7 +182,7 @@ def test_sampling_is_started_shown_fetched_stopped_and_deleted(ctl: Ctl, server:
         (("start", "meter-reader", "--share", "0", "--for", "1h", "--cohort", "all"), "a share of the rows such as"),
         (("start", "meter-reader", "--share", "2", "--for", "1h", "--cohort", "all"), "a share of the rows such as"),
         (("start", "meter-reader", "--share", "1%", "--for", "soon", "--cohort", "all"), "expected a span of time"),
-        (("start", "meter-reader", "--share", "1%", "--for", "90d", "--cohort", "all"), "2592000"),
+        (("start", "meter-reader", "--share", "1%", "--for", "90d", "--cohort", "all"), "30d"),
         (("start", "no-such", "--share", "1%", "--for", "1h", "--cohort", "all"), "none of which runs a model in slot"),
         (("stop", "no-such"), "none of which runs a model in slot 'no-such'"),
     ],
