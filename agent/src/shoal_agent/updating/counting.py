@@ -10,7 +10,6 @@ Invariant: only a document whose digest was signed, and that is for the very bun
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from shoal_agent.adapters.durable import put
 from shoal_agent.domain.device import DeviceState
 from shoal_agent.errors import TransportError
 from shoal_agent.ports import Clock
+from shoal_agent.updating.occasional import OccasionalThread
 from shoal_protocol.errors import ContentError, ShoalError
 
 if TYPE_CHECKING:
@@ -97,29 +97,15 @@ class Counting:
         self._tell = tell
         self._monotonic = monotonic
         self._places: dict[str, _Place] = {}
-        self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._stopping = False
+        self._thread = OccasionalThread("counting", self.turn, every_s=_LOOK_S)
 
     def look(self) -> None:
         """See to it that what is wanted now is counted; cheap, called after every change."""
-        self._wake.set()
-        if not self._places and not any(self._is_due(name) for name in self._state().slots):
-            return
-        with self._lock:
-            if not self._stopping and (self._thread is None or not self._thread.is_alive()):
-                self._thread = threading.Thread(target=self._run, name="counting", daemon=True)
-                self._thread.start()
+        self._thread.wake(needed=lambda: bool(self._places) or any(self._is_due(name) for name in self._state().slots))
 
     def stop(self) -> None:
         """End the thread."""
-        with self._lock:
-            self._stopping = True
-        self._wake.set()
-        thread = self._thread
-        if thread is not None:
-            thread.join(15.0)
+        self._thread.stop()
         for place in self._places.values():
             if place.learner is not None:
                 place.learner.stop()
@@ -150,23 +136,6 @@ class Counting:
             else:
                 self._end(name)
         return bool(self._places)
-
-    def _run(self) -> None:
-        while not self._stopping:
-            self._wake.clear()
-            try:
-                if not self.turn() and self._has_ended():
-                    return
-            except Exception:  # noqa: BLE001 - the loop's boundary
-                _log.exception("what to count could not be seen to")
-            self._wake.wait(_LOOK_S)
-
-    def _has_ended(self) -> bool:
-        with self._lock:
-            if self._wake.is_set():
-                return False
-            self._thread = None
-            return True
 
     def _is_due(self, name: str) -> bool:
         """Tell whether a slot's model counts something else than wanted, or has first rows to look at."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 import ipaddress
 import logging
 import secrets
-import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
@@ -24,6 +23,7 @@ from shoal_agent.domain.device import DeviceState
 from shoal_agent.domain.slot import SamplingWish
 from shoal_agent.errors import TransportError
 from shoal_agent.ports import Clock
+from shoal_agent.updating.occasional import OccasionalThread
 from shoal_protocol.errors import ShoalError
 from shoal_protocol.samples import MAX_BATCH_BYTES, MAX_BATCH_ROWS, SAMPLES_PATH, SampleBatch
 
@@ -109,29 +109,18 @@ class Sampling:
         self._is_safe = is_safe(sender.url)
         self._places: dict[str, _Place] = {}
         self._over: dict[str, SamplingWish] = {}
-        self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._stopping = False
+        self._thread = OccasionalThread("sampling", self.turn, every_s=_LOOK_S)
 
     def look(self) -> None:
         """See to it that what is permitted now is done; cheap, called after every change."""
-        self._wake.set()
-        if not self._places and not any(slot.sampling for slot in self._state().slots.values()):
-            return
-        with self._lock:
-            if not self._stopping and (self._thread is None or not self._thread.is_alive()):
-                self._thread = threading.Thread(target=self._run, name="sampling", daemon=True)
-                self._thread.start()
+        self._thread.wake(needed=self._is_needed)
+
+    def _is_needed(self) -> bool:
+        return bool(self._places) or any(slot.sampling for slot in self._state().slots.values())
 
     def stop(self) -> None:
         """End all sampling; what was kept is forgotten."""
-        with self._lock:
-            self._stopping = True
-        self._wake.set()
-        thread = self._thread
-        if thread is not None:
-            thread.join(15.0)
+        self._thread.stop()
         for name in list(self._places):
             self._end(name, "the agent stops")
         self._sender.close()
@@ -163,24 +152,6 @@ class Sampling:
             self._send(name, place)
         return bool(self._places)
 
-    def _run(self) -> None:
-        while not self._stopping:
-            self._wake.clear()
-            try:
-                if not self.turn() and self._has_ended():
-                    return
-            except Exception:  # noqa: BLE001 - the loop's boundary
-                _log.exception("sampling failed")
-            self._wake.wait(_LOOK_S)
-
-    def _has_ended(self) -> bool:
-        """End the thread, unless something changed meanwhile."""
-        with self._lock:
-            if self._wake.is_set():
-                return False
-            self._thread = None
-            return True
-
     def _begin(self, name: str, wish: SamplingWish) -> None:
         left_s = (wish.until_ms - self._clocks.reference_ms()) / 1000
         if left_s <= 0:
@@ -195,7 +166,7 @@ class Sampling:
     def _is_permitted(self, name: str) -> bool:
         place, slot = self._places[name], self._state().slots.get(name)
         return (
-            not self._stopping
+            not self._thread.stopping
             and slot is not None
             and slot.sampling == place.wish
             and self._clocks.reference_ms() < place.wish.until_ms
