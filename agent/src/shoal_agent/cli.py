@@ -96,7 +96,13 @@ def _join(given: argparse.Namespace) -> int:
     if given.json:
         _print_json({"device": joined.identity.device, "state": joined.state, "url": joined.identity.url})
         return OK
-    print(f"This device is {joined.identity.device}, {joined.state} by {joined.identity.url}.")
+    device, url = joined.identity.device, joined.identity.url
+    if joined.state == "pending":
+        print(
+            f"This device is {device}. {url} gives it nothing until an operator says: shoalctl device accept {device}"
+        )
+    else:
+        print(f"This device is {device}, {joined.state} by {url}.")
     print(f"Start it with: shoal-agent run --state {state_folder(given.state)}")
     return OK
 

@@ -106,6 +106,13 @@ def test_a_damaged_identity_says_how_to_join_again(tmp_path):
         shoal_agent(*join, check=0)
 
 
+def test_a_device_that_joins_as_pending_says_who_has_to_do_what(tmp_path):
+    with SimulatedServer() as server:
+        server.joins_as = "pending"
+        done = shoal_agent("join", server.url, "--token", server.join_token, "--state", str(tmp_path), check=0)
+    assert f"shoalctl device accept {server.device}\n" in done.stdout
+
+
 def test_join_by_environment_and_status_before_any_assignment(tmp_path):
     with SimulatedServer() as server:
         done = shoal_agent(

@@ -99,10 +99,13 @@ def login(identity: Identity, *, ca_file: Path | None) -> tuple[Finding, float |
         case 200 | 204 | 304 | 404:
             return ok("http_login", f"the server knows {identity.device}"), told_s
         case 401:
-            advice = "look with `shoalctl device show`; let the device join again if it was taken out"
+            advice = (
+                f"look with `shoalctl device show {identity.device}`: if it is pending, an operator has to accept it; "
+                "if it was taken out, let it join again"
+            )
             return wrong("http_login", f"the server does not take the login of {identity.device}", advice), told_s
         case 403:
-            advice = "an operator has to accept it, or took it out: `shoalctl device show`"
+            advice = f"an operator has to accept it, or took it out: `shoalctl device show {identity.device}`"
             return wrong("http_login", f"the server lets {identity.device} do nothing yet, or no more", advice), told_s
     advice = "is this address the Shoal server's, and not a proxy's page?"
     return wrong("http_login", f"the server answered {status} to {DESIRED_PATH}", advice), told_s

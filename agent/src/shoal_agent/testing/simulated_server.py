@@ -70,6 +70,7 @@ class SimulatedServer:
 
     def __init__(self, *, device: str = "dev-1", clock: Any = time.time) -> None:
         self.device = device
+        self.joins_as = "accepted"
         self.faults = Faults()
         self.messages: list[tuple[Up, UpMessage]] = []
         self.requests: list[tuple[str, str, str | None]] = []
@@ -239,7 +240,7 @@ class SimulatedServer:
         if path == "/api/v1/device/enrol":
             asked = json.loads(body).get("name")
             self.device = asked or self.device
-            reply = {"device": self.device, "state": "accepted", "secret": "x" * 43, "mqtt_url": None, "poll_s": 0.2}
+            reply = {"device": self.device, "state": self.joins_as, "secret": "x" * 43, "mqtt_url": None, "poll_s": 0.2}
             return 201, {}, json.dumps(reply).encode()
         if path == SAMPLES_PATH:
             self.samples.append(parse_samples(body))
