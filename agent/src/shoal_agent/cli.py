@@ -320,7 +320,7 @@ def _print_status(status: dict[str, Any]) -> None:
         print(f"  {name}: {slot['state']}, active {_active(slot)}")
         if slot["trial"]:
             trial = slot["trial"]
-            so_far = f"{trial['predictions']} predictions, {trial['errors']} errors, {trial['elapsed_s']:.0f} s"
+            so_far = f"{trial['predictions']} calls, {trial['errors']} errors, {trial['elapsed_s']:.0f} s"
             print(f"    trial so far: {so_far} (trial.predictions or trial.seconds end it)")
         engine = slot["engine"] or {}
         if engine.get("fallback"):

@@ -202,7 +202,11 @@ class Settings:
         "Time between two looks at the signed list for revoked bundles; the server can ask for one sooner.",
     )  # fmt: skip
     trial_predictions: int = _setting(
-        100, "trial.predictions", _count, "a count, 1 or more", "So many predictions end a new model's trial."
+        100,
+        "trial.predictions",
+        _count,
+        "a count, 1 or more",
+        "So many predictions (calls, of however many rows) end a new model's trial.",
     )
     trial_seconds: float = _setting(
         600.0, "trial.seconds", _positive, "seconds above 0", "So many seconds end a trial, whatever was predicted."
