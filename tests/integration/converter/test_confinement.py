@@ -6,8 +6,10 @@ import os
 import pickle
 import re
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,57 @@ def test_an_endless_loop_is_ended_in_time(run: Any) -> None:
     code, err = run("while True: pass", "--timeout", "3")
     assert code == EXIT_FAILED
     assert "took more than 3 s" in err
+
+
+STAYS = """
+import ctypes, os, signal, sys, time
+ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)  # not to end with the process that started this one
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+{more}
+time.sleep(20)
+print("STILL HERE", file=sys.stderr, flush=True)
+"""
+
+
+@pytest.mark.parametrize("more", ["", "os.kill(0, signal.SIGKILL)"], ids=["unasked", "alone"])
+def test_a_model_that_will_not_end_is_ended_in_time(run: Any, more: str) -> None:
+    code, err = run(STAYS.format(more=more), "--timeout", "4")
+    assert code == EXIT_FAILED
+    assert "took more than 4 s" in err
+    assert "STILL HERE" not in err
+
+
+def test_a_model_has_no_terminal_to_type_into(workshop: Workshop, tmp_path: Path) -> None:
+    tries = attempts(
+        "os.open('/dev/tty', os.O_RDONLY)",
+        "__import__('fcntl').ioctl(2, 0x5412, b'x')",
+        "__import__('fcntl').ioctl(os.pipe()[0], 0x5412, b'x')",
+        "__import__('fcntl').ioctl(os.pipe()[0], 0x541C, b'x')",
+        "len(__import__('fcntl').ioctl(os.pipe()[0], 0x541B, b'1234'))",
+        "os.isatty(2)",
+    )
+    (tmp_path / "hostile.pkl").write_bytes(pickle.dumps(Hostile(tries)))
+    packed = ("pack", str(tmp_path / "hostile.pkl"), "--trust", "--sample", str(workshop.file("rows.npy")))
+    program = "import sys; from shoal_converter.cli import run; sys.exit(run(sys.argv[1:]))"
+    seen = at_a_terminal("-c", program, *packed, "-t", "iris:1.0.0", folder=tmp_path)
+    refused = ["PermissionError"] * 3
+    assert found(seen.replace("\r", "")) == ["OSError", *refused, "4", "True"], seen
+
+
+def at_a_terminal(*arguments: str, folder: Path) -> str:
+    """Run Python with a terminal of its own as its controlling one; returns what it wrote there."""
+    own, other = os.openpty()
+    into = "import os, sys; os.login_tty(int(sys.argv[1])); os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+    command = [sys.executable, "-c", into, str(other), *arguments]
+    with subprocess.Popen(command, cwd=folder, pass_fds=[other]) as process:
+        os.close(other)
+        seen = b""
+        with suppress(OSError):  # EIO: nobody has it open any more
+            while piece := os.read(own, 4096):
+                seen += piece
+        process.wait()
+    os.close(own)
+    return seen.decode(errors="replace")
 
 
 def test_what_it_leaves_behind_ends_with_it(run: Any) -> None:

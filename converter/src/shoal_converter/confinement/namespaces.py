@@ -40,17 +40,22 @@ def enter_namespaces() -> bool:
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
         Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
-    libc.prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
+    libc.prctl(_DIE_WITH_PARENT, signal.SIGTERM, 0, 0, 0)
     child = os.fork()
     if child:
         _wait(child)
+    os.setsid()  # a signal to one's own group would reach the outer process, in spite of the namespace
     libc.prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
     _bound()
     return True
 
 
 def _wait(child: int) -> None:
-    """Wait for the first process of the namespace, and end as it ended."""
+    """Wait for the first process of the namespace, and end as it ended; end it when asked to.
+
+    The model may take back its own wish to end with this process, so it is killed from here, whoever ends the work.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGKILL))
     for stream in (0, 1):
         os.close(stream)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -113,7 +113,14 @@ def _conversion() -> Finding:
 
 def _pickles() -> Finding:
     """Ask a child process what it can be shut off from, as one that runs a pickle's code is."""
-    done = subprocess.run([sys.executable, "-P", "-c", _CHILD], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", _CHILD],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        start_new_session=True,
+    )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no word"])[-1]
         return Finding("pickles", "wrong", f"the child process fails: {last[:200]}", "is the installation whole?")

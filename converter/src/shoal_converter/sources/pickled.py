@@ -11,6 +11,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,9 @@ from shoal_protocol.errors import CallerError, ContentError, LocalError, ShoalEr
 
 _LONGEST_LINE = 64 << 20
 """Characters of one answer, so that a model that writes without end fills no memory here."""
+
+_LONGEST_END_S = 5
+"""Seconds for a child to end what it started, before it is killed."""
 
 _PASSED_ON = (
     "PATH",
@@ -189,15 +193,16 @@ def _run(request: Mapping[str, Any], progress: Callable[[str], None], *, timeout
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
+        start_new_session=True,  # without the terminal, into which it could type
     ) as child:
-        alarm = threading.Timer(timeout_s, child.kill)
+        alarm = threading.Timer(timeout_s, _end, [child])
         alarm.daemon = True
         alarm.start()
         started = time.monotonic()
         try:
             answer = _answer(child, request, progress)
         except BaseException:
-            child.kill()
+            _end(child)
             raise
         finally:
             alarm.cancel()
@@ -212,6 +217,18 @@ def _run(request: Mapping[str, Any], progress: Callable[[str], None], *, timeout
             hint="a negative code is a signal: -9 means that memory ran out",
         )
     return answer
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """End the child and what it started: it ends its namespace itself when asked to, and is killed when it does not."""
+    child.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(_LONGEST_END_S)
+    if sys.platform == "win32":
+        child.kill()
+        return
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
 
 
 def _answer(
