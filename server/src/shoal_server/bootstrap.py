@@ -375,7 +375,7 @@ def settle_rollouts(program: Services) -> None:
     """Carry all rollouts on, those that are completed and look for newcomers too, until nothing changes."""
     runner = Runner(
         database=program.database,
-        measure=Measurements(program.reference),
+        measure=Measurements(program.bundles.reference),  # as in `build_loops`
         signals=program.signals,
         clock=program.clock,
         standing_s=0.0,

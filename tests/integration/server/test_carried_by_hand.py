@@ -20,7 +20,9 @@ from shoal_agent.adapters.parcel_file import ParcelFile
 from shoal_agent.bootstrap import Overrides
 from shoal_agent.settings import Settings
 from shoal_agent.testing import FakePreflight
+from shoal_server import bootstrap
 from shoal_server.bootstrap import Server
+from shoal_server.rollouts.evidence import Measurements
 from shoal_server.storage.settings import Pace
 from shoal_server.telemetry import store as telemetry
 from shoal_server.testing import settings_in
@@ -71,6 +73,18 @@ def parcel(operator: httpx2.Client, path: Path) -> Path:
 
     path.write_bytes(eventually(made, what="a parcel"))
     return path
+
+
+def test_gates_judge_a_parcel_too_by_what_the_release_said(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def measurements(reference: object) -> Measurements:
+        asked.append(reference)
+        return Measurements(server.services.bundles.reference)
+
+    monkeypatch.setattr(bootstrap, "Measurements", measurements)
+    server.services.settle_rollouts()
+    assert asked == [server.services.bundles.reference], "not by what was learnt of the first windows"
 
 
 def test_a_parcel_goes_and_mail_comes_back(server: Server, operator: httpx2.Client, ship: Path, tmp_path: Path) -> None:

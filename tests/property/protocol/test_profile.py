@@ -118,6 +118,16 @@ def message(profile: Profile, **changes: object) -> ProfileMessage:
     return ProfileMessage(**(head | changes))  # type: ignore[arg-type]
 
 
+def test_a_window_may_be_as_long_as_a_full_spool_makes_it_and_no_longer() -> None:
+    profile = zero(SPEC)
+    for days in (7, 60, 366):
+        sent = message(profile, length_ms=days * 86_400_000)
+        assert decode_profile(encode_profile(sent)) == sent
+    for length_ms in (0, 367 * 86_400_000, 2**52):
+        with pytest.raises(ContentError, match="over a year"):
+            decode_profile(encode_profile(message(profile, length_ms=length_ms)))
+
+
 @given(profiles)
 def test_a_window_survives_its_wire_form(profile: Profile) -> None:
     sent = message(profile)

@@ -31,6 +31,9 @@ LATENCY_EDGES_US = (*(m * 10**e for e in range(1, 7) for m in (1, 2, 5)), 10_000
 
 LATENCIES = len(LATENCY_EDGES_US) + 1
 MAX_CELLS = 1 << 18
+MOST_WINDOW_MS = 366 * 86_400_000
+"""Longest window: devices merge waiting ones into days, so anything longer is a setting gone wrong, or a lie."""
+
 _FORMAT = 1
 _WIDE = 255
 _ZSTD_FROM = 200
@@ -46,7 +49,7 @@ class ProfileMessage(msgspec.Struct, frozen=True, kw_only=True):
         digest: Of the bundle that predicted.
         spec_hash: Of the profile spec that gives the layout of `body`.
         start_ms: Begin of the window, milliseconds since the epoch by the device's clock.
-        length_ms: Its length.
+        length_ms: Its length, at most `MOST_WINDOW_MS`.
         n: Rows predicted.
         errors: Predictions that failed.
         latency: Counts of predictions by `LATENCY_EDGES_US`; those that are left out at the end are zero.
@@ -192,8 +195,8 @@ def decode_profile(raw: bytes) -> ProfileMessage:
     numbers = (wire.boot, wire.seq, wire.sent_at, wire.start_ms, wire.length_ms, wire.n, wire.errors, *wire.latency)
     if len(wire.latency) > LATENCIES:
         raise ContentError(f"profile: {len(wire.latency)} latency counts, at most {LATENCIES} are known")
-    if min(numbers) < 0 or max(numbers) >= 2**53 or wire.length_ms == 0:
-        raise ContentError("profile: a number is negative, too large, or the window has no length")
+    if min(numbers) < 0 or max(numbers) >= 2**53 or not 0 < wire.length_ms <= MOST_WINDOW_MS:
+        raise ContentError("profile: a number is negative, too large, or the window has no length or is over a year")
     if len(wire.resources) > 32 or not all(map(math.isfinite, wire.resources.values())):
         raise ContentError("profile: resources are too many or not finite")
     if len(wire.violations) > MOST_RULES or any(not 0 <= count <= wire.n for count in wire.violations):

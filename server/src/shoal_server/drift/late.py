@@ -127,7 +127,7 @@ def findings(
                 view=view,
                 effect=effect_in(view, int(component), late.values[at, Field.CHANGE, place]),
                 evidence=float(np.log(max(most, 1.0)) / np.log(limit)),
-                since_at=watch.since(int(late.values[at, Field.ONSET, place, component])),
+                since_at=max(0.0, watch.since(int(late.values[at, Field.ONSET, place, component]))),
             )
         )
     return found

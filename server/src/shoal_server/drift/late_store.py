@@ -96,20 +96,20 @@ def _note(
     session: Session, rows: dict[str, LateRow], watch: Watch, windows: Iterable[StoredWindow], *, now: float
 ) -> None:
     for window in windows:
-        end_ms = window.start_ms + window.length_ms
+        first_ms, last_ms = max(0, window.start_ms), max(0, window.start_ms + window.length_ms)
         row = rows.get(window.device)
         if row is None:
             row = rows[window.device] = LateRow(
                 slot=watch.slot,
                 digest=watch.digest,
                 device=window.device,
-                first_ms=window.start_ms,
-                last_ms=end_ms,
+                first_ms=first_ms,
+                last_ms=last_ms,
                 arrived_at=now,
             )
         row.windows += 1
         row.rows += window.n
-        row.first_ms, row.last_ms = min(row.first_ms, window.start_ms), max(row.last_ms, end_ms)
+        row.first_ms, row.last_ms = max(0, min(row.first_ms, first_ms)), max(row.last_ms, last_ms)
         row.arrived_at = now
     session.add_all(rows.values())
 
@@ -126,7 +126,7 @@ def _document(row: LateRow) -> dict[str, Any]:
         "device": row.device,
         "windows": row.windows,
         "rows": row.rows,
-        "from": rfc3339(row.first_ms / 1000),
+        "from": rfc3339(max(0, row.first_ms) / 1000),
         "to": rfc3339(row.last_ms / 1000),
         "arrived_at": rfc3339(row.arrived_at),
         "verdict": row.verdict,

@@ -7,11 +7,13 @@ A bucket closes some time after its end; what comes later is judged for itself, 
 keeps nothing between two ticks but what the database holds, so it may be killed at any moment and go on anywhere.
 
 Invariants: a bucket's windows, states, scores, alarms and alerts and the position in the windows are one transaction;
-windows of open buckets are read again, so no closed one was ever judged without a window that was there.
+windows of open buckets are read again, so no closed one was ever judged without a window that was there. Of a bundle
+whose windows can't be judged nothing is written, and the others are judged all the same.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +21,7 @@ from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
+from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
 
 from shoal_protocol.profile.reference import Reference
@@ -39,6 +42,8 @@ from shoal_server.signals import Signals
 from shoal_server.storage.database import Clock, Database, lock_for_transaction
 from shoal_server.telemetry.store import StoredWindow, windows_after
 from shoal_server.telemetry.windows import stack
+
+_log = logging.getLogger(__name__)
 
 COHORT_KEYS = ("site", "arch", "agent")
 """Labels and facts whose values are watched as cohorts: place, hardware, version of the agent."""
@@ -221,10 +226,7 @@ class DriftScan:
 
     def _write(self, batch: _Batch, now: float) -> bool:
         """Store what a batch changes; False when another scan has done so meanwhile."""
-        counted = {
-            key: {index: self._count(key[1], windows, batch) for index, windows in sorted(buckets.items())}
-            for key, buckets in sorted(batch.closed.items())
-        }
+        counted = {key: self._counted(key, batch) for key in sorted(batch.closed)}
         cohorts = self._cohorts(batch.facts)
         news = 0
         with self._database.write() as session:
@@ -232,15 +234,47 @@ class DriftScan:
             if store.cursor(session) != batch.before:
                 return False
             for key in sorted(batch.closed.keys() | batch.late.keys()):
-                yardstick = self._yardstick(key[1])
-                if yardstick is not None:
-                    watch = self._watch(session, key, yardstick, batch)
-                    news += self._close(session, watch, counted.get(key, {}), yardstick, cohorts=cohorts, now=now)
-                    news += self._take_late(session, watch, yardstick, batch, now=now)
+                found = counted.get(key, {})
+                news += self._judge(session, key, batch, found, cohorts=cohorts, now=now)
             store.save_cursor(session, batch.after)
         if news:
             self._bump("alerts")
         return True
+
+    def _counted(self, key: _Key, batch: _Batch) -> dict[int, tuple[Counts, int]]:
+        """Sum the closed buckets of one bundle in one slot; nothing where that fails."""
+        try:
+            return {index: self._count(key[1], found, batch) for index, found in sorted(batch.closed[key].items())}
+        except OperationalError:
+            raise
+        except Exception:  # noqa: BLE001 - as in `_judge`
+            _log.exception("the windows of %s in %s can't be counted and are skipped", key[1], key[0])
+            return {}
+
+    def _judge(
+        self,
+        session: Session,
+        key: _Key,
+        batch: _Batch,
+        counted: Mapping[int, tuple[Counts, int]],
+        *,
+        cohorts: Mapping[str, frozenset[str]],
+        now: float,
+    ) -> int:
+        """Judge one bundle in one slot; returns how many alerts have changed. What can't be judged is skipped whole."""
+        try:
+            yardstick = self._yardstick(key[1])
+            if yardstick is None:
+                return 0
+            with session.begin_nested():
+                watch = self._watch(session, key, yardstick, batch)
+                news = self._close(session, watch, counted, yardstick, cohorts=cohorts, now=now)
+                return news + self._take_late(session, watch, yardstick, batch, now=now)
+        except OperationalError:  # the database is not there or busy: all of it is tried again
+            raise
+        except Exception:  # noqa: BLE001 - devices write the windows: those of one bundle cost the others nothing
+            _log.exception("the windows of %s in %s can't be judged and are skipped", key[1], key[0])
+            return 0
 
     def _watch(self, session: Session, key: _Key, yardstick: Yardstick, batch: _Batch) -> Watch:
         watch = store.load(session, *key)

@@ -14,7 +14,7 @@ import msgspec
 from sqlmodel import Session
 
 from shoal_protocol.canonical import DIGEST_RE
-from shoal_protocol.mqtt.messages import Birth, Fault, HoldReport, Message, Presence, Reported, SlotReport
+from shoal_protocol.mqtt.messages import Birth, Fault, HoldReport, Message, Presence, Reported, ShadowReport, SlotReport
 from shoal_protocol.trust.assignment import LATEST_MS, MAX_SLOTS
 from shoal_server.fleet import assignments, clones
 from shoal_server.fleet.devices import POLL_S, DeviceState
@@ -29,6 +29,7 @@ _RETURN_S = 600.0
 
 _MAX_FACT_CHARACTERS = 128
 _MAX_FAULT = 1000
+_MAX_SLOT_NAME = 64
 
 
 def on_presence(session: Session, device_id: str, message: Presence, now: float) -> bool:
@@ -55,7 +56,7 @@ def on_birth(session: Session, device_id: str, message: Birth, now: float) -> bo
         "python": message.python,
         "onnxruntime": message.onnxruntime,
     }
-    row.facts = {**row.facts, **{key: value[:_MAX_FACT_CHARACTERS] for key, value in said.items() if value}}
+    row.facts = {**row.facts, **{key: _words(value, _MAX_FACT_CHARACTERS) for key, value in said.items() if value}}
     session.add(row)
     return True
 
@@ -66,8 +67,8 @@ def on_reported(session: Session, device_id: str, message: Reported, now: float)
     row = _newer(session, device_id, "reported", message, now)
     if row is None:
         return False
-    slots = dict(list(message.slots.items())[:MAX_SLOTS])
-    row.reported = {slot: msgspec.to_builtins(_believable(report)) for slot, report in slots.items()}
+    slots = [(slot, report) for slot, report in message.slots.items() if slot == _words(slot, _MAX_SLOT_NAME)]
+    row.reported = {slot: msgspec.to_builtins(_believable(report)) for slot, report in slots[:MAX_SLOTS]}
     row.hold = None if message.hold is None else msgspec.to_builtins(_believable_hold(message.hold))
     row.generation_reported = min(max(message.generation, 0), assignments.MAX_GENERATION)
     session.add(row)
@@ -111,9 +112,9 @@ def _believable(report: SlotReport) -> SlotReport:
     """Return a report whose every field is of the form that decisions, signatures and databases can bear."""
     return msgspec.structs.replace(
         report,
-        state=report.state[:_MAX_FACT_CHARACTERS],
+        state=_words(report.state, _MAX_FACT_CHARACTERS),
         active=_digest(report.active),
-        variant=None if report.variant is None else report.variant[:_MAX_FAULT],
+        variant=None if report.variant is None else _words(report.variant),
         previous=_digest(report.previous),
         proven=_digest(report.proven),
         fallback=_digest(report.fallback),
@@ -122,13 +123,24 @@ def _believable(report: SlotReport) -> SlotReport:
         progress=min(max(report.progress, 0.0), 1.0) if math.isfinite(report.progress) else 0.0,
         error=_believable_fault(report.error),
         waiting=_believable_fault(report.waiting),
+        shadow=_believable_shadow(report.shadow),
+        revoked=None if report.revoked is None else _words(report.revoked),
     )
 
 
 def _believable_fault(fault: Fault | None) -> Fault | None:
     if fault is None:
         return None
-    return Fault(code=fault.code[:_MAX_FACT_CHARACTERS], message=_words(fault.message), digest=_digest(fault.digest))
+    code = _words(fault.code, _MAX_FACT_CHARACTERS)
+    return Fault(code=code, message=_words(fault.message), digest=_digest(fault.digest))
+
+
+def _believable_shadow(shadow: ShadowReport | None) -> ShadowReport | None:
+    digest = None if shadow is None else _digest(shadow.digest)
+    if shadow is None or digest is None:
+        return None
+    state = _words(shadow.state, _MAX_FACT_CHARACTERS)
+    return ShadowReport(digest=digest, state=state, error=_believable_fault(shadow.error))
 
 
 def _believable_hold(hold: HoldReport) -> HoldReport:
@@ -137,8 +149,8 @@ def _believable_hold(hold: HoldReport) -> HoldReport:
     return HoldReport(since=min(max(hold.since, 0), LATEST_MS), until=until, reason=_words(hold.reason))
 
 
-def _words(text: str) -> str:
-    return text.replace("\0", "")[:_MAX_FAULT]  # PostgreSQL's JSON bears no NUL
+def _words(text: str, at_most: int = _MAX_FAULT) -> str:
+    return text.replace("\0", "")[:at_most]  # PostgreSQL bears no NUL, neither in text nor in JSON
 
 
 def _digest(text: str | None) -> str | None:

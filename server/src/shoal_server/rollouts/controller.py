@@ -29,6 +29,9 @@ from shoal_server.rollouts.rollout import Member, Rollout, opening
 from shoal_server.rollouts.turn import MAX_ASSIGNMENTS, Turn
 from shoal_server.rollouts.way_back import take_back
 
+_MOST_WAITS = 20
+"""Words of devices that a stage's reason repeats: a device writes what it likes into them."""
+
 
 def step(rollout: Rollout, facts: Facts, now: float) -> tuple[Rollout, list[Effect]]:
     """Decide what happens next.
@@ -207,7 +210,11 @@ def _waits(turn: Turn, number: int) -> str:
         waiting = fact.report.waiting if fact is not None and fact.report is not None else None
         if waiting is not None and turn.outcome(member) is Outcome.WORKING:
             codes[waiting.code] += 1
-    told = ", ".join(f"{count} wait{'s' if count == 1 else ''}: {code}" for code, count in sorted(codes.items()))
+    shown = codes if len(codes) <= _MOST_WAITS else dict(codes.most_common(_MOST_WAITS))
+    parts = [f"{count} wait{'s' if count == 1 else ''}: {code}" for code, count in sorted(shown.items())]
+    if len(shown) < len(codes):
+        parts.append(f"{codes.total() - sum(shown.values())} for other reasons")
+    told = ", ".join(parts)
     return f" ({told})" if told else ""
 
 

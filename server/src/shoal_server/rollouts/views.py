@@ -13,6 +13,9 @@ from shoal_server.rollouts.rollout import Member, Rollout, Stage
 from shoal_server.rollouts.tables import RolloutEventRow, RolloutRow
 from shoal_server.timestamps import rfc3339
 
+MOST_FAULTS = 20
+"""Reasons for failing that are told one by one: a device writes what it likes into them."""
+
 
 def rollout_json(rollout: Rollout) -> dict[str, Any]:
     """Return one rollout with its stages; the form of `shoalctl rollout status --json`."""
@@ -73,10 +76,12 @@ def planned_json(planned: StagePlan) -> dict[str, Any]:
 
 
 def faults_json(members: Iterable[Member]) -> list[dict[str, Any]]:
-    """Return why devices failed, the most frequent reason first, with the devices that gave it."""
-    return [
-        {"fault": fault, "devices": len(devices), "examples": devices[:5]} for fault, devices in faults(members).items()
-    ]
+    """Return why devices failed, the most frequent reason first, with the devices that gave it; the rarest in one."""
+    found = list(faults(members).items())
+    rest = [device for _, devices in found[MOST_FAULTS:] for device in devices]
+    if rest:
+        found[MOST_FAULTS:] = [(f"{len(found) - MOST_FAULTS} other reasons", rest)]
+    return [{"fault": fault, "devices": len(devices), "examples": devices[:5]} for fault, devices in found]
 
 
 def members_json(rollout: Rollout) -> list[dict[str, Any]]:

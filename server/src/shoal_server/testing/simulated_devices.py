@@ -34,6 +34,7 @@ class SimulatedDevice:
         behaviours: By digest; `GOOD` for all others.
         online: Whether it is connected.
         deaf: Connected, but no assignment reaches it.
+        waits_for: The word by which it says what it waits for, where it does.
     """
 
     id: str
@@ -50,6 +51,7 @@ class SimulatedDevice:
     bad: dict[str, int] = field(default_factory=dict)
     boot: int = 1
     seq: int = 0
+    waits_for: str = "held"
 
     def __post_init__(self) -> None:
         """Take what runs as proven."""
@@ -97,7 +99,7 @@ class SimulatedDevice:
         target = self.target
         failed = target is not None and self.bad.get(target, -1) >= self.attempt
         error = Fault(code="golden_rows", message="differs", digest=target) if failed else None
-        waits = Fault(code="held", message="on hold", digest=target) if self.state == "verified" else None
+        waits = Fault(code=self.waits_for, message="on hold", digest=target) if self.state == "verified" else None
         return SlotReport(
             state=self.state,
             active=self.active,

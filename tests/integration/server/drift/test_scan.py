@@ -302,6 +302,46 @@ def test_a_device_that_claims_an_endless_window_does_not_hold_the_scan_up(scanne
         assert store.cursor(session).read_through == last_window_id(session)
 
 
+def test_a_late_window_without_a_date_is_told_from_the_epoch_on(scanned: Scanned) -> None:
+    scanned.run(BASELINE + 3)
+    offline = Offline(scanned)
+    offline.run(10, {"normal": 4.0})
+    message = offline.kept[0]
+    (absurd,) = window_rows([message], received_at=scanned.now)
+    absurd.start_ms, absurd.length_ms, absurd.epoch = -(2**52), 2**50, "22" * 8  # stored by an earlier version
+    with scanned.database.write() as session:
+        session.add(absurd)
+    offline.comes_back()
+    late = offline.late()
+    assert (late["verdict"], late["from"]) == ("drift", "1970-01-01T00:00:00.000Z")
+    assert len(scanned.alerts()) == 1
+
+
+def test_a_bundle_that_cannot_be_judged_stops_no_other(
+    scanned: Scanned, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    judged = scan_module.take_late
+
+    def fragile(session: Session, watch: Any, *given: Any, **named: Any) -> int:
+        if watch.slot == "absurd":
+            raise ValueError("year 36812 is out of range")
+        return judged(session, watch, *given, **named)
+
+    monkeypatch.setattr(scan_module, "take_late", fragile)
+    for index in range(3):
+        scanned.store(1)
+        rows = window_rows(scanned.fleet.messages(index), received_at=scanned.now)
+        for row in rows:
+            row.slot, row.epoch = "absurd", "33" * 8
+        with scanned.database.write() as session:
+            session.add_all(rows)
+    scanned.store(2)
+    scanned.scan.tick()
+    with scanned.database.read() as session:
+        assert [(one.slot, one.watermark) for one in store.monitors(session)] == [("reader", 2)]
+    assert "in absurd can't be judged" in caplog.text
+
+
 def test_strangers_unknown_bundles_and_damaged_windows_are_left_out(scanned: Scanned) -> None:
     messages = scanned.fleet.messages(0)
     rows = window_rows(messages, received_at=1.0)

@@ -6,7 +6,7 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 
 from shoal_protocol.errors import CallerError
-from shoal_protocol.mqtt.messages import Birth, Fault, HoldReport, Presence, Reported, SlotReport
+from shoal_protocol.mqtt.messages import Birth, Fault, HoldReport, Presence, Reported, ShadowReport, SlotReport
 from shoal_protocol.trust.assignment import LATEST_MS, SlotTarget, verify_assignment
 from shoal_server.errors import ConflictError, NotFoundError
 from shoal_server.fleet import assignments, intake, store
@@ -132,7 +132,7 @@ def test_reports_and_births_are_kept(database: Database) -> None:
     with database.write() as session:
         intake.on_reported(session, "a", Reported(**_head(), generation=4, slots={"quality": report}), NOW)
         intake.on_birth(
-            session, "a", Birth(**_head(seq=2), agent_version="0.1", arch="arm64", labels={"site": "x"}), NOW
+            session, "a", Birth(**_head(seq=2), agent_version="0.1", arch="\0arm64", labels={"site": "x"}), NOW
         )
     with database.read() as session:
         device = store.device(session, "a")
@@ -266,22 +266,32 @@ def test_a_hold_and_what_a_slot_waits_for_are_kept_until_the_device_says_otherwi
 def test_nonsense_in_a_report_is_not_believed(database: Database) -> None:
     _add(database, "a")
     nonsense = SlotReport(
-        state="x" * 5000,
+        state="x" * 5000 + "\0",
+        variant="\0int8",
         active="../../etc/passwd",
         proven="a\0b",
         target=ONE.digest,
         attempt=2**60,
         progress=float("inf"),
-        error=Fault(code="c", message="m" * 5000, digest="none"),
+        error=Fault(code="c\0" + "c" * 5000, message="m" * 5000, digest="none"),
+        waiting=Fault(code="\0held", message=""),
+        shadow=ShadowReport(digest=TWO.digest, state="\0failed", error=Fault(code="\0", message="\0")),
+        revoked="\0withdrawn",
     )
     with database.write() as session:
-        reported = Reported(**_head(), generation=2**70, slots={"quality": nonsense})
+        slots = {"a\0b": nonsense, "x" * 65: nonsense, "quality": nonsense}
+        reported = Reported(**_head(), generation=2**70, slots=slots)
         assert intake.on_reported(session, "a", reported, NOW)
     with database.read() as session:
+        assert list(store.device(session, "a").reported) == ["quality"]
         report = store.device(session, "a").reported["quality"]
     assert (report.active, report.proven, report.target) == (None, None, ONE.digest)
     assert (report.attempt, report.progress, len(report.state)) == (intake.MAX_ATTEMPT, 0.0, 128)
     assert report.error is not None
     assert (report.error.digest, len(report.error.message)) == (None, 1000)
+    assert report.error.code == "c" * 128
+    assert report.waiting is not None
+    assert (report.variant, report.waiting.code, report.revoked) == ("int8", "held", "withdrawn")
+    assert report.shadow == ShadowReport(digest=TWO.digest, state="failed", error=Fault(code="", message=""))
     with database.write() as session:
         assert assignments.assign(session, "a", "quality", ONE, now=NOW) == 1

@@ -66,6 +66,18 @@ def test_why_devices_failed_is_told_and_stays_known_when_they_have_returned() ->
     ]
 
 
+def test_devices_that_each_write_another_reason_fill_no_page() -> None:
+    world = _world(40, behaviour=Behaviour.FAILS, stages=[{"devices": {"percent": 100}, "soak": "1m"}])
+    world.run(until=RolloutState.ROLLED_BACK)
+    members = [
+        replace(member, fault=f"{'often' if at < 3 else at}") for at, member in enumerate(world.rollout.members_of(0))
+    ]
+    told = faults_json(members)
+    assert (len(told), told[0]["fault"], told[0]["devices"]) == (21, "often", 3)
+    assert told[-1]["fault"] == f"{len(members) - 3 - 19} other reasons"
+    assert sum(one["devices"] for one in told) == len(members)
+
+
 def test_the_plans_windows_go_with_every_offer_and_with_no_way_back() -> None:
     world = _world(behaviour=Behaviour.FAILS, windows=["Sun 02:00-04:00"])
     world.run(until=RolloutState.ROLLED_BACK)
@@ -82,6 +94,19 @@ def test_what_devices_wait_for_is_told_while_the_stage_waits_and_when_it_is_late
     assert world.rollout.stages[0].reason == told
     assert world.run(seconds=300.0, until=RolloutState.PAUSED) is RolloutState.PAUSED
     assert told in world.rollout.reason
+
+
+def test_a_stage_repeats_no_more_than_some_words_of_devices() -> None:
+    stages = [{"devices": {"percent": 100}, "soak": "1m"}]
+    world = _world(40, behaviour=Behaviour.WAITS, stages=stages)
+    for at, device in enumerate(world.devices.values()):
+        device.waits_for = f"reason-{max(at, 2)}"
+    for _ in range(20):
+        world.tick()
+    told = world.rollout.stages[0].reason
+    assert "3 wait: reason-2" in told
+    assert told.count("wait") == 20
+    assert told.endswith("18 for other reasons)")
 
 
 def test_bad_predictions_are_stopped_by_the_output_gate() -> None:
