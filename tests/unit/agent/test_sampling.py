@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -13,6 +12,7 @@ from shoal_agent.domain.device import DeviceState
 from shoal_agent.domain.sampling import accepted
 from shoal_agent.domain.slot import SamplingWish, Slot
 from shoal_agent.errors import TransportError
+from shoal_agent.runtime.followers import Followed
 from shoal_agent.runtime.sampler import Budget, Sampler
 from shoal_agent.testing import FakeClock
 from shoal_agent.updating.sampling import Sampling, SamplingClocks
@@ -33,13 +33,16 @@ SCHEMA = ModelSchema(
 )
 
 
-class Model(SimpleNamespace):
+class Model(Followed):
     """What a sampler sees of an active model."""
+
+    digest = DIGEST
+    schema = SCHEMA
 
 
 @pytest.fixture
 def model() -> Model:
-    return Model(digest=DIGEST, schema=SCHEMA, followers=())
+    return Model()
 
 
 def sampler(model: Model, share: float, budget: Budget | None = None) -> Sampler:
@@ -115,7 +118,7 @@ def test_no_more_than_the_budget_is_kept_and_the_rest_is_counted(model):
 
 
 def test_a_row_that_is_too_large_is_counted_and_not_taken():
-    wide = Model(digest=DIGEST, schema=SCHEMA, followers=())
+    wide = Model()
     made = sampler(wide, 1.0)
     for follower in wide.followers:
         follower.answered({"x": np.zeros((1, 5000), np.float32)}, {"p": np.zeros((1, 2), np.float32)}, 1)
@@ -132,7 +135,7 @@ class Device:
     def __init__(self, url: str = "https://shoal.example") -> None:
         self.clock, self.reference = FakeClock(), FakeClock()
         self.state = DeviceState()
-        self.model = Model(digest=DIGEST, schema=SCHEMA, followers=())
+        self.model = Model()
         self.url = url
         self.bodies: list[bytes] = []
         self.status: int | Exception = 200

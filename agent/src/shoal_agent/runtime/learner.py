@@ -7,7 +7,9 @@ it has seen enough over long enough. What leaves the device are the sketches of 
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,7 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal_agent.runtime.model import LoadedModel
+from shoal_protocol.bundle.schema import ModelSchema
 from shoal_protocol.profile.learning import LEAST_ROWS, Sketches, sketches_of
+from shoal_protocol.profile.streams import MOST_COLUMNS
 
 Array = npt.NDArray[Any]
 
@@ -34,7 +38,9 @@ class Learner:
     """
 
     def __init__(self, model: LoadedModel, *, seconds: float, monotonic: Callable[[], float]) -> None:
-        self._model = model
+        self._model = weakref.ref(model)  # a swap waits until nobody holds the old model
+        self._schema = model.schema
+        self._wanted = _wanted(model.schema)
         self._monotonic = monotonic
         self._until = monotonic() + seconds
         self._lock = threading.Lock()
@@ -42,11 +48,6 @@ class Learner:
         self._rows = 0
         self._seen = 0
         self._step = 1
-        wide = {field.tensor for field in model.schema.inputs if field.column is None}
-        self._wanted = {
-            tensor.name for tensor in model.schema.tensors if not _is_wide(tensor.shape, tensor.name in wide)
-        }
-        self._wanted |= {output.name for output in model.schema.outputs}
 
     @property
     def is_done(self) -> bool:
@@ -55,15 +56,19 @@ class Learner:
 
     def is_of(self, model: LoadedModel) -> bool:
         """Tell whether it looks at this model's calls."""
-        return self._model is model
+        return self._model() is model
 
     def start(self) -> None:
         """Begin to see calls."""
-        self._model.followers += (self,)
+        model = self._model()
+        if model is not None:
+            model.follow(self)
 
     def stop(self) -> None:
         """See no more calls, and forget what was kept."""
-        self._model.followers = tuple(one for one in self._model.followers if one is not self)
+        model = self._model()
+        if model is not None:
+            model.unfollow(self)
         with self._lock:
             self._kept, self._rows = [], 0
 
@@ -72,7 +77,7 @@ class Learner:
         with self._lock:
             kept = list(self._kept)
         names = set.intersection(*(set(one) for one in kept)) if kept else set()
-        return sketches_of(self._model.schema, {name: np.concatenate([one[name] for one in kept]) for name in names})
+        return sketches_of(self._schema, {name: np.concatenate([one[name] for one in kept]) for name in names})
 
     def answered(self, feeds: Mapping[str, Array], outputs: Mapping[str, Array], elapsed_ns: int) -> None:  # noqa: ARG002 - as a follower
         """Take some rows of one answered call; called on the answering thread."""
@@ -104,6 +109,19 @@ class Learner:
         self._rows = max((len(array) for array in halved.values()), default=0)
 
 
-def _is_wide(shape: tuple[int | None, ...], whole: bool) -> bool:  # noqa: FBT001 - of one tensor
-    """Tell whether a tensor is one feature of many entries, of which nothing is learnt."""
-    return whole and int(np.prod([size or 1 for size in shape[1:]])) > 1
+def _wanted(schema: ModelSchema) -> frozenset[str]:
+    """Return the tensors of which something is learnt: as wide at each call, and no wider than is looked at."""
+    whole = {field.tensor for field in schema.inputs if field.column is None}
+    inputs = {one.name for one in schema.tensors if _is_at_most(one.shape, 1 if one.name in whole else None)}
+    outputs = {
+        one.name
+        for one in schema.outputs
+        if _is_at_most(one.shape, None if one.role == "probabilities" else MOST_COLUMNS)
+    }
+    return frozenset(inputs | outputs)
+
+
+def _is_at_most(shape: tuple[int | None, ...], columns: int | None) -> bool:
+    """Tell whether each row has the same number of values, and no more than some; none: any."""
+    sizes = [size for size in shape[1:] if size is not None]
+    return len(sizes) == len(shape[1:]) and (columns is None or math.prod(sizes) <= columns)

@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from time import perf_counter_ns
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -25,6 +25,7 @@ from shoal_agent.runtime.bundle_files import BundleFiles
 from shoal_agent.runtime.conversion import shown
 from shoal_agent.runtime.engine import Engine, GraphTensor, import_onnxruntime, zeros
 from shoal_agent.runtime.errors import Fault, InferenceError, InputError, ModelLoadError
+from shoal_agent.runtime.followers import Followed
 from shoal_agent.runtime.inputs import InputPlan, check_rows
 from shoal_agent.runtime.memory import trim_heap
 from shoal_agent.runtime.observer import Observer
@@ -46,19 +47,12 @@ Array = npt.NDArray[Any]
 _log = logging.getLogger(__name__)
 
 
-class Follower(Protocol):
-    """Sees what a model answers; must neither keep nor change the arrays, nor wait, nor raise."""
-
-    def answered(self, feeds: Mapping[str, Array], outputs: Mapping[str, Array], elapsed_ns: int) -> None:
-        """Take one answered call: tensors by name, rows first."""
-
-
 class _PerThread(threading.local):
     binding: StaticBinding | None = None
     is_ready: bool = False
 
 
-class LoadedModel:
+class LoadedModel(Followed):
     """One version of a model, ready to answer.
 
     Args:
@@ -82,6 +76,7 @@ class LoadedModel:
         golden: GoldenRows | None = None,
         beside: Counting | None = None,
     ) -> None:
+        super().__init__()
         _check_graph(engine, schema)
         self.own_spec = spec
         """Of the bundle's own reference."""
@@ -113,8 +108,6 @@ class LoadedModel:
         self.fallback = engine.fallback
         """Why it does not run on the provider that was wanted first; empty: it does."""
         self._batcher: Batcher | None = None
-        self.followers: tuple[Follower, ...] = ()
-        """Who is shown each answered call, on the answering thread; replaced as a whole."""
         looks_whole = bool(self.observer.whole_tensors)
         self._binds = not (self.plan.looks_at_values or looks_whole) and is_eligible(engine) and self._binding_pays()
 

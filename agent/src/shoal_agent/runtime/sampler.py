@@ -102,13 +102,13 @@ class Sampler:
         """Begin to see calls."""
         active = self._active()
         if active is not None:
-            active.followers += (self,)
+            active.follow(self)
 
     def stop(self) -> None:
         """See no more calls, and forget what was kept."""
         active = self._active()
         if active is not None:
-            active.followers = tuple(one for one in active.followers if one is not self)
+            active.unfollow(self)
         with self._lock:
             self._kept.clear()
 

@@ -93,7 +93,7 @@ class Shadow:
         self._thread.start()
         if active is not None:
             active.observer.tallies += (self.tally,)
-            active.followers += (self,)
+            active.follow(self)
 
     def is_beside(self, model: LoadedModel) -> bool:
         """Tell whether it sees this model's calls."""
@@ -103,7 +103,7 @@ class Shadow:
         """See no more calls, and end when the call at hand does; what waits counts as dropped."""
         active = self._active()
         if active is not None:
-            active.followers = tuple(one for one in active.followers if one is not self)
+            active.unfollow(self)
         del active
         with self._work:
             self._stopping = True
