@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
 
-from shoal_agent.runtime.followers import Followed
+from shoal_agent.runtime.followers import Followed, Follower
 
 
 class Nobody:
@@ -18,32 +17,38 @@ class Nobody:
         """Nothing to be done."""
 
 
-@pytest.fixture
-def hasty() -> Iterator[None]:
-    """Let threads take turns as often as they can."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
+class Interrupted(Followed):
+    """Another thread comes right after the followers were read, and gets as far as it is let."""
+
+    meanwhile: Callable[[], None] | None = None
+    other: threading.Thread | None = None
+
+    @property
+    def followers(self) -> tuple[Follower, ...]:
+        read = self._told
+        if self.meanwhile is not None:
+            self.other, self.meanwhile = threading.Thread(target=self.meanwhile), None
+            self.other.start()
+            self.other.join(0.2)  # it ends where nothing holds it up
+        return read
+
+    @followers.setter
+    def followers(self, now: tuple[Follower, ...]) -> None:
+        self._told = now
 
 
-def test_who_was_removed_stays_removed_and_who_was_added_stays(hasty):
-    followed, lasting = Followed(), [Nobody() for _ in range(40)]
-
-    def come_and_go() -> None:
-        for _ in range(400):
-            one = Nobody()
-            followed.follow(one)
-            followed.unfollow(one)
-
-    threads = [threading.Thread(target=come_and_go) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for one in lasting:
-        followed.follow(one)
-    for thread in threads:
-        thread.join()
-    assert followed.followers == tuple(lasting)
+@pytest.mark.parametrize("first", ["follow", "unfollow"])
+@pytest.mark.parametrize("second", ["follow", "unfollow"])
+def test_no_change_is_lost_where_two_threads_make_one(first, second):
+    followed, one, two = Interrupted(), Nobody(), Nobody()
+    for change, who in ((first, one), (second, two)):
+        if change == "unfollow":
+            followed.follow(who)
+    followed.meanwhile = lambda: getattr(followed, second)(two)
+    getattr(followed, first)(one)
+    assert followed.other is not None
+    followed.other.join()
+    assert set(followed.followers) == {who for change, who in ((first, one), (second, two)) if change == "follow"}
 
 
 def test_removing_who_was_never_there_changes_nothing():

@@ -136,6 +136,41 @@ def test_a_network_that_swallows_everything_is_not_taken_for_an_old_broker(tmp_p
     assert link.spoken == [5, 5, 5, 5]
 
 
+def test_a_broker_that_got_newer_is_found_out_while_the_agent_runs(tmp_path):
+    clock = FakeClock()
+    kept = dialect(tmp_path, clock)
+    kept.unsupported()
+    assert kept.version is Version.V311
+    clock.move(31 * 86_400)
+    assert kept.version is Version.V5
+    kept.unsupported()
+    assert kept.version is Version.V311, "and found out anew where it did not"
+
+
+@pytest.mark.parametrize("sign", ["unsupported", "unanswered"])
+def test_a_broker_that_refuses_the_older_version_is_spoken_to_in_5_again(tmp_path, sign):
+    clock = FakeClock()
+    kept = dialect(tmp_path, clock)
+    kept.unsupported()
+    spoken = []
+    for _ in range(3):
+        spoken.append(int(kept.version))
+        getattr(kept, sign)()
+        if kept.version is Version.V5:
+            break
+    assert spoken == [4, 4]
+    assert dialect(tmp_path, clock).version is Version.V5, "nor does the next start believe it"
+
+
+def test_one_lost_connection_does_not_forget_what_was_found(tmp_path):
+    kept = dialect(tmp_path, FakeClock())
+    kept.unsupported()
+    for _ in range(5):
+        kept.unanswered()
+        kept.answered(Version.V311)
+    assert kept.version is Version.V311
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": 9}', b"\xff"])
 def test_a_damaged_memory_is_none(tmp_path, content):
     (tmp_path / "broker.json").write_bytes(content)

@@ -1,7 +1,8 @@
 """Which version of MQTT a broker is spoken to: 5, unless it was found not to know it.
 
 What was found is kept in a file, so that neither the next connection nor the next start tries in vain. It is worth
-nothing for another broker, after an update of the agent, or after a month: brokers get newer, too.
+nothing for another broker, after an update of the agent, or after a month, and it is forgotten when the broker no
+longer answers the older version: brokers get newer, too.
 
 Signs, from sure to less sure: the broker says so in its answer; or it closed two connections in a row without any
 answer, and then answers a connection of the older version.
@@ -54,8 +55,12 @@ class Dialect:
 
     def __init__(self, file: Path | None, *, broker: str, agent: str, clock: Clock) -> None:
         self._file, self._broker, self._agent, self._clock = file, broker, agent, clock
-        self._is_old = self._read()
+        self._found_at = self._read()
         self._unanswered = 0
+
+    @property
+    def _is_old(self) -> bool:
+        return self._found_at is not None and abs(self._clock() - self._found_at) < _KEPT_S
 
     @property
     def version(self) -> Version:
@@ -66,10 +71,16 @@ class Dialect:
         """Note that the broker has refused the version."""
         if self.version is Version.V5:
             self._keep()
+        else:
+            self.unanswered()
 
     def unanswered(self) -> None:
         """Note that a connection was made and ended without an answer."""
-        if not self._is_old:
+        if self._is_old:
+            self._unanswered += 1
+            if self._unanswered >= _UNANSWERED:
+                self._forget()
+        else:
             self._unanswered = 0 if self.version is Version.V311 else self._unanswered + 1
 
     def answered(self, version: Version) -> None:
@@ -79,20 +90,28 @@ class Dialect:
         self._unanswered = 0
 
     def _keep(self) -> None:
-        self._is_old, self._unanswered = True, 0
+        self._found_at, self._unanswered = self._clock(), 0
         _log.info("mqtt: %s does not speak MQTT 5; from now on it is spoken to in MQTT 3.1.1", self._broker)
         if self._file is None:
             return
-        found = _Found(broker=self._broker, version=int(Version.V311), agent=self._agent, at=self._clock())
+        found = _Found(broker=self._broker, version=int(Version.V311), agent=self._agent, at=self._found_at)
         temporary = self._file.with_name(f"{self._file.name}.tmp")
         with suppress(OSError):  # then it is found out anew; not synced, because it is worth no more than that
             temporary.write_bytes(msgspec.json.encode(found))
             temporary.replace(self._file)
 
-    def _read(self) -> bool:
+    def _forget(self) -> None:
+        self._found_at, self._unanswered = None, 0
+        _log.info("mqtt: %s no longer answers MQTT 3.1.1; MQTT 5 is tried again", self._broker)
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.unlink(missing_ok=True)
+
+    def _read(self) -> float | None:
+        """Return when it was found that this broker knows no other version than the older one; none: it was not."""
         try:
             found = msgspec.json.decode(b"" if self._file is None else self._file.read_bytes(), type=_Found)
         except (OSError, msgspec.DecodeError):
-            return False
+            return None
         is_same = (found.broker, found.agent, found.version) == (self._broker, self._agent, int(Version.V311))
-        return is_same and abs(self._clock() - found.at) < _KEPT_S
+        return found.at if is_same else None

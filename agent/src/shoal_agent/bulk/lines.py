@@ -64,7 +64,9 @@ def _csv_tables(text: io.TextIOWrapper, wanted: Wanted, rows: int, name: str) ->
         if not block:
             return
         is_plain = reader.line_num - before == len(block)
-        filled = [row for row in block if row]  # a line with nothing in it is no row
+        if len(head) == 1:
+            block = [row or [""] for row in block]  # of one column, a line with nothing in it is a missing cell
+        filled = [row for row in block if row]  # else it is no row
         line = before + 2 if is_plain and len(filled) == len(block) else None
         if filled:
             yield _csv_table(filled, head, wanted, Table(name, first, len(filled), first_line=line))
