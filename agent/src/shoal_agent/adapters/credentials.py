@@ -6,7 +6,9 @@ getting new ones to `shoal_agent.adapters.rotation`.
 Invariants:
     - A change is one rename of one file that names secret and key together; the key's file is there before.
     - What was held before is kept until the next change: if the server takes it and not the new one, as after a restore
-      from a backup, the device is back at it without anybody's help.
+      from a backup, the device is back at it without anybody's help; the new one is then kept in its place.
+    - Only an answer that the server gives to those who are logged in speaks for a password, never a fault or a
+      redirect, which something on the way to it may have sent.
     - A broker sees new credentials only after the server has confirmed them, because it knows one secret a device.
 """
 
@@ -23,6 +25,7 @@ from shoal_agent.adapters.identity import Held, Identity, IdentityFolder
 
 _log = logging.getLogger(__name__)
 _UNAUTHORISED = 401
+_NOT_MODIFIED = 304
 
 
 class Key(NamedTuple):
@@ -69,7 +72,12 @@ class Credentials:
         return self._identity.broker_secret
 
     def answered(self, secret: str, status: int) -> None:
-        """Learn from an answer whether a password holds: the next request uses the other one if it does not."""
+        """Learn from an answer whether a password holds: the next request uses the other one if it does not.
+
+        Args:
+            secret: The request's password.
+            status: The answer's, of a route that looks at the password.
+        """
         with self._lock:
             identity, previous = self._identity, self._identity.previous
             if status == _UNAUTHORISED:
@@ -77,11 +85,13 @@ class Credentials:
                 if secret == self.login()[1] and previous is not None:
                     self._tries_previous = not self._tries_previous
                 return
+            if not 200 <= status < 300 and status != _NOT_MODIFIED:
+                return
             self.refused = False
             if previous is not None and secret == previous.secret and self._tries_previous:
                 _log.warning("the server knows credentials %d and not %d", previous.credential, identity.credential)
-                held = msgspec.structs.asdict(previous)
-                self._save(msgspec.structs.replace(identity, **held, confirmed=True, previous=None))
+                held, other = msgspec.structs.asdict(previous), _held(identity)
+                self._save(msgspec.structs.replace(identity, **held, confirmed=True, previous=other))
                 self._tries_previous = False
 
     def key(self) -> Key | None:
@@ -99,10 +109,14 @@ class Credentials:
         """Store credentials that were handed out, to be shown to the server."""
         with self._lock:
             before = self._identity
-            held = Held(secret=before.secret, credential=before.credential, key_file=before.key_file)
             self._save(
                 msgspec.structs.replace(
-                    before, secret=secret, credential=credential, key_file=key.file, confirmed=False, previous=held
+                    before,
+                    secret=secret,
+                    credential=credential,
+                    key_file=key.file,
+                    confirmed=False,
+                    previous=_held(before),
                 )
             )
             self._tries_previous = False
@@ -116,6 +130,10 @@ class Credentials:
     def _save(self, identity: Identity) -> None:
         self._folder.save(identity)
         self._identity = identity
+
+
+def _held(identity: Identity) -> Held:
+    return Held(secret=identity.secret, credential=identity.credential, key_file=identity.key_file)
 
 
 def _named(identity: Identity) -> set[str]:

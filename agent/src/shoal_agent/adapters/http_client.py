@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from shoal_agent.adapters.addresses import origin_of, proxy_for, redirected
 from shoal_agent.errors import SettingsError, TransportError
+from shoal_protocol.trust.enrolment import CHALLENGE_PATH
 
 if TYPE_CHECKING:
     import ssl
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 MAX_ANSWER_BYTES = 1 << 20
 MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_PUBLIC = ("/trust/", CHALLENGE_PATH)
+"""Where the server looks at no password: its answers say nothing of one, and none is shown there."""
 
 
 class Login(Protocol):
@@ -168,14 +171,15 @@ class HttpClient:
         raise TransportError(f"{method} {url}: more than {MAX_REDIRECTS} redirects", hint="do they go in a circle?")
 
     def _sent(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> BaseHTTPResponse:
-        user, secret = ("", "") if self._login is None else self._login.login()
+        login = None if url.removeprefix(self.url).startswith(_PUBLIC) else self._login
+        user, secret = ("", "") if login is None else login.login()
         own = {**self._headers, "Authorization": _basic(user, secret)} if user else self._headers
         with _translated(method, url):
             response = self._pool.request(
                 method, url, headers={**own, **headers}, body=body, preload_content=False, redirect=False
             )
-        if self._login is not None:
-            self._login.answered(secret, response.status)
+        if login is not None:
+            login.answered(secret, response.status)
         return response
 
     def _at(self, url: str) -> HttpClient:

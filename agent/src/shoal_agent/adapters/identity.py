@@ -71,6 +71,11 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
         """Password for the broker: new ones only after the server has confirmed them."""
         return self.secret if self.confirmed or self.previous is None else self.previous.secret
 
+    @property
+    def known_key_file(self) -> str:
+        """Name of the private key that the server knows, by which mail is signed."""
+        return self.key_file if self.confirmed or self.previous is None else self.previous.key_file
+
 
 class IdentityFolder:
     """``identity`` in the state folder."""

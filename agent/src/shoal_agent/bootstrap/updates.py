@@ -86,7 +86,7 @@ def _courier(base: Base, uplink: Uplink) -> Courier:
     def sign(message: bytes) -> str:
         from shoal_agent.adapters.device_key import signature  # noqa: PLC0415 - likewise
 
-        key = IdentityFolder(base.state / "identity").key()
+        key = IdentityFolder(base.state / "identity").key(base.credentials.identity.known_key_file)
         if key is None:
             raise LocalError("this device has no key of its own", hint="let it join again")
         return signature(key, message)

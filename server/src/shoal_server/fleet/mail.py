@@ -41,6 +41,7 @@ def open_letter(session: Session, device_id: str, line: bytes) -> list[tuple[Up,
     except (InvalidSignature, ValueError) as error:
         raise UnsignedError(
             f"this letter was not signed by the key of {device_id}, or was changed since",
-            hint="did the device join anew since it wrote it?",
+            hint="did the device join anew, or get other credentials, since it wrote it? Then have it write its mail "
+            "anew: shoal-agent export",
         ) from error
     return read_body(letter.body, device=device_id)
