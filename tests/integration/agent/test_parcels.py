@@ -17,9 +17,14 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from shoal_agent.adapters.blob_store import FolderBlobStore
+from shoal_agent.adapters.credentials import Credentials
+from shoal_agent.adapters.device_key import new_key
+from shoal_agent.adapters.identity import IdentityFolder
 from shoal_agent.adapters.parcel_file import ParcelFile
 from shoal_agent.errors import DiskFullError, ParcelError
 from shoal_agent.status import stored_status
+from shoal_agent.testing import MemorySpool
+from shoal_agent.updating.mail import Mail
 from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.errors import DigestMismatchError, ExpiredError, RollbackError, TrustError, UnsignedError
 from shoal_protocol.mqtt.messages import parse_message
@@ -169,6 +174,51 @@ def test_a_parcel_reads_regular_files_only(tmp_path, offline):
         tar.addfile(link)
     with ParcelFile(path) as parcel, pytest.raises(ParcelError, match="has no desired.json"):
         parcel.desired()
+
+
+def test_a_parcel_repairs_a_bundle_of_which_the_disk_lost_a_file(offline, tmp_path):
+    digest, parcel = brought(offline, tmp_path)
+    store = FolderBlobStore(offline.state, needed=lambda manifest, _read: manifest.blobs())
+    with offline.agent() as agent:
+        agent.import_parcel(parcel)
+        offline.until(lambda: runs(agent, digest), "the model")
+        blob = store.manifest(digest).files()["model/model.onnx"]
+        store.path(blob.digest).unlink()
+        agent.import_parcel(parcel)
+        assert store.has(blob)
+
+
+def test_mail_holds_all_that_waits_however_much_that_is(tmp_path):
+    spool, count = MemorySpool(), 1500
+    for at in range(count):
+        spool.append(Up.EVENT, lambda _seq, at=at: b"%d" % at)
+    mail = Mail("dev-1", spool, standing=list, sign=lambda _body: "00", now_ms=lambda: 0)
+    assert mail.write(tmp_path / "mail") == {"event": count}
+    lines = (tmp_path / "mail").read_bytes().splitlines()
+    messages = [message for line in lines for message in read_body(parse_letter(line).body, device="dev-1")]
+    assert [payload for _, payload in messages] == [b"%d" % at for at in range(count)]
+
+
+def test_mail_is_signed_by_the_key_that_the_server_knows(offline, tmp_path):
+    folder = IdentityFolder(offline.state / "identity")
+    held = Credentials(folder, folder.load())
+    old = held.key()
+    new = held.keep_key(new_key())
+    held.adopt("new", credential=2, key=new)
+    assert signs(offline, tmp_path, old.pem), "until the server has seen the new one"
+    held.confirm()
+    assert signs(offline, tmp_path, new.pem)
+
+
+def signs(offline, tmp_path: Path, pem: bytes) -> bool:
+    """Whether this key opens the mail that an agent writes now."""
+    with offline.agent() as agent:
+        agent.export_mail(tmp_path / "mail")
+    key = load_pem_private_key(pem, None).public_key()
+    try:
+        return bool([opened(key, line) for line in (tmp_path / "mail").read_bytes().splitlines()])
+    except InvalidSignature:
+        return False
 
 
 def test_mail_is_signed_complete_and_written_again_with_the_same_numbers(offline, tmp_path):

@@ -12,7 +12,7 @@ from shoal_agent.domain.device import DeviceState
 from shoal_agent.errors import NoModelError
 from shoal_agent.testing import FakeClock, MemorySpool
 from shoal_agent.updating.assignments import AssignmentIntake
-from shoal_agent.updating.desk import Desk
+from shoal_agent.updating.desk import Desk, ask_roll_back
 from shoal_agent.updating.messages import Messages
 from shoal_agent.updating.updater import Inbox, Updater
 from shoal_protocol.trust.assignment import Assignment, SlotTarget, sign_assignment
@@ -113,6 +113,43 @@ def test_a_request_is_carried_out_once_even_when_the_disk_takes_no_answer(place,
     place.turn()
     assert (place.rolled_back, place.worked, place.desk.has_requests()) == (["s"], 2, False)
     assert wish.with_suffix(".answer").exists() is not answer_fails
+
+
+def test_a_request_that_can_not_be_read_is_left_alone_and_told_once(place, caplog):
+    (place.desk._folder / "a.wish").mkdir()  # as unreadable as on a failing disk, for root too
+    place.turn()
+    place.turn()
+    assert not place.desk.has_requests(), "else every update would be given up for it"
+    assert caplog.text.count("a.wish is not carried out") == 1
+    (place.desk._folder / "b.wish").write_bytes(msgspec.json.encode({"slot": "s", "reason": "r"}))
+    assert place.desk.has_requests()
+    place.turn()
+    assert place.rolled_back == ["s"]
+
+
+def test_what_requests_left_behind_is_deleted_after_a_day(tmp_path):
+    names = ("a.parcel", "a.mail", "a.answer", "a.tmp", "a.wish")
+    for name in names:
+        (tmp_path / name).write_bytes(b"{}")
+    made = (tmp_path / "a.tmp").stat().st_mtime
+
+    def left(age_s):
+        Desk(tmp_path, show=lambda: None, monotonic=FakeClock(), clock=lambda: made + age_s)
+        return sorted(path.name for path in tmp_path.iterdir())
+
+    assert left(86_000.0) == sorted(names)
+    assert left(87_000.0) == ["a.wish"]
+
+
+def test_who_asks_and_is_interrupted_leaves_nothing_behind(tmp_path, monkeypatch):
+    def interrupt(_seconds):
+        raise KeyboardInterrupt
+
+    (tmp_path / "requests").mkdir()
+    monkeypatch.setattr("shoal_agent.updating.desk.time.sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        ask_roll_back(tmp_path, "s", reason="r", timeout_s=60.0)
+    assert list((tmp_path / "requests").iterdir()) == []
 
 
 def test_a_request_that_is_refused_is_answered_with_the_reason(place):

@@ -76,7 +76,12 @@ def assemble(state: Path, settings: Settings, overrides: Overrides) -> Assembly:
         LocalError: The folder can't be used.
     """
     base = make_base(state, settings, overrides)
-    desk = Desk(state / "requests", show=partial(base.relay.call, "show"), monotonic=overrides.monotonic)
+    desk = Desk(
+        state / "requests",
+        show=partial(base.relay.call, "show"),
+        monotonic=overrides.monotonic,
+        clock=overrides.clock,
+    )
     updating = Pulse("updating", patience_s=_UPDATING_PATIENCE_S, monotonic=overrides.monotonic)
     telling = Pulse("telling the server", patience_s=_TELLING_PATIENCE_S, monotonic=overrides.monotonic)
 

@@ -16,7 +16,7 @@ from shoal_agent.domain.device import DeviceState
 from shoal_agent.domain.fit import DeviceFacts, needed_blobs
 from shoal_agent.errors import DiskFullError, ParcelError
 from shoal_agent.ports import BlobStore, Parcel
-from shoal_agent.updating.work import RESERVE_BYTES, ROOM_FACTOR
+from shoal_agent.updating.work import RESERVE_BYTES, ROOM_FACTOR, is_stored
 from shoal_protocol.bundle.layout import BUNDLE_JSON
 from shoal_protocol.bundle.manifest import Descriptor, Manifest, parse_manifest
 from shoal_protocol.canonical import sha256_digest
@@ -78,7 +78,7 @@ class Delivery:
             raise ExpiredError(f"this parcel is not believed any more: {error.message}", hint=hint) from error
         for slot in assignment.slots.values():
             for digest in (slot.digest, slot.shadow):
-                if digest is not None and self._store.manifest(digest) is None:
+                if digest is not None and not is_stored(self._store, digest, facts=self._facts):
                     self._bring(parcel, releases, digest)
         return document, receipt
 

@@ -23,7 +23,10 @@ from shoal_agent.updating.requests import ExportRequest, ImportRequest, Request,
 from shoal_protocol.errors import ShoalError
 
 _SHOW_S = 1.0
-_PARCEL, _MAIL = ".parcel", ".mail"
+_PARCEL, _MAIL, _ANSWER, _TEMPORARY = ".parcel", ".mail", ".answer", ".tmp"
+_FORGOTTEN_S = 86_400.0
+"""Age from which what a request left behind is nobody's: its asker was ended before it could tidy up."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -56,37 +59,47 @@ class Desk:
         folder: ``requests`` in the state folder.
         show: Leaves the status where others find it.
         monotonic: Seconds for durations.
+        clock: Seconds UTC.
     """
 
-    def __init__(self, folder: Path, *, show: Callable[[], None], monotonic: Clock) -> None:
+    def __init__(self, folder: Path, *, show: Callable[[], None], monotonic: Clock, clock: Clock = time.time) -> None:
         self._folder = folder
         self._show = show
         self._monotonic = monotonic
         self._shown_at = float("-inf")
+        self._unreadable: set[str] = set()
         folder.mkdir(mode=0o700, exist_ok=True)
+        _tidy(folder, before=clock() - _FORGOTTEN_S)
 
     def requests(self) -> Iterator[tuple[Request, Path]]:
         """Return what was asked for, each with the path of its file.
 
         A file is deleted before its request is carried out: on a disk that then takes no answer, the request would else
-        be carried out again at every look. One that can't be deleted is left alone.
+        be carried out again at every look. One that can't be read or deleted is left alone from then on.
         """
-        for path in sorted(self._folder.glob("*.wish")):
+        for path in sorted(filter(self._is_wish, self._folder.glob("*"))):
             try:
                 raw = path.read_bytes()
                 path.unlink()
                 wish = msgspec.json.decode(raw, type=_Wish)
+            except FileNotFoundError:  # its asker took it back
+                continue
             except (OSError, msgspec.DecodeError) as error:
                 _log.warning("the request %s is not carried out: %s", path.name, error)
+                if isinstance(error, OSError):
+                    self._unreadable.add(path.name)
                 continue
             yield _request(wish, path), path
 
     def has_requests(self) -> bool:
         """Tell whether somebody waits, so that a long step is given up; cheap enough to ask between two reads."""
         try:
-            return any(path.suffix == ".wish" for path in self._folder.iterdir())
+            return any(self._is_wish(path) for path in self._folder.iterdir())
         except OSError:
             return False
+
+    def _is_wish(self, path: Path) -> bool:
+        return path.suffix == ".wish" and path.name not in self._unreadable
 
     def show(self) -> None:
         """Let others see how things stand, at most once a second; a full disk is no reason to fail."""
@@ -107,7 +120,7 @@ class Desk:
         elif error is not None:
             answer = Answer(error=str(error), code="disk")
         try:
-            _write(path.with_suffix(".answer"), msgspec.json.encode(answer))
+            _write(path.with_suffix(_ANSWER), msgspec.json.encode(answer))
         except OSError as error:
             _log.warning("the answer to %s could not be left: %s", path.name, error)
 
@@ -179,17 +192,18 @@ def _place(folder: Path) -> Path:
 
 def _ask(path: Path, wish: _Wish, *, timeout_s: float) -> Answer | None:
     """Leave a wish and return the answer; none came in time."""
-    _write(path, msgspec.json.encode(wish))
-    answer = path.with_suffix(".answer")
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if answer.exists():
-            found = msgspec.json.decode(answer.read_bytes(), type=Answer)
-            answer.unlink()
-            return found
-        time.sleep(0.1)
-    path.unlink(missing_ok=True)
-    return None
+    answer = path.with_suffix(_ANSWER)
+    try:
+        _write(path, msgspec.json.encode(wish))
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if answer.exists():
+                return msgspec.json.decode(answer.read_bytes(), type=Answer)
+            time.sleep(0.1)
+        return None
+    finally:  # also when it was interrupted: nobody waits for it any more
+        for file in (path, answer):
+            file.unlink(missing_ok=True)
 
 
 def _told(answer: Answer | None, *, timeout_s: float) -> dict[str, Any]:
@@ -205,6 +219,17 @@ def _silence(timeout_s: float) -> str:
 
 
 def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_suffix(_TEMPORARY)
     temporary.write_bytes(data)
     temporary.replace(path)
+
+
+def _tidy(folder: Path, *, before: float) -> None:
+    """Delete what requests left behind before a time, seconds UTC; what can't be deleted stays."""
+    for path in folder.glob("*"):
+        if path.suffix in {_PARCEL, _MAIL, _ANSWER, _TEMPORARY}:
+            try:
+                if path.stat().st_mtime < before:
+                    path.unlink()
+            except OSError as error:
+                _log.debug("%s stays: %s", path.name, error)

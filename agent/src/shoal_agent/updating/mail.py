@@ -8,6 +8,7 @@ by the receipt in a parcel.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -80,7 +81,7 @@ class Mail:
 
     def _letters(self) -> Iterator[list[tuple[Up, bytes]]]:
         yield self._standing()
-        waiting = self._spool.waiting()
+        waiting = self._spool.waiting(sys.maxsize)  # numbers only; the bodies are read a letter at a time
         self._spool.hand_over(waiting)
         letter: list[tuple[Up, bytes]] = []
         size = 0

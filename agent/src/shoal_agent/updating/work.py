@@ -61,6 +61,15 @@ class _Release(msgspec.Struct, frozen=True):
     manifest: Manifest
 
 
+def is_stored(store: BlobStore, digest: str, *, facts: DeviceFacts) -> bool:
+    """Tell whether a bundle is stored with every file that this device needs of it now.
+
+    A file that the disk damaged is put away and the manifest stays; and what is needed changes with the device.
+    """
+    stored = store.manifest(digest)
+    return stored is not None and all(store.has(blob) for blob in needed_blobs(stored, store.read, facts=facts))
+
+
 class Work:
     """Carries out the steps; one update at a time.
 
@@ -176,11 +185,7 @@ class Work:
             return newest
 
     def _is_stored(self, digest: str) -> bool:
-        stored = self._parts.store.manifest(digest)
-        return stored is not None and all(
-            self._parts.store.has(blob)
-            for blob in needed_blobs(stored, self._parts.store.read, facts=self._parts.facts)
-        )
+        return is_stored(self._parts.store, digest, facts=self._parts.facts)
 
     def _signed(self, digest: str) -> SignedList:
         """Return the newest list; without network the known one serves, if it names the digest."""
