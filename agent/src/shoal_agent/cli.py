@@ -109,9 +109,11 @@ def _join(given: argparse.Namespace) -> int:
 
 def _joined_already(folder: Path) -> bool:
     from shoal_agent.adapters.identity import IdentityFolder  # noqa: PLC0415 - msgspec comes with it
+    from shoal_agent.adapters.succession import HEIR  # noqa: PLC0415 - as above
 
-    try:
-        device = IdentityFolder(folder / "identity").load().device
+    holder = folder / "identity"
+    try:  # a succession that was cut off is finished by the start
+        device = IdentityFolder(holder if holder.exists() else folder / HEIR).load().device
     except NotEnrolledError:
         return False
     print(f"This device is {device} already.")

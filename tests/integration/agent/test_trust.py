@@ -7,10 +7,14 @@ import time
 
 import pytest
 
+from shoal_agent.adapters import succession
+from shoal_agent.adapters.durable import move
 from shoal_agent.adapters.enrolment import join
 from shoal_agent.adapters.http_client import HttpClient
 from shoal_agent.adapters.identity import IdentityFolder
+from shoal_agent.adapters.succession import finish_succession
 from shoal_agent.adapters.trust_store import TrustStore
+from shoal_agent.cli import main
 from shoal_agent.domain.device import DeviceState
 from shoal_agent.errors import NotEnrolledError, TransportError
 from shoal_agent.testing import FakeClock, SimulatedServer
@@ -206,6 +210,75 @@ def test_a_folder_joins_once(tmp_path):
         joined(server, tmp_path)
         with pytest.raises(CallerError, match="belongs to the device 'cam-1' already"):
             joined(server, tmp_path)
+
+
+def files(state):
+    return {path.relative_to(state): path.read_bytes() for path in state.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def used(tmp_path):
+    """The state folder of a device that has something to tell."""
+    with SimulatedServer() as server:
+        joined(server, tmp_path)
+    for name in ("spool.db", "spool.db-wal", "labels.db", "counting/task.json", "blobs/model"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(name.encode())
+    return tmp_path
+
+
+def test_an_identity_is_given_up_only_once_there_is_another(used):
+    before = files(used)
+    with SimulatedServer() as other:
+        other.faults.status = 503
+        with pytest.raises(TransportError):
+            joined(other, used, name="cam-2", again=True)
+    with pytest.raises(TransportError):
+        join("http://127.0.0.1:9", other.join_token, used, name=None, labels={}, facts={}, clock=time.time, again=True)
+    assert before.items() <= files(used).items()
+    with SimulatedServer() as other:
+        joined(other, used, name="cam-2", again=True)
+    _is_the_new_device(used, other)
+
+
+def _is_the_new_device(state, server):
+    identity = IdentityFolder(state / "identity").load()
+    assert (identity.device, identity.root_digest) == ("cam-2", parse_join_token(server.join_token).root_digest)
+    assert sha256_digest((state / "trust" / "root.pinned.json").read_bytes()) == identity.root_digest
+    assert {path.name for path in state.iterdir()} == {"identity", "trust", "blobs", "lock"}
+
+
+@pytest.mark.parametrize("turn", range(4))
+def test_a_cut_while_one_identity_takes_the_place_of_another_is_made_good_by_the_start(used, monkeypatch, turn):
+    moves = []
+
+    def cut(source, target):
+        if len(moves) == turn:
+            raise KeyboardInterrupt
+        move(source, target)
+        moves.append(target.name)
+        if target.name == "identity":
+            raise KeyboardInterrupt
+
+    with SimulatedServer() as other:
+        monkeypatch.setattr(succession, "move", cut)
+        with pytest.raises(KeyboardInterrupt):
+            joined(other, used, name="cam-2", again=True)
+    assert moves == ["identity.old", "trust", "identity"][:turn]
+    monkeypatch.undo()
+    finish_succession(used)
+    if turn == 0:  # not decided yet
+        assert IdentityFolder(used / "identity").load().device == "cam-1"
+        assert (used / "spool.db").exists()
+    else:
+        _is_the_new_device(used, other)
+
+
+def test_a_device_whose_next_identity_waits_has_joined_already(used, capsys):
+    (used / "identity").rename(used / "identity.new")
+    assert main(["join", "http://127.0.0.1:9", "--token", "x", "--state", str(used), "--if-needed"]) == 0
+    assert "cam-1 already" in capsys.readouterr().out
 
 
 def test_another_server_than_the_tokens_is_not_joined(tmp_path):

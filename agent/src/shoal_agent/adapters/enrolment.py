@@ -2,12 +2,12 @@
 
 The order is one of trust: the token pins the certificate authority and the trust root; both are fetched and checked
 before anything else is believed or told. The key is made here and never leaves; the identity is stored last, so that a
-cut before it leaves a folder that can simply join again.
+cut before it leaves a folder that can simply join again. An identity that is given up stays until the new one is whole
+(see `shoal_agent.adapters.succession`).
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from shoal_agent.adapters.challenge import fetch_challenge, refusal
 from shoal_agent.adapters.device_key import new_key, public_pem, signature
 from shoal_agent.adapters.http_client import HttpClient
 from shoal_agent.adapters.identity import FolderLock, Identity, IdentityFolder
+from shoal_agent.adapters.succession import finish_succession, heir_folders, succeed
 from shoal_agent.adapters.trust_store import TrustStore
 from shoal_agent.domain.reference_time import believed_clock
 from shoal_agent.errors import NotEnrolledError, StateFolderError, TransportError
@@ -55,7 +56,7 @@ def join(
         labels: Told at every connect.
         facts: Told at once, so that cohorts can choose the device before its first connect.
         clock: Seconds UTC.
-        again: Give up the identity that the folder has; its models stay.
+        again: Give up the identity that the folder has, once the new one is whole; its models stay.
 
     Raises:
         CallerError: The token is no token, or the folder belongs to a device already.
@@ -68,16 +69,20 @@ def join(
     lock = FolderLock(state)
     lock.acquire()
     try:
-        folder = IdentityFolder(state / "identity")
+        finish_succession(state)
+        place, trust_folder = state / "identity", state / "trust"
         if again:
-            _give_up(state, parsed)
-        _refuse_second_join(folder, state)
+            pinned_ca = parsed.ca_digest is not None
+            place, trust_folder = heir_folders(state, root_digest=parsed.root_digest, ca_pinned=pinned_ca)
+        folder = IdentityFolder(place)
+        if not again:
+            _refuse_second_join(folder, state)
         if parsed.ca_digest is not None:
             folder.save_ca(_fetched_ca(url, parsed.ca_digest))
         pinned = folder.ca_file is not None  # then dates don't count: no signed time is known yet
         certificate_time = (lambda: None) if pinned else (lambda: believed_clock(clock()))
         with closing(HttpClient(url, ca_file=folder.ca_file, certificate_time=certificate_time)) as http:
-            trust = TrustStore(state / "trust", http=http, root_digest=parsed.root_digest, clock=clock)
+            trust = TrustStore(trust_folder, http=http, root_digest=parsed.root_digest, clock=clock)
             trust.pin_root(_fetched(http, ROOT_PATH.format(version=parsed.root_version)))
             trust.raise_floors(targets_version=parsed.targets_version)
             reply = _enrol(http, parsed, folder, name=name, facts=facts)
@@ -92,6 +97,8 @@ def join(
             labels=dict(labels),
         )
         folder.save(identity)
+        if again:
+            succeed(state)
     finally:
         lock.release()
     return Joined(identity, reply.state)
@@ -115,19 +122,6 @@ def _refuse_second_join(folder: IdentityFolder, state: Path) -> None:
         f"{state} belongs to the device {device!r} already",
         hint="give another --state; or, to give up that identity and keep the models, say --again",
     )
-
-
-def _give_up(state: Path, token: JoinToken) -> None:
-    """Give up an identity: who the device was, and what it has not told yet in that name; never its models.
-
-    The trust root is kept where it is the token's, and with it what the device knows to be revoked or outdated.
-    """
-    shutil.rmtree(state / "identity", ignore_errors=True)
-    for path in (*state.glob("spool.db*"), *state.glob("labels.db*")):
-        path.unlink(missing_ok=True)
-    pinned = state / "trust" / "root.pinned.json"
-    if pinned.exists() and sha256_digest(pinned.read_bytes()) != token.root_digest:
-        shutil.rmtree(state / "trust", ignore_errors=True)
 
 
 def _fetched(http: HttpClient, path: str) -> bytes:

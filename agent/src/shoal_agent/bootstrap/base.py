@@ -23,6 +23,7 @@ from shoal_agent.adapters.http_client import HttpClient
 from shoal_agent.adapters.identity import Identity, IdentityFolder
 from shoal_agent.adapters.label_book import open_label_book
 from shoal_agent.adapters.spare_spool import open_spool
+from shoal_agent.adapters.succession import finish_succession
 from shoal_agent.adapters.trust_store import TrustStore
 from shoal_agent.domain.fit import DeviceFacts, needed_blobs
 from shoal_agent.machine import known_facts
@@ -112,6 +113,7 @@ def make_base(state: Path, settings: Settings, overrides: Overrides) -> Base:
     from shoal_agent.runtime.feedback import Feedback  # noqa: PLC0415 - numpy comes with it
     from shoal_agent.runtime.slots import SlotTable  # noqa: PLC0415 - likewise
 
+    finish_succession(state)
     folder = IdentityFolder(state / "identity")
     identity = folder.load()
     credentials = Credentials(folder, identity)
