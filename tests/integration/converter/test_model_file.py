@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from zipfile import ZipFile
 
 import pytest
 from tests.integration.converter.conftest import Workshop
 
-from shoal_converter.errors import LibraryMissingError, SourceError, UntrustedPickleError
+from shoal_converter.errors import LibraryMissingError, NotIsolatedError, SourceError, UntrustedPickleError
+from shoal_converter.sources import pickled, pickled_child
 from shoal_converter.sources.model_file import check_trusted, kind_of, load_model
 from shoal_converter.sources.sample_file import SUFFIXES as SAMPLES
 
@@ -82,6 +85,41 @@ def test_what_holds_no_code_needs_none(tmp_path: Path, name: str) -> None:
     assert not check_trusted(tmp_path / name, trust=None).program
 
 
+@pytest.mark.parametrize("name", ["m.keras", "m.h5"])
+def test_trust_makes_a_file_of_keras_a_program_that_is_isolated(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    asked = {"path": str(tmp_path / name), "trust": "isolated"}
+    with pytest.raises(NotIsolatedError, match="network and files"):
+        pickled_child._check_isolated(asked, ("network", "files"))
+    pickled_child._check_isolated(asked, ())
+    pickled_child._check_isolated(asked | {"trust": "unisolated"}, ("network",))
+    pickled_child._check_isolated(asked | {"trust": None}, ("network",))  # safe mode keeps code from running
+    for trust, beside in ((None, True), ("isolated", False)):
+        reach = list(pickled._readable(tmp_path / name, tmp_path / "rows.npy", None, None, trust))  # type: ignore[arg-type]
+        assert (tmp_path in reach) is beside
+
+
+@pytest.mark.parametrize(("version", "is_safe"), [("3.11.2", False), ("3.9.0", False), ("3.11.3", True), ("4.0", True)])
+def test_a_keras_that_does_not_keep_to_its_safe_mode_needs_trust(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, is_safe: bool
+) -> None:
+    modes = []
+
+    def loaded(_path: Path, *, compile: bool, safe_mode: bool) -> None:  # noqa: A002 - Keras' name
+        modes.append(safe_mode)
+        raise ValueError("no model")
+
+    keras = SimpleNamespace(__version__=version, saving=SimpleNamespace(load_model=loaded))
+    monkeypatch.setitem(sys.modules, "keras", keras)  # type: ignore[arg-type]
+    (tmp_path / "m.h5").write_bytes(b"")
+    with pytest.raises(SourceError, match="can't read" if is_safe else f"Keras {version} may run code") as refused:
+        load_model(tmp_path / "m.h5")
+    assert isinstance(refused.value, UntrustedPickleError) is not is_safe
+    with pytest.raises(SourceError, match="can't read"):
+        load_model(tmp_path / "m.h5", trust="isolated")
+    assert modes == ([True, False] if is_safe else [False])
+
+
 @pytest.mark.parametrize(
     ("name", "module", "extra"),
     [
@@ -95,8 +133,8 @@ def test_what_holds_no_code_needs_none(tmp_path: Path, name: str) -> None:
 def test_a_missing_library_says_which_extra_cures_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: str, extra: str
 ) -> None:
-    for known in [module, *(loaded for loaded in list(__import__("sys").modules) if loaded.startswith(f"{module}."))]:
-        monkeypatch.setitem(__import__("sys").modules, known, None)
+    for known in [module, *(loaded for loaded in list(sys.modules) if loaded.startswith(f"{module}."))]:
+        monkeypatch.setitem(sys.modules, known, None)
     archive(tmp_path / name, "m/archive_format")
     path = tmp_path if name.endswith(".pb") else tmp_path / name
     with pytest.raises(LibraryMissingError) as refused:

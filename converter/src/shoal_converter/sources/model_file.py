@@ -32,11 +32,17 @@ class Kind:
         reader: Who reads it.
         what: For messages.
         program: Whether loading it runs what its author put inside.
+        program_if_trusted: Whether it does once the caller trusts it, and else is loaded without.
     """
 
     reader: Reader
     what: str
     program: bool = False
+    program_if_trusted: bool = False
+
+    def runs_code(self, *, trust: Trust | None) -> bool:
+        """Tell whether what the author put inside runs with this trust."""
+        return self.program or (self.program_if_trusted and trust is not None)
 
 
 _PICKLE = Kind("pickle", "a pickle", program=True)
@@ -47,7 +53,7 @@ _KINDS: dict[str, Kind] = {
     **{suffix: Kind("native", "a model of a boosting framework") for suffix in NATIVE},
     ONNX: Kind("onnx", "an ONNX model"),
     ".pt2": Kind("torch", "an exported program of PyTorch", program=True),
-    **dict.fromkeys((".keras", ".h5"), Kind("keras", "a model of Keras")),
+    **dict.fromkeys((".keras", ".h5"), Kind("keras", "a model of Keras", program_if_trusted=True)),
 }
 SUFFIXES = tuple(_KINDS)
 

@@ -164,7 +164,7 @@ def pack_pickled(
             "trusted_types": list(trusted_types),
             "output": str(output),
             "work": str(folder),
-            "readable": [str(each.resolve()) for each in _readable(path, sample, parent, examination)],
+            "readable": [str(each.resolve()) for each in _readable(path, sample, parent, examination, trust)],
         }
         answer = _run(request, progress or (lambda _: None), timeout_s=timeout_s)
         if "error" in answer:
@@ -173,10 +173,12 @@ def pack_pickled(
         return replace(bundle, path=None, parity=answer.get("parity"), measured=answer.get("measured"))
 
 
-def _readable(path: Path, sample: Path, parent: Path | None, examination: Examination | None) -> Iterator[Path]:
+def _readable(
+    path: Path, sample: Path, parent: Path | None, examination: Examination | None, trust: Trust | None
+) -> Iterator[Path]:
     """Yield what the child has to read: the model with the files that belong to it, the data, and the project."""
     yield path
-    if kind_of(path).program:
+    if kind_of(path).runs_code(trust=trust):
         yield from path.parent.glob(f"{glob.escape(path.name)}_*")  # arrays beside a pickle of an old joblib
     else:
         yield path.parent  # constants beside a graph

@@ -48,7 +48,7 @@ def _check_isolated(request: dict[str, Any], lacking: tuple[str, ...]) -> None:
     from shoal_converter.sources.model_file import kind_of  # noqa: PLC0415
 
     path = Path(request["path"])
-    if lacking and request["trust"] != "unisolated" and kind_of(path).program:
+    if lacking and request["trust"] != "unisolated" and kind_of(path).runs_code(trust=request["trust"]):
         raise NotIsolatedError(
             f"{path.name} runs code when it is loaded, and this system does not let it be shut off from "
             + " and ".join(lacking),

@@ -1,7 +1,8 @@
 """Files of Keras (.keras, .h5) and SavedModel folders of TensorFlow.
 
-A .keras file is read in Keras' safe mode, which refuses code inside (Lambda layers); with the caller's trust also
-without. A SavedModel is a program: its graph may read and write files, so it needs that trust always
+A file of Keras is read in its safe mode, which refuses code inside (Lambda layers); with the caller's trust also
+without. Keras before 3.11.3 did not keep to that mode (CVE-2025-9905, CVE-2025-9906), so it needs that trust always.
+A SavedModel is a program: its graph may read and write files, so it needs that trust always too
 (https://www.tensorflow.org/security). Owns reading both; leaves exporting models of Keras to `keras_source`.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,9 @@ Array = npt.NDArray[Any]
 _SIGNATURES = ("serving_default", "serve")
 """Signatures by which a SavedModel answers: TensorFlow's own name for it, and that of `keras.Model.export`."""
 
+_SAFE_SINCE = (3, 11, 3)
+"""Version of Keras whose safe mode holds for .h5 too (https://github.com/advisories/GHSA-36rr-ww3j-vrjv)."""
+
 
 def is_saved_model(path: Path) -> bool:
     """Tell whether a path is a folder that TensorFlow wrote."""
@@ -46,16 +51,25 @@ def read_keras_file(path: Path, *, trusted: bool = False) -> TensorModel:
 
     Raises:
         LibraryMissingError: Keras, or what it computes with, is not installed.
-        UntrustedPickleError: It holds code.
+        UntrustedPickleError: It holds code, or this Keras can't be kept from running any.
         SourceError: It can't be read, or needs classes that are not here.
         UnsupportedModelError: A layer has no form in ONNX.
     """
     keras = _imported("keras", path)
+    if not trusted and _version(keras) < _SAFE_SINCE:
+        raise UntrustedPickleError(
+            f"Keras {keras.__version__} may run code that {path.name} holds, in its safe mode too (CVE-2025-9905)",
+            hint="pip install --upgrade 'keras>=3.11.3'; or, if you know where the file comes from, add --trust",
+        )
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=not trusted)
     except Exception as error:
         raise _unreadable(path, error, trusted=trusted) from error
     return read_keras(model, None)
+
+
+def _version(keras: Any) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", keras.__version__)[:3])
 
 
 def _unreadable(path: Path, error: Exception, *, trusted: bool) -> SourceError:
