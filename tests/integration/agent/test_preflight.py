@@ -46,9 +46,9 @@ def identity() -> bytes:
     return model(helper.make_node("Identity", ["x"], ["y"]))
 
 
-def bomb() -> bytes:
-    """A few hundred bytes that ask for 800 MB: tile x to a large shape."""
-    repeats = helper.make_tensor("r", TensorProto.INT64, [2], [1 << 12, 1 << 13])
+def bomb(columns: int = 1 << 13) -> bytes:
+    """A few hundred bytes that ask for 800 MB, or fewer: tile x to a large shape."""
+    repeats = helper.make_tensor("r", TensorProto.INT64, [2], [1 << 12, columns])
     return model(
         helper.make_node("Tile", ["x", "r"], ["t"]), helper.make_node("Identity", ["t"], ["y"]), initializers=[repeats]
     )
@@ -181,6 +181,39 @@ def test_a_large_forest_gets_the_memory_that_loading_it_takes(place):
     assert len(large) > 12_000_000
     outcome = place.run(place.bundle(large, expected=ROWS[:, :1]))
     assert outcome.code == "preflight_golden", outcome  # it came to its rows, whose answers nobody worked out here
+
+
+def test_the_memory_follows_from_the_model_that_answers_and_from_no_other_file(place):
+    """By the largest file it would be allowed 350 MB, of which it takes 200."""
+    digest = place.bundle(bomb(1 << 11), int8=b"\0" * (12 << 20))
+    outcome = place.run(digest)
+    assert (outcome.passed, outcome.code) == (False, "over_budget"), outcome
+    assert "more memory than the 64 MB that it is allowed" in outcome.message
+
+
+def changed_child(place, monkeypatch, code: str) -> None:
+    """Let the self-test run in a child in which something is otherwise."""
+    script = place.folder / "changed_child.py"
+    script.write_text(
+        f"from pathlib import Path\nimport shoal_agent.adapters.preflight_child as child\n{code}\nchild.main()"
+    )
+    monkeypatch.setattr(preflight_module, "CHILD", script)
+
+
+def test_a_model_gets_no_more_memory_than_the_device_has_available(place, monkeypatch):
+    meminfo = place.folder / "meminfo"
+    meminfo.write_text("MemTotal:         524288 kB\nMemFree:            9999 kB\nMemAvailable:      49152 kB\n")
+    changed_child(place, monkeypatch, f"child.MEMINFO = Path({str(meminfo)!r})")
+    outcome = place.run(place.bundle(bomb()), PreflightLimits(wall_s=20.0, memory_bytes=1 << 30))
+    assert (outcome.passed, outcome.code) == (False, "over_budget"), outcome
+    assert "more memory than the 48 MB that this device has available now" in outcome.message
+    assert place.run(place.bundle(identity())).passed, "what finds room runs"
+
+
+def test_the_kernel_is_asked_to_take_the_child_before_the_agent(place, monkeypatch):
+    read = "float(Path('/proc/self/oom_score_adj').read_text())"
+    changed_child(place, monkeypatch, f"child._compare = lambda *_: child._done(passed=True, first={read})")
+    assert place.run(place.bundle(identity())).measured["first"] == 1000.0
 
 
 def test_an_endless_model_is_killed_in_time(place):

@@ -6,7 +6,8 @@ so that what a library prints can't be taken for the answer.
 
 The memory limit is set when all libraries are there and before a byte of the model is read, to what the process has by
 then and what the model is allowed: interpreter and libraries take more on a machine with more cores. It is on
-RLIMIT_DATA: RLIMIT_AS also counts the address space that threads only reserve.
+RLIMIT_DATA: RLIMIT_AS also counts the address space that threads only reserve. The model is allowed no more than the
+machine has available, and where that runs short all the same, the kernel is asked to take this process first.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 BYTES_PER_THREAD = 8 << 20
+MEMINFO = Path("/proc/meminfo")
 _OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate", "MemoryError")
 
 
@@ -30,6 +32,7 @@ def main() -> None:
     request = json.loads(sys.stdin.buffer.read())
     sys.path[:] = request["path"]
     _die_with_parent()
+    _die_before_others()
     _limit_time(request["limits"])
     _say(answers, stage="started")
     _say(answers, **_outcome(answers, request))
@@ -42,7 +45,7 @@ def _outcome(answers: IO[str], request: dict[str, Any]) -> dict[str, Any]:
     from shoal_protocol.errors import ShoalError  # noqa: PLC0415
 
     import_onnxruntime()
-    _limit_memory(request)
+    too_much = _limit_memory(request)
     _say(answers, stage="imported")
     try:
         manifest, blobs = _places(request)
@@ -56,16 +59,17 @@ def _outcome(answers: IO[str], request: dict[str, Any]) -> dict[str, Any]:
             return _done(passed=True, rows=0.0)
         return _compare(model.self_test(), limits["latency_budget_ms"])
     except MemoryError:
-        return _done(passed=False, code="over_budget", message="the model needs more memory than this device allows it")
+        return _done(passed=False, code="over_budget", message=too_much)
     except ShoalError as error:
         if any(sign in error.message for sign in _OUT_OF_MEMORY):
-            return _done(passed=False, code="over_budget", message=f"the model needs more memory: {error.message}")
+            return _done(passed=False, code="over_budget", message=f"{too_much}: {error.message}")
         return _done(passed=False, code=error.code, message=error.message)
     except OSError as error:  # a file of the store, not the model: onnxruntime raises its own errors
         return _done(passed=False, code="disk", message=f"the bundle can't be read: {error}", transient=True)
     except Exception as error:  # noqa: BLE001 - whatever a model does at its golden rows is the answer
-        code = "over_budget" if any(sign in repr(error) for sign in _OUT_OF_MEMORY) else "preflight_run"
-        return _done(passed=False, code=code, message=f"the golden rows can't be run: {error}")
+        if any(sign in repr(error) for sign in _OUT_OF_MEMORY):
+            return _done(passed=False, code="over_budget", message=f"{too_much}: {error}")
+        return _done(passed=False, code="preflight_run", message=f"the golden rows can't be run: {error}")
 
 
 def _compare(test: Any, budget_ms: float | None) -> dict[str, Any]:
@@ -103,22 +107,50 @@ def _limit_time(limits: dict[str, Any]) -> None:
         os.nice(5)  # the active model answers meanwhile
 
 
-def _limit_memory(request: dict[str, Any]) -> None:
+def _limit_memory(request: dict[str, Any]) -> str:
+    """Set the limit, and return what to say of a model that reaches it."""
     from shoal_protocol.bundle.memory import memory_allowance  # noqa: PLC0415 - its path came with the request
 
     limits = request["limits"]
-    manifest, blobs = _places(request)
-    layers = json.loads(manifest.read_bytes())["layers"]
-    sizes = [blob.stat().st_size for layer in layers if (blob := blobs / _name(layer["digest"])).exists()]
-    model_bytes = max(sizes, default=0)  # variants that do not answer here are not stored
-    threads = BYTES_PER_THREAD * (limits["threads"] - 1)
-    data = _data_bytes() + memory_allowance(model_bytes, limits["memory_bytes"]) + threads
+    allowance, available = memory_allowance(_model_bytes(request), limits["memory_bytes"]), _available_bytes()
+    is_short = available is not None and available < allowance
+    most = available if available is not None and is_short else allowance
+    data = _data_bytes() + most + BYTES_PER_THREAD * (limits["threads"] - 1)
     resource.setrlimit(resource.RLIMIT_DATA, (data, data))
+    whose = "this device has available now" if is_short else "it is allowed"
+    return f"the model needs more memory than the {most >> 20} MB that {whose}"
+
+
+def _model_bytes(request: dict[str, Any]) -> int:
+    """Return the size of the form of the model that is tested; 0 where it isn't there, which loading it says."""
+    from shoal_protocol.bundle.layout import FILEPATH_ANNOTATION  # noqa: PLC0415 - its path came with the request
+
+    manifest, blobs = _places(request)
+    for layer in json.loads(manifest.read_bytes())["layers"]:
+        if layer.get("annotations", {}).get(FILEPATH_ANNOTATION) == request["limits"]["variant"]:
+            with suppress(OSError):
+                return (blobs / _name(layer["digest"])).stat().st_size
+    return 0
+
+
+def _available_bytes() -> int | None:
+    """Return what the machine can give without swapping: ``MemAvailable``, see proc(5); none: it doesn't say."""
+    with suppress(OSError):
+        for line in MEMINFO.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None
 
 
 def _data_bytes() -> int:
     """Return what counts against RLIMIT_DATA now: the sixth number of /proc/self/statm, in pages, see proc(5)."""
     return int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+
+
+def _die_before_others() -> None:
+    """Ask Linux to take this process first when memory runs short, so that it does not take the agent."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _die_with_parent() -> None:
