@@ -152,6 +152,37 @@ def test_hostile_sketches_are_refused(hostile: object) -> None:
         parse_sketches(hostile)
 
 
+LEVELS = 33
+HOSTILE = {
+    "texts a million characters long": {"in:note": {"n": 500, "prose": True, "quantiles": [1e7] * LEVELS}},
+    "texts of a length without bounds": {"in:note": {"n": 500, "prose": True, "quantiles": [1e30] * LEVELS}},
+    "numbers where texts are": {"in:site": {"n": 500, "quantiles": [float(at) for at in range(LEVELS)]}},
+    "texts in the first column of numbers": {"in:p": {"n": 500, "values": [["high", 400]]}},
+    "texts in the second column of numbers": {"in:t": {"n": 500, "values": [["warm", 400]]}},
+    "prose in a column of numbers": {"in:z": {"n": 500, "prose": True, "quantiles": [9.0] * LEVELS}},
+    "a text for a class": {"out:label:0": {"n": 500, "values": [["yes", 400]]}},
+    "a text for a score": {"out:probabilities": {"n": 500, "values": [["sure", 400]]}},
+    "a column that an output lacks": {"out:value:2": {"n": 500, "values": [[1.0, 400]]}},
+}
+
+
+@pytest.mark.parametrize("lie", list(HOSTILE))
+def test_what_a_column_is_the_schema_says_and_no_device(lie: str) -> None:
+    honest = told(1, 2, 3)
+    expected = {stream.name: type(stream.grid) for stream in learn(SCHEMA, honest).spec.streams}
+    sketches = parse_sketches(HOSTILE[lie])
+    among_others = learn(SCHEMA, [*honest, honest[0] | sketches])
+    assert {stream.name: type(stream.grid) for stream in among_others.spec.streams} == expected
+    learn(SCHEMA, [sketches])  # alone it decides, but breaks nothing
+
+
+def test_long_texts_are_told_as_long_as_they_are_believed() -> None:
+    long = rows(1)
+    long["note"] = np.array([f"{at}" * 20_000 for at in range(600)], dtype=object)[:, None]
+    names = {stream.name for stream in learn(SCHEMA, [sketches_of(SCHEMA, long)]).spec.streams}
+    assert "note.length" in names
+
+
 def test_numbers_that_recur_are_told_apart_from_the_rest() -> None:
     one = sketch(np.array([7.0] * 50 + [np.inf, np.nan] + list(range(100, 148))))
     assert one.values == ((7.0, 50),)

@@ -5,7 +5,8 @@ it, of numbers that don't recur only rounded quantiles, of texts only those that
 several devices into a made-up sample with the same marginals and fits streams to it as packing does to a real one, see
 `streams`. Joint features and digests of wide tensors need rows that belong together and are left out.
 
-Invariant: the result depends on the set of sketches, not on the order in which they came.
+Invariants: the result depends on the set of sketches, not on the order in which they came; and what a column is, the
+schema says: a sketch of texts tells nothing of numbers, nor one of numbers of texts, whatever device sent it.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ _MOST_VALUES = 32
 _RECURS = 1 / 64
 _LEAST_REPEATS = 8
 _MOST_TEXT = 64
+_LONGEST_TEXT = 10_000
 _LARGEST = 1e30  # counting is float32
 _LARGEST_WHOLE = 2.0**53
 _FEWEST_TO_DOUBT, _FARTHEST = 3, 20.0
@@ -144,7 +146,7 @@ def learn(schema: ModelSchema, told: Sequence[Sketches], *, parent: ProfileSpec 
     tensors: dict[str, Array] = {}
     streams: list[Stream] = []
     for field in schema.inputs:
-        column = pooled.column(f"in:{field.name}")
+        column = pooled.column(f"in:{field.name}", is_text=field.dtype == "string")
         if column is not None:
             streams += _input_streams(field, column, pooled)
             _put(tensors, schema, field.tensor, field.column or 0, column)
@@ -212,7 +214,7 @@ def _texts(column: Array) -> Sketch:
     recurring = {t: n for t, n in counts.items() if n >= max(_LEAST_REPEATS, _RECURS * len(present))}
     told = sorted(recurring.items(), key=lambda pair: (-pair[1], pair[0]))[:_MOST_VALUES]
     is_prose = sum(recurring.values()) < len(present) / 2
-    lengths = np.quantile([len(text) for text in present], _LEVELS) if is_prose and present else []
+    lengths = np.quantile([min(len(text), _LONGEST_TEXT) for text in present], _LEVELS) if is_prose and present else []
     return Sketch(
         n=len(texts),
         missing=len(texts) - len(present),
@@ -230,16 +232,25 @@ class _Pool:
         rows = sum(max((one.n for one in sketches.values()), default=0) for sketches in told)
         self.rows = min(_POOLED_ROWS, max(rows, 1))
 
-    def of(self, key: str) -> list[Sketch]:
-        """Return what devices told of a column; empty ones are left out."""
-        return [sketches[key] for sketches in self._told if key in sketches and sketches[key].n]
+    def of(self, key: str, *, is_text: bool) -> list[Sketch]:
+        """Return what devices told of a column of texts, or of numbers; empty ones and those of others are left out."""
+        told = [sketches[key] for sketches in self._told if key in sketches]
+        return [one for one in told if one.n and _fits(one, is_text=is_text)]
 
-    def column(self, key: str) -> Array | None:
+    def width(self, output: OutputSpec) -> int:
+        """Return how many columns an output has: as its shape says, else as most devices that told of it saw."""
+        sizes = output.shape[1:]
+        if all(isinstance(size, int) for size in sizes):
+            return min(math.prod(size for size in sizes if isinstance(size, int)), MOST_COLUMNS)
+        is_text = output.dtype == "string"
+        told = [len(self.of(f"out:{output.name}:{at}", is_text=is_text)) for at in range(MOST_COLUMNS)]
+        return sum(2 * devices > max(told) for devices in told)
+
+    def column(self, key: str, *, is_text: bool) -> Array | None:
         """Return a sample of a column, shape (rows,): numbers with NaN, or texts with empty ones; none: nobody told."""
-        told = self.of(key)
+        told = self.of(key, is_text=is_text)
         if not told:
             return None
-        is_text = any(one.prose or any(isinstance(value, str) for value, _ in one.values) for one in told)
         told = told if is_text else _believed(told)
         shares = np.linspace(0, self.rows, len(told) + 1).round().astype(int)
         parts = [
@@ -250,6 +261,14 @@ class _Pool:
         if whole and np.abs(column).max(initial=0.0) <= _LARGEST_WHOLE:
             return np.asarray(np.rint(column).astype(np.int64))
         return column
+
+
+def _fits(one: Sketch, *, is_text: bool) -> bool:
+    """Tell whether a device can have seen this in a column of texts, or of numbers."""
+    texts = [isinstance(value, str) for value, _ in one.values]
+    if not is_text:
+        return not one.prose and not any(texts)
+    return all(texts) and (one.prose or not one.quantiles) and max(one.quantiles, default=0.0) <= _LONGEST_TEXT
 
 
 def _believed(told: list[Sketch]) -> list[Sketch]:
@@ -297,7 +316,7 @@ def _input_streams(field: FieldSpec, column: Array, pooled: _Pool) -> list[Strea
     if column.dtype != object:
         found = input_streams(msgspec.structs.replace(field, column=None), column[:, None])
         return [replace(stream, tensor=field.tensor, column=field.column) for stream in found]
-    told = pooled.of(f"in:{field.name}")
+    told = pooled.of(f"in:{field.name}", is_text=True)
     raw = Stream(field.name, "input", CategoricalGrid(()), field.tensor, field.column)
     if 2 * sum(one.prose for one in told) > len(told):
         lengths = fit_integer([len(text) for text in column.tolist() if text])
@@ -320,19 +339,20 @@ def _categories(told: Sequence[Sketch]) -> tuple[str, ...]:
 def _output(output: OutputSpec, pooled: _Pool) -> Array | None:
     """Return an output of the made-up sample; none: nothing was told of it."""
     if output.role == "probabilities":
-        best = pooled.column(f"out:{output.name}")
+        best = pooled.column(f"out:{output.name}", is_text=False)
         width = output.shape[-1] if len(output.shape) == 2 else None
-        if best is None or best.dtype == object or width is None or width < 2:
+        if best is None or width is None or width < 2:
             return None
         best = np.clip(np.nan_to_num(best.astype(np.float64)), 0.0, 1.0)
         values = np.repeat(((1 - best) / (width - 1))[:, None], width, axis=1)
         values[:, 1] = best
         return values.astype(np.float32)
-    columns = [pooled.column(f"out:{output.name}:{at}") for at in range(MOST_COLUMNS)]
+    keys = [f"out:{output.name}:{at}" for at in range(pooled.width(output))]
+    columns = [pooled.column(key, is_text=output.dtype == "string") for key in keys]
     known = [column for column in columns if column is not None]
-    if not known or any(column is None for column in columns[: len(known)]):
+    if not known or len(known) < len(columns):
         return None
-    table = np.stack([column.astype(object) if known[0].dtype == object else column for column in known], axis=1)
+    table = np.stack(known, axis=1)
     return table[:, 0] if len(output.shape) == 1 else table
 
 

@@ -3,16 +3,19 @@
 Owns when enough devices have told, and the references that were learnt. Leaves the fitting to
 `shoal_protocol.profile.learning` and telling devices to the contracts room.
 
-Invariant: what was fixed for a bundle is never fixed anew, so its counts stay comparable.
+Invariants: what was fixed for a bundle is never fixed anew, so its counts stay comparable; and sketches of one bundle,
+whatever they say, hold up no other.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import lru_cache
 
 import msgspec
 from sqlalchemy import delete
+from sqlalchemy.exc import OperationalError
 from sqlmodel import Session, col, func, select
 
 from shoal_protocol.bundle.schema import ModelSchema
@@ -30,8 +33,13 @@ from shoal_server.registry import store as registry
 from shoal_server.signals import Signals
 from shoal_server.storage.database import Clock, Database
 
+_log = logging.getLogger(__name__)
+
 FIRST_ROWS = "first_rows"
 """Kind of the event with a device's sketches: ``data.columns``."""
+
+FEWEST_DEVICES = 3
+"""So many are waited for, where there are so many: of fewer none can be told to be a liar."""
 
 ENOUGH_DEVICES = 20
 PATIENCE_S = 3600.0
@@ -135,27 +143,42 @@ class LearningScan:
         """Fix the bundles of which enough was told; returns how many."""
         with self._database.read() as session:
             due = [digest for digest, told, first in _waiting(session) if self._is_enough(session, digest, told, first)]
-        for digest in due:
-            with self._database.write() as session:
-                self._fix(session, digest)
-        if due and self._signals is not None:
+        fixed = sum(self._fix(digest) for digest in due)
+        if fixed and self._signals is not None:
             self._signals.bump("counting")
-        return len(due)
+        return fixed
 
     def _is_enough(self, session: Session, digest: str, told: int, first_at: float) -> bool:
         if told >= ENOUGH_DEVICES or self._clock() >= first_at + self._patience_s:
             return True
         accepted = [one for one in fleet.devices(session) if one.state is DeviceState.ACCEPTED]
         runs = sum(any(report.active == digest for report in one.reported.values()) for one in accepted)
-        return told >= runs
+        return told >= max(runs, min(FEWEST_DEVICES, len(accepted)))
 
-    def _fix(self, session: Session, digest: str) -> None:
-        rows = session.exec(select(SketchRow).where(SketchRow.digest == digest)).all()
+    def _fix(self, digest: str) -> bool:
+        """Fix one bundle; tells whether it was. Sketches that nothing can be learnt of are dropped, not tried again."""
+        learnt = None
+        try:
+            learnt = self._learn(digest)
+        except (OSError, OperationalError):
+            _log.exception("what to count of %s can't be learnt now, which is tried again", digest)
+            return False
+        except Exception:  # noqa: BLE001 - devices write the sketches: those of one bundle must not hold the others up
+            _log.exception("nothing can be learnt of the sketches of %s, which are dropped", digest)
+        with self._database.write() as session:
+            if learnt is not None and session.get(LearntRow, digest) is None:
+                session.add(learnt)
+            session.execute(delete(SketchRow).where(col(SketchRow.digest) == digest))
+        return learnt is not None
+
+    def _learn(self, digest: str) -> LearntRow:
+        """Fit cells to what was told; outside of any write transaction, since it takes a while."""
+        with self._database.read() as session:
+            rows = session.exec(select(SketchRow).where(SketchRow.digest == digest)).all()
+            parent = self._parent(session, digest)
         told = [parse_sketches(msgspec.json.decode(row.columns)) for row in rows]
-        reference = learn(self._schemas(digest), told, parent=self._parent(session, digest))
-        document = encode_reference(reference)
-        session.merge(LearntRow(digest=digest, document=document, devices=len(rows), learnt_at=self._clock()))
-        session.execute(delete(SketchRow).where(col(SketchRow.digest) == digest))
+        document = encode_reference(learn(self._schemas(digest), told, parent=parent))
+        return LearntRow(digest=digest, document=document, devices=len(rows), learnt_at=self._clock())
 
     def _parent(self, session: Session, digest: str) -> ProfileSpec | None:
         """Return the streams of the newest other version of the model that has some."""

@@ -28,7 +28,7 @@ def takes_turns(row: DeviceRow, run: str, *, sent_at: int) -> bool:
         run: As the message names it; empty: an agent that names none.
         sent_at: Of the message, milliseconds by the device's clock.
     """
-    run = run[:_MAX_RUN]
+    run = run.replace("\0", "")[:_MAX_RUN]
     if not run:
         return False
     known, before = dict(row.runs), row.runs[-1] if row.runs else None
