@@ -34,6 +34,14 @@ def settled(world):
     agent.stop()
 
 
+def test_a_start_moves_in_an_identity_whose_join_was_cut_off_at_the_end(world):
+    (world.state / "identity").rename(world.state / "identity.new")
+    with world.agent() as agent:
+        assert agent.device == "dev-1"
+        world.until(lambda: agent.connected, "a login with it")
+    assert not (world.state / "identity.new").exists()
+
+
 def test_a_wanted_bundle_is_installed_proven_and_reported(world):
     world.run_real_self_tests()
     digest = world.pack(3.0, "1.0")

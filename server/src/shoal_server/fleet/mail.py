@@ -10,7 +10,7 @@ from sqlmodel import Session
 
 from shoal_protocol.errors import UnsignedError
 from shoal_protocol.mqtt.topics import Up
-from shoal_protocol.parcel import parse_letter, read_body, signed_bytes
+from shoal_protocol.parcel import Letter, parse_letter, read_body, signed_bytes
 from shoal_server.errors import ConflictError
 from shoal_server.fleet import store
 from shoal_server.fleet.devices import DeviceState
@@ -20,7 +20,7 @@ def open_letter(session: Session, device_id: str, line: bytes) -> list[tuple[Up,
     """Return the messages of a letter, once it is known to be the device's.
 
     Args:
-        session: Of any transaction.
+        session: Of an open write transaction.
         device_id: Whose letter it is.
         line: As it came.
 
@@ -28,20 +28,27 @@ def open_letter(session: Session, device_id: str, line: bytes) -> list[tuple[Up,
         NotFoundError: There is no such device.
         ConflictError: It is not accepted.
         ContentError: The letter does not parse, or is of another device.
-        UnsignedError: It was not signed by this device's key, or was changed since.
+        UnsignedError: It was not signed by this device's key, or was changed since. While credentials are replaced both
+            keys are the device's; afterwards a letter that the former one signed is refused.
     """
     row = store.row_of(session, device_id)
     if row.state != DeviceState.ACCEPTED:
         raise ConflictError(f"the device {device_id} is {row.state}: nothing of it is taken")
     letter = parse_letter(line)
-    key = load_pem_public_key(row.public_key.encode())
-    try:
-        assert isinstance(key, ec.EllipticCurvePublicKey)  # checked when the device joined
-        key.verify(bytes.fromhex(letter.signature), signed_bytes(letter.body), ec.ECDSA(SHA256()))
-    except (InvalidSignature, ValueError) as error:
+    if not any(_is_signed(letter, key) for key in (row.public_key, row.next_public_key) if key):
         raise UnsignedError(
             f"this letter was not signed by the key of {device_id}, or was changed since",
             hint="did the device join anew, or get other credentials, since it wrote it? Then have it write its mail "
             "anew: shoal-agent export",
-        ) from error
+        )
     return read_body(letter.body, device=device_id)
+
+
+def _is_signed(letter: Letter, public_key: str) -> bool:
+    key = load_pem_public_key(public_key.encode())
+    assert isinstance(key, ec.EllipticCurvePublicKey)  # checked when the device showed it
+    try:
+        key.verify(bytes.fromhex(letter.signature), signed_bytes(letter.body), ec.ECDSA(SHA256()))
+    except (InvalidSignature, ValueError):
+        return False
+    return True

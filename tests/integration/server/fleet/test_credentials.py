@@ -2,17 +2,22 @@
 
 from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlmodel import Session
 
+from shoal_protocol.errors import UnsignedError
+from shoal_protocol.mqtt.topics import Up
+from shoal_protocol.parcel import Letter, letter_body, signed_bytes
 from shoal_protocol.trust.enrolment import RotationRequest, rotation_proof_message
 from shoal_server.alerts.store import open_alert
 from shoal_server.device_notices import on_clone
 from shoal_server.errors import ConflictError
 from shoal_server.fleet import assignments, credentials, store
 from shoal_server.fleet.challenges import ChallengeError, make_challenge, make_key
+from shoal_server.fleet.mail import open_letter
 from shoal_server.fleet.proofs import EnrolmentError
 from shoal_server.fleet.tables import DeviceRow
 from shoal_server.link.verifiers import verifier_line
@@ -57,10 +62,30 @@ class Fleet:
             return make_challenge(make_key(session), subject, now=self.clock(), nonce=SALT)
 
     def request(self, challenge: str, *, old: ec.EllipticCurvePrivateKey | None = None) -> RotationRequest:
+        return self.request_and_key(challenge, old=old)[0]
+
+    def request_and_key(
+        self, challenge: str, *, old: ec.EllipticCurvePrivateKey | None = None
+    ) -> tuple[RotationRequest, ec.EllipticCurvePrivateKey]:
         new = new_key()
         message = rotation_proof_message(challenge, "cam-0", public(new))
         proofs = [key.sign(message, ec.ECDSA(hashes.SHA256())).hex() for key in (old or self.key, new)]
-        return RotationRequest(public_key=public(new), challenge=challenge, proof=proofs[0], new_proof=proofs[1])
+        request = RotationRequest(public_key=public(new), challenge=challenge, proof=proofs[0], new_proof=proofs[1])
+        return request, new
+
+    def open_mail(self, key: ec.EllipticCurvePrivateKey) -> list[tuple[Up, bytes]]:
+        """Open a letter of cam-0's that this key signed."""
+        body = letter_body("cam-0", [(Up.EVENT, b"{}")], made_at=0)
+        signature = key.sign(signed_bytes(body), ec.ECDSA(hashes.SHA256())).hex()
+        line = msgspec.json.encode(Letter(body, signature))
+        with self.database.write() as session:
+            return open_letter(session, "cam-0", line)
+
+    def takes_mail(self, key: ec.EllipticCurvePrivateKey) -> bool:
+        try:
+            return self.open_mail(key) == [(Up.EVENT, b"{}")]
+        except UnsignedError:
+            return False
 
     def hand_out(self, request: RotationRequest, device: str = "cam-0") -> credentials.HandedOut:
         self.secrets += 1
@@ -100,6 +125,21 @@ def test_both_hold_until_the_new_ones_were_used_once_and_the_broker_changes_last
     assert fleet.confirm(made.secret) is True
     assert (fleet.holds(OLD), fleet.holds(made.secret)) == ((False, False), (True, True))
     assert fleet.confirm(made.secret) is False, "an answer that was lost can be asked for again"
+
+
+def test_mail_is_the_devices_by_either_key_while_they_are_replaced_then_by_the_new_one(fleet: Fleet) -> None:
+    request, new = fleet.request_and_key(fleet.challenge())
+    assert fleet.takes_mail(fleet.key)
+    assert not fleet.takes_mail(new)
+    made = fleet.hand_out(request)
+    assert fleet.takes_mail(fleet.key)
+    assert fleet.takes_mail(new), "the server may have been set back since it took it"
+    fleet.confirm(made.secret)
+    assert fleet.takes_mail(new)
+    with pytest.raises(UnsignedError, match="was not signed by the key of cam-0") as caught:
+        fleet.open_mail(fleet.key)
+    assert "get other credentials" in caught.value.hint
+    assert "shoal-agent export" in caught.value.hint
 
 
 def test_what_was_handed_out_and_lost_is_void_with_the_next(fleet: Fleet) -> None:
