@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from shoal_agent.runtime.sampler import Sampler
 from shoal_agent.bootstrap.base import Base, new_client
 
+_COUNTING_RETRY_S = 15.0
 _LEARNING_WINDOWS = 3
 """For so many windows the first rows of a model without data are looked at."""
 
@@ -117,6 +118,8 @@ def make_counting(base: Base, transactions: Transactions) -> Counting:
         learner=learner,
         tell=tell,
         monotonic=overrides.monotonic,
+        backoff=Backoff(base_s=min(_COUNTING_RETRY_S, base.settings.retry_max_s), cap_s=base.settings.retry_max_s),
+        chance=overrides.chance,
     )
 
 

@@ -4,7 +4,8 @@ A thread that lives while something is to be done, as that of samples. The docum
 kept in the state folder, and applied by exchanging the model for itself with another observer: no update, and never an
 error of the slot. A model that came without data has its first rows looked at, and the server is told once.
 
-Invariant: only a document whose digest was signed, and that is for the very bundle that answers, is ever applied.
+Invariants: only a document whose digest was signed, and that is for the very bundle that answers, is ever applied; one
+that can't be applied is not fetched again while the same is wanted under the same model.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from shoal_agent.adapters.durable import put
+from shoal_agent.domain.backoff import Backoff
 from shoal_agent.domain.device import DeviceState
 from shoal_agent.errors import TransportError
 from shoal_agent.ports import Clock
 from shoal_agent.updating.occasional import OccasionalThread
+from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.errors import ContentError, ShoalError
 
 if TYPE_CHECKING:
@@ -33,7 +36,6 @@ SEEN_EVENT = "first_rows"
 """Kind of the event that carries sketches of a bundle's first rows."""
 
 _LOOK_S = 1.0
-_RETRY_S = 15.0
 _log = logging.getLogger(__name__)
 
 
@@ -41,9 +43,15 @@ class DocumentSource(Protocol):
     """HTTP to the server."""
 
     def exchange(
-        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, body: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        limit: int = ...,
     ) -> tuple[int, Mapping[str, str], bytes]:
-        """Send a request and read the whole answer."""
+        """Send a request and read the whole answer, of at most `limit` bytes."""
 
 
 class CountingHost(Protocol):
@@ -58,11 +66,28 @@ class CountingHost(Protocol):
 
 @dataclass
 class _Place:
-    """What became of one slot."""
+    """What became of one slot.
 
-    fault: str = ""
+    Attributes:
+        wish: The document that is wanted, and the bundle under which; what follows is about it.
+        is_hopeless: Whether that document can't be applied, however often it is fetched.
+        tries: How often in a row it could not be had.
+        due_at: Until then nothing is tried, monotonic seconds.
+        fault: Why it is not applied.
+        learner: Of the model's first rows.
+    """
+
+    wish: tuple[str | None, str] | None = None
+    is_hopeless: bool = False
+    tries: int = 0
     due_at: float = 0.0
+    fault: str = ""
     learner: Learner | None = None
+
+    def turn_to(self, wish: tuple[str | None, str]) -> None:
+        """Forget what became of another wish."""
+        if self.wish != wish:
+            self.wish, self.is_hopeless, self.tries, self.due_at, self.fault = wish, False, 0, 0.0, ""
 
 
 class Counting:
@@ -76,6 +101,8 @@ class Counting:
         learner: Makes a learner of a model's first rows; not started.
         tell: Puts an event into the spool: slot, digest, data.
         monotonic: Seconds.
+        backoff: Bounds of the wait between tries.
+        chance: Returns numbers in [0, 1).
     """
 
     def __init__(
@@ -88,6 +115,8 @@ class Counting:
         learner: Callable[[LoadedModel], Learner],
         tell: Callable[[str, str, Mapping[str, Any]], None],
         monotonic: Clock,
+        backoff: Backoff,
+        chance: Callable[[], float],
     ) -> None:
         self._folder = folder
         self._state = state
@@ -96,6 +125,7 @@ class Counting:
         self._learner = learner
         self._tell = tell
         self._monotonic = monotonic
+        self._backoff, self._chance = backoff, chance
         self._places: dict[str, _Place] = {}
         self._thread = OccasionalThread("counting", self.turn, every_s=_LOOK_S)
 
@@ -135,7 +165,7 @@ class Counting:
                 self._advance(name, self._places.setdefault(name, _Place()))
             else:
                 self._end(name)
-        return bool(self._places)
+        return any(not place.is_hopeless or place.learner is not None for place in self._places.values())
 
     def _is_due(self, name: str) -> bool:
         """Tell whether a slot's model counts something else than wanted, or has first rows to look at."""
@@ -154,19 +184,34 @@ class Counting:
 
     def _advance(self, name: str, place: _Place) -> None:
         model = self._slots.get(name)
-        if model is None or self._monotonic() < place.due_at:
+        if model is None:
+            return
+        wanted = self._wanted(name, model)
+        place.turn_to((wanted, model.digest))
+        if self._monotonic() < place.due_at:
             return
         try:
-            if self._wanted(name, model) != model.counted_by:
-                model = self._apply(name, model, self._wanted(name, model))
+            if wanted != model.counted_by and not place.is_hopeless:
+                model = self._applied(name, place, model, wanted)
             if self._must_learn(model):
                 self._learn(name, place, model)
-            place.fault = ""
         except (ShoalError, OSError) as error:
-            message = str(error)
-            if message != place.fault:
-                _log.warning("slot %s: what is counted stays as it was: %s", name, message)
-            place.fault, place.due_at = message, self._monotonic() + _RETRY_S
+            place.tries += 1
+            place.due_at = self._monotonic() + self._backoff.delay_s(place.tries, self._chance())
+            _note(name, place, error)
+            return
+        place.tries = 0
+        if not place.is_hopeless:
+            place.fault = ""
+
+    def _applied(self, name: str, place: _Place, model: LoadedModel, wanted: str | None) -> LoadedModel:
+        """Return the model that answers then; the same where what is wanted can't be counted under it."""
+        try:
+            return self._apply(name, model, wanted)
+        except ContentError as error:
+            place.is_hopeless = True
+            _note(name, place, error)
+            return model
 
     def _apply(self, name: str, model: LoadedModel, digest: str | None) -> LoadedModel:
         document = None if digest is None else self._document(digest)
@@ -182,19 +227,25 @@ class Counting:
         """Return a document, from the state folder or the server.
 
         Raises:
-            ContentError: It is not the one that was signed.
-            TransportError: The server can't be asked now, or refuses.
+            ContentError: It is the one that was signed, and of no use here.
+            TransportError: The server can't be asked now, refuses, or gives other bytes than those that were signed.
         """
-        from shoal_protocol.profile.counting import COUNTING_PATH, parse_counting  # noqa: PLC0415 - numpy comes with it
+        from shoal_protocol.profile.counting import (  # noqa: PLC0415 - numpy comes with it
+            COUNTING_PATH,
+            MAX_BYTES,
+            parse_counting,
+        )
 
         path = self._folder / f"{digest.removeprefix('sha256:')}.json"
         try:
             return parse_counting(path.read_bytes(), digest=digest)
         except (OSError, ContentError):
             _log.debug("%s is fetched", path.name)
-        status, _, raw = self._source.exchange("GET", COUNTING_PATH + digest)
+        status, _, raw = self._source.exchange("GET", COUNTING_PATH + digest, limit=MAX_BYTES)
         if status != 200:
             raise TransportError(f"the server answered {status} to what is to be counted")
+        if sha256_digest(raw) != digest:
+            raise TransportError("the server gave another document about what to count than the one that was signed")
         document = parse_counting(raw, digest=digest)
         self._folder.mkdir(exist_ok=True)
         wanted = {slot.counting for slot in self._state().slots.values()}
@@ -218,7 +269,8 @@ class Counting:
         self._tell(name, model.digest, {"columns": msgspec.to_builtins(learner.sketches())})
         self._folder.mkdir(exist_ok=True)
         put(self._told_mark(model.digest), b"")
-        self._end(name)
+        learner.stop()
+        place.learner = None
 
     def _told_mark(self, digest: str) -> Path:
         return self._folder / f"{digest.removeprefix('sha256:')}.told"
@@ -227,3 +279,10 @@ class Counting:
         place = self._places.pop(name, None)
         if place is not None and place.learner is not None:
             place.learner.stop()
+
+
+def _note(name: str, place: _Place, error: Exception) -> None:
+    message = str(error)
+    if message != place.fault:
+        _log.warning("slot %s: what is counted stays as it was: %s", name, message)
+    place.fault = message
