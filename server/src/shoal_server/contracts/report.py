@@ -52,8 +52,8 @@ def gather(
     ]
     if not found:
         return []
-    accepted = {one.id for one in fleet.devices(session) if one.state is DeviceState.ACCEPTED}
-    counted = accepted if device is None else accepted & {device}
+    asked = None if device is None else [device]
+    counted = {one.id for one in fleet.devices(session, ids=asked) if one.state is DeviceState.ACCEPTED}
     states = []
     for name, digest, own, beside in found:
         sent = windows(session, slot=name, start_ms=start_ms, end_ms=end_ms, digests=[digest], devices=counted)

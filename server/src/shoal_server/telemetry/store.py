@@ -20,6 +20,7 @@ KEPT_MALFORMED = 1000
 HEAD_BYTES = 256
 _MAX_ERROR = 300
 _KEYS_A_QUERY = 400  # SQLite allows 32,766 variables; short statements are also cached
+_DEVICES_A_QUERY = 500  # of more, a cohort's, the windows are chosen here
 
 
 class LedgerKey(NamedTuple):
@@ -113,11 +114,11 @@ def windows(
     )
     if digests is not None:
         wanted = wanted.where(col(WindowRow.digest).in_(list(digests)))
+    chosen = None if devices is None else frozenset(devices)
+    if chosen is not None and len(chosen) <= _DEVICES_A_QUERY:
+        wanted, chosen = wanted.where(col(WindowRow.device).in_(sorted(chosen))), None
     rows = session.execute(wanted.order_by(col(WindowRow.start_ms), col(WindowRow.device), col(WindowRow.id)))
-    if devices is None:
-        return [StoredWindow(*row) for row in rows]
-    chosen = frozenset(devices)  # here rather than in SQL: a cohort may be larger than a statement's variables
-    return [StoredWindow(*row) for row in rows if row[1] in chosen]
+    return [StoredWindow(*row) for row in rows if chosen is None or row[1] in chosen]
 
 
 def windows_stored(

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import event
 
 from shoal_protocol.bundle.contract import Rule
 from shoal_protocol.bundle.schema import ModelSchema
@@ -14,6 +15,7 @@ from shoal_protocol.mqtt.topics import Up
 from shoal_protocol.profile.codec import encode_profile
 from shoal_server.access import Role
 from shoal_server.alerts import store as alerts
+from shoal_server.contracts.report import gather
 from shoal_server.contracts.routes import router
 from shoal_server.contracts.scan import ContractScan
 from shoal_server.errors import NotFoundError
@@ -100,6 +102,26 @@ def test_an_alert_comes_with_the_rule_in_words_and_goes_after_an_hour_without(wo
     world.now += 2 * 3600
     assert world.scan.tick() == 1
     assert world.open() == []
+
+
+def test_one_devices_page_reads_nobody_elses_windows_and_facts(world: World) -> None:
+    world.send("cam-1", 3, 1)
+    world.send("cam-2", 0, 4)
+    asked: list[tuple[str, str]] = []
+    with world.database.read() as session:
+
+        def note(_connection: object, _cursor: object, statement: str, values: object, *_more: object) -> None:
+            asked.append((statement, str(values)))
+
+        event.listen(session.get_bind(), "before_cursor_execute", note)
+        try:
+            (state,) = gather(session, world.schema, start_ms=0, end_ms=START_MS * 2, device="cam-1")
+        finally:
+            event.remove(session.get_bind(), "before_cursor_execute", note)
+    assert [rule.violations for rule in state.rules] == [3, 1]
+    rows = [(statement, values) for statement, values in asked if "windows.body" in statement or "devices" in statement]
+    assert len(rows) >= 2
+    assert not [statement for statement, values in rows if "cam-1" not in values]
 
 
 def test_a_bundle_that_nobody_pushed_has_no_contract(world: World) -> None:
