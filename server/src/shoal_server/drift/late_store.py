@@ -20,6 +20,7 @@ from shoal_server.telemetry.store import StoredWindow
 from shoal_server.timestamps import rfc3339
 
 MOST_SHOWN = 50
+_SQL_VARIABLES = 500
 
 
 def take_late(
@@ -56,7 +57,8 @@ def take_late(
     seeded(late, watch.state.devices, names, rules=rules)
     late = judge_late(late, buckets, watch=watch, yardstick=yardstick, rules=rules)
     before = {name: row.verdict for name, row in rows.items()}
-    _note(session, rows, watch, (window for window in windows if window.device in set(names)), now=now)
+    counted = set(names)
+    _note(session, rows, watch, (window for window in windows if window.device in counted), now=now)
     news = 0
     for found in findings(late, names, watch=watch, layout=layout, rules=rules, before=before):
         row = rows[found.device]
@@ -79,10 +81,11 @@ def take_late(
 def late_rows(session: Session, slot: str, digest: str, *, devices: Iterable[str] | None = None) -> list[LateRow]:
     """Return what is known of late windows of a bundle in a slot, by device."""
     wanted = select(LateRow).where(LateRow.slot == slot, LateRow.digest == digest).order_by(LateRow.device)
-    if devices is not None:
-        chosen = frozenset(devices)
-        return [row for row in session.exec(wanted) if row.device in chosen]
-    return list(session.exec(wanted))
+    if devices is None:
+        return list(session.exec(wanted))
+    names = sorted(set(devices))
+    parts = (names[begin : begin + _SQL_VARIABLES] for begin in range(0, len(names), _SQL_VARIABLES))
+    return [row for part in parts for row in session.exec(wanted.where(col(LateRow.device).in_(part)))]
 
 
 def newest_late(session: Session, slot: str, digest: str) -> list[dict[str, Any]]:

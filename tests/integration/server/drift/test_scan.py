@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 from sqlmodel import Session, SQLModel, select
 
 from shoal_protocol.profile.reference import Reference
@@ -11,12 +12,12 @@ from shoal_server.alerts import store as alerts
 from shoal_server.alerts.rules import AlertState
 from shoal_server.drift import scan as scan_module
 from shoal_server.drift import store
-from shoal_server.drift.late_store import newest_late
+from shoal_server.drift.late_store import late_rows, newest_late
 from shoal_server.drift.monitor import Rules
 from shoal_server.drift.monitor_state import Scope
 from shoal_server.drift.scan import DriftScan, grace_ms
 from shoal_server.drift.states import DriftState, current
-from shoal_server.drift.tables import AlarmRow, MonitorRow, ScanRow, ScoreRow, StreamRow
+from shoal_server.drift.tables import AlarmRow, LateRow, MonitorRow, ScanRow, ScoreRow, StreamRow
 from shoal_server.errors import NotFoundError
 from shoal_server.signals import Signals
 from shoal_server.storage.database import Database
@@ -280,6 +281,29 @@ def test_a_device_that_is_always_late_learns_a_baseline_of_its_own(scanned: Scan
         offline.run(6, {"normal": 4.0})
         offline.comes_back()
     assert (offline.late()["verdict"], offline.late()["windows"]) == ("drift", 52)
+
+
+def test_late_rows_of_few_devices_are_read_alone_and_of_many_in_parts(database: Database) -> None:
+    names = [f"cam-{number:04}" for number in range(1_201)]
+    with database.write() as session:
+        for name in names:
+            session.add(LateRow(slot="reader", digest=DIGEST, device=name, first_ms=0, last_ms=1, arrived_at=1.0))
+    read: list[str] = []
+    with database.read() as session:
+
+        def note(row: LateRow, _context: object) -> None:
+            read.append(row.device)
+
+        event.listen(LateRow, "load", note)
+        try:
+            few = late_rows(session, "reader", DIGEST, devices=["cam-0007", "cam-0003", "cam-0007", "elsewhere"])
+            assert [row.device for row in few] == read == ["cam-0003", "cam-0007"]
+            many = late_rows(session, "reader", DIGEST, devices=reversed(names[1:]))
+        finally:
+            event.remove(LateRow, "load", note)
+        assert [row.device for row in many] == names[1:]
+        assert late_rows(session, "reader", DIGEST, devices=[]) == []
+        assert [row.device for row in late_rows(session, "reader", DIGEST)] == names
 
 
 def test_open_buckets_wait(scanned: Scanned) -> None:
