@@ -134,7 +134,7 @@ class Ingest:
         pace: Pace | None = None,
         meant: Meant | None = None,
     ) -> None:
-        self._known = KnownPairs(meant)
+        self._known = KnownPairs(meant, clock)
         self._link = link
         self._database = database
         self._handlers = handlers

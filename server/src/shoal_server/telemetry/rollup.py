@@ -7,6 +7,7 @@ invent rows that are kept for ever.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -29,6 +30,11 @@ Pair: TypeAlias = tuple[str, str]
 Meant: TypeAlias = Callable[[Session, Collection[Pair]], AbstractSet[Pair]]
 """(session, pairs): those among them that somebody may be meant to run."""
 
+REFUSED_S = 30.0
+"""So long a pair that nobody was meant to run is not asked about again."""
+
+MOST_REFUSED = 1024
+
 _KEY = ("slot", "digest", "hour_ms")
 _SUMS = ("windows", "n", "errors")
 
@@ -36,24 +42,34 @@ _SUMS = ("windows", "n", "errors")
 class KnownPairs:
     """The pairs that have rows of their own; remembers them, and they are as few as bundles times slots.
 
+    What has none is remembered for `REFUSED_S`, or else whoever sends it would have the fleet's assignments read for
+    every batch. While that is `MOST_REFUSED` pairs, further strangers have none, and nobody is asked.
+
     Args:
         meant: Tells which new pairs may have some; none: all.
+        clock: Seconds.
     """
 
-    def __init__(self, meant: Meant | None = None) -> None:
+    def __init__(self, meant: Meant | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._meant = meant
+        self._clock = clock
         self._known: set[Pair] = set()
+        self._refused: dict[Pair, float] = {}
 
     def among(self, session: Session, pairs: AbstractSet[Pair]) -> AbstractSet[Pair]:
         """Return those that have rows of their own."""
-        new = pairs - self._known
-        if self._meant is None or not new:
+        if self._meant is None or pairs <= self._known:
             return pairs
-        for slot, digest in sorted(new):
+        now = self._clock()
+        self._refused = {pair: at for pair, at in self._refused.items() if abs(now - at) < REFUSED_S}
+        new = sorted(pairs - self._known - self._refused.keys())[: MOST_REFUSED - len(self._refused)]
+        for slot, digest in new:
             stored = select(HourRow.slot).where(HourRow.slot == slot, HourRow.digest == digest).limit(1)
             if session.exec(stored).first() is not None:
                 self._known.add((slot, digest))
-        self._known |= self._meant(session, new - self._known)
+        if strangers := set(new) - self._known:
+            self._known |= self._meant(session, strangers)
+            self._refused |= dict.fromkeys(strangers - self._known, now)
         return pairs & self._known
 
 
