@@ -47,9 +47,10 @@ def takes_turns(row: DeviceRow, run: str, *, sent_at: int) -> bool:
 def suspect(session: Session, device_id: str, *, why: str, now: float) -> None:
     """Tell people that a device seems to be two machines."""
     row = session.get(DeviceRow, device_id, with_for_update=True)
-    if row is not None:
-        row.clone_suspected_at = now
-        session.add(row)
+    if row is None:  # decommissioned meanwhile: nobody could settle it
+        return
+    row.clone_suspected_at = now
+    session.add(row)
     raise_alert(
         session,
         kind="clone",

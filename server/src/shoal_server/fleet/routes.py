@@ -158,7 +158,7 @@ def revoke_device(request: Request, program: Program, _who: Operator, device_id:
 def decommission_device(request: Request, program: Program, _who: Operator, device_id: str) -> dict[str, Any]:
     """Forget a device; its name is free again."""
     with program.database.write() as session:
-        gone = store.decommission(session, device_id)
+        gone = store.decommission(session, device_id, now=program.clock())
         before = {"state": gone.state.value, "labels": dict(gone.labels)}
         record_change(
             session, request, action="device.decommission", subject=f"device:{device_id}", before=before, after=None

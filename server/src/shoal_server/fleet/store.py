@@ -17,6 +17,7 @@ from sqlmodel import Session, col, select
 from shoal_protocol.errors import CallerError
 from shoal_protocol.mqtt.messages import HoldReport, SlotReport
 from shoal_server.errors import ConflictError, NotFoundError
+from shoal_server.fleet import clones
 from shoal_server.fleet.cohort import Cohort
 from shoal_server.fleet.devices import ALL_SLOTS, Device, DeviceState
 from shoal_server.fleet.tables import DesiredRow, DeviceRow
@@ -159,13 +160,15 @@ def revoke(session: Session, device_id: str) -> Device:
     return _saved(session, row)
 
 
-def decommission(session: Session, device_id: str) -> Device:
+def decommission(session: Session, device_id: str, *, now: float) -> Device:
     """Forget a device and what it should run; its name is free again. History and audit keep naming it."""
     gone = device(session, device_id)
     desired = session.get(DesiredRow, device_id)
     if desired is not None:
         session.delete(desired)
-    session.delete(row_of(session, device_id))
+    row = row_of(session, device_id)
+    clones.settle(session, row, now=now)
+    session.delete(row)
     session.flush()
     return gone
 

@@ -68,6 +68,17 @@ def test_two_machines_that_take_turns_are_suspected_at_the_first_turn_back(
     assert fleet.is_suspected
 
 
+def test_a_suspicion_ends_with_its_device(fleet: Fleet) -> None:
+    with fleet.database.write() as session:
+        clones.suspect(session, "cam-0", why="its number 7 came twice", now=fleet.clock())
+    assert fleet.is_suspected
+    with fleet.database.write() as session:
+        store.decommission(session, "cam-0", now=fleet.clock())
+        clones.suspect(session, "cam-0", why="what it had sent comes late", now=fleet.clock())
+    with fleet.database.read() as session:
+        assert open_alert(session, "clone:cam-0") is None
+
+
 def test_a_machine_that_starts_again_and_again_is_one(fleet: Fleet) -> None:
     for boot in range(1, 12):
         for seq in (1, 2, 3):

@@ -85,7 +85,7 @@ def test_decommission_forgets(database: Database) -> None:
     _add(database, "a")
     with database.write() as session:
         assignments.assign(session, "a", "quality", ONE, now=NOW)
-        store.decommission(session, "a")
+        store.decommission(session, "a", now=NOW)
     with database.read() as session:
         assert store.devices(session) == []
         assert assignments.targets(session, "a") == {}
