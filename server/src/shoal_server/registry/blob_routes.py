@@ -20,6 +20,7 @@ from shoal_server.access import Principal, Role
 from shoal_server.access.guard import Program, Releaser, basic_credentials, registry_bearer, require_reader
 from shoal_server.errors import ConflictError, NotFoundError, TooLargeError, UnauthorizedError
 from shoal_server.registry import forms, oci_store
+from shoal_server.registry.form_making import Wish, is_worth_trying
 from shoal_server.registry.names import RepositoryName
 from shoal_server.registry.quota import Quota, QuotaError
 from shoal_server.registry.reading import check_pull
@@ -76,11 +77,15 @@ def get_blob(name: RepositoryName, digest: str, request: Request, program: Progr
         check_pull(session, program, reader, name, digest)
         touched_at = oci_store.blob_touched_at(session, name, digest)
         chosen = None if request.method == "HEAD" else forms.choose(session, digest, forms.accepted(request.headers))
+        missing = [Wish(name, digest, base) for base in chosen.missing] if chosen else []
+        wishes = [wish for wish in missing if is_worth_trying(session, wish)]
     if touched_at is None or not program.blobs.has(digest):
         raise NotFoundError(f"{name} has no blob {digest}", oci_code="BLOB_UNKNOWN")
     if request.method == "HEAD" and reader.may(Role.RELEASER):
         _rely_on(program, name, digest, touched_at)
-    sent, coding = _sent(program, name, digest, chosen)
+    for wish in wishes:
+        program.wish_form(wish.repository, wish.digest, wish.base)
+    sent, coding = _sent(program, digest, chosen.form if chosen else None)
     headers = {
         "Docker-Content-Digest": digest,
         "ETag": f'"{sent}"',
@@ -168,13 +173,8 @@ def _rely_on(program: Services, name: str, digest: str, touched_at: float) -> No
             oci_store.touch_blob(session, name, digest, now=now)
 
 
-def _sent(program: Services, name: str, digest: str, chosen: forms.Choice | None) -> tuple[str, dict[str, str]]:
-    """Return the digest of the bytes that answer, and what says how they are coded; have missing forms made."""
-    if chosen is None:
-        return digest, {}
-    for base in chosen.missing:
-        program.wish_form(name, digest, base)
-    form = chosen.form
+def _sent(program: Services, digest: str, form: forms.Form | None) -> tuple[str, dict[str, str]]:
+    """Return the digest of the bytes that answer, and what says how they are coded."""
     if form is None or not program.blobs.has(form.digest):
         return digest, {}
     return form.digest, {"Content-Encoding": form.coding}

@@ -177,6 +177,12 @@ def _level(size: int) -> int:
     return 19 if size <= _STRONG_UP_TO_BYTES else 9
 
 
+def is_worth_trying(session: Session, wish: Wish) -> bool:
+    """Tell whether a form might be made and kept: it is of a size to be coded, and of what the repository has."""
+    size = _size_of(session, wish)
+    return size is not None and _most(session, wish, size) > 0
+
+
 def _size_of(session: Session, wish: Wish) -> int | None:
     """Return the blob's size, None when it or the base is not, or no longer, in the repository."""
     if wish.base and not oci_store.has_blob(session, wish.repository, wish.base):

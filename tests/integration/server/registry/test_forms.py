@@ -142,6 +142,20 @@ def test_only_blobs_of_the_repository_are_patched_from_and_few(
         assert forms.choose(session, new, asked).missing == ("",)  # nobody is asked for one more
 
 
+def test_a_download_wishes_only_for_what_could_be_made(puller: Puller, shoal: Services) -> None:
+    wishes: list[tuple[str, str, str]] = []
+    shoal.wish_form = lambda *wish: wishes.append(wish)
+    small, new, old = puller.push(b"small " * 100), puller.push(NEW), puller.push(OLD)
+    puller.get(small, base=old)
+    assert wishes == []
+    puller.get(new, "dcz", base=sha256_digest(b"not here"))
+    puller.get(new, "dcz", base=small)
+    puller.get(new, "dcz", base=new)
+    assert wishes == []
+    puller.get(new, base=old)
+    assert sorted(wishes) == [("quality", new, ""), ("quality", new, old)]
+
+
 def test_forms_stay_and_go_with_their_blobs(puller: Puller, shoal: Services, maker: FormMaker) -> None:
     for version, readme in (("1.0.0", OLD), ("1.1.0", NEW), ("1.2.0", TEXT)):
         bundle = tiny_bundle(version=version)
