@@ -2,16 +2,16 @@
 
 Owns reading the statements that lie beside a bundle (in-toto, among them SLSA provenance). They are claims of who
 pushed them, outside of what the bundle's digest covers: they are shown, and nothing is decided by them. One that does
-not parse is left out, and so is what does not look as ours do. Where a bundle was packed more than once, the statement
-pushed last counts.
+not parse is left out, and so is what does not look as ours do, or is larger than anything that a page could show. Where
+a bundle was packed more than once, the statement pushed last counts.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
 from sqlmodel import Session
 
 from shoal_protocol.errors import ShoalError
@@ -28,6 +28,10 @@ _PARITY_NUMBERS = ("rows", "label_flips", "max_abs", "max_rel")
 _COST_NUMBERS = ("p50_ms", "p95_ms", "batch_us", "peak_bytes")
 
 _MOST_BYTES = 1 << 20
+_MOST_LEVELS = 12
+_MOST_ENTRIES = 2000
+_LONGEST_TEXT = 2000
+_LARGEST = 1e300
 _MOST_ANCESTORS = 50
 _MOST_VERSIONS = 200
 
@@ -119,7 +123,11 @@ def _numbers(stated: Mapping[str, Any] | None, names: tuple[str, ...]) -> dict[s
     """Return the named figures, None for one that is no number; None: nothing was stated."""
     if not stated:
         return None
-    return {name: value if isinstance(value := stated.get(name), int | float) else None for name in names}
+    return {name: _number(stated.get(name)) for name in names}
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _mapping(value: Any) -> dict[str, Any]:
@@ -128,6 +136,20 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 def _parsed(raw: bytes | None) -> dict[str, Any]:
     try:
-        return _mapping(json.loads(raw or b"{}"))
-    except ValueError:
+        return _mapping(_bounded(msgspec.json.decode(raw or b"{}", type=dict[str, Any])))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
+
+
+def _bounded(value: Any, levels: int = _MOST_LEVELS) -> Any:
+    """Return what pages can show and JSON can hold of a value: texts cut, what is too deep or too large as None."""
+    if isinstance(value, str):
+        return value[:_LONGEST_TEXT]
+    if isinstance(value, int | float):
+        return value if abs(value) < _LARGEST else None
+    if levels == 0 or value is None:
+        return None
+    if isinstance(value, list):
+        return [_bounded(one, levels - 1) for one in value[:_MOST_ENTRIES]]
+    entries = list(_mapping(value).items())[:_MOST_ENTRIES]
+    return {name[:_LONGEST_TEXT]: _bounded(one, levels - 1) for name, one in entries}

@@ -94,3 +94,38 @@ def test_a_statement_that_is_none_is_left_out(
     assert not (found["source"] or {}).get("inputs")
     assert set((found["parity"] or {}).values()) <= {None}
     assert found["cost"] is None
+
+
+def with_parameter(written: bytes) -> bytes:
+    return said(PROVENANCE, {"buildDefinition": {"externalParameters": {"depth": 0}}}).replace(
+        b":0}", b":%s}" % written
+    )
+
+
+HOSTILE = (
+    with_parameter(b"[" * 300 + b"]" * 300),
+    with_parameter(b"[" * 100_000 + b"]" * 100_000),
+    with_parameter(b"NaN"),
+    with_parameter(b"-Infinity"),
+    with_parameter(b"1e999"),
+    with_parameter(b'"\\ud800 alone"'),
+    with_parameter(b"9" * 400),
+    with_parameter(b"9" * 5000),
+    with_parameter(b'"%s"' % (b"x" * 500_000)),
+    with_parameter(b'"\xff"'),
+    said(PARITY, {"rows": 0}).replace(b":0}", b":%s}" % (b"9" * 400)),
+    said(PARITY, {"rows": True}),
+    said(MEASUREMENT, {"cost": {"p50_ms": 0}}).replace(b":0}", b":%s}" % (b"9" * 400)),
+)
+
+
+def test_a_hostile_statement_costs_no_page(client: TestClient, bundle: TinyBundle, releaser: Headers) -> None:
+    for content in HOSTILE:
+        state(client, bundle, content, releaser)
+        found = lineage(client, releaser)
+        assert set((found["parity"] or {}).values()) <= {None}
+        assert set((found["cost"] or {}).values()) <= {None}
+        assert len(str(found["source"])) < 4000
+    same = {"old": "1.0.0", "new": "1.0.0"}
+    changes = client.get("/api/v1/models/quality/diff", params=same, headers=releaser)
+    assert changes.status_code == 200, changes.text
