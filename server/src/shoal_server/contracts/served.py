@@ -5,19 +5,24 @@ What a model answers is decided by who releases it; so a rule that refuses belon
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlmodel import Session
 
 from shoal_protocol.bundle.contract import MOST_RULES, Rule, parse_contract
-from shoal_protocol.errors import CallerError
+from shoal_protocol.errors import CallerError, ContentError
+from shoal_protocol.profile.counting import Counting, encode_counting
 from shoal_server.contracts.tables import ModelContractRow
 from shoal_server.errors import NotFoundError
 from shoal_server.registry.store import version_of_digest
 
 _MOST = MOST_RULES // 2
 """Bundles may promise as many of their own."""
+
+_ANY_BUNDLE = "sha256:" + 64 * "0"
+_BOUNDS = "a contract holds ordinary texts, and numbers up to 1e308"
 
 
 def checked_rules(document: Mapping[str, Any], *, fields: Collection[str]) -> tuple[Rule, ...]:
@@ -29,9 +34,12 @@ def checked_rules(document: Mapping[str, Any], *, fields: Collection[str]) -> tu
 
     Raises:
         ContentError: It is none, or names a feature that the model lacks; with every fault.
-        CallerError: A rule refuses, or there are too many.
+        CallerError: A rule refuses, there are too many, or a number or text in it is none that can be sent to devices.
     """
-    rules = parse_contract(document, fields=fields)
+    try:
+        rules = parse_contract(document, fields=fields)
+    except (OverflowError, ValueError) as error:  # JSON knows larger numbers than a range can have
+        raise CallerError(f"a number in the contract is too large: {error}", hint=_BOUNDS) from error
     refusing = sorted({rule.field for rule in rules if rule.action != "count"})
     if refusing:
         raise CallerError(
@@ -40,7 +48,19 @@ def checked_rules(document: Mapping[str, Any], *, fields: Collection[str]) -> tu
         )
     if not 0 < len(rules) <= _MOST:
         raise CallerError(f"expected 1 to {_MOST} rules, got {len(rules)}", hint="shoalctl contract clear takes all")
+    _check_storable(document, rules)
     return rules
+
+
+def _check_storable(document: Mapping[str, Any], rules: tuple[Rule, ...]) -> None:
+    """Raise `CallerError` for what a database or the document for devices can't hold."""
+    try:
+        encode_counting(Counting(_ANY_BUNDLE, rules=rules))
+        written = json.dumps(document, allow_nan=False)
+    except (ContentError, OverflowError, ValueError) as error:
+        raise CallerError(f"the contract can't be sent to devices: {error}", hint=_BOUNDS) from error
+    if "\\u0000" in written:
+        raise CallerError("a text in the contract holds the character NUL, which no database stores", hint=_BOUNDS)
 
 
 def set_contract(session: Session, model: str, document: Mapping[str, Any], *, by: str, now: float) -> None:
@@ -69,4 +89,7 @@ def served_rules(session: Session, digest: str) -> tuple[Rule, ...]:
     """Return the rules that are set for a bundle's model; features that this version lacks break nothing there."""
     version = version_of_digest(session, digest)
     row = None if version is None else session.get(ModelContractRow, version.model)
-    return () if row is None else parse_contract(row.document)
+    try:
+        return () if row is None else parse_contract(row.document)
+    except (OverflowError, ValueError):  # stored by an earlier version, which checked less
+        return ()

@@ -13,12 +13,18 @@ from shoal_protocol.bundle.contract import Rule
 from shoal_protocol.bundle.schema import ModelSchema
 from shoal_protocol.mqtt.topics import Up
 from shoal_protocol.profile.codec import encode_profile
+from shoal_protocol.trust.assignment import SlotTarget
 from shoal_server.access import Role
 from shoal_server.alerts import store as alerts
 from shoal_server.contracts.report import gather
 from shoal_server.contracts.routes import router
 from shoal_server.contracts.scan import ContractScan
+from shoal_server.contracts.served import served_rules, set_contract
+from shoal_server.contracts.upkeep import CountingUpkeep
 from shoal_server.errors import NotFoundError
+from shoal_server.fleet import assignments
+from shoal_server.fleet.tables import DeviceRow
+from shoal_server.registry.tables import ModelVersion
 from shoal_server.storage.database import Database
 from shoal_server.telemetry.arrivals import arrival
 from shoal_server.telemetry.batch import store_batch
@@ -35,6 +41,9 @@ SCHEMA = ModelSchema(
         Rule(field="city", check="categories", categories=("Bern",), tolerate=0.1),
     ),
 )
+
+
+NEAR = {"fields": {"age": {"range": [0, 120]}}}
 
 
 class World:
@@ -128,3 +137,41 @@ def test_a_bundle_that_nobody_pushed_has_no_contract(world: World) -> None:
     world.send("cam-1", 9, 9, digest="sha256:" + "ee" * 32)
     assert world.client.get("/api/v1/contracts").json()["items"] == []
     assert world.scan.tick() == 0
+
+
+def test_a_stored_contract_that_cannot_be_written_holds_up_no_other_bundle(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad, good, far = ("sha256:" + digit * 64 for digit in "123")
+    odd = {"fields": {"city": {"categories": ["\ud800"]}}}
+    beyond = {"fields": {"age": {"range": [0, 10**400]}}}
+    stored = (("odd", bad, odd), ("near", good, NEAR), ("far", far, beyond))
+    with database.write() as session:
+        for at, (model, digest, contract) in enumerate(stored):
+            session.add(
+                ModelVersion(
+                    model=model,
+                    version="1",
+                    digest=digest,
+                    counter=at,
+                    state="active",
+                    task="regression",
+                    framework="",
+                    size=1,
+                    variants=[],
+                    created_at=0.0,
+                    created_by="ci",
+                )
+            )
+            set_contract(session, model, contract, by="op", now=1.0)
+        session.add(DeviceRow(id="cam-1", state="accepted", public_key="", verifier="", token_id="", enrolled_at=0.0))
+        for slot, digest in (("a", bad), ("b", good), ("c", far)):
+            assignments.assign(session, "cam-1", slot, SlotTarget(digest=digest), now=1.0)
+    upkeep = CountingUpkeep(database, lambda: 2.0)
+    assert upkeep.tick() == 1
+    with database.read() as session:
+        targets = assignments.targets(session, "cam-1")
+        assert served_rules(session, far) == ()
+    assert (targets["a"].counting, targets["b"].counting is None) == (None, False)
+    assert f"what to count of {bad} can't be written" in caplog.text
+    assert upkeep.tick() == 0
