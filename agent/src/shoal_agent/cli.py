@@ -371,7 +371,8 @@ class _Version(argparse.Action):
         """Print it and end."""
         from shoal_agent.machine import installed_version  # noqa: PLC0415
 
-        parser.exit(message=f"shoal-agent, version {installed_version('shoal-agent')}\n")
+        print(f"shoal-agent, version {installed_version('shoal-agent')}")
+        parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:

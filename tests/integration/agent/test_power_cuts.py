@@ -94,15 +94,16 @@ def test_a_model_that_takes_the_agent_down_is_left_after_its_starts(updating):
 
 
 def run_until_trial(state: Path, new: str) -> tuple[int, str]:
-    """Run an agent until the new model is active, then kill it, as if the model took it down."""
+    """Run an agent until the new model is active, also on the disk, then kill it, as if the model took it down."""
     source = (
         "import os, signal, sys, time; from pathlib import Path; from shoal_agent import Agent; "
         "from shoal_agent.bootstrap import Overrides; from shoal_agent.testing import FakePreflight; "
+        "from shoal_agent.adapters.state_file import StateFile; saved = StateFile(Path(sys.argv[1])); "
         "agent = Agent(Path(sys.argv[1]), {'window_s': 3600, 'poll_s': 0.05, 'trial.seconds': 900, 'listen': 'none'}, "
         "overrides=Overrides(preflight=FakePreflight())); agent.start()\n"
         "print('started with', agent.status()['slots']['quality']['active'], flush=True)\n"
         "for _ in range(300):\n"
-        "    if agent.status()['slots']['quality']['active'] == sys.argv[2]: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    if saved.load().slots['quality'].active == sys.argv[2]: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    if agent.status()['slots']['quality']['error']: os._exit(0)\n"
         "    time.sleep(0.02)\n"
     )
