@@ -120,7 +120,7 @@ def is_worthwhile(engine: Engine, binding: StaticBinding, example: Mapping[str, 
         binding.run(example)
         plain_ns = min(plain_ns, middle - start)
         bound_ns = min(bound_ns, time.perf_counter_ns() - middle)
-        if at == 0 and plain_ns > _WORTHWHILE_NS:
+        if plain_ns > _WORTHWHILE_NS and (at == _TRIES or plain_ns > 10 * _WORTHWHILE_NS):
             return False
         if at >= _TRIES and bound_ns < plain_ns:
             return True
