@@ -51,5 +51,6 @@ def test_each_byte_is_fetched_once_however_often_the_agent_is_killed(world, tmp_
         agent.terminate()
         assert agent.wait(30) == 0
     asked = [span for _, path, span in world.server.requests if path.endswith(sha256_digest(content))]
-    assert asked == [None, *(f"bytes={size}-" for size in kept[1:])]
+    # a request that is given up for news of the server before it brings a byte is made once more, from the same place
+    assert list(dict.fromkeys(asked)) == [None, *(f"bytes={size}-" for size in kept[1:])]
     assert kept == sorted(kept)
