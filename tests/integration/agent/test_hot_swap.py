@@ -15,6 +15,7 @@ from shoal_agent.errors import NoModelError
 from shoal_agent.runtime.bundle_files import from_blobs
 from shoal_agent.runtime.model import LoadedModel
 from shoal_agent.runtime.slots import SlotTable
+from shoal_agent.runtime.windows import ClosedWindow, WindowClock
 from shoal_agent.serving.front import Front
 from shoal_protocol.profile.grid import NumericGrid
 from shoal_protocol.profile.profile import ProfileSpec, Stream
@@ -176,6 +177,61 @@ def test_a_call_in_flight_keeps_its_model_and_is_counted() -> None:
     assert leaving.observer.close_window().n == 1
     slots.forget(leaving)
     assert len(slots.observed()) == 1
+
+
+class Rows:
+    """A sink of windows that keeps their sum."""
+
+    def __init__(self) -> None:
+        self.n = 0
+
+    def append(self, window: ClosedWindow) -> None:
+        self.n += window.n
+
+
+def test_every_row_is_in_one_window_however_models_are_swapped_and_windows_closed() -> None:
+    slots, rows = SlotTable(release=lambda: None), Rows()
+    slots.install("quality", load(0))
+    models = [load(number) for number in range(1, 61)]
+    handle, clock = slots.model("quality"), WindowClock(slots, rows, window_s=3600.0)
+    stop, counts = threading.Event(), [0] * 4
+
+    def ask(thread: int) -> None:
+        while not stop.is_set():
+            handle.predict({"x": BATCH if thread % 2 else X})
+            counts[thread] += 3 if thread % 2 else 1
+            if thread > 1:
+                stop.wait(0.002)
+
+    def close() -> None:
+        while not stop.is_set():
+            clock.close_all()
+
+    threads = [threading.Thread(target=ask, args=(at,)) for at in range(4)] + [threading.Thread(target=close)]
+    for thread in threads:
+        thread.start()
+    while models:
+        slots.install("quality", models.pop(0))
+    stop.set()
+    for thread in threads:
+        thread.join()
+    clock.close_all()
+    assert rows.n == sum(counts) > 0
+
+
+def test_rows_counted_after_the_last_look_are_not_forgotten_with_their_model() -> None:
+    slots = SlotTable(drain_s=0.01, release=lambda: None)
+    slots.install("quality", load(1))
+    held = slots.get("quality")  # as a call in flight holds it
+    slots.install("quality", load(2))
+    leaving = slots.observed()[1]
+    assert leaving.observer.close_window().n == 0  # the window closes,
+    assert held is not None
+    held.predict({"x": X})  # the call ends, and with it the model,
+    del held
+    slots.observed()
+    slots.forget(leaving)  # and only now does the clock come to say that it closed the window
+    assert [one.observer.close_window().n for one in slots.observed()] == [0, 1]
 
 
 def test_a_slot_without_a_model_says_so() -> None:

@@ -1,11 +1,12 @@
 """Windows on the clock."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from fixtures_models import linear_spec
-from shoal_agent.runtime.observer import Observer
+from shoal_agent.runtime.observer import Array, Observer
 from shoal_agent.runtime.slots import Observed
 from shoal_agent.runtime.windows import Clocks, ClosedWindow, WindowClock
 
@@ -45,8 +46,8 @@ class Time:
         return Clocks(lambda: self.wall, lambda: self.monotonic, lambda: self.monotonic / 10)
 
 
-def observed(*, is_active: bool = True, digest: str = "sha256:" + "a" * 64) -> Observed:
-    return Observed("quality", "quality", "1.0.0", digest, Observer(linear_spec(1, 2)), is_active)
+def observed(*, is_active: bool = True, is_gone: bool = False, digest: str = "sha256:" + "a" * 64) -> Observed:
+    return Observed("quality", "quality", "1.0.0", digest, Observer(linear_spec(1, 2)), is_active, is_gone)
 
 
 def predict(one: Observed, times: int = 1) -> None:
@@ -114,7 +115,7 @@ def test_silence_leaves_no_window() -> None:
 
 
 def test_a_replaced_model_is_closed_once_and_forgotten() -> None:
-    old, new = observed(is_active=False, digest="sha256:" + "b" * 64), observed()
+    old, new = observed(is_active=False, is_gone=True, digest="sha256:" + "b" * 64), observed()
     clock, time, sink, slots = setup(old, new)
     predict(old)
     predict(new)
@@ -122,6 +123,32 @@ def test_a_replaced_model_is_closed_once_and_forgotten() -> None:
     assert clock.tick() == 2
     assert slots.forgotten == [old]
     assert [w.digest for w in sink.windows] == [old.digest, new.digest]
+
+
+def test_a_replaced_model_that_may_still_answer_is_not_forgotten() -> None:
+    old = observed(is_active=False)
+    clock, time, _, slots = setup(old)
+    predict(old)
+    time.pass_(10)
+    assert clock.tick() == 1
+    assert slots.forgotten == []
+
+
+def test_rows_whose_latency_came_in_the_window_before_are_told() -> None:
+    one = observed()
+    clock, time, sink, _ = setup(one)
+    keep = one.observer._keep
+
+    def close_first(tensors: Sequence[Array], answered: int) -> None:
+        time.pass_(10)
+        clock.tick()
+        keep(tensors, answered)
+
+    one.observer._keep = close_first  # type: ignore[method-assign]
+    predict(one)
+    time.pass_(10)
+    clock.tick()
+    assert [(w.n, sum(w.latency)) for w in sink.windows] == [(0, 1), (1, 0)]
 
 
 def test_a_clock_that_is_set_changes_the_label_and_not_the_length() -> None:

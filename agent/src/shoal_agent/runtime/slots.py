@@ -36,6 +36,7 @@ class Observed(msgspec.Struct, frozen=True):
         digest: The bundle's.
         observer: What it saw.
         is_active: Whether it answers now.
+        is_gone: Whether no call can be answered by it any more: the window that is closed next is its last.
     """
 
     slot: str
@@ -44,6 +45,7 @@ class Observed(msgspec.Struct, frozen=True):
     digest: str
     observer: Observer
     is_active: bool
+    is_gone: bool = False
 
 
 class SlotHandle:
@@ -152,14 +154,16 @@ class SlotTable:
         ]
         self._sweep()
         with self._lock:
-            return active + [leaving.observed for leaving in self._leaving]
+            return active + [leaving.seen() for leaving in self._leaving]
 
     def forget(self, observed: Observed) -> None:
-        """Drop the observer of a model that is gone, after its last window was closed; else do nothing."""
-        with self._lock:
-            self._leaving = [
-                one for one in self._leaving if one.observed.observer is not observed.observer or not one.is_released
-            ]
+        """Drop the observer of a model that was gone when it was asked for, after its last window was closed.
+
+        One that still answered then stays, even if it is gone by now: it may have counted rows since its window closed.
+        """
+        if observed.is_gone:
+            with self._lock:
+                self._leaving = [one for one in self._leaving if one.observer is not observed.observer]
 
     def _exchange(self, slot: str, model: LoadedModel | None, *, before: LoadedModel | None = None) -> bool:
         with self._lock:
@@ -200,7 +204,8 @@ class _Leaving:
     """A replaced model: its session is kept here, so that it is freed by the swapping thread, not an answering one."""
 
     def __init__(self, slot: str, model: LoadedModel) -> None:
-        self.observed = Observed(slot, model.name, model.version, model.digest, model.observer, is_active=False)
+        self._observed = Observed(slot, model.name, model.version, model.digest, model.observer, is_active=False)
+        self.observer = model.observer
         self.gone = threading.Event()
         self._engine: object | None = model.engine
         gone = self.gone
@@ -210,6 +215,10 @@ class _Leaving:
     def is_released(self) -> bool:
         """Whether the session was dropped."""
         return self._engine is None
+
+    def seen(self) -> Observed:
+        """Return its observer, and whether the next window is the last."""
+        return msgspec.structs.replace(self._observed, is_gone=self.is_released)
 
     def release(self) -> None:
         """Drop the session."""

@@ -45,8 +45,8 @@ class WindowSummary(msgspec.Struct, frozen=True):
 
     @property
     def is_silent(self) -> bool:
-        """Whether nothing at all happened."""
-        return not (self.calls or self.errors or self.refused)
+        """Whether nothing at all happened; the rows of a call may come one window after its latency."""
+        return not (self.calls or self.rows or self.errors or self.refused)
 
 
 class Totals(msgspec.Struct, frozen=True):

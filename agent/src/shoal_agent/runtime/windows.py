@@ -175,7 +175,7 @@ class WindowClock:
         if is_told:
             window = self._window(observed, summary, (start_ms, length_ms), cpu_s)
             self._sink.append(msgspec.structs.replace(window, shadows=shadows))
-        if not observed.is_active:
+        if observed.is_gone:
             self._slots.forget(observed)
         return 1 if is_told else 0
 
