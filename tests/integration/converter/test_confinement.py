@@ -19,7 +19,7 @@ from tests.integration.converter.conftest import Workshop
 from shoal_converter import cli
 from shoal_converter.confinement import landlock, namespaces, sockets
 from shoal_converter.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE
-from shoal_converter.sources import pickled_child
+from shoal_converter.sources import isolated_child
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are shut off on Linux only")
 
@@ -204,10 +204,10 @@ def test_what_can_not_be_shut_off_is_asked_for(lacking: tuple[str, ...], tmp_pat
     (tmp_path / "m.onnx").write_bytes(b"")
     asked = {"path": str(tmp_path / "m.pkl"), "trust": "isolated"}
     with pytest.raises(Exception, match=" and ".join(lacking)) as refused:
-        pickled_child._check_isolated(asked, lacking)
+        isolated_child._check_isolated(asked, lacking)
     assert "--trust=unisolated" in refused.value.hint  # type: ignore[attr-defined]
-    pickled_child._check_isolated(asked | {"trust": "unisolated"}, lacking)
-    pickled_child._check_isolated(asked | {"path": str(tmp_path / "m.onnx")}, lacking)
+    isolated_child._check_isolated(asked | {"trust": "unisolated"}, lacking)
+    isolated_child._check_isolated(asked | {"path": str(tmp_path / "m.onnx")}, lacking)
 
 
 def test_unisolated_still_shuts_off_what_it_can(shoal_convert: Any, workshop: Workshop, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.integration.converter.conftest import Workshop
 
 from shoal_converter.errors import LibraryMissingError, NotIsolatedError, SourceError, UntrustedPickleError
-from shoal_converter.sources import pickled, pickled_child
+from shoal_converter.sources import isolated, isolated_child
 from shoal_converter.sources.model_file import check_trusted, kind_of, load_model
 from shoal_converter.sources.sample_file import SUFFIXES as SAMPLES
 
@@ -90,12 +90,12 @@ def test_trust_makes_a_file_of_keras_a_program_that_is_isolated(tmp_path: Path, 
     (tmp_path / name).write_bytes(b"")
     asked = {"path": str(tmp_path / name), "trust": "isolated"}
     with pytest.raises(NotIsolatedError, match="network and files"):
-        pickled_child._check_isolated(asked, ("network", "files"))
-    pickled_child._check_isolated(asked, ())
-    pickled_child._check_isolated(asked | {"trust": "unisolated"}, ("network",))
-    pickled_child._check_isolated(asked | {"trust": None}, ("network",))  # safe mode keeps code from running
+        isolated_child._check_isolated(asked, ("network", "files"))
+    isolated_child._check_isolated(asked, ())
+    isolated_child._check_isolated(asked | {"trust": "unisolated"}, ("network",))
+    isolated_child._check_isolated(asked | {"trust": None}, ("network",))  # safe mode keeps code from running
     for trust, beside in ((None, True), ("isolated", False)):
-        reach = list(pickled._readable(tmp_path / name, tmp_path / "rows.npy", None, None, trust))  # type: ignore[arg-type]
+        reach = list(isolated._readable(tmp_path / name, tmp_path / "rows.npy", None, None, trust))  # type: ignore[arg-type]
         assert (tmp_path in reach) is beside
 
 

@@ -14,10 +14,10 @@ from shoal_converter.bundle import OMS, Bundle
 from shoal_converter.domain.parity import Tolerance
 from shoal_converter.errors import OutputExistsError, SampleError
 from shoal_converter.packing import parse_tag
+from shoal_converter.sources.isolated import Examination, pack_isolated
 from shoal_converter.sources.mlflow_address import fetched, is_address
 from shoal_converter.sources.mlflow_folder import is_mlflow, read_mlflow
 from shoal_converter.sources.model_file import Trust, check_trusted
-from shoal_converter.sources.pickled import Examination, pack_pickled
 from shoal_converter.sources.sample_file import check_sample_file
 from shoal_converter.terminal import Terminal
 from shoal_protocol.bundle.contract import parse_contract
@@ -65,7 +65,7 @@ def run(
         examination = _examination(**asked)
         if parent is not None:
             Bundle.open(parent)
-        bundle = pack_pickled(
+        bundle = pack_isolated(
             found.path,
             sample=sample,
             target=target,

@@ -2,7 +2,7 @@
 
 A pickle is a program. The child gets no credentials of this environment, no network, and none but the files that the
 work is about; it converts, writes the finished bundle as an OCI layout, and is gone. This process then reads the layout
-as it reads any bundle from outside. Owns the parent's side; `pickled_child` is the other, `confinement` what it gives
+as it reads any bundle from outside. Owns the parent's side; `isolated_child` is the other, `confinement` what it gives
 up.
 """
 
@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -103,7 +102,7 @@ class Examination:
 
 
 # long by its arguments, which are the command's options, and what is said of each
-def pack_pickled(
+def pack_isolated(
     path: Path,
     *,
     sample: Path,
@@ -121,10 +120,10 @@ def pack_pickled(
     timeout_s: float = 3600,
     progress: Callable[[str], None] | None = None,
 ) -> Bundle:
-    """Pack a pickled model in a child process.
+    """Pack a model file in a child process.
 
     Args:
-        path: The pickle; the caller has checked that it is trusted.
+        path: The model; the caller has checked that it is trusted where it is a program.
         sample: File of the sample.
         target: Name of the target in it.
         tag: ``name:version``.
@@ -189,18 +188,18 @@ def _readable(
 
 def _run(request: Mapping[str, Any], progress: Callable[[str], None], *, timeout_s: float) -> dict[str, Any]:
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    late = threading.Event()
     with subprocess.Popen(
-        [sys.executable, "-P", "-m", "shoal_converter.sources.pickled_child"],
+        [sys.executable, "-P", "-m", "shoal_converter.sources.isolated_child"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
         start_new_session=True,  # without the terminal, into which it could type
     ) as child:
-        alarm = threading.Timer(timeout_s, _end, [child])
+        alarm = threading.Timer(timeout_s, _end, [child], {"late": late})
         alarm.daemon = True
         alarm.start()
-        started = time.monotonic()
         try:
             answer = _answer(child, request, progress)
         except BaseException:
@@ -208,7 +207,7 @@ def _run(request: Mapping[str, Any], progress: Callable[[str], None], *, timeout
             raise
         finally:
             alarm.cancel()
-    if answer is None and time.monotonic() - started >= timeout_s:
+    if answer is None and late.is_set():
         raise LocalError(
             f"loading and packing the model took more than {timeout_s:g} s, and was ended",
             hint="give it longer by --timeout SECONDS, or a smaller sample",
@@ -221,8 +220,10 @@ def _run(request: Mapping[str, Any], progress: Callable[[str], None], *, timeout
     return answer
 
 
-def _end(child: subprocess.Popen[str]) -> None:
+def _end(child: subprocess.Popen[str], *, late: threading.Event | None = None) -> None:
     """End the child and what it started: it ends its namespace itself when asked to, and is killed when it does not."""
+    if late is not None:
+        late.set()
     child.terminate()
     with suppress(subprocess.TimeoutExpired):
         child.wait(_LONGEST_END_S)

@@ -1,4 +1,4 @@
-"""The child process that loads a model: `python -P -m shoal_converter.sources.pickled_child`, request on stdin.
+"""The child process that loads a model: `python -P -m shoal_converter.sources.isolated_child`, request on stdin.
 
 It gives up network, files and other processes before it loads anything, keeps its real standard output for its answer
 (so that what a model prints can't corrupt it), and reports progress and result as lines of JSON.

@@ -1,7 +1,7 @@
 """What kind of model a file holds, whether loading it runs code, and how it is loaded.
 
 Owns the table of kinds by their names' endings, and what to do about files that hold no whole model. Loading happens in
-the child process alone (`pickled_child`); each kind's reader imports its framework then.
+the child process alone (`isolated_child`); each kind's reader imports its framework then.
 """
 
 from __future__ import annotations
