@@ -29,6 +29,7 @@ from shoal_agent.adapters.http_client import HttpClient, read_bounded
 from shoal_agent.adapters.part_file import Note, PartFile
 from shoal_agent.adapters.sources import FAULT_REST_S, LIE_REST_S, Sources, mirrors_in
 from shoal_agent.adapters.transfer import Pace, TooManyBytesError, Transfers
+from shoal_agent.domain.disk_room import RESERVE_BYTES
 from shoal_agent.errors import CancelledError, TransportError
 from shoal_agent.ports import Cancelled, HeldBlob
 from shoal_protocol.bundle.codings import (
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
 
 _PIECE = 1 << 16
-_RESERVE_BYTES = 16 << 20
 _log = logging.getLogger(__name__)
 
 MIRROR_PACE = Pace(min_bytes_per_s=1024.0, patience_s=20.0)
@@ -218,7 +218,7 @@ class OciFetcher:
         blob, held = wanted.blob, wanted.held
         if blob.size < CODED_FROM_BYTES or blob.digest in self._plain:
             return Terms(blob)
-        if shutil.disk_usage(wanted.file.path.parent).free < 2 * blob.size + _RESERVE_BYTES:
+        if shutil.disk_usage(wanted.file.path.parent).free < 2 * blob.size + RESERVE_BYTES:
             return Terms(blob)  # no room for a form beside the blob
         if held is None or held.blob.size < CODED_FROM_BYTES:
             return Terms(blob, (ZSTD,))

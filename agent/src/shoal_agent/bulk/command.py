@@ -96,7 +96,7 @@ def _asked_model(given: argparse.Namespace) -> Iterator[LoadedModel]:
     if not given.count:
         yield model
         return
-    from shoal_agent.bulk.counting import counted  # noqa: PLC0415 - the updating half comes with it
+    from shoal_agent.bulk.window_count import counted  # noqa: PLC0415 - the updating half comes with it
 
     with counted(folder, slot, model):
         yield model

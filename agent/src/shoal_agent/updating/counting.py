@@ -39,7 +39,7 @@ _LOOK_S = 1.0
 _log = logging.getLogger(__name__)
 
 
-class DocumentSource(Protocol):
+class CountingSource(Protocol):
     """HTTP to the server."""
 
     def exchange(
@@ -111,7 +111,7 @@ class Counting:
         *,
         state: Callable[[], DeviceState],
         slots: CountingHost,
-        source: DocumentSource,
+        source: CountingSource,
         learner: Callable[[LoadedModel], Learner],
         tell: Callable[[str, str, Mapping[str, Any]], None],
         monotonic: Clock,

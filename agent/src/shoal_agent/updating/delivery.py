@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoal_agent.domain.device import DeviceState
+from shoal_agent.domain.disk_room import room_needed
 from shoal_agent.domain.fit import DeviceFacts, needed_blobs
 from shoal_agent.errors import DiskFullError, ParcelError
 from shoal_agent.ports import BlobStore, Parcel
-from shoal_agent.updating.work import RESERVE_BYTES, ROOM_FACTOR, is_stored
+from shoal_agent.updating.work import is_stored
 from shoal_protocol.bundle.layout import BUNDLE_JSON
 from shoal_protocol.bundle.manifest import Descriptor, Manifest, parse_manifest
 from shoal_protocol.canonical import sha256_digest
@@ -109,8 +110,8 @@ class Delivery:
 
     def _copy(self, parcel: Parcel, blobs: list[Descriptor]) -> None:
         missing = [blob for blob in blobs if not self._store.has(blob)]
-        need, free = int(sum(b.size for b in missing) * ROOM_FACTOR) + RESERVE_BYTES, self._store.free_bytes()
-        if missing and need > free:
+        need, free = room_needed(sum(blob.size for blob in missing)), self._store.free_bytes()
+        if need > free:
             raise DiskFullError(f"the parcel needs {need} bytes on the disk, {free} are free")
         for blob in missing:
             part: Path = self._store.part(blob.digest)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from shoal_agent.domain.disk_room import room_needed
 from shoal_agent.domain.fit import DeviceFacts, misfits, needed_blobs, variant_for
 from shoal_agent.domain.slot import Cleared, Damaged, Deferred, Fetched, Passed, Postponed, Refused, SlotEvent, Target
 from shoal_agent.errors import CancelledError, DiskFullError, ListUnusableError, UnfitError
@@ -33,10 +34,6 @@ from shoal_protocol.errors import (
 if TYPE_CHECKING:
     from shoal_protocol.trust.targets import SignedList, TargetEntry
 
-RESERVE_BYTES = 16 << 20
-"""Room that an update leaves on the disk, for the state, the spool and everybody else."""
-
-ROOM_FACTOR = 1.1
 _TOLD_SHARE = 0.05
 _log = logging.getLogger(__name__)
 
@@ -159,10 +156,6 @@ class Work:
 
         return _guarded(run)
 
-    def needed_parts(self) -> set[str]:
-        """Return the digests of blobs that releases under way need, for garbage collection."""
-        return {blob.digest for release in self._releases.values() for blob in release.manifest.blobs()}
-
     def forget(self) -> None:
         """Drop what is known of releases; nothing is under way any more."""
         self._releases.clear()
@@ -226,8 +219,7 @@ class Work:
         return [blob for blob in self._needed(release) if not self._parts.store.has(blob)]
 
     def _check_room(self, release: _Release) -> None:
-        missing = sum(blob.size for blob in self._missing(release))
-        need, free = int(missing * ROOM_FACTOR) + RESERVE_BYTES if missing else 0, self._parts.store.free_bytes()
+        need, free = room_needed(sum(blob.size for blob in self._missing(release))), self._parts.store.free_bytes()
         if need > free:
             raise DiskFullError(f"the update needs {need} bytes on the disk, {free} are free")
 
