@@ -6,7 +6,6 @@ Imports are lazy, because ``--help`` must not pay for onnxruntime (93 ms) or cry
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -15,22 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal_agent.bulk.command import add_predict
+from shoal_agent.cli_service import add_inspection, add_service
 from shoal_agent.cli_updates import add_commands
 from shoal_agent.errors import NoModelError, NotEnrolledError, SettingsError
 from shoal_agent.logs import LEVELS, set_up_log
 from shoal_agent.settings import (
-    given_settings,
     join_token,
     load_settings,
     logs_to_journal,
-    misspelt_variables,
-    names,
-    of_file,
-    parsed,
     service_manager,
     state_folder,
 )
 from shoal_agent.stopping import stop_on_signals
+from shoal_agent.terminal import flags_of, print_json
 from shoal_protocol.errors import CallerError, ShoalError
 
 if TYPE_CHECKING:
@@ -61,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _told(error: ShoalError, *, as_json: bool) -> int:
     """Tell an error and what to do about it; return the exit code of its family."""
     if as_json:
-        _print_json({"error": {"code": error.code, "message": error.message, "hint": error.hint}})
+        print_json({"error": {"code": error.code, "message": error.message, "hint": error.hint}})
     else:
         sys.stderr.write(f"shoal-agent: {error.message}\n")
         if error.hint:
@@ -94,7 +90,7 @@ def _join(given: argparse.Namespace) -> int:
         again=given.again,
     )
     if given.json:
-        _print_json({"device": joined.identity.device, "state": joined.state, "url": joined.identity.url})
+        print_json({"device": joined.identity.device, "state": joined.state, "url": joined.identity.url})
         return OK
     device, url = joined.identity.device, joined.identity.url
     if joined.state == "pending":
@@ -128,6 +124,10 @@ def _run(given: argparse.Namespace) -> int:
     from shoal_agent.serving.front import Front  # noqa: PLC0415 - only `run` needs it
 
     state = state_folder(given.state)
+    if not state.exists():  # for good, where anything else that is wrong with a folder may pass
+        raise NotEnrolledError(
+            f"there is no state folder {state}", hint="name it by --state or SHOAL_STATE; `join` makes it"
+        )
     settings = _settings(given, state)
     stop = stop_on_signals()
     address, watchdog_s = service_manager()
@@ -156,7 +156,7 @@ def _run_bundle(given: argparse.Namespace) -> int:
     from shoal_agent.serving.standalone import RunOptions, serve_bundle  # noqa: PLC0415
 
     path = Path(given.bundle)
-    settings = _settings(given, path.parent)
+    settings = _settings(given, Path(given.state) if given.state else None)  # no file beside somebody's bundle
     serve_bundle(
         path,
         listen=settings.listen,
@@ -169,14 +169,17 @@ def _run_bundle(given: argparse.Namespace) -> int:
 
 
 def _status(given: argparse.Namespace) -> int:
-    from shoal_agent.status import health, stored_status  # noqa: PLC0415 - sqlite3 comes with it
+    from shoal_agent.status import Health, health, stored_status  # noqa: PLC0415 - sqlite3 comes with it
 
     status = stored_status(state_folder(given.state))
+    code = health(status)
+    if code is Health.OK and not status["running"]:
+        code = Health.DEGRADED  # all is well with what lies there, but nobody answers
     if given.json:
-        _print_json(status)
+        print_json(status)
     else:
         _print_status(status)
-    return int(health(status))
+    return int(code)
 
 
 def _rollback(given: argparse.Namespace) -> int:
@@ -198,113 +201,7 @@ def _rollback(given: argparse.Namespace) -> int:
     return OK
 
 
-def _doctor(given: argparse.Namespace) -> int:
-    from shoal_agent.doctor import Chart, examine, is_well  # noqa: PLC0415 - ssl, sqlite3 and numpy come with it
-
-    chart = Chart(state_folder(given.state), config=given.config, offline=given.offline, take_over=given.take_over)
-    found = examine(chart)
-    if given.json:
-        _print_json({"ok": is_well(found), "checks": [finding.document() for finding in found]})
-    else:
-        for finding in found:
-            print(f"{finding.state:8}{finding.check:18} {finding.came}")
-            if finding.advice:
-                print(f"{'':8}{'':18} -> {finding.advice}")
-    return OK if is_well(found) else FAILED
-
-
-def _config(given: argparse.Namespace) -> int:
-    return _config_check(given) if given.action == "check" else _config_show(given)
-
-
-def _config_check(given: argparse.Namespace) -> int:
-    if given.file is None:
-        raise SettingsError("which file is to be checked?", hint="shoal-agent config check FILE")
-    found = of_file(given.file)
-    parsed(found)
-    if given.json:
-        _print_json({"file": str(given.file), "ok": True, "settings": sorted(found)})
-    else:
-        print(f"{given.file}: {len(found)} settings, all known and well-formed")
-    return OK
-
-
-def _config_show(given: argparse.Namespace) -> int:
-    """Print what `run` would use with the same flags and environment."""
-    if given.file is not None:
-        raise SettingsError("`config show` takes no FILE", hint="a file to look through is given by --config FILE")
-    flags = {"log.level": given.log_level, **_set(given.set)}
-    found = given_settings(flags, state=state_folder(given.state), config=given.config)
-    settings = parsed(found)
-    rows = [
-        (name, getattr(settings, attribute), found[name].source if name in found else "default")
-        for name, attribute in names().items()
-    ]
-    misspelt = misspelt_variables()
-    if given.json:
-        shown = {name: {"value": value, "origin": origin} for name, value, origin in rows}
-        _print_json({"settings": shown, "misspelt": misspelt})
-        return OK
-    for name, value, origin in rows:
-        told = ", ".join(value) if isinstance(value, tuple) else "none" if value is None else f"{value}"
-        print(f"{name:28}{told:27} {origin if given.origin else ''}".rstrip())
-    for wrong, meant in misspelt.items():
-        sys.stderr.write(f"shoal-agent: {wrong} is no setting's variable; is {meant} meant?\n")
-    return OK
-
-
-def _install(given: argparse.Namespace) -> int:
-    from shoal_agent.service.installation import carry_out, installation  # noqa: PLC0415 - only these two need it
-    from shoal_agent.service.unit import Unit, unit_text  # noqa: PLC0415 - likewise
-
-    unit = Unit(
-        program=_program(given.program),
-        user=given.user,
-        state=given.name,
-        listen=given.listen or "",
-        config=str(given.config.resolve()) if given.config else "",
-        memory_max=given.memory_max,
-        cpu_quota=given.cpu_quota,
-        devices=tuple(given.device),
-        token_file=str(given.token_file.resolve()) if given.token_file else "",
-        url=given.url or "",
-    )
-    if given.print:
-        sys.stdout.write(unit_text(unit))
-        return OK
-    steps = installation(unit, name=given.name, start_now=given.now)
-    return _steps(steps, given, carry_out)
-
-
-def _uninstall(given: argparse.Namespace) -> int:
-    from shoal_agent.service.installation import carry_out, removal  # noqa: PLC0415 - as above
-
-    code = _steps(removal(name=given.name), given, carry_out)
-    print(f"The state folder /var/lib/{given.name} and the user stay.")
-    return code
-
-
-def _steps(steps: Sequence[Any], given: argparse.Namespace, carry_out: Callable[[Sequence[Any]], None]) -> int:
-    if given.dry_run:
-        print("\n".join(map(str, steps)))
-    else:
-        carry_out(steps)
-    return OK
-
-
-def _program(given: str | None) -> tuple[str, ...]:
-    """Return the command of the service: this very program."""
-    if given:
-        return (given,)
-    called = Path(sys.argv[0])
-    return (str(called.absolute()),) if called.name == "shoal-agent" else (sys.executable, "-m", "shoal_agent.cli")
-
-
 # Output ---------------------------------------------------------------------------------------------------------
-
-
-def _print_json(document: Any) -> None:
-    sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
 
 def _print_status(status: dict[str, Any]) -> None:
@@ -397,7 +294,13 @@ def _parser() -> argparse.ArgumentParser:
     join.add_argument("url", metavar="URL", help="of the server")
     join.add_argument("--token", metavar="T", help="join token (SHOAL_TOKEN, SHOAL_TOKEN_FILE)")
     join.add_argument("--name", metavar="ID", help="device id to ask for")
-    join.add_argument("--label", action="append", default=[], metavar="KEY=VALUE", help="sent along; selects nothing")
+    join.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="shown at the server as said.KEY; selects nothing",
+    )
     join.add_argument("--if-needed", action="store_true", help="do nothing when this device has joined already")
     join.add_argument("--again", action="store_true", help="give up the identity that --state has; its models stay")
     join.add_argument("--json", action="store_true")
@@ -419,56 +322,10 @@ def _parser() -> argparse.ArgumentParser:
     rollback.add_argument("--reason", default="asked for at the device")
 
     add_commands(add)
-    _add_inspection(add)
-    _add_service(add)
+    add_inspection(add)
+    add_service(add)
     _add_conformance(commands)
     return parser
-
-
-def _add_inspection(add: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the commands that look and change nothing."""
-    doctor = add(
-        "doctor", _doctor, "Check all that the agent needs, and say what to do; exit code 1: something is wrong."
-    )
-    doctor.add_argument("--json", action="store_true")
-    doctor.add_argument("--config", metavar="FILE", type=Path, help="configuration file (SHOAL_CONFIG)")
-    doctor.add_argument("--offline", action="store_true", help="only what needs no network")
-    doctor.add_argument(
-        "--take-over", action="store_true", help="log in at the broker even if that interrupts the running agent"
-    )
-
-    config = add("config", _config, "Show the settings and where each comes from, or check a configuration file.")
-    config.add_argument("action", choices=["show", "check"], help="show what `run` would use, or check a FILE")
-    config.add_argument("file", metavar="FILE", nargs="?", type=Path, help="to check")
-    config.add_argument("--origin", action="store_true", help="show flag, variable or FILE:LINE of each")
-    config.add_argument("--config", metavar="FILE", type=Path, help="configuration file (SHOAL_CONFIG)")
-    config.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="as for `run`")
-    config.add_argument("--json", action="store_true")
-
-
-def _add_service(add: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the commands that make the agent a service of the system."""
-    install = add("install", _install, "Make the agent a service of systemd; needs root.")
-    install.add_argument("--systemd", action="store_true", required=True, help="the service manager; there is no other")
-    install.add_argument("--name", default="shoal-agent", help="of the service, and of its folder below /var/lib")
-    install.add_argument("--user", default="shoal", help="whom it runs as; made when missing")
-    install.add_argument("--listen", metavar="WHERE", help="as for `run`")
-    install.add_argument("--config", metavar="FILE", type=Path, help="as for `run`")
-    install.add_argument("--memory-max", default="", metavar="SIZE", help="512M or 40%%; beyond it it is restarted")
-    install.add_argument("--cpu-quota", default="", metavar="SHARE", help="of one processor, such as 150%%")
-    install.add_argument("--device", action="append", default=[], metavar="PATH", help="an accelerator to let in")
-    install.add_argument("--url", help="of the server, to join at the first start with --token-file")
-    install.add_argument(
-        "--token-file", metavar="FILE", type=Path, help="holds the join token; root's alone, mode 0600"
-    )
-    install.add_argument("--program", metavar="PATH", help="the shoal-agent to run; this one when left out")
-    install.add_argument("--now", action="store_true", help="start it at once")
-    install.add_argument("--print", action="store_true", help="print the unit, do nothing")
-    install.add_argument("--dry-run", action="store_true", help="print the steps, do nothing")
-    uninstall = add("uninstall", _uninstall, "Take the service away; the state folder stays.")
-    uninstall.add_argument("--systemd", action="store_true", help="accepted for symmetry with install")
-    uninstall.add_argument("--name", default="shoal-agent", help="of the service")
-    uninstall.add_argument("--dry-run", action="store_true", help="print the steps, do nothing")
 
 
 def _add_conformance(commands: Any) -> None:
@@ -484,22 +341,12 @@ def _add_conformance(commands: Any) -> None:
     tuf.add_argument("trusted_root", nargs="?")
 
 
-def _settings(given: argparse.Namespace, state: Path) -> Settings:
+def _settings(given: argparse.Namespace, state: Path | None) -> Settings:
     """Put the settings of `run` together, and log as they say from here on."""
-    flags = {"listen": given.listen, "log.level": given.log_level, **_set(given.set)}
+    flags = {"listen": given.listen, "log.level": given.log_level, **flags_of(given.set)}
     settings = load_settings(flags, state=state, config=given.config)
     set_up_log(settings.log_level, settings.log_format, to_journal=logs_to_journal())
     return settings
-
-
-def _set(entries: Sequence[str]) -> dict[str, str]:
-    flags = {}
-    for entry in entries:
-        name, equals, value = entry.partition("=")
-        if not equals:
-            raise SettingsError(f"--set {entry!r} is no NAME=VALUE", hint=f"names are: {', '.join(names())}")
-        flags[name] = value
-    return flags
 
 
 def _labels(entries: Sequence[str]) -> dict[str, str]:

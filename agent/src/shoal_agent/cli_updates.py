@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import json
 import re
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal_agent.errors import SettingsError
 from shoal_agent.settings import state_folder
+from shoal_agent.terminal import print_json
 from shoal_protocol.errors import LocalError
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _export(given: argparse.Namespace) -> int:
         raise LocalError(f"{given.file} can't be written: {error.strerror}") from error
     windows, events = told.get("profile", 0), told.get("event", 0)
     if given.json:
-        print(json.dumps({"file": str(given.file), "windows": windows, "events": events}, indent=2))
+        print_json({"file": str(given.file), "windows": windows, "events": events})
         return 0
     print(f"{windows} windows and {events} events of {device} are in {given.file}; they also stay here.")
     print(f"At the server: shoalctl device import {given.file.name}")
@@ -158,17 +158,7 @@ def _show_import(told: dict[str, Any], status: dict[str, Any], *, as_json: bool)
     slots = {name: status["slots"][name] for name in told["slots"] if name in status["slots"]}
     failed = any(slot["error"] for slot in slots.values())
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "generation": told["generation"],
-                    "new": told["new"],
-                    "acknowledged": told["acknowledged"],
-                    "slots": slots,
-                },
-                indent=2,
-            )
-        )
+        print_json({**{name: told[name] for name in ("generation", "new", "acknowledged")}, "slots": slots})
         return int(failed)
     if told["acknowledged"]:
         print(f"The server has {told['acknowledged']} messages of earlier mail; they are not kept here any more.")

@@ -343,7 +343,7 @@ class Given:
 def load_settings(
     flags: Mapping[str, Any] | None = None,
     *,
-    state: Path,
+    state: Path | None,
     config: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Settings:
@@ -351,7 +351,7 @@ def load_settings(
 
     Args:
         flags: By dotted name; none values count as not given.
-        state: The state folder, where ``config.toml`` is looked for.
+        state: The state folder, where ``config.toml`` is looked for; none: nowhere.
         config: The configuration file (``--config``).
         environment: Instead of the process's.
 
@@ -364,7 +364,7 @@ def load_settings(
 def given_settings(
     flags: Mapping[str, Any] | None = None,
     *,
-    state: Path,
+    state: Path | None,
     config: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> dict[str, Given]:
@@ -375,7 +375,9 @@ def given_settings(
     """
     environment = os.environ if environment is None else environment
     path = config or (Path(environment["SHOAL_CONFIG"]) if environment.get("SHOAL_CONFIG") else None)
-    given = of_file(path) if path else of_file(state / CONFIG_NAME) if (state / CONFIG_NAME).exists() else {}
+    if path is None and state is not None and (state / CONFIG_NAME).exists():
+        path = state / CONFIG_NAME
+    given = of_file(path) if path else {}
     for name in names():
         if environment.get(variable(name)):
             given[name] = Given(environment[variable(name)], variable(name))

@@ -47,7 +47,7 @@ class Health(IntEnum):
     """Exit codes of ``shoal-agent status``."""
 
     OK = 0  # every slot answers with what is wanted
-    DEGRADED = 1  # it answers, but something failed, waits unplanned, or the clock is implausible
+    DEGRADED = 1  # no agent runs; or it answers, but something failed, waits unplanned, or the clock is implausible
     NO_MODEL = 3  # a slot has no model, or no slot is assigned yet
     NOT_ENROLLED = 4  # the folder belongs to no device
 

@@ -14,6 +14,7 @@ import urllib.request
 
 import pytest
 
+from fixtures_models import linear_bundle, write_tar
 from shoal_agent.testing import SimulatedServer
 from shoal_protocol.trust.assignment import SlotTarget
 from shoal_protocol.trust.join_token import JoinToken
@@ -142,6 +143,35 @@ def running(world):
     process.kill()
     process.wait()
     process.stdout.close()
+
+
+def test_a_folder_that_is_not_there_belongs_to_no_device(tmp_path):
+    shoal_agent("status", "--state", str(tmp_path / "none"), check=4)
+    assert "no state folder" in shoal_agent("run", "--state", str(tmp_path / "none"), check=4).stderr
+
+
+def test_a_healthy_state_without_an_agent_is_not_well(running):
+    world, digest, _, process = running
+    state = str(world.state)
+    shoal_agent("status", "--state", state, check=0)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 0
+    told = shoal_agent("status", "--state", state, check=1).stdout
+    assert "not running" in told
+    assert digest in told
+
+
+def test_a_bundle_is_served_whatever_configuration_lies_beside_it(tmp_path):
+    bundle = write_tar(tmp_path / "quality.tar", *linear_bundle())
+    (tmp_path / "config.toml").write_text("window = 3\n")
+    command = [sys.executable, "-m", "shoal_agent.cli", "run", "--bundle", str(bundle), "--listen", "127.0.0.1:0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert "answers as" in process.stdout.readline()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+        process.stdout.close()
 
 
 def test_run_status_predict_and_roll_back(running):
