@@ -28,6 +28,11 @@ _RETURN_S = 600.0
 """So long after a rotation an epoch that was past may return: of two machines, either may be the one that stays."""
 
 _MAX_FACT_CHARACTERS = 128
+_MAX_SAID_NAME = 64
+_MOST_SAID = 16
+
+SAID = "said."
+"""Begins the names of facts that a device says of itself by labels of its own."""
 _MAX_FAULT = 1000
 _MAX_SLOT_NAME = 64
 
@@ -45,7 +50,10 @@ def on_presence(session: Session, device_id: str, message: Presence, now: float)
 
 
 def on_birth(session: Session, device_id: str, message: Birth, now: float) -> bool:
-    """Note what the device is; its own labels are not believed, since labels decide what it gets."""
+    """Note what the device is.
+
+    Labels of its own are kept as facts ``said.NAME``, for people: they select nothing, since labels decide much.
+    """
     row = _newer(session, device_id, "birth", message, now)
     if row is None:
         return False
@@ -56,7 +64,10 @@ def on_birth(session: Session, device_id: str, message: Birth, now: float) -> bo
         "python": message.python,
         "onnxruntime": message.onnxruntime,
     }
-    row.facts = {**row.facts, **{key: _words(value, _MAX_FACT_CHARACTERS) for key, value in said.items() if value}}
+    kept = {key: value for key, value in row.facts.items() if not key.startswith(SAID)}
+    own = {SAID + _words(key, _MAX_SAID_NAME): value for key, value in list(message.labels.items())[:_MOST_SAID]}
+    told = {key: _words(value, _MAX_FACT_CHARACTERS) for key, value in {**said, **own}.items() if value}
+    row.facts = {**kept, **told}
     session.add(row)
     return True
 

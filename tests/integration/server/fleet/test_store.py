@@ -138,8 +138,15 @@ def test_reports_and_births_are_kept(database: Database) -> None:
         device = store.device(session, "a")
     assert device.reported == {"quality": report}
     assert (device.generation_reported, device.last_seen_at, device.seq) == (4, NOW, 2)
-    assert device.facts == {"agent": "0.1", "arch": "arm64"}
+    assert device.facts == {"agent": "0.1", "arch": "arm64", "said.site": "x"}
     assert device.labels == {}, "a device can't label itself"
+    assert not {"said.site", "site"} & device.cohort_facts().keys(), "nor choose its cohort"
+    many = {f"k{at}": "\0v" for at in range(99)}
+    with database.write() as session:
+        intake.on_birth(session, "a", Birth(**_head(seq=3), agent_version="0.2", labels=many), NOW)
+        facts = store.device(session, "a").facts
+    own = {name: value for name, value in facts.items() if name.startswith("said.")}
+    assert (len(own), set(own.values()), facts["agent"]) == (16, {"v"}, "0.2")
 
 
 def test_messages_of_unknown_pending_and_revoked_devices_change_nothing(database: Database) -> None:
