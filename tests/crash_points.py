@@ -1,24 +1,29 @@
 """The kinds of points of the crash campaign: how an agent ends, or what fails under it, and where.
 
 step          before one of the calls that make something durable, by SIGKILL or an emulated power cut; needs nothing
-kill          SIGKILL as it enters a system call on files; needs strace
+kill          SIGKILL as it enters a system call, of whatever name; needs strace
 fail          a system call on files fails (disk full, disk failing, no descriptor left), once or from then on; strace
-cut ext4|xfs  the power is cut right after a system call, on a file system of its own; strace, root, loop devices
+cut ext4|xfs  the power is cut right after a call that changes the disk or tells the server something, on a file system
+              of its own; strace, root, loop devices
+
+The places take turns by story, gate and name of the call, so that the rare names get as many points as the common ones.
 """
 
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 import loop_disks
 import strace_points
 from crash_stories import Device, Story
 from killed_agent import Ended
-from strace_points import ERRORS, Place
+from strace_points import ERRORS, LASTING, Place
 
 CUT_KINDS = {"cut ext4": "ext4", "cut xfs": "xfs"}
 KINDS = ("step", "kill", "fail", *CUT_KINDS)
@@ -55,7 +60,7 @@ class Map:
     """Where agents can be ended: by the number of a story and a place in it.
 
     Attributes:
-        places: All system calls of all stories, in an order that a seed decides.
+        places: All system calls of all stories. Story, gate and name of the call take turns; a seed decides the rest.
     """
 
     places: tuple[tuple[int, Place], ...] = ()
@@ -63,14 +68,17 @@ class Map:
     @classmethod
     def of(cls, device: Device, *, seed: int) -> Map:
         """Count the system calls of every story."""
-        found = []
+        lots = random.Random(f"{seed}/places")
+        groups: dict[tuple[int, str, str], list[tuple[int, Place]]] = defaultdict(list)
         for number, story in enumerate(device.stories):
             for gate in ("boot", "threads"):
                 state = device.begin(story)
-                counted = strace_points.places(device.nursery, state, story.fate(), gate)
-                found += [(number, place) for place in counted]
-        random.Random(f"{seed}/places").shuffle(found)
-        return cls(tuple(found))
+                for place in strace_points.places(device.nursery, state, story.fate(), gate):
+                    groups[number, gate, place.syscall].append((number, place))
+        for group in groups.values():
+            lots.shuffle(group)
+        rounds = zip_longest(*(groups[key] for key in lots.sample(sorted(groups), len(groups))))
+        return cls(tuple(at for turn in rounds for at in turn if at is not None))
 
     def only(self, syscalls: Collection[str]) -> Map:
         """Return the places at some system calls."""
@@ -79,6 +87,25 @@ class Map:
     def at(self, turn: int) -> tuple[int, Place]:
         """Return a place; each comes once before one comes again."""
         return self.places[turn % len(self.places)]
+
+
+@dataclass(frozen=True)
+class Played:
+    """One point that was played.
+
+    Attributes:
+        story: Its name.
+        how: What happened there: the name of a system call, or of a kind of end.
+        told: All of it, to print.
+        hit: Whether the agent came to the place; it may have settled before.
+        faults: What is wrong with what is left.
+    """
+
+    story: str
+    how: str
+    told: str
+    hit: bool
+    faults: Sequence[str] = ()
 
 
 @dataclass
@@ -97,12 +124,12 @@ class Lane:
     disks: Mapping[str, loop_disks.LoopDisk] = field(default_factory=dict)
     kinds: Sequence[str] = KINDS
 
-    def point(self, index: int, seed: int) -> tuple[str, list[str]]:
-        """Play a point of the campaign; return what it was and what is wrong."""
+    def point(self, index: int, seed: int) -> Played:
+        """Play a point of the campaign."""
         kind = self.kinds[index % len(self.kinds)]
         return self.play(kind, index // len(self.kinds), random.Random(f"{seed}/{index}"))
 
-    def play(self, kind: str, turn: int, lots: random.Random, *, flaw: str | None = None) -> tuple[str, list[str]]:
+    def play(self, kind: str, turn: int, lots: random.Random, *, flaw: str | None = None) -> Played:
         """Play one point of a kind.
 
         Args:
@@ -119,7 +146,7 @@ class Lane:
             return self._failed(turn, lots)
         return self._cut(kind, turn, lots, flaw)
 
-    def _step(self, lots: random.Random, flaw: str | None) -> tuple[str, list[str]]:
+    def _step(self, lots: random.Random, flaw: str | None) -> Played:
         story = lots.choice(self.device.stories)
         state = self.device.begin(story)
         told = [story.name]
@@ -127,37 +154,40 @@ class Lane:
             step = lots.randint(1, story.steps)
             cut = lots.randrange(1 << 30) if flaw == "unsynced" or lots.random() < 0.5 else None
             ended = self.device.nursery.run(state, story.fate(steps=step, power_cut=cut, flaw=flaw))
-            told.append(f"{'power cut' if cut is not None else 'SIGKILL'} at step {step}/{story.steps}")
+            end = "power cut" if cut is not None else "SIGKILL"
+            told.append(f"{end} at step {step}/{story.steps}")
+            played = partial(Played, story.name, end, ", ".join(told), ended.status == -9)
             if ended.status not in {0, -9}:
-                return ", ".join(told), [_ended_badly(ended)]
-        return ", ".join(told), self._judge(story, state, lots, thorough=flaw is None)
+                return played([_ended_badly(ended)])
+        return played(self._judge(story, state, lots, thorough=flaw is None))
 
-    def _killed(self, turn: int, lots: random.Random) -> tuple[str, list[str]]:
+    def _killed(self, turn: int, lots: random.Random) -> Played:
         number, place = self.map.at(turn)
         story = self.device.stories[number]
         state = self._begin(story, lots)
         ended = strace_points.killed_at(self.device.nursery, state, story.fate(), place)
-        told = f"{story.name}, killed at {place}"
+        played = partial(Played, story.name, place.syscall, f"{story.name}, killed at {place}", ended.status == -9)
         if ended.status not in {0, -9}:
-            return told, [_ended_badly(ended)]
-        return told, self._judge(story, state, lots)
+            return played([_ended_badly(ended)])
+        return played(self._judge(story, state, lots))
 
-    def _failed(self, turn: int, lots: random.Random) -> tuple[str, list[str]]:
+    def _failed(self, turn: int, lots: random.Random) -> Played:
         number, place = self.map.only(ERRORS).at(turn)
         story = self.device.stories[number]
         error, lasting = lots.choice(ERRORS[place.syscall]), lots.random() < 0.3
         state = self._begin(story, lots)
         # what fails for ever keeps the agent from arriving, which is no fault; what failed once must not
-        fate = story.fate(patience_s=1.0 if lasting else 20.0)
+        fate = story.fate(patience_s=1.0 if lasting else 90.0)
         ended = strace_points.failing_at(self.device.nursery, state, fate, place, error=error, lasting=lasting)
         told = f"{story.name}, {error} {'from' if lasting else 'at'} {place}"
+        played = partial(Played, story.name, f"{place.syscall} {error}", told, ended.hit)
         allowed = {0, 1, 2} if lasting else {0, 1} if place.gate == "boot" else {0}
         if ended.status not in allowed:
-            return told, [_ended_badly(ended)]
-        return told, self._judge(story, state, lots, settles=1.0 if lasting else _SETTLES, could_save=not lasting)
+            return played([_ended_badly(ended)])
+        return played(self._judge(story, state, lots, settles=1.0 if lasting else _SETTLES, could_save=not lasting))
 
-    def _cut(self, kind: str, turn: int, lots: random.Random, flaw: str | None) -> tuple[str, list[str]]:
-        number, place = self.map.at(turn)
+    def _cut(self, kind: str, turn: int, lots: random.Random, flaw: str | None) -> Played:
+        number, place = self.map.only(LASTING).at(turn)
         story, disk = self.device.stories[number], self.disks[kind]
         journal = lots.choice(sorted(loop_disks.JOURNALS)) if flaw is None else "journal flushed"
         disk.fresh()
@@ -169,9 +199,10 @@ class Lane:
             )
             disk.recover()
             told = f"{story.name}, power cut on {disk.kind} ({journal}) after {place}"
+            played = partial(Played, story.name, f"{place.syscall}, {journal}", told, ended.hit)
             if ended.status not in {0, -9}:
-                return told, [_ended_badly(ended)]
-            return told, self._judge(story, state, lots, thorough=flaw is None)
+                return played([_ended_badly(ended)])
+            return played(self._judge(story, state, lots, thorough=flaw is None))
         finally:
             disk.unmount()
 
@@ -202,9 +233,9 @@ def caught(lane: Lane, flaw: str, kind: str, *, seed: int, points: int) -> str |
     """Return how a flawed agent was noticed; none: it was not."""
     lane = replace(lane, map=lane.map.only(FLAW_SHOWS[flaw]))
     for index in range(points):
-        told, faults = lane.play(kind, index, random.Random(f"{seed}/{flaw}/{index}"), flaw=flaw)
-        if faults:
-            return f"point {index + 1} ({told}): {faults[0]}"
+        played = lane.play(kind, index, random.Random(f"{seed}/{flaw}/{index}"), flaw=flaw)
+        if played.faults:
+            return f"point {index + 1} ({played.told}): {played.faults[0]}"
     return None
 
 

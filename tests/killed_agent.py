@@ -59,10 +59,12 @@ class Ended:
     Attributes:
         status: -9: killed at the step; 0: it settled before; 2: it gave up waiting.
         told: What it printed.
+        hit: Whether it came to the place at which something was to happen to it.
     """
 
     status: int
     told: str
+    hit: bool = False
 
     @property
     def seen(self) -> dict[str, Any]:

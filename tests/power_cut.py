@@ -6,6 +6,7 @@ folder was not synced are undone or not, by lot. SQLite syncs by itself, below P
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import threading
@@ -27,6 +28,7 @@ class PowerCut:
         self._folder, self._spare, self._chance = folder, spare, chance
         self._lock = threading.RLock()
         self._renames: list[tuple[Path, Path, Path | None]] = []
+        self._names = itertools.count()
         self._synced = {_inode(path): _changed(path) for path in self._files()}
         spare.mkdir(exist_ok=True)
 
@@ -45,7 +47,7 @@ class PowerCut:
             kept = None
             if self._folder in target.parents:
                 if target.exists():
-                    kept = self._spare / str(len(list(self._spare.iterdir())))
+                    kept = self._spare / f"{os.getpid()}-{next(self._names)}"
                     os.link(target, kept)
                 self._renames.append((source, target, kept))
             return real(source, target)

@@ -14,16 +14,19 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent_nursery import Nursery, wait_for_stop
 from killed_agent import Ended, Fate
 
-SYSCALLS = (
-    "openat", "close", "write", "pwrite64", "fsync", "fdatasync", "ftruncate",
-    "rename", "renameat", "renameat2", "unlink", "unlinkat", "mkdir", "mkdirat", "link", "linkat",
+LASTING = (
+    "openat", "close", "write", "writev", "pwrite64", "pwritev", "sendfile", "copy_file_range", "fallocate",
+    "fsync", "fdatasync", "ftruncate", "truncate", "rename", "renameat", "renameat2", "unlink", "unlinkat", "rmdir",
+    "mkdir", "mkdirat", "link", "linkat", "symlink", "symlinkat", "fchmod", "fchown", "sendto", "sendmsg",
 )  # fmt: skip
+"""Calls that change what a power cut leaves: the disk, or what the server was told."""
+
 ERRORS = {
     "openat": ("EMFILE", "ENOSPC", "EIO"),
     "write": ("ENOSPC", "EIO"),
@@ -34,6 +37,8 @@ ERRORS = {
     "rename": ("ENOSPC", "EIO"),
     "unlink": ("EIO",),
     "mkdir": ("ENOSPC",),
+    "symlink": ("ENOSPC", "EIO"),
+    "fchmod": ("EIO",),
 }
 """What each call can fail with, as a disk or a process without descriptors would let it."""
 
@@ -67,10 +72,10 @@ def missing() -> str | None:
 
 
 def places(nursery: Nursery, state: Path, fate: Fate, gate: str) -> list[Place]:
-    """Return all system calls of a run that nobody disturbs."""
+    """Return all system calls of a run that nobody disturbs, of every name."""
     pid = nursery.begin(state, Fate(**{**vars(fate), "gate": gate}))
     counts: Counter[tuple[str, str]] = Counter()
-    with traced(pid, f"trace={','.join(SYSCALLS)}") as lines:
+    with traced(pid, "trace=all") as lines:
         for line in lines:
             found = _CALL.match(line)
             if found:
@@ -88,7 +93,7 @@ def killed_at(nursery: Nursery, state: Path, fate: Fate, place: Place) -> Ended:
 
 
 def failing_at(nursery: Nursery, state: Path, fate: Fate, place: Place, *, error: str, lasting: bool) -> Ended:
-    """Run an agent one of whose calls fails, or that and all later ones of each thread."""
+    """Run an agent one of whose calls fails, or that and all later ones of each thread; `hit` tells whether one did."""
     return _injected(nursery, state, fate, place, f"error={error}", times="+" if lasting else "")
 
 
@@ -100,7 +105,7 @@ def struck_at(nursery: Nursery, state: Path, fate: Fate, place: Place, *, strike
         if any("--- SIGSTOP {" in line for line in lines) and wait_for_stop(pid):
             strike()
             os.kill(pid, signal.SIGKILL)
-            return nursery.end()
+            return replace(nursery.end(), hit=True)
     ended = nursery.end()
     strike()
     return ended
@@ -110,9 +115,8 @@ def _injected(nursery: Nursery, state: Path, fate: Fate, place: Place, what: str
     pid = nursery.begin(state, Fate(**{**vars(fate), "gate": place.gate}))
     injection = f"inject={place.syscall}:{what}:when={place.number}{times}"
     with traced(pid, f"trace={place.syscall}", injection) as lines:
-        for _ in lines:
-            pass
-    return nursery.end()
+        hit = any("INJECTED" in line or "+++ killed by SIGKILL +++" in line for line in list(lines))
+    return replace(nursery.end(), hit=hit)
 
 
 @contextmanager

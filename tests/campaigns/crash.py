@@ -24,7 +24,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from agent_nursery import Nursery  # noqa: E402 - the path comes first
-from crash_points import CONTROLS, CUT_KINDS, KINDS, Lane, Map, caught, controls, missing  # noqa: E402
+from crash_points import CONTROLS, CUT_KINDS, KINDS, Lane, Map, Played, caught, controls, missing  # noqa: E402
 from crash_stories import Device  # noqa: E402
 from loop_disks import LoopDisk  # noqa: E402
 from shoal_agent.testing import SimulatedServer  # noqa: E402
@@ -99,6 +98,7 @@ def campaign(plan: Plan, result: Path) -> int:
             _sweep_controls(lanes[0], kinds, plan, record)
         _sweep(lanes, record)
     record.note()
+    print(record.told())
     print(f"wrote {result}")
     return 0 if record.document["control_caught"] and not record.document["failures"] else 1
 
@@ -118,21 +118,26 @@ class Record:
         self._began, self._before = time.monotonic(), known.get("seconds", 0.0)
         self.document: dict[str, Any] = {"seed": plan.seed, "points": plan.points, "done": [], "failures": []} | known
 
-    def add(self, index: int, kind: str, told: str, faults: Sequence[str]) -> None:
+    def add(self, index: int, kind: str, played: Played) -> None:
         """Note a point."""
         with self._lock:
             done, failures = self.document["done"], self.document["failures"]
             done.append(index)
-            by_kind = Counter(self.document.get("by_kind", {}))
-            by_kind[kind] += 1
-            self.document["by_kind"] = dict(by_kind)
-            failures += [{"point": index, "what": told, "fault": fault} for fault in faults]
+            for table, entry in (("by_kind", kind), ("by_story", played.story)):
+                self._count(table, entry, "points" if played.hit else "settled before")
+            if played.hit:
+                self._count("by_end", kind, played.how)
+            failures += [{"point": index, "what": played.told, "fault": fault} for fault in played.faults]
             self.note()
-            for fault in faults:
-                print(f"point {index} ({told}): {fault}", flush=True)
+            for fault in played.faults:
+                print(f"point {index} ({played.told}): {fault}", flush=True)
             if len(done) % 25 == 0 or len(done) == self.plan.points:
                 seconds = self.document["seconds"]
                 print(f"{len(done)}/{self.plan.points} points, {len(failures)} failures, {seconds} s", flush=True)
+
+    def _count(self, table: str, row: str, column: str) -> None:
+        counts = self.document.setdefault(table, {}).setdefault(row, {})
+        counts[column] = counts.get(column, 0) + 1
 
     def note(self) -> None:
         """Write it down."""
@@ -141,6 +146,19 @@ class Record:
         temporary = self._result.with_suffix(".tmp")
         temporary.write_text(json.dumps(self.document, indent=1) + "\n", encoding="utf-8")
         temporary.replace(self._result)
+
+    def told(self) -> str:
+        """Return what was swept, kind by kind."""
+        lines = []
+        for kind, counts in self.document.get("by_kind", {}).items():
+            ends = self.document.get("by_end", {}).get(kind, {})
+            early = counts.get("settled before", 0)
+            lines.append(
+                f"{kind}: {counts.get('points', 0)} ends"
+                + (f", {early} runs settled before" if early else "")
+                + f"; {', '.join(f'{how} {count}' for how, count in sorted(ends.items()))}"
+            )
+        return "\n".join(lines)
 
 
 def _sweep_controls(lane: Lane, kinds: Sequence[str], plan: Plan, record: Record) -> None:
@@ -165,8 +183,7 @@ def _sweep(lanes: Sequence[Lane], record: Record) -> None:
         try:
             while not errors:
                 index = left.get_nowait()
-                told, faults = lane.point(index, record.plan.seed)
-                record.add(index, lane.kinds[index % len(lane.kinds)], told, faults)
+                record.add(index, lane.kinds[index % len(lane.kinds)], lane.point(index, record.plan.seed))
         except queue.Empty:
             return
         except BaseException as error:  # noqa: BLE001 - raised again below

@@ -89,3 +89,30 @@ def test_a_model_that_fails_is_left_even_when_that_can_not_be_saved(device):
     device.state_file.error = None
     device.turn()
     assert device.saved.active == first
+
+
+def test_nobody_is_told_of_a_state_before_it_is_saved(device, monkeypatch):
+    told, save = [], device.state_file.save
+
+    def watched(state):
+        told.append((device.all.state, state))  # what a report that is made just now would say
+        save(state)
+
+    monkeypatch.setattr(device.state_file, "save", watched)
+    first = device.install("1.0")
+    device.want(device.bundle("1.1"))
+    device.all.roll_back("s", "no")
+    device.turn()
+    assert len(told) > 10
+    for said, saving in told:
+        assert said != saving
+    assert device.all.state == device.state_file.load()
+    assert device.slot.active == first
+
+
+def test_what_happens_from_memory_is_told(device):
+    first = device.install("1.0")
+    device.want(device.bundle("1.1"))
+    device.state_file.error = FULL
+    device.all.roll_back("s", "no")
+    assert device.all.state.slots["s"].active == first

@@ -2,6 +2,9 @@
 
 Owns saving it, and what is known of a disk that takes no state: the next save may succeed where this one failed, and
 until then a restart would go back to the last saved state. Leaves to the transactions what must not happen meanwhile.
+
+What is being saved is told to nobody before: other threads report what they see in `told`, and a server that heard of a
+switch which a power cut then takes back would believe it.
 """
 
 from __future__ import annotations
@@ -24,34 +27,50 @@ class Ledger:
         clock: Seconds UTC.
 
     Attributes:
-        state: As it is now; saved by `save`.
+        state: As it is now, for the thread that changes it; saved by `save`.
+        told: The same for everybody else: what was saved, or goes on from memory because the disk takes nothing.
         unsaved: Why the last save failed; empty: it did not.
     """
 
     def __init__(self, state_file: StateFile, clock: Clock) -> None:
         self._state_file = state_file
         self._clock = clock
-        self.state = DeviceState()
+        self.state = self.told = DeviceState()
         self.unsaved = ""
 
     def slot(self, name: str) -> Slot:
         """Return a slot; one that was never heard of is empty."""
         return self.state.slots.get(name, Slot())
 
-    def apply(self, name: str, event: SlotEvent) -> tuple[SlotEffect, ...]:
-        """Take one event into the state in memory; returns what is to be done once it is saved.
+    def outcome(self, name: str, event: SlotEvent) -> tuple[tuple[SlotEffect, ...], DeviceState]:
+        """Return what is to be done after an event, and the state that is to be saved before; changes nothing.
 
         Raises:
             IllegalEventError: The slot does not expect it.
         """
         slot, effects = step(self.slot(name), event, self._clock())
-        self.state = self.state.with_slot(name, slot)
-        return effects
+        return effects, self.state.with_slot(name, slot)
 
     def save(self) -> bool:
-        """Save the state, and return whether that worked."""
+        """Save the state; it is the device's either way. Returns whether the disk took it."""
+        return self.keep(self.state)
+
+    def keep(self, state: DeviceState) -> bool:
+        """Save another state and make it the device's, whether or not the disk takes it; returns whether it did."""
+        saved = self._saves(state)
+        self.state = self.told = state
+        return saved
+
+    def change(self, state: DeviceState) -> bool:
+        """Save another state and make it the device's; returns whether that worked, else nothing is changed."""
+        if not self._saves(state):
+            return False
+        self.state = self.told = state
+        return True
+
+    def _saves(self, state: DeviceState) -> bool:
         try:
-            self._state_file.save(self.state)
+            self._state_file.save(state)
         except OSError as error:
             if str(error) != self.unsaved:
                 _log.error("the state can't be saved, a restart now would go back to the last saved one: %s", error)
@@ -60,12 +79,4 @@ class Ledger:
         if self.unsaved:
             _log.warning("the state can be saved again")
             self.unsaved = ""
-        return True
-
-    def change(self, state: DeviceState) -> bool:
-        """Save another state and make it the device's; returns whether that worked, else nothing is changed."""
-        before, self.state = self.state, state
-        if not self.save():
-            self.state = before
-            return False
         return True

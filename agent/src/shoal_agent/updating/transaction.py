@@ -123,8 +123,8 @@ class Transactions:
 
     @property
     def state(self) -> DeviceState:
-        """The device's state as it is now."""
-        return self._ledger.state
+        """The device's state, as far as others may be told it; any thread may ask."""
+        return self._ledger.told
 
     @property
     def troubles(self) -> Mapping[str, SlotFault]:
@@ -143,7 +143,7 @@ class Transactions:
 
     def digests(self) -> set[str]:
         """Return what runs here and what could be gone back to."""
-        slots = self.state.slots.values()
+        slots = self._ledger.state.slots.values()
         return {digest for slot in slots for digest in (slot.active, slot.previous, slot.fallback) if digest}
 
     def progress(self) -> dict[str, float]:
@@ -152,7 +152,7 @@ class Transactions:
 
     def on_trial(self) -> bool:
         """Tell whether some slot's model is on trial."""
-        return any(slot.state is SlotState.TRIAL for slot in self.state.slots.values())
+        return any(slot.state is SlotState.TRIAL for slot in self._ledger.state.slots.values())
 
     def variants(self) -> dict[str, str]:
         """Return the path of the variant that answers, by slot."""
@@ -171,7 +171,7 @@ class Transactions:
         self._ledger.state = crash_loop.begun(crash_loop.settled(found) if suspect else found)
         for name, digest in damaged:
             self._apply(name, Damaged(digest))
-        if suspect is not None and found.slots[suspect].active == self.state.slots[suspect].active:
+        if suspect is not None and found.slots[suspect].active == self._ledger.state.slots[suspect].active:
             crashes = f"the agent crashed {found.starts} times in a row while this model was active"
             self._apply(suspect, Failed("crash_loop", crashes))
         for name in sorted(found.slots):
@@ -184,19 +184,19 @@ class Transactions:
     def stop(self) -> None:
         """Give the starts of trials and shadows back."""
         self._shadows.stop()
-        for name in sorted(self.state.slots):
+        for name in sorted(self._ledger.state.slots):
             self._measure(name)
             self._apply(name, Stopped())
             slot = self._ledger.slot(name)
             if slot.shadow is not None and 0 < slot.shadow.starts < MAX_STARTS:
                 self._put(name, replace(slot, shadow=replace(slot.shadow, starts=0)))
-        self._ledger.state = crash_loop.settled(self.state)
+        self._ledger.state = crash_loop.settled(self._ledger.state)
         self._agenda.clear()
         self._ledger.save()
 
     def _avoid_trials(self) -> None:
         """A start on trial that can't be counted could be one of endlessly many: prefer a proven model."""
-        for name, slot in sorted(self.state.slots.items()):
+        for name, slot in sorted(self._ledger.state.slots.items()):
             if slot.trial is not None and any(d not in {None, slot.active} for d in (slot.previous, slot.fallback)):
                 fault = f"its start could not be counted: {self._ledger.unsaved}"
                 self._apply(name, Failed("state_unsaved", fault))
@@ -214,7 +214,7 @@ class Transactions:
 
     def take_over(self, assignment: Assignment) -> None:
         """Make a verified, newer assignment the wish of its slots, in one save."""
-        self._ledger.state = accepted(self.state, assignment)
+        self._ledger.state = accepted(self._ledger.state, assignment)
         for name, wish in sorted(assignment.slots.items()):
             target = Target(wish.digest, wish.name or "", wish.attempt, wish.windows or ())
             slot = self._ledger.slot(name)
@@ -239,11 +239,11 @@ class Transactions:
         changed = dict(revoked) != dict(self._revoked)
         self._revoked = dict(revoked)
         barred = frozenset(revoked)
-        for name, slot in sorted(self.state.slots.items()):
+        for name, slot in sorted(self._ledger.state.slots.items()):
             if barred & {slot.previous, slot.fallback}:
                 self.handle(name, Barred(barred))
             if slot.active is not None and slot.active in news:
-                self._outcomes.revoked(name, slot.active, news[slot.active], generation=self.state.generation)
+                self._outcomes.revoked(name, slot.active, news[slot.active], generation=self._ledger.state.generation)
         if changed:
             self._changed()
 
@@ -262,12 +262,10 @@ class Transactions:
 
     def handle(self, name: str, event: SlotEvent) -> None:
         """Take one event: save the new state, then queue what is to be done."""
-        before = self.state
-        effects = self._ledger.apply(name, event)
-        self._garbage.changed(self._ledger.slot(name))
-        changed = self.state != before
-        if changed and not self._ledger.save() and isinstance(event, _LEADING_ON):
-            self._ledger.state = before
+        effects, after = self._ledger.outcome(name, event)
+        self._garbage.changed(after.slots[name])
+        changed = after != self._ledger.state
+        if changed and not self._took(event, after):
             self._held_up(name)
             return
         self._agenda.add(name, effects)
@@ -279,13 +277,21 @@ class Transactions:
         if news:
             self._changed()
 
+    def _took(self, event: SlotEvent, after: DeviceState) -> bool:
+        """Save the state after an event; one that leads on happens only if the disk took it."""
+        if isinstance(event, _LEADING_ON):
+            return self._ledger.change(after)
+        self._ledger.keep(after)
+        return True
+
     def _apply(self, name: str, event: SlotEvent) -> None:
         """Take one of several events that are saved together."""
-        self._agenda.add(name, self._ledger.apply(name, event))
+        effects, self._ledger.state = self._ledger.outcome(name, event)
+        self._agenda.add(name, effects)
         self._garbage.changed(self._ledger.slot(name))
 
     def _put(self, name: str, slot: Slot) -> None:
-        self._ledger.state = self.state.with_slot(name, slot)
+        self._ledger.state = self._ledger.state.with_slot(name, slot)
 
     def _held_up(self, name: str) -> None:
         """A step that leads on could not be saved: wait and do it again; a trial that could end simply goes on."""
@@ -319,13 +325,13 @@ class Transactions:
         else:
             self._advance_shadows()
             if not self._ledger.unsaved and not self._shadows.is_fetching:
-                self._garbage.collect(self.state)
+                self._garbage.collect(self._ledger.state)
 
     def tick(self) -> None:
         """Wake slots whose wait is over, and judge trials; a state that could not be saved is tried again."""
         now = self._rhythm.monotonic()
-        if self.state.starts and now - self._began >= crash_loop.SETTLED_S:
-            self._ledger.state = crash_loop.settled(self.state)
+        if self._ledger.state.starts and now - self._began >= crash_loop.SETTLED_S:
+            self._ledger.state = crash_loop.settled(self._ledger.state)
             self._ledger.save()
         elif self._ledger.unsaved:
             self._ledger.save()
@@ -335,9 +341,9 @@ class Transactions:
                 self._agenda.add(name, (again,))
             elif (self._ledger.slot(name).state, Due) in TRANSITIONS:
                 self.handle(name, Due())
-        for name in list(self.state.slots):
+        for name in list(self._ledger.state.slots):
             self._measure(name)
-            verdict = self._watch.verdict(self.state.slots[name])
+            verdict = self._watch.verdict(self._ledger.state.slots[name])
             if verdict is not None:
                 self.handle(name, verdict)
 
@@ -443,7 +449,7 @@ class Transactions:
             self._agenda.add(name, (Install(self._ledger.slot(name).active),))
 
     def _measure(self, name: str) -> None:
-        measured = self._watch.measure(name, self.state.slots[name])
+        measured = self._watch.measure(name, self._ledger.state.slots[name])
         if measured is not None:
             self.handle(name, measured)
 
@@ -456,9 +462,9 @@ class Transactions:
 
     def _advance_shadows(self) -> None:
         """Bring shadows on while no slot is in an update."""
-        if any(slot.state is not SlotState.IDLE for slot in self.state.slots.values()):
+        if any(slot.state is not SlotState.IDLE for slot in self._ledger.state.slots.values()):
             return
-        for name, slot in sorted(self.state.slots.items()):
+        for name, slot in sorted(self._ledger.state.slots.items()):
             try:
                 self._shadows.advance(name, slot, partial(self._save_shadow, name))
             except Exception:  # noqa: BLE001 - an error of ours must not keep the updates from going on
@@ -468,4 +474,4 @@ class Transactions:
 
     def _save_shadow(self, name: str, wish: ShadowWish) -> bool:
         slot = self._ledger.slot(name)
-        return self._ledger.change(self.state.with_slot(name, replace(slot, shadow=wish)))
+        return self._ledger.change(self._ledger.state.with_slot(name, replace(slot, shadow=wish)))
