@@ -78,7 +78,7 @@ bench: $(VENV)/.dev  ## BENCH=agent|download|bulk|drift_power|drift_false_alarms
 campaign: $(VENV)/.dev  ## NAME=convert|crash|drift|faults POINTS=n SEED=s: long seeded sweeps
 	@$(BIN)/python tests/campaigns/$(NAME).py --points $(POINTS) --seed $(SEED)
 
-wheels: $(VENV)/.run  ## dist/*.whl of all four parts, to install elsewhere: pip install --find-links dist shoal-agent
+wheels: $(VENV)/.run  ## dist/*.whl of all four parts, to install elsewhere by file: pip install dist/shoal_protocol-*.whl dist/shoal_agent-*.whl
 	@rm -f dist/shoal_*.whl
 	@$(PIP) wheel --quiet --no-deps --wheel-dir dist $(foreach d,$(DISTRIBUTIONS),./$(d))
 	@ls dist/shoal_*.whl

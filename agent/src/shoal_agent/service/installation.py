@@ -88,7 +88,7 @@ def installation(unit: Unit, *, name: str, start_now: bool, folder: Path = UNIT_
         raise SettingsError(
             f"{program} lies in {hidden}, which a service is kept from",
             hint="install the agent for all, for example: python3 -m venv /opt/shoal && "
-            "/opt/shoal/bin/pip install shoal-agent",
+            "/opt/shoal/bin/pip install shoal_protocol-*.whl shoal_agent-*.whl",
         )
     add_user = ("useradd", "--system", "--no-create-home", "--home-dir", f"/var/lib/{unit.state}")
     steps: list[Step] = [

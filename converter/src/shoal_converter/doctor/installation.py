@@ -106,7 +106,7 @@ def _conversion() -> Finding:
             "conversion",
             "wrong",
             f"a small model does not convert: {type(error).__name__}: {first[:200]}",
-            "pip install --upgrade shoal-converter into a new environment: these versions don't work together",
+            "install the converter into a new environment with its constraints.txt: these versions don't work together",
         )
     return Finding("conversion", "ok", f"a small model converts and answers alike ({len(raw):,} bytes)")
 
