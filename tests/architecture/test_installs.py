@@ -1,4 +1,4 @@
-"""Nothing tells anybody to install our parts by name: on PyPI `shoal-agent` and `shoal-server` are other people's programs."""
+"""No text installs our parts by name: on PyPI `shoal-agent` and `shoal-server` are other people's programs."""
 
 import re
 import subprocess
@@ -48,5 +48,5 @@ def test_no_part_requires_another_whose_name_is_taken() -> None:
         ("pip install ./shoal-agent/", False),
     ],
 )
-def test_what_counts_as_a_name(line: str, named: bool) -> None:  # noqa: FBT001 - a table's column
+def test_what_counts_as_a_name(line: str, named: bool) -> None:
     assert bool(BY_NAME.search(line)) == named

@@ -7,7 +7,7 @@ What is inside the digest is `documents`'s; time, host and paths go into the sta
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from shoal_converter.lineage import gather, measurement_statement, parity_statem
 from shoal_converter.measurement import Cost
 from shoal_converter.onnx_runtime import Runner
 from shoal_converter.pack_options import PackOptions
+from shoal_converter.sample import Sample
 from shoal_converter.sbom import sbom_statement
 from shoal_converter.sources.estimator import framework_of
 from shoal_converter.sources.kinds import checked_model, rows_in
@@ -116,14 +117,8 @@ def pack(
     if validation is not None:
         tell(f"parity on the validation data: {validation.report.sentence()}")
     check_width(truth, conversion.found)
-    whole = [column.name for column in rows.columns if column.dtype == "int64" and not column.is_boolean]
-    if whole and rows.form == "frame":
-        named = ", ".join(whole[:5]) + (f" and {len(whole) - 5} more" if len(whole) > 5 else "")
-        tell(f"devices will send whole numbers as {named}: where fractions can come, give the column as float")
-    if rows.rows < _FEW_ROWS:
-        tell(f"{rows.rows} rows prove little, and are a weak reference for drift: give {_FEW_ROWS} or more")
-    if rows.rows < FEW_VALUES:
-        tell("so few rows show no distribution: wide equal cells are counted, for the fleet's first windows to fill")
+    for remark in _remarks(rows):
+        tell(remark)
     tell("measuring the reference and the importance of features")
     older = Bundle.open(parent) if isinstance(parent, (str, Path)) else parent
     work = Workpiece(model, rows, truth, conversion, validation, older, options)
@@ -133,6 +128,26 @@ def pack(
     if output is not None:
         bundle = replace(bundle, path=bundle.write(output))
     return bundle
+
+
+def _remarks(rows: Sample) -> Iterator[str]:
+    """Yield what the packer should know of the sample, and could not see in it."""
+    whole = [column.name for column in rows.columns if column.dtype == "int64" and not column.is_boolean]
+    if whole and rows.form == "frame":
+        yield f"devices will send whole numbers as {_few(whole)}: where fractions can come, give the column as float"
+    if rows.unused:
+        yield (
+            f"the model drops {_few(rows.unused)}, but devices will have to send it, and some of the sample's values "
+            "travel with the bundle: train without it if that is not wanted"
+        )
+    if rows.rows < _FEW_ROWS:
+        yield f"{rows.rows} rows prove little, and are a weak reference for drift: give {_FEW_ROWS} or more"
+    if rows.rows < FEW_VALUES:
+        yield "so few rows show no distribution: wide equal cells are counted, for the fleet's first windows to fill"
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def parse_tag(tag: str) -> tuple[str, str]:

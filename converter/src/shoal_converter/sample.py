@@ -55,6 +55,7 @@ class Sample:
         source: What the source model's methods take.
         tensors: What the ONNX model takes, by tensor name, each [N, width] (of ``tensors`` any shape with rows first).
         shapes: As the model states them, where its axes need not have the sample's sizes.
+        unused: Features that devices feed although the model drops them.
     """
 
     form: Literal["matrix", "frame", "text", "tensors"]
@@ -62,6 +63,7 @@ class Sample:
     source: Any
     tensors: Mapping[str, Array]
     shapes: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -303,7 +305,9 @@ def _from_frame(data: Any, model: Any, float_dtype: DType) -> Sample:
             tensor += "_in"
         columns.append(Column(name, dtype, tensor, is_boolean=is_boolean(data[label])))
         tensors[tensor] = values.reshape(-1, 1)
-    return Sample("frame", tuple(columns), data, tensors)
+    fed = {column.name for column in columns}
+    unused = tuple(str(label) for at, label in enumerate(data.columns) if at in dropped and str(label) in fed)
+    return Sample("frame", tuple(columns), data, tensors, unused=unused)
 
 
 def _dropped(model: Any) -> frozenset[int]:

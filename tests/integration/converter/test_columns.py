@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from sklearn import compose, decomposition, linear_model, pipeline, preprocessing
 
-from shoal_converter import UnsupportedModelError, to_onnx
+from shoal_converter import UnsupportedModelError, pack, to_onnx
 from shoal_converter.errors import SampleError
 
 RNG = np.random.default_rng(9)
@@ -60,6 +60,13 @@ def test_a_date_that_is_dropped_need_not_be_fed(how: str) -> None:
     found = fed(to_onnx(model, VISITS[:80]), VISITS[80:])
     assert found["label"].tolist() == model.predict(VISITS[80:]).tolist()
     np.testing.assert_allclose(found["probabilities"], model.predict_proba(VISITS[80:]), rtol=1e-4, atol=1e-5)
+
+
+def test_a_column_that_is_fed_for_nothing_is_named() -> None:
+    told: list[str] = []
+    bundle = pack(model_of(SCALED).fit(VISITS, TARGET), sample=VISITS, tag="visits:1.0.0", progress=told.append)
+    assert [field.name for field in bundle.schema.inputs] == ["age", "city", "income"]
+    assert [line.partition(",")[0] for line in told if "drops" in line] == ["the model drops city"]
 
 
 def test_a_date_that_is_used_is_refused_with_a_way_round() -> None:

@@ -58,5 +58,6 @@ def _check_parts() -> None:
         import shoal_converter  # noqa: F401, PLC0415 - as above
     except ImportError as error:
         raise LocalError(
-            f"the demo needs the agent and the converter: {error}", hint="run `make demo` in a clone, or install the wheels of both beside the server's"
+            f"the demo needs the agent and the converter: {error}",
+            hint="run `make demo` in a clone, or install the wheels of both beside the server's",
         ) from error
