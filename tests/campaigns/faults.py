@@ -42,7 +42,8 @@ from shoal_agent.domain.backoff import Backoff  # noqa: E402
 from shoal_agent.domain.device import DeviceState  # noqa: E402
 from shoal_agent.runtime.windows import ClosedWindow  # noqa: E402
 from shoal_agent.updating.messages import Messages  # noqa: E402
-from shoal_agent.updating.uplink import Situation, Uplink, WindowSpool  # noqa: E402
+from shoal_agent.updating.uplink import Situation, Uplink  # noqa: E402
+from shoal_agent.updating.window_spool import WindowSpool  # noqa: E402
 from shoal_protocol.profile.profile import summarise  # noqa: E402
 from shoal_server.link.broker import BrokerLink  # noqa: E402
 from shoal_server.link.endpoint import EmbeddedLink  # noqa: E402

@@ -109,9 +109,11 @@ class Agent:
             thread.join(timeout=_STOP_S)
         try:
             parts.transactions.stop()
-            parts.uplink.finish()
-        finally:
-            self._let_go(parts)
+        finally:  # whatever that met: the open windows are not lost by it
+            try:
+                parts.uplink.finish()
+            finally:
+                self._let_go(parts)
 
     def _let_go(self, parts: Assembly) -> None:
         try:

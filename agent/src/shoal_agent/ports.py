@@ -173,6 +173,13 @@ class Spool(Protocol):
         A window with a span may be merged with others until it is handed over.
         """
 
+    def has_stored(self, key: str) -> bool:
+        """Tell whether a message with this key was ever stored, acknowledged or not; of old keys that is forgotten.
+
+        Raises:
+            SpoolError: That can't be told now.
+        """
+
     def hand_over(self, seqs: Sequence[int]) -> None:
         """Remember, before it happens, that these are handed to a transport: they never change any more.
 
@@ -242,17 +249,17 @@ class LabelBook(Protocol):
     def count(self, labels: Sequence[LabelCount]) -> int:
         """Count labels, each mark once; return how many were new."""
 
-    def take(self, seq: int) -> tuple[LabelGroup, ...]:
-        """Return the oldest counts, marked as taken by the message of this number."""
+    def take(self, mark: int) -> tuple[LabelGroup, ...]:
+        """Return the oldest counts, marked as taken by one message."""
 
-    def put_back(self, seq: int) -> None:
+    def put_back(self, mark: int) -> None:
         """Let what a message took wait again: it was not stored."""
 
-    def delivered(self, seq: int) -> None:
+    def delivered(self, mark: int) -> None:
         """Forget what a message took: it is stored."""
 
-    def settle(self, is_stored: Callable[[int], bool]) -> None:
-        """Decide about what was on its way when the last start ended."""
+    def taken(self) -> tuple[int, ...]:
+        """Return the marks of messages of which nobody has said yet whether they were stored."""
 
     def close(self) -> None:
         """Let go of the file."""

@@ -12,7 +12,8 @@ from shoal_agent.adapters.spool import SqliteSpool
 from shoal_agent.domain.device import DeviceState
 from shoal_agent.testing import FakeClock, FakeLink
 from shoal_agent.updating.messages import Messages
-from shoal_agent.updating.uplink import Situation, Uplink, WindowSpool
+from shoal_agent.updating.uplink import Situation, Uplink
+from shoal_agent.updating.window_spool import WindowSpool
 from shoal_protocol.mqtt.messages import Ack, encode_message, parse_message
 from shoal_protocol.mqtt.topics import Down, Up
 from shoal_protocol.profile.codec import decode_counts

@@ -19,7 +19,11 @@ from shoal_agent.runtime.prediction_id import MAX_ROWS, Mint, model_key, read_id
 from shoal_agent.runtime.slots import SlotTable
 from shoal_agent.serving.api import Api
 from shoal_agent.serving.http_message import Head
+from shoal_agent.testing import FakeClock, MemorySpool
+from shoal_agent.updating.messages import Messages
+from shoal_agent.updating.window_spool import WindowSpool
 from shoal_protocol.bundle.schema import FieldSpec, ModelSchema, OutputSpec, TensorSpec
+from shoal_protocol.mqtt.topics import Up
 from shoal_protocol.profile.labels import NO_CONFIDENCE, OTHER_CLASS, error_cell
 
 DIGEST = "sha256:" + "ab" * 32
@@ -243,12 +247,14 @@ def test_counts_taken_by_a_message_that_was_not_stored_wait_again_and_add_up(tmp
 
 @pytest.mark.parametrize(("stored", "left"), [(True, ()), (False, ((0, 1, 2, 2),))])
 def test_a_start_after_a_cut_asks_the_spool_whether_the_message_was_stored(tmp_path, stored, left):
-    book = registered(tmp_path / "labels.db")
+    book, spool = registered(tmp_path / "labels.db"), MemorySpool()
     book.count(counts(1, 2))
     book.take(5)
+    if stored:
+        spool.append(Up.PROFILE, lambda _: b"", key="labels/5")
     book.close()
     book = SqliteLabelBook(tmp_path / "labels.db")
-    book.settle(lambda seq: stored and seq == 5)
+    WindowSpool(spool, Messages(epoch=spool.epoch, boot=1, clock=FakeClock()), stored=lambda: None, labels=book)
     assert tuple(cell for group in book.take(9) for cell in group.cells) == left
     assert book.count(counts(1)) == 0, "a label doubled over a restart counts once"
     book.close()

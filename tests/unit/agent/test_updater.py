@@ -39,7 +39,7 @@ class Place:
         )
         transactions = SimpleNamespace(
             state=DeviceState(),
-            take_over=lambda assignment: self.taken.append(assignment.generation),
+            take_over=self._take_over,
             roll_back=lambda slot, reason: self.rolled_back.append(slot),
             tick=lambda: None,
             work=self._work,
@@ -62,10 +62,14 @@ class Place:
         self.clock.move(seconds)
         self.updater.turn()
 
-    def wants(self) -> None:
+    def wants(self, generation: int = 7) -> None:
         wish = {"s": SlotTarget(digest="sha256:" + "a" * 64)}
-        document = Assignment(device="d", generation=7, slots=wish, issued=1_000, expires=10_000)
+        document = Assignment(device="d", generation=generation, slots=wish, issued=1_000, expires=10_000)
         self.inbox.put_document(sign_assignment(document, SIGNER))
+
+    def _take_over(self, assignment: Assignment) -> None:
+        self.taken.append(assignment.generation)
+        self.updater._transactions.state = DeviceState(assignment.generation, assignment.content_digest)
 
     def _raise_floors(self, **_floors) -> None:
         if self.floor_error is not None:
@@ -88,6 +92,26 @@ def test_an_assignment_whose_time_can_not_be_saved_is_taken_over_when_the_disk_h
     place.floor_error = None
     place.turn(20.0)
     assert place.taken == [7]
+
+
+def test_a_newer_assignment_is_taken_over_although_an_older_one_came_later(place):
+    place.wants(8)
+    place.wants(7)  # over the other way to the server, where it waited
+    place.turn()
+    assert place.taken == [8]
+
+
+def test_an_assignment_that_waits_to_be_judged_is_not_forgotten_over_an_older_one(place):
+    place.wants(7)
+    place.turn()
+    place.floor_error = NO_SPACE
+    place.wants(8)
+    place.turn()
+    place.floor_error = None
+    place.wants(7)
+    place.turn()
+    place.turn(20.0)
+    assert place.taken == [7, 8]
 
 
 def test_an_assignment_that_only_the_clock_calls_expired_is_tried_again_when_the_clock_is_set(place):

@@ -13,7 +13,8 @@ from shoal_agent.domain.slot import Slot, SlotFault, Target
 from shoal_agent.errors import SpoolError
 from shoal_agent.testing import FakeClock, FakeLink, MemorySpool
 from shoal_agent.updating.messages import Messages, slot_report
-from shoal_agent.updating.uplink import Situation, Uplink, WindowSpool
+from shoal_agent.updating.uplink import Situation, Uplink
+from shoal_agent.updating.window_spool import WindowSpool
 from shoal_protocol.errors import ContentError
 from shoal_protocol.mqtt.messages import Ack, encode_message, parse_message
 from shoal_protocol.mqtt.topics import Down, Up
@@ -116,6 +117,33 @@ def test_a_report_that_the_link_does_not_take_is_told_at_the_next_turn(told):
     assert told.turn() == []
     told.link.is_full = False
     assert [kind for kind, _ in told.turn()] == [Up.REPORTED]
+    assert told.turn() == []
+
+
+def test_a_change_that_comes_while_the_report_goes_out_is_told_in_another(told):
+    told.link.connect()
+    told.turn()
+    publish = told.link.publish
+
+    def slow(kind, payload):
+        told.link.publish = publish
+        told.state = DeviceState(4, "h", told.state.slots)
+        told.uplink.changed()  # the updating thread, after this report was made
+        return publish(kind, payload)
+
+    told.uplink.changed()
+    told.link.publish = slow
+    assert [message.generation for _, message in told.turn()] == [3]
+    assert [message.generation for _, message in told.turn()] == [4]
+    assert told.turn() == []
+
+
+def test_a_birth_that_the_link_does_not_take_is_told_at_the_next_turn(told):
+    told.link.is_full = True
+    told.link.connect()
+    assert told.turn() == []
+    told.link.is_full = False
+    assert [kind for kind, _ in told.turn()] == [Up.BIRTH, Up.REPORTED]
     assert told.turn() == []
 
 

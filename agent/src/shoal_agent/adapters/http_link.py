@@ -183,6 +183,8 @@ class HttpLink:
     def _ask_desired(self, handlers: LinkHandlers) -> None:
         headers = {"If-None-Match": self._etag} if self._etag else {}
         status, answered, body = self._http.exchange("GET", DESIRED_PATH, headers=headers)
+        if not self._wanted():  # the other way has opened meanwhile: what it brings is as new as this, or newer
+            return
         if status == 200:
             self._etag = answered.get("ETag")
             handlers.on_message(Down.DESIRED, body)

@@ -4,9 +4,9 @@ One SQLite file (WAL, synchronous=FULL), which also holds the key of this device
 name, and the marks of labels that were counted, so that a doubled one isn't. All of it is bounded; where the disk takes
 nothing the book is in memory.
 
-Invariant: a count is in the book or in the spool, never in both. The two files have no common transaction, so a count
-is first marked with the number of the message that takes it, and deleted once that message is stored; a start that
-finds marks asks the spool whether it is.
+Invariant: a count is in the book or in the spool, never in both. The two files have no common transaction, so counts
+are first marked as taken, and deleted once the message that takes them is stored. Where that is not known, as after the
+power was cut in between, the spool is asked whether it ever stored the message of that mark.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import logging
 import secrets
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from shoal_agent.adapters.spool import put_aside
+from shoal_agent.adapters.spool_file import put_aside
 from shoal_agent.errors import LabelBookError
 from shoal_agent.ports import LabelCount
 from shoal_protocol.profile.labels import ErrorSums, LabelGroup
@@ -111,8 +111,13 @@ class SqliteLabelBook:
             self._waiting = _waiting(db)
         return len(new)
 
-    def take(self, seq: int) -> tuple[LabelGroup, ...]:
-        """Mark the oldest counts with the number of the message that takes them; return them by model and window."""
+    def take(self, mark: int) -> tuple[LabelGroup, ...]:
+        """Mark the oldest counts as taken by one message; return them by model and window.
+
+        Args:
+            mark: Of the message, above 0, and of no other one ever: its number won't do, since one that could not be
+                stored leaves its number to the next.
+        """
         with self._transaction() as db:
             rows = db.execute(
                 "SELECT model, start_ms, length_ms, truth, said, bin FROM counts WHERE seq = 0"
@@ -120,34 +125,25 @@ class SqliteLabelBook:
                 (MAX_TAKEN,),
             ).fetchall()
             where = "model = ? AND start_ms = ? AND length_ms = ? AND truth = ? AND said = ? AND bin = ?"
-            db.executemany(f"UPDATE counts SET seq = ? WHERE seq = 0 AND {where}", [(seq, *row) for row in rows])  # noqa: S608 - no text from outside
+            db.executemany(f"UPDATE counts SET seq = ? WHERE seq = 0 AND {where}", [(mark, *row) for row in rows])  # noqa: S608 - no text from outside
             self._waiting = _waiting(db)
-            return _groups(db, seq)
+            return _groups(db, mark)
 
-    def put_back(self, seq: int) -> None:
+    def put_back(self, mark: int) -> None:
         """Let the counts of a message that was not stored wait again."""
         with self._transaction() as db:
-            _put_back(db, seq)
+            _put_back(db, mark)
             self._waiting = _waiting(db)
 
-    def delivered(self, seq: int) -> None:
+    def delivered(self, mark: int) -> None:
         """Forget the counts of a message that is stored."""
         with self._transaction() as db:
-            db.execute("DELETE FROM counts WHERE seq = ?", (seq,))
+            db.execute("DELETE FROM counts WHERE seq = ?", (mark,))
 
-    def settle(self, is_stored: Callable[[int], bool]) -> None:
-        """After a start: decide about the counts that were on their way when the last one ended.
-
-        Args:
-            is_stored: Whether the spool has the message of this number.
-        """
-        with self._transaction() as db:
-            for (seq,) in db.execute("SELECT DISTINCT seq FROM counts WHERE seq > 0").fetchall():
-                if is_stored(seq):
-                    db.execute("DELETE FROM counts WHERE seq = ?", (seq,))
-                else:
-                    _put_back(db, seq)
-            self._waiting = _waiting(db)
+    def taken(self) -> tuple[int, ...]:
+        """Return the marks of messages of which nobody has said yet whether they were stored."""
+        with self._reading() as db:
+            return tuple(mark for (mark,) in db.execute("SELECT DISTINCT seq FROM counts WHERE seq > 0"))
 
     def close(self) -> None:
         """Close the file."""
@@ -226,18 +222,18 @@ def _waiting(db: sqlite3.Connection) -> int:
     return int(db.execute("SELECT count(*) FROM counts WHERE seq = 0").fetchone()[0])
 
 
-def _put_back(db: sqlite3.Connection, seq: int) -> None:
-    rows = db.execute("SELECT * FROM counts WHERE seq = ?", (seq,)).fetchall()
+def _put_back(db: sqlite3.Connection, mark: int) -> None:
+    rows = db.execute("SELECT * FROM counts WHERE seq = ?", (mark,)).fetchall()
     db.executemany(_ADD, [(0, *row[1:]) for row in rows])
-    db.execute("DELETE FROM counts WHERE seq = ?", (seq,))
+    db.execute("DELETE FROM counts WHERE seq = ?", (mark,))
 
 
-def _groups(db: sqlite3.Connection, seq: int) -> tuple[LabelGroup, ...]:
+def _groups(db: sqlite3.Connection, mark: int) -> tuple[LabelGroup, ...]:
     rows = db.execute(
         "SELECT m.slot, m.digest, c.start_ms, c.length_ms, c.truth, c.said, c.bin, c.n,"
         " c.error, c.absolute, c.square, c.value, c.value_square"
         " FROM counts c JOIN models m ON m.key = c.model WHERE c.seq = ?",
-        (seq,),
+        (mark,),
     ).fetchall()
     groups: dict[tuple[str, str, int, int], LabelGroup] = {}
     for slot, digest, start_ms, length_ms, truth, said, cell, n, *sums in rows:

@@ -14,6 +14,7 @@ from functools import partial
 from shoal_agent.domain.coarsening import Span, mergeable, together
 from shoal_agent.domain.outbox import surplus
 from shoal_agent.domain.shedding import Told
+from shoal_agent.errors import SpoolError
 from shoal_agent.ports import Shed, Spooled, SpoolUsage
 from shoal_protocol.errors import ContentError
 from shoal_protocol.mqtt.messages import Ack
@@ -74,9 +75,21 @@ class MemorySpool:
                     del self._keys[next(iter(self._keys))]
             return self._seq
 
+    def has_stored(self, key: str) -> bool:
+        """Tell whether a message with this key was ever stored.
+
+        Raises:
+            SpoolError: This is the spare, and it was none of its own: the file may know.
+        """
+        with self._lock:
+            if key not in self._keys and self._fault:
+                raise SpoolError(f"the spool's file can't be asked: {self._fault}")
+            return key in self._keys
+
     def hand_over(self, seqs: Sequence[int]) -> None:
         """Remember that these never change any more."""
-        self._handed = max([self._handed, *seqs])
+        with self._lock:
+            self._handed = max([self._handed, *seqs])
 
     def make_room(self, shed: Shed) -> list[int]:
         """Keep the budget: merge what was never handed over, then drop the oldest; store events that say so."""

@@ -87,6 +87,7 @@ class MqttLink:
         self._backoff, self._chance, self._monotonic = backoff, chance, monotonic
         self._stopping = threading.Event()
         self._line: Line | None = None
+        self._placing = threading.Lock()
         self._fault: LinkFault | None = None
         self._short = 0
         self._handlers: LinkHandlers | None = None
@@ -127,8 +128,9 @@ class MqttLink:
 
     def stop(self) -> None:
         """Publish the offline presence, disconnect, and wait for the thread."""
-        if self._handlers is not None and self._line is not None:
-            self._line.publish(Up.PRESENCE, self._handlers.farewell())
+        line = self._line
+        if self._handlers is not None and line is not None:
+            line.publish(Up.PRESENCE, self._handlers.farewell())
         self._stopping.set()
         self._thread.stop(timeout_s=10.0)
         self._line = None
@@ -147,8 +149,7 @@ class MqttLink:
             except Exception:  # noqa: BLE001 - the boundary of the thread: nothing may end it but stop()
                 _log.exception("mqtt: the connection ended by an error of the agent")
             finally:
-                if not shift.over():
-                    self._line = None
+                self._put(shift, None)
             tries = 1 if lasted else tries + 1
             self._pause(shift, self._backoff.delay_s(tries, self._chance()))
 
@@ -167,9 +168,8 @@ class MqttLink:
             OSError: The broker can't be reached.
         """
         line = self._make_line(handlers)
-        if shift.over():
+        if not self._put(shift, line):
             return False
-        self._line = line
         line.open()
         began = self._monotonic()
         while not shift.over() or self._stopping.is_set():
@@ -185,6 +185,17 @@ class MqttLink:
             line.say_goodbye()
             return False
         return self._learn(shift, line, lasted_s=self._monotonic() - began)
+
+    def _put(self, shift: Shift, line: Line | None) -> bool:
+        """Make a line the one of now, unless another thread has taken over; returns whether it is.
+
+        Under a lock: the other's line must not be replaced by one who looked just before its shift ended.
+        """
+        with self._placing:
+            if shift.over():
+                return False
+            self._line = line
+            return True
 
     def _learn(self, shift: Shift, line: Line, *, lasted_s: float) -> bool:
         """Take from a connection that has ended what it tells about the next one."""

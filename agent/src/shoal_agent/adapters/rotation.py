@@ -67,15 +67,16 @@ class Rotation:
     def stop(self) -> None:
         """End; what was begun is finished at the next start."""
         self._stopping.set()
-        if self._thread is not None:
-            self._thread.join(timeout=5.0)
+        thread = self._thread
+        if thread is not None:
+            thread.join(timeout=5.0)
 
     def _is_due(self) -> bool:
         return not self._credentials.is_confirmed or self._credentials.identity.credential < self._wanted
 
     def _run(self) -> None:
         tries = 0
-        while self._is_due() and not self._stopping.is_set():
+        while not self._has_ended():
             try:
                 self.turn()
                 tries = 0
@@ -91,7 +92,15 @@ class Rotation:
                 _log.exception("credentials: a try failed")
             if tries:
                 self._stopping.wait(self._backoff.delay_s(tries, self._chance()))
-        self._http.close()  # months may pass until the next time
+
+    def _has_ended(self) -> bool:
+        """End the thread where nothing is due; under the lock, so that no wish finds it alive and yet past its end."""
+        with self._lock:
+            if self._is_due() and not self._stopping.is_set():
+                return False
+            self._http.close()  # months may pass until the next time
+            self._thread = None
+            return True
 
     def turn(self) -> None:
         """Take the next step that is due.

@@ -14,7 +14,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from shoal_agent.adapters.memory_spool import MemorySpool
-from shoal_agent.adapters.spool import SqliteSpool, put_aside
+from shoal_agent.adapters.spool import SqliteSpool
+from shoal_agent.adapters.spool_file import put_aside
 from shoal_agent.errors import SpoolError
 from shoal_agent.ports import Clock, Spool
 

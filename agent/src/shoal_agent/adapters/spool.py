@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from shoal_agent.adapters.spool_file import is_damage, open_file, put_aside
 from shoal_agent.domain.coarsening import Span, mergeable, together
 from shoal_agent.domain.outbox import surplus
 from shoal_agent.domain.shedding import Told
@@ -30,22 +31,11 @@ from shoal_protocol.mqtt.topics import Up
 
 _log = logging.getLogger(__name__)
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS items (
-    seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT, size INTEGER NOT NULL, body BLOB NOT NULL,
-    stream TEXT, start_ms INTEGER, length_ms INTEGER, counted INTEGER
-);
-CREATE TABLE IF NOT EXISTS recorded (key TEXT PRIMARY KEY, seq INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-"""
 _COLUMNS = "seq, kind, key, size, body, stream, start_ms, length_ms, counted"
 _INSERT = f"INSERT INTO items ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constant names
 _MAX_KEYS = 1000
 _ROOMY = 0.75
 """Share of the budget that merging leaves at most, so that it isn't done again at every window."""
-
-_DAMAGED = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_MISMATCH})
-"""What SQLite says of a file that is no spool; SQLITE_ERROR: its tables are others than expected."""
 
 
 class SqliteSpool:
@@ -69,7 +59,7 @@ class SqliteSpool:
         try:
             self._begin(path, new_epoch)
         except SpoolError as error:
-            if not _is_damage(error.__cause__):
+            if not is_damage(error.__cause__):
                 raise
             _log.error("the spool is damaged (%s): a new one begins, with a new epoch", error)
             put_aside(path)
@@ -81,7 +71,7 @@ class SqliteSpool:
         Raises:
             SpoolError: The file is damaged, or the disk does not take it.
         """
-        self._connection = _open(path)
+        self._connection = open_file(path)
         try:
             with self._transaction() as db:
                 db.execute("INSERT OR IGNORE INTO facts VALUES ('epoch', ?)", (new_epoch(),))
@@ -125,6 +115,11 @@ class SqliteSpool:
                 db.execute("DELETE FROM recorded WHERE seq <= ? - ?", (seq, _MAX_KEYS))
             return seq
 
+    def has_stored(self, key: str) -> bool:
+        """Tell whether a message with this key was ever stored; the last thousand keys are known."""
+        with self._reading() as db:
+            return db.execute("SELECT 1 FROM recorded WHERE key = ?", (key,)).fetchone() is not None
+
     def hand_over(self, seqs: Sequence[int]) -> None:
         """Remember that these are handed to a transport: they, and all before them, never change any more.
 
@@ -132,9 +127,10 @@ class SqliteSpool:
             SpoolError: The disk is full or failing; don't hand them over.
         """
         newest = max(seqs, default=0)
-        if newest > self._handed:
+        if newest > self._handed:  # may be too low where two threads hand over at once; the file's never is
             with self._transaction() as db:
-                db.execute("UPDATE facts SET value = ? WHERE name = 'handed'", (newest,))
+                if newest > _add(db, "handed", 0):
+                    db.execute("UPDATE facts SET value = ? WHERE name = 'handed'", (newest,))
             self._handed = newest
 
     def make_room(self, shed: Shed) -> list[int]:
@@ -165,11 +161,11 @@ class SqliteSpool:
 
     def _coarsen(self, db: sqlite3.Connection, merge: Callable[[int, list[bytes]], bytes]) -> list[int]:
         """Merge until there is room again, or nothing is left that could be merged; return the numbers merged."""
-        total, gone = _total(db), list[int]()
+        total, gone, handed = _total(db), list[int](), _add(db, "handed", 0)
         stuck: set[int] = set()
         found = "SELECT seq, stream, start_ms, length_ms, counted FROM items WHERE seq > ? AND stream IS NOT NULL"
         while total > self._budget * _ROOMY:
-            spans = {row[0]: Span(*row[1:]) for row in db.execute(found, (self._handed,)) if row[0] not in stuck}
+            spans = {row[0]: Span(*row[1:]) for row in db.execute(found, (handed,)) if row[0] not in stuck}
             groups = mergeable(spans)
             if not groups:
                 break
@@ -191,7 +187,7 @@ class SqliteSpool:
     ) -> list[int]:
         """Store the event about numbers, in the place of one that was never sent; return that one's number, if any."""
         last = _told(db, name)
-        waits = last.seq > self._handed
+        waits = last.seq > _add(db, "handed", 0)
         replaced = [last.seq] if waits else []
         db.executemany("DELETE FROM items WHERE seq = ?", [(seq,) for seq in replaced])
         merged = replaced if name == "told_merged" else []  # its own number is one more that never comes
@@ -323,58 +319,6 @@ class SqliteSpool:
                 yield self._connection
             except sqlite3.Error as error:
                 raise SpoolError(f"the spool can't be read: {error}", hint="is the disk failing?") from error
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    """Open or make the file.
-
-    Raises:
-        SpoolError: It is damaged, or the disk does not take it.
-    """
-    try:
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.executescript(_SCHEMA)
-            _add_columns(connection)
-            fault = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if fault != "ok":
-                raise sqlite3.DatabaseError(str(fault))
-        except BaseException:
-            connection.close()
-            raise
-    except sqlite3.Error as error:
-        raise SpoolError(f"the spool can't be opened: {error}", hint="is the disk full or read-only?") from error
-    return connection
-
-
-def _add_columns(connection: sqlite3.Connection) -> None:
-    """Give a file of an earlier version the columns that windows are merged by; its windows are never merged."""
-    known = {row[1] for row in connection.execute("PRAGMA table_info(items)")}
-    for name, kind in (("stream", "TEXT"), ("start_ms", "INTEGER"), ("length_ms", "INTEGER"), ("counted", "INTEGER")):
-        if name not in known:
-            connection.execute(f"ALTER TABLE items ADD COLUMN {name} {kind}")
-
-
-def _is_damage(error: BaseException | None) -> bool:
-    """Tell a file that is no spool from a disk that does not take one; the check's own finding has no code."""
-    if not isinstance(error, sqlite3.DatabaseError):
-        return False
-    code = getattr(error, "sqlite_errorcode", None)
-    return code is None or (code & 0xFF) in _DAMAGED
-
-
-def put_aside(path: Path) -> None:
-    """Rename a file that can't be used, so that the next start makes a new one.
-
-    Raises:
-        OSError: The disk is read-only or failing.
-    """
-    for suffix in ("", "-wal", "-shm"):
-        damaged = path.with_name(path.name + suffix)
-        if damaged.exists():
-            damaged.replace(path.with_name(f"{path.name}.damaged{suffix}"))
 
 
 def _insert(

@@ -24,7 +24,8 @@ from shoal_agent.updating.pulse import Pulse
 from shoal_agent.updating.sampling import Sampling
 from shoal_agent.updating.transaction import Transactions
 from shoal_agent.updating.updater import Inbox, Updater
-from shoal_agent.updating.uplink import Uplink, WindowSpool
+from shoal_agent.updating.uplink import Uplink
+from shoal_agent.updating.window_spool import WindowSpool
 
 if TYPE_CHECKING:
     from shoal_agent.runtime.feedback import Feedback

@@ -125,7 +125,6 @@ def make_base(state: Path, settings: Settings, overrides: Overrides) -> Base:
         chance=overrides.chance,
     )
     labels = open_label_book(state / "labels.db")
-    labels.settle(lambda seq: bool(spool.read([seq])))
     ca_file = folder.ca_file
 
     def certificate_time() -> float | None:

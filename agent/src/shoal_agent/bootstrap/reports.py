@@ -21,7 +21,8 @@ from shoal_agent.settings import Settings
 from shoal_agent.updating.counting import SEEN_EVENT, Counting
 from shoal_agent.updating.sampling import Sampling, SamplingClocks
 from shoal_agent.updating.transaction import Transactions
-from shoal_agent.updating.uplink import Situation, Uplink, WindowSpool
+from shoal_agent.updating.uplink import Situation, Uplink
+from shoal_agent.updating.window_spool import WindowSpool
 from shoal_protocol.mqtt.topics import Up
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ def make_counting(base: Base, transactions: Transactions) -> Counting:
         return Learner(model, seconds=_LEARNING_WINDOWS * base.settings.window_s, monotonic=overrides.monotonic)
 
     def tell(slot: str, digest: str, data: Mapping[str, Any]) -> None:
-        spool.append(Up.EVENT, messages.event(SEEN_EVENT, slot=slot, digest=digest, data=data))
+        event = messages.event(SEEN_EVENT, slot=slot, digest=digest, data=data)
+        spool.append(Up.EVENT, event, key=f"{SEEN_EVENT}/{slot}/{digest}")  # once, also where a stop comes right after
         base.relay.call("stored")
 
     return Counting(

@@ -19,7 +19,7 @@ from shoal_agent.runtime.slots import SlotTable
 from shoal_agent.runtime.windows import WindowClock
 from shoal_agent.settings import load_settings
 from shoal_agent.updating.messages import Messages
-from shoal_agent.updating.uplink import WindowSpool
+from shoal_agent.updating.window_spool import WindowSpool
 
 
 @contextmanager

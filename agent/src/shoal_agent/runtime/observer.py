@@ -111,8 +111,8 @@ class Observer:
         self._totals = Sums.empty(ProfileSpec(()))
         self.rules_hash = ""
         """Of the rules beside the bundle's contract, as windows tell it."""
-        self.tallies: tuple[ShadowTally, ...] = ()
-        """Of shadows of this model; one that has ended goes with the window that follows."""
+        self._tallies: tuple[ShadowTally, ...] = ()
+        self._earlier: Observer | None = None
 
     # What answering threads call: a few hundred nanoseconds.
 
@@ -180,30 +180,51 @@ class Observer:
 
     def close_shadows(self) -> tuple[ShadowSums, ...]:
         """Return what shadows of this model did since the last call; those to which nothing happened are left out."""
-        tallies = self.tallies
-        ended = [tally for tally in tallies if tally.has_ended]
-        told = tuple(sums for tally in tallies[:MAX_SHADOWS] if not (sums := tally.close()).is_silent)
-        if ended:
-            self.tallies = tuple(tally for tally in self.tallies if tally not in ended)
-        return told
+        with self._lock:
+            tallies = self._tallies[:MAX_SHADOWS]
+            ended = [tally for tally in tallies if tally.has_ended]  # before closing: nothing follows their sums
+            self._tallies = tuple(tally for tally in self._tallies if tally not in ended)
+        return tuple(sums for tally in tallies if not (sums := tally.close()).is_silent)
+
+    def watch(self, tally: ShadowTally) -> None:
+        """Tell the sums of a shadow of this model with its windows, the last ones with the first after it has ended."""
+        with self._lock:
+            self._tallies = (*self._tallies, tally)
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether sums of a shadow are still to be told."""
+        return bool(self._tallies)
 
     def totals(self) -> Totals:
         """Return what happened since the model was loaded."""
-        with self._lock:
-            self._drain()
-            both = Sums.empty(ProfileSpec(()))
-            both.add(self._totals)
-            both.add(self._state)
+        all_ = self.sums()
         return Totals(
-            int(both.latency.sum()), both.rows, both.errors, both.refused, both.latency, both.latency_ns / 1e9
+            int(all_.latency.sum()), all_.rows, all_.errors, all_.refused, all_.latency, all_.latency_ns / 1e9
         )
 
     def continue_from(self, other: Observer) -> None:
-        """Count on where another observer of the same model stands: its totals, not its open window."""
+        """Add another observer's totals to the own ones: that of the same model before it counted otherwise.
+
+        It may still answer for a moment, so it is asked each time; what it continued from itself is long gone.
+        """
         with other._lock:
-            other._drain()
-            self._totals.add(other._totals)
-            self._totals.add(other._state)
+            if other._earlier is not None:
+                other._totals.add(other._earlier.sums())
+                other._earlier = None
+        self._earlier = other
+
+    def sums(self) -> Sums:
+        """Return what happened since the model was loaded, without its cells."""
+        all_ = Sums.empty(ProfileSpec(()))
+        with self._lock:
+            self._drain()
+            all_.add(self._totals)
+            all_.add(self._state)
+            earlier = self._earlier
+        if earlier is not None:
+            all_.add(earlier.sums())
+        return all_
 
     def _step(self, rows: int, elapsed_ns: int) -> int:
         """Return every how many rows one is counted."""

@@ -92,7 +92,7 @@ class Shadow:
         active = self._active()
         self._thread.start()
         if active is not None:
-            active.observer.tallies += (self.tally,)
+            active.observer.watch(self.tally)
             active.follow(self)
 
     def is_beside(self, model: LoadedModel) -> bool:
@@ -128,8 +128,8 @@ class Shadow:
         rows = len(next(iter(feeds.values())))
         step = max(1, -(-rows // CALL_ROWS))
         kept = -(-rows // step)
-        if self._waiting_rows + kept > QUEUE_ROWS:
-            self.tally.dropped(kept)
+        if self._waiting_rows + kept > QUEUE_ROWS:  # looked at again below: a full queue must not cost the copies
+            self._drop(kept)
             return
         call = (
             {name: np.array(array[::step]) for name, array in feeds.items()},
@@ -138,9 +138,19 @@ class Shadow:
             elapsed_ns,
         )
         with self._work:
-            self._calls.append(call)
-            self._waiting_rows += kept
-            self._work.notify()
+            has_room = not self._stopping and self._waiting_rows + kept <= QUEUE_ROWS
+            if has_room:
+                self._calls.append(call)
+                self._waiting_rows += kept
+                self._work.notify()
+        if not has_room:
+            self._drop(kept)
+
+    def _drop(self, rows: int) -> None:
+        """Count rows that nobody compares; whoever was answered while the shadow ended was not shown to it."""
+        with self._work:
+            if not self._stopping:
+                self.tally.dropped(rows)
 
     def _run(self) -> None:
         with suppress(OSError, AttributeError):  # where a thread has no priority of its own, it shares

@@ -217,8 +217,8 @@ class _Leaving:
         return self._engine is None
 
     def seen(self) -> Observed:
-        """Return its observer, and whether the next window is the last."""
-        return msgspec.structs.replace(self._observed, is_gone=self.is_released)
+        """Return its observer, and whether the next window is the last: a shadow beside it may end later than it."""
+        return msgspec.structs.replace(self._observed, is_gone=self.is_released and not self.observer.is_watching)
 
     def release(self) -> None:
         """Drop the session."""

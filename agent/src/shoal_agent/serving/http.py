@@ -79,14 +79,15 @@ class LocalServer:
         listener.close()
         if self._listen.path is not None:
             self._listen.path.unlink(missing_ok=True)
+        if self._thread is not None:
+            self._thread.join(timeout=5)  # first: the connection that it just accepted is one of the open ones then
         with self._lock:
             open_ones = list(self._connections.items())
         for connection, _ in open_ones:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-        for thread in [self._thread, *(thread for _, thread in open_ones)]:
-            if thread is not None:
-                thread.join(timeout=5)
+        for _, thread in open_ones:
+            thread.join(timeout=5)
 
     def _bound(self) -> socket.socket:
         path = self._listen.path

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from shoal_agent.domain.device import DeviceState
 from shoal_agent.ports import Clock, Spool
@@ -26,23 +26,29 @@ from shoal_protocol.mqtt.topics import Up
 _RETRY_S = 15.0
 _CLOCK_RETRY_S = 60.0
 _IDLE_S = 2.0
+_MOST_DOCUMENTS = 8
 _log = logging.getLogger(__name__)
 
 
 class Inbox:
-    """What waits for the updating thread: the newest document, and requests."""
+    """What waits for the updating thread: the last documents that came, and requests."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._document: bytes | None = None
+        self._documents: deque[bytes] = deque(maxlen=_MOST_DOCUMENTS)
         self._requests: deque[Request] = deque()
         self._wake = threading.Event()
         self._stopping = False
 
     def put_document(self, raw: bytes) -> None:
-        """Leave a document; an older one that was not read yet is obsolete."""
+        """Leave a document.
+
+        It takes no other one's place: MQTT and HTTP bring them on threads of their own, so that the last to come may be
+        the older one. Which is newer is known only once they are verified.
+        """
         with self._lock:
-            self._document = raw
+            if raw not in self._documents:
+                self._documents.append(raw)
         self._wake.set()
 
     def put_request(self, request: Request) -> None:
@@ -63,22 +69,30 @@ class Inbox:
 
     def has_news(self) -> bool:
         """Tell whether a long step should be given up."""
-        return self._stopping or self._document is not None or bool(self._requests)
+        return self._stopping or bool(self._documents) or bool(self._requests)
 
-    def take(self) -> tuple[bytes | None, list[Request]]:
-        """Return what waits, and empty the inbox."""
+    def take(self) -> tuple[list[bytes], list[Request]]:
+        """Return what waits in the order in which it came, and empty the inbox."""
         with self._lock:
-            document, self._document = self._document, None
-            requests = list(self._requests)
+            documents, requests = list(self._documents), list(self._requests)
+            self._documents.clear()
             self._requests.clear()
             self._wake.clear()
             if self._stopping:
                 self._wake.set()
-        return document, requests
+        return documents, requests
 
     def wait(self, seconds: float) -> None:
         """Sleep until something comes, or the time is over."""
         self._wake.wait(seconds)
+
+
+class _Postponed(NamedTuple):
+    """A document to be tried again, at a monotonic time, since it could not be judged or seemed expired."""
+
+    raw: bytes
+    due_at: float
+    is_expired: bool = False
 
 
 class RequestDesk(Protocol):
@@ -151,7 +165,7 @@ class Updater:
         self._by_hand = by_hand
         self._tick_s = tick_s
         self._monotonic = monotonic
-        self._postponed: tuple[bytes, float] | None = None
+        self._postponed: _Postponed | None = None
 
     @property
     def intake(self) -> AssignmentIntake | None:
@@ -171,11 +185,11 @@ class Updater:
 
     def turn(self) -> float:
         """Take in what waits, work it off, and return how many seconds may pass until the next turn."""
-        document, requests = self._inbox.take()
-        if document is None and self._postponed is not None and self._monotonic() >= self._postponed[1]:
-            document = self._postponed[0]
-        if document is not None:
+        documents, requests = self._inbox.take()
+        if self._postponed is not None and self._monotonic() >= self._postponed.due_at:
+            documents.insert(0, self._postponed.raw)
             self._postponed = None
+        for document in documents:
             self._take_document(document)
         for request in requests:
             self._carry_out(request)
@@ -205,9 +219,11 @@ class Updater:
             assignment = intake.take(raw, self._transactions.state)
         except (PeerError, OSError) as error:
             _log.info("an assignment can't be taken over yet: %s", error)
-            self._postponed = (raw, self._monotonic() + _RETRY_S)
+            self._postponed = _Postponed(raw, self._monotonic() + _RETRY_S)
             return
         if intake.refusal is None:
+            if assignment is not None or (self._postponed is not None and self._postponed.is_expired):
+                self._postponed = None  # else it may be newer than this one
             self._rotate(intake.credential)
             if self._watch is not None:
                 self._watch.look_soon()
@@ -215,7 +231,7 @@ class Updater:
             self._transactions.take_over(assignment)
         elif intake.refusal is not None:
             if intake.refusal.code == ExpiredError.code:  # by a clock that may be set later
-                self._postponed = (raw, self._monotonic() + _CLOCK_RETRY_S)
+                self._postponed = _Postponed(raw, self._monotonic() + _CLOCK_RETRY_S, is_expired=True)
             self._tell_refusal()
 
     def _tell_refusal(self) -> None:

@@ -12,112 +12,27 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from shoal_agent.domain.coarsening import Span
 from shoal_agent.domain.device import DeviceState
 from shoal_agent.domain.hold import Hold
 from shoal_agent.domain.outbox import Outbox
 from shoal_agent.domain.slot import SlotFault
-from shoal_agent.errors import LabelBookError, SpoolError
-from shoal_agent.ports import Clock, LabelBook, Link, LinkHandlers, LinkReport, Shed, Spool, Spooled
+from shoal_agent.errors import SpoolError
+from shoal_agent.ports import Clock, Link, LinkHandlers, LinkReport, Spool, Spooled
 from shoal_agent.updating.messages import Messages
-from shoal_protocol.errors import ContentError, ShoalError
+from shoal_protocol.errors import ContentError
 from shoal_protocol.mqtt.messages import Event, ShadowReport, parse_ack, parse_message
 from shoal_protocol.mqtt.topics import Down, Up
 
 if TYPE_CHECKING:
-    from shoal_agent.runtime.windows import ClosedWindow, WindowClock
+    from shoal_agent.runtime.windows import WindowClock
 
 _IDLE_S = 5.0
 _GATHER_S = 0.05
 _log = logging.getLogger(__name__)
-
-
-class WindowSpool:
-    """Where closed windows go: encoded once and stored; merged, when the spool is full, until they are first sent.
-
-    Args:
-        spool: Keeps them.
-        messages: Gives the head of the message and the events about losses.
-        stored: Called after each.
-        labels: What is taken along in the messages; none: nothing.
-    """
-
-    def __init__(
-        self, spool: Spool, messages: Messages, *, stored: Callable[[], None], labels: LabelBook | None = None
-    ) -> None:
-        self._spool = spool
-        self._messages = messages
-        self._stored = stored
-        self._labels = labels
-        self._shed = Shed(
-            tell_lost=lambda seq, dropped, rows: messages.lost(dropped, rows=rows)(seq),
-            merge=messages.merged_window,
-            tell_merged=lambda seq, parts: messages.merged(parts)(seq),
-        )
-        self.failed = 0
-        """Windows that could not be stored since the start."""
-        self._told = 0
-
-    def append(self, window: ClosedWindow) -> None:
-        """Store one window; what can't be stored is counted, logged and told as soon as that is possible.
-
-        Nothing is raised into the clock of windows.
-        """
-        try:
-            self._append(window)
-        except ShoalError as error:
-            self.failed += 1
-            _log.error("the window of slot %s is lost: %s", window.slot, error)
-        try:
-            self._spool.make_room(self._shed)
-            self._tell_failed()
-        except ShoalError as error:
-            _log.debug("the spool could not be put in order: %s", error)
-        self._stored()
-
-    def _append(self, window: ClosedWindow) -> None:
-        """Store the window, with the labels that wait where they find room in its message."""
-        if self._labels is None or not self._labels.waiting:
-            self._spool.append(Up.PROFILE, lambda seq: self._messages.window(seq, window), span=_span(window))
-            return
-        try:
-            self._append_with_labels(window, self._labels)
-        except ContentError:
-            _log.debug("the labels find no room in the window of slot %s", window.slot)
-        except LabelBookError as error:
-            _log.warning("the labels can't be told now: %s", error)
-        else:
-            return
-        self._spool.append(Up.PROFILE, lambda seq: self._messages.window(seq, window), span=_span(window))
-
-    def _append_with_labels(self, window: ClosedWindow, labels: LabelBook) -> None:
-        number = 0
-
-        def build(seq: int) -> bytes:
-            nonlocal number
-            number = seq
-            return self._messages.window(seq, window, labels.take(seq))
-
-        try:
-            self._spool.append(Up.PROFILE, build)
-        except BaseException:
-            with suppress(LabelBookError):  # then the next start asks the spool
-                labels.put_back(number)
-            raise
-        with suppress(LabelBookError):  # likewise
-            labels.delivered(number)
-
-    def _tell_failed(self) -> None:
-        """Tell of windows that never got a number, since the last time that this was possible."""
-        count = self.failed - self._told
-        if count:
-            self._spool.append(Up.EVENT, self._messages.lost([], unnumbered=count))
-            self._told += count
 
 
 class Situation(msgspec.Struct, frozen=True):
@@ -277,10 +192,12 @@ class Uplink:
             self._connected_anew = False
             self._outbox = self._outbox.reconnected()
             self._changed = True  # first: a birth that can't be made must not keep the report back
-            self._link.publish(Up.BIRTH, self._messages.birth(self._situation.facts()))
+            if not self._link.publish(Up.BIRTH, self._messages.birth(self._situation.facts())):
+                self._connected_anew = True  # what the link did not take is told at the next turn
         if self._changed:
-            self._changed = False
-            self._changed |= not self._report()  # what the link did not take is told at the next turn
+            self._changed = False  # before looking: what changes from now on is told at the next turn
+            if not self._report():
+                self._changed = True
         self._flush()
 
     def standing(self) -> list[tuple[Up, bytes]]:
@@ -350,17 +267,6 @@ class Uplink:
             sorted(set(seqs).difference(mourned)),
             lambda seq, dropped, rows: self._messages.lost(dropped, rows=rows)(seq),
         )
-
-
-def _span(window: ClosedWindow) -> Span | None:
-    """Return what a window may be merged by; none: never, because it says more than counts that add up.
-
-    Labels are booked under the number of the message that takes them along, so such a message has no span either.
-    """
-    if window.shadows:
-        return None
-    stream = f"{window.slot} {window.digest} {window.spec_hash} {window.rules}"
-    return Span(stream, window.start_ms, window.length_ms, round(window.resources.get("rows", window.n)))
 
 
 def _tells_of_loss(message: Spooled) -> bool:
