@@ -36,7 +36,7 @@ def raise_alert(
     """
     told = parse_severity(severity)
     lock_for_transaction(session, "alerts")
-    alert = open_alert(session, key)
+    alert = _open_for_change(session, key)
     if alert is None:
         alert = Alert(
             key=key,
@@ -66,7 +66,7 @@ def retell(session: Session, key: str, *, title: str, body: str, now: float) -> 
     Returns:
         Whether they differ from what it said.
     """
-    alert = open_alert(session, key)
+    alert = _open_for_change(session, key)
     if alert is None or (alert.title, alert.body) == (title[:MAX_TITLE], body[:MAX_BODY]):
         return False
     alert.title, alert.body, alert.updated_at = title[:MAX_TITLE], body[:MAX_BODY], now
@@ -76,7 +76,7 @@ def retell(session: Session, key: str, *, title: str, body: str, now: float) -> 
 
 def resolve_alert(session: Session, key: str, *, now: float) -> Alert | None:
     """Say that a cause is gone; returns its alert, None when there was none."""
-    alert = open_alert(session, key)
+    alert = _open_for_change(session, key)
     if alert is None:
         return None
     alert.state = after(AlertState(alert.state), AlertEvent.GONE)
@@ -90,7 +90,7 @@ def acknowledge(session: Session, alert_id: int, *, by: str, now: float) -> Aler
     Raises:
         NotFoundError: There is no such alert.
     """
-    alert = get(session, alert_id)
+    alert = _get_for_change(session, alert_id)
     state = after(AlertState(alert.state), AlertEvent.ACKNOWLEDGE)
     if state != alert.state:
         alert.state, alert.acknowledged_at, alert.acknowledged_by = state, now, by
@@ -104,7 +104,7 @@ def silence(session: Session, alert_id: int, *, until: float) -> Alert:
     Raises:
         NotFoundError: There is no such alert.
     """
-    alert = get(session, alert_id)
+    alert = _get_for_change(session, alert_id)
     alert.silenced_until = until
     return _saved(session, alert)
 
@@ -115,10 +115,7 @@ def get(session: Session, alert_id: int) -> Alert:
     Raises:
         NotFoundError: There is none of that id.
     """
-    alert = session.get(Alert, alert_id)
-    if alert is None:
-        raise NotFoundError(f"there is no alert {alert_id}", hint="shoalctl alert list")
-    return alert
+    return _found(session.get(Alert, alert_id), alert_id)
 
 
 def open_alert(session: Session, key: str) -> Alert | None:
@@ -175,6 +172,22 @@ def acknowledged_keys(session: Session, *, kind: str) -> frozenset[str]:
     """Return the keys of the alerts of a kind that are acknowledged and not resolved."""
     wanted = select(Alert.key).where(Alert.state == AlertState.ACKNOWLEDGED, Alert.kind == kind)
     return frozenset(session.exec(wanted))
+
+
+def _open_for_change(session: Session, key: str) -> Alert | None:
+    """Return the alert of this key that is not resolved, once whoever changes it at this moment has done so."""
+    wanted = select(Alert).where(Alert.key == key, Alert.state != AlertState.RESOLVED).with_for_update()
+    return session.exec(wanted, execution_options={"populate_existing": True}).first()
+
+
+def _get_for_change(session: Session, alert_id: int) -> Alert:
+    return _found(session.get(Alert, alert_id, with_for_update=True), alert_id)
+
+
+def _found(alert: Alert | None, alert_id: int) -> Alert:
+    if alert is None:
+        raise NotFoundError(f"there is no alert {alert_id}", hint="shoalctl alert list")
+    return alert
 
 
 def _saved(session: Session, alert: Alert) -> Alert:

@@ -117,15 +117,16 @@ def adjust_all(
     Returns:
         The devices whose slot should run a model, ascending; the others have nothing that could be changed.
     """
-    present = slot_targets(session, slot)
-    wanted = {name: change(present[name]) for name in devices if name in present and present[name].digest is not None}
-    rows = {row.device: row for row in _locked(session, sorted(wanted))}
     reported = dict(session.exec(select(DeviceRow.id, DeviceRow.generation_reported)).all())
-    for name, target in sorted(wanted.items()):
-        _store(rows[name], slot, target, seen=reported.get(name, 0), now=now)
-        session.add(rows[name])
+    changed: list[str] = []
+    for row in _locked(session, sorted(devices)):  # before looking: a rollout may be about to assign another digest
+        target = _targets(row).get(slot)
+        if target is not None and target.digest is not None:
+            _store(row, slot, change(target), seen=reported.get(row.device, 0), now=now)
+            session.add(row)
+            changed.append(row.device)
     session.flush()
-    return sorted(wanted)
+    return changed
 
 
 def want_credential(session: Session, device_id: str, number: int, *, now: float) -> int:
@@ -162,7 +163,8 @@ def name_counting(session: Session, bundle: str, counting: str | None, *, now: f
 def _locked(session: Session, names: list[str]) -> Iterator[DesiredRow]:
     for begin in range(0, len(names), _SQL_VARIABLES):
         some = select(DesiredRow).where(col(DesiredRow.device).in_(names[begin : begin + _SQL_VARIABLES]))
-        yield from session.exec(some.order_by(DesiredRow.device).with_for_update())
+        now = {"populate_existing": True}  # as it is now, whatever this session has read before
+        yield from session.exec(some.order_by(DesiredRow.device).with_for_update(), execution_options=now)
 
 
 def _assign(row: DesiredRow, slot: str, target: SlotTarget | None, *, seen: int, now: float) -> None:

@@ -156,6 +156,7 @@ class BrokerLink:
         self._credentials.prepare()
         self._handler = handler
         self._bell, self._clapper = socket.socketpair()
+        self._bell.settimeout(0)
         self._ringing = False
         self._stopping.clear()
         self._thread = threading.Thread(target=self._run, name="shoal-mqtt-broker", daemon=True)
@@ -352,9 +353,10 @@ class BrokerLink:
                 return
 
     def _read_mail(self, client: Client) -> None:
-        if self._ringing and self._bell is not None:
-            self._bell.recv(16)
-            self._ringing = False  # before reading: whatever is posted from here on rings again
+        self._ringing = False  # before reading: whatever is posted from here on rings again
+        if self._bell is not None:
+            with contextlib.suppress(BlockingIOError):  # nobody rang; or two did at once, and both are heard
+                self._bell.recv(64)
         while self._done:
             line, packet_id = self._done.popleft()
             self._undone -= 1
@@ -381,9 +383,12 @@ class BrokerLink:
         """Fail whatever waits for the line that is gone."""
         self._connected.clear()
         self._line += 1
-        waiting = [*self._waiting.values(), *(mail.stored for mail in self._mail if mail.stored is not None)]
+        waiting = list(self._waiting.values())
         self._waiting.clear()
-        self._mail.clear()
+        while self._mail:  # one by one: other threads may post to it meanwhile
+            mail = self._mail.popleft()
+            if mail.stored is not None:
+                waiting.append(mail.stored)
         for stored in waiting:
             stored.set_exception(LinkError(f"the line to the broker {self.url} was lost"))
 

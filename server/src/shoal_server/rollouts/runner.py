@@ -26,7 +26,7 @@ from shoal_server.rollouts.outcomes import Facts
 from shoal_server.rollouts.plan import Gates
 from shoal_server.rollouts.rollout import Rollout
 from shoal_server.signals import Signals
-from shoal_server.storage.database import Clock, Database
+from shoal_server.storage.database import Clock, Database, lock_for_transaction
 
 STANDING_S = 5.0
 """How often completed rollouts look for devices that entered their cohort."""
@@ -105,6 +105,7 @@ class Runner:
 
     def _write(self, name: str, revision: int, evidence: Evidence, now: float) -> bool:
         with self._database.write() as session:
+            lock_for_transaction(session, "rollouts")  # or a rollout that is just begun could take the same newcomers
             found = store.load(session, name, lock="skip")
             if found is None or found.revision != revision:
                 return False
