@@ -170,7 +170,7 @@ def serve(*, as_json: bool, log_level: str, **flags: Any) -> None:
         while server.alive and not ended.wait(1.0):
             pass
         if not ended.is_set():
-            raise click.ClickException("the HTTP server ended by itself; the log says why")
+            raise click.ClickException(server.fault or "the HTTP server ended by itself; the log says why")
     finally:
         server.stop()
 

@@ -26,6 +26,7 @@ def crash(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # half a minute of work, on a machine that may be full
 def test_150_points_find_nothing_and_the_flawed_agents_are_caught(crash, tmp_path):
     result = tmp_path / "campaign-crash.json"
     kinds = ("step", "kill", "fail")  # kinds that need no rights; without strace they all are steps
@@ -37,6 +38,7 @@ def test_150_points_find_nothing_and_the_flawed_agents_are_caught(crash, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # half a minute of work, on a machine that may be full
 def test_power_cuts_on_real_file_systems_find_nothing_and_the_flawed_agents_are_caught(crash, tmp_path):
     lacks = missing(tmp_path)
     kinds = tuple(kind for kind in CUT_KINDS if kind not in lacks)

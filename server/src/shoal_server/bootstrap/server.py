@@ -23,11 +23,16 @@ from shoal_server.errors import StartError
 from shoal_server.fleet import store as fleet_store
 from shoal_server.link.addresses import reached_at
 from shoal_server.link.server_tls import ServerTls
+from shoal_server.loops import Loop
 from shoal_server.runtime_file import DataFolder, Runtime
 from shoal_server.services import Services
 from shoal_server.storage.database import Clock, Database
+from shoal_server.storage.lease import DatabaseLease, lease_of
 from shoal_server.storage.settings import EMBEDDED, Settings, split_address
 from shoal_server.web.http_server import HttpServer, bind, url_of
+
+LEASE_S = 5.0
+"""How often a server looks whether it still is the one of its database."""
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +57,7 @@ class Server:
         self._services: Services | None = None
         self._http: HttpServer | None = None
         self._tls: ServerTls | None = None
+        self._lease: DatabaseLease | None = None
 
     @property
     def runtime(self) -> Runtime:
@@ -67,8 +73,13 @@ class Server:
 
     @property
     def alive(self) -> bool:
-        """Whether it answers requests."""
-        return self._http is not None and self._http.alive
+        """Whether it answers requests, and may."""
+        return self._http is not None and self._http.alive and not self.fault
+
+    @property
+    def fault(self) -> str:
+        """Why it must end, other than by its HTTP server's own end; empty: it need not."""
+        return "" if self._lease is None else self._lease.lost
 
     def start(self) -> None:
         """Start every part; returns when requests are answered and `runtime.json` says where.
@@ -99,6 +110,9 @@ class Server:
         self._undo.append(listener.close)
         database = Database(self.settings.database_url)
         self._undo.append(database.close)
+        lease = self._lease = lease_of(database)
+        lease.take()
+        self._undo.append(lease.release)
         database.upgrade()
         passwords = Passwords()
         tls = self._tls = build_tls(self.settings, self._clock)
@@ -108,6 +122,7 @@ class Server:
         # After what settings can spoil, since the password is shown by the start that makes it and never again.
         self.first_password = people.ensure_admin(database, passwords, now=self._clock())
         loops = build_loops(program, tls=tls)
+        loops.append(Loop("lease", lease.keep, every_s=LEASE_S, clock=self._clock, signals=program.signals))
         app = build_app(program, loops)
         app.state.passwords = passwords
         with database.write() as session:
