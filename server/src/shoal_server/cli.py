@@ -66,6 +66,13 @@ def _data_option(command: Any) -> Any:
     )(command)
 
 
+def _blobs_options(command: Any) -> Any:
+    """Add what is told about the place for blobs."""
+    where = "s3://BUCKET/PREFIX (keys by AWS_…) or oci://HOST/REPOSITORY (SHOAL_BLOBS_USER, …_PASSWORD)."
+    command = click.option("--blobs-ca", type=_FILE, help="Who signed the certificate of that registry.")(command)
+    return click.option("--blobs", metavar="URL", help=f"Keep models elsewhere: {where}  [a folder in --data]")(command)
+
+
 def _tls_options(command: Any) -> Any:
     """Add what is told about certificates: the server's own, and those of the line to an external broker."""
     options = (
@@ -114,9 +121,7 @@ def main() -> None:
     help="Where an external mosquitto reads its password and ACL files.",
 )
 @click.option("--database", metavar="URL", help="postgresql://… or sqlite:///PATH.  [SQLite in --data]")
-@click.option(
-    "--blobs", metavar="URL", help="s3://BUCKET/PREFIX instead of a folder in --data; keys by AWS_… variables."
-)
+@_blobs_options
 @click.option("--public-url", metavar="URL", help="How devices reach this server when a proxy stands in front of it.")
 @click.option("--false-alarms", metavar="TEXT", help="Drift alarms of a quiet fleet at most, such as '1 a year'.")
 @click.option(
@@ -199,9 +204,7 @@ def _announce(server: "Server", *, as_json: bool) -> None:
 @main.command()
 @_data_option
 @click.option("--database", metavar="URL", help="The server's database.  [SQLite in --data]")
-@click.option(
-    "--blobs", metavar="URL", help="s3://BUCKET/PREFIX instead of a folder in --data; keys by AWS_… variables."
-)
+@_blobs_options
 @click.option("--dry-run", is_flag=True, help="Tell what would be taken away; change nothing.")
 @click.option(
     "--grace-hours", type=click.FloatRange(min=0), default=24.0, show_default=True, help="Keep what is younger."
@@ -227,6 +230,8 @@ def gc(*, dry_run: bool, grace_hours: float, as_json: bool, **flags: Any) -> Non
     verb = "would be removed" if dry_run else "removed"
     click.echo(f"{verb}: {found.blobs} blobs ({found.bytes} bytes), {found.manifests} manifests")
     click.echo(f"kept: {found.kept_blobs} blobs ({found.kept_bytes} bytes)")
+    if found.refused:
+        click.echo(f"not everything that could go is gone: {found.refused}", err=True)
 
 
 @main.group()

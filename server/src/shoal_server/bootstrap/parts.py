@@ -6,6 +6,7 @@ A lower room gets what it needs from a higher one here, as a function.
 import socket
 import ssl
 from collections.abc import Mapping
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from prometheus_client import CollectorRegistry
@@ -38,6 +39,9 @@ from shoal_server.signals import Signals
 from shoal_server.storage.blobs import BlobStore, FolderBlobs
 from shoal_server.storage.bucket import BucketBlobs
 from shoal_server.storage.database import Clock, Database
+from shoal_server.storage.registry_blobs import RegistryBlobs
+from shoal_server.storage.registry_connection import RegistryConnection
+from shoal_server.storage.registry_place import parse_place
 from shoal_server.storage.settings import EMBEDDED, Settings, split_address
 from shoal_server.telemetry.batch import Handler
 from shoal_server.telemetry.ingest import Ingest
@@ -110,19 +114,33 @@ def build_services(
 
 
 def open_blobs(settings: Settings) -> BlobStore:
-    """Open the place for blobs: a folder of the server's own, or a bucket.
+    """Open the place for blobs: a folder of the server's own, a bucket, or a registry of somebody else's.
 
     Raises:
-        StartError: the bucket can't be written.
+        StartError: nothing can be stored there.
     """
     if not settings.blobs:
         return FolderBlobs(settings.data / "blobs")
-    bucket = BucketBlobs(settings.blobs, settings.data / "uploads")
+    elsewhere, hint = _open_elsewhere(settings, settings.data / "uploads")
     try:
-        bucket.check()
+        elsewhere.check()
     except OSError as error:
-        raise StartError(str(error), hint="see AWS_ENDPOINT_URL, AWS_REGION and the keys") from error
-    return bucket
+        elsewhere.close()
+        raise StartError(str(error), hint=hint) from error
+    return elsewhere
+
+
+def _open_elsewhere(settings: Settings, spool: Path) -> tuple[BlobStore, str]:
+    """Return the place that `--blobs` names, and what to look at when nothing can be stored there."""
+    if urlsplit(settings.blobs).scheme == "s3":
+        return BucketBlobs(settings.blobs, spool), "see AWS_ENDPOINT_URL, AWS_REGION and the keys"
+    connection = RegistryConnection(
+        parse_place(settings.blobs),
+        user=settings.blobs_user,
+        password=settings.blobs_password,
+        ca=settings.blobs_ca,
+    )
+    return RegistryBlobs(connection, spool), "see --blobs, --blobs-ca, SHOAL_BLOBS_USER and SHOAL_BLOBS_PASSWORD"
 
 
 def build_link(settings: Settings, clock: Clock, *, tls: ServerTls | None = None) -> DeviceLink:

@@ -118,6 +118,7 @@ class Server:
         tls = self._tls = build_tls(self.settings, self._clock)
         url = url_of(listener, scheme="http" if tls is None else "https")
         program = self._services = build_services(self._settled(), database, self._clock, url=url, tls=tls)
+        self._undo.append(program.blobs.close)
         program.settle_rollouts = partial(settle_rollouts, program)
         # After what settings can spoil, since the password is shown by the start that makes it and never again.
         self.first_password = people.ensure_admin(database, passwords, now=self._clock())

@@ -1,6 +1,7 @@
 """The workers beside the requests, and what they do now and then: each could run in a process of its own."""
 
 import time
+from contextlib import closing
 from functools import partial
 
 from shoal_server.bootstrap.parts import open_blobs, registry_needs
@@ -149,8 +150,9 @@ def collect_garbage(settings: Settings, *, grace_s: float, dry_run: bool) -> Col
     database = Database(settings.database_url)
     try:
         database.upgrade()
-        collector = Collector(database, open_blobs(settings), registry_needs())
-        before = time.time() - grace_s
-        return collector.plan(before=before) if dry_run else collector.collect(before=before)
+        with closing(open_blobs(settings)) as blobs:
+            collector = Collector(database, blobs, registry_needs())
+            before = time.time() - grace_s
+            return collector.plan(before=before) if dry_run else collector.collect(before=before)
     finally:
         database.close()

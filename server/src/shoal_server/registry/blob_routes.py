@@ -7,6 +7,7 @@ in pieces of a megabyte, so memory stays flat.
 import errno
 import math
 import re
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -27,6 +28,7 @@ from shoal_server.registry.reading import check_pull
 from shoal_server.registry.refusals import RefusedError
 from shoal_server.registry.sending import blob_response
 from shoal_server.services import Services
+from shoal_server.storage.blobs import DeletesRefusedError
 
 router = APIRouter(prefix="/v2", tags=["oci"], max_body_size=MAX_BLOB_BYTES)
 
@@ -190,7 +192,8 @@ def _check_fits(program: Services, session: Session, name: str, digest: str, siz
         _quota(program).check(session, name, wanted=size, digest=digest)
     except QuotaError:
         if not oci_store.is_known(session, digest):
-            program.blobs.remove(digest, before=math.inf)
+            with suppress(DeletesRefusedError):
+                program.blobs.remove(digest, before=math.inf)
         raise
 
 

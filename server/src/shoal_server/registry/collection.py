@@ -9,6 +9,7 @@ manifest that needs it may still be under way. A crash between the steps leaves 
 turn finds.
 """
 
+import logging
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -23,13 +24,14 @@ from shoal_server.registry.needs import Needs
 from shoal_server.registry.oci_documents import parse_document
 from shoal_server.registry.reachability import Name, Node, kept_blobs, kept_manifests
 from shoal_server.registry.tables import BlobForm, ModelVersion, OciBlob, OciManifest, OciTag
-from shoal_server.storage.blobs import BlobStore
+from shoal_server.storage.blobs import BlobStore, DeletesRefusedError
 from shoal_server.storage.database import Database
 
 GRACE_S = 24 * 3600.0
 """How long what nothing refers to is kept after it was pushed or asked for."""
 
 _AT_ONCE = 50
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Collected:
     kept_blobs: int = 0
     kept_bytes: int = 0
     dry_run: bool = False
+    refused: str = ""
+    """Why the store doesn't delete; what nothing refers to is then among what was kept."""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON."""
@@ -120,14 +124,22 @@ class Collector:
         """Remove stored blobs without a row, a few at a time so that pushes hardly wait."""
         stored = list(self._blobs.stored())
         removed: set[str] = set()
+        refused = ""
         old = [blob for blob in stored if blob.modified_at < before]
         for begin in range(0, len(old), _AT_ONCE):
             some = old[begin : begin + _AT_ONCE]
             with self._database.write() as session:
                 oci_store.lock_contents(session)
                 known = _known(session, [blob.digest for blob in some])
-                unknown = (blob.digest for blob in some if blob.digest not in known)
-                removed |= {digest for digest in unknown if self._blobs.remove(digest, before=before)}
+                unknown = [blob.digest for blob in some if blob.digest not in known]
+                try:
+                    for digest in unknown:
+                        if self._blobs.remove(digest, before=before):
+                            removed.add(digest)
+                except DeletesRefusedError as error:
+                    refused = error.message
+                    _log.warning("garbage stays: %s; %s", error.message, error.hint)
+                    break
         gone = [blob for blob in stored if blob.digest in removed]
         total, freed = sum(blob.size for blob in stored), sum(blob.size for blob in gone)
         return Collected(
@@ -136,6 +148,7 @@ class Collector:
             bytes=freed,
             kept_blobs=len(stored) - len(gone),
             kept_bytes=total - freed,
+            refused=refused,
         )
 
     def _complete_rows(self) -> None:

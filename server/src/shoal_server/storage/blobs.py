@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from shoal_protocol.canonical import Digest, parse_digest, sha256_digest
-from shoal_protocol.errors import DigestMismatchError
+from shoal_protocol.errors import DigestMismatchError, LocalError
 from shoal_server.errors import ConflictError, NotFoundError
 
 _CHUNK = 1 << 20
@@ -34,6 +34,12 @@ class StoredBlob:
     size: int
     modified_at: float
     """When it was stored last, seconds since the epoch."""
+
+
+class DeletesRefusedError(LocalError):
+    """A store that others run doesn't let us delete: what nothing refers to stays there."""
+
+    code = "deletes_refused"
 
 
 class BlobStore(Protocol):
@@ -92,10 +98,16 @@ class BlobStore(Protocol):
 
         Returns:
             False when it isn't there, or was stored again meanwhile.
+
+        Raises:
+            DeletesRefusedError: this store is somebody else's, who doesn't let us delete.
         """
 
     def check(self) -> None:
         """Raise OSError when nothing can be stored now."""
+
+    def close(self) -> None:
+        """Let go of connections; nothing is asked of the store any more."""
 
 
 class FolderBlobs:
@@ -244,6 +256,9 @@ class FolderBlobs:
         finally:
             with suppress(FileNotFoundError):
                 probe.unlink()
+
+    def close(self) -> None:
+        """Do nothing: files are open only while they are read."""
 
     @contextmanager
     def _held(self, upload: str) -> Iterator[None]:

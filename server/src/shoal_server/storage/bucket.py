@@ -1,18 +1,15 @@
 """Blobs in an S3-compatible bucket, by obstore: `sha256/<hex>` under the prefix that the URL names.
 
-Owns how blobs get there and back. An upload is collected in a local folder, as `FolderBlobs` does, and sent when it is
-whole and its digest was checked, in parts if it is large; the bucket shows an object only when all of it has arrived.
-So several servers may share a bucket, while each upload stays with the server that began it.
+Owns how blobs get there and back. An upload is collected as `SpooledBlobs` says, and sent in parts if it is large; the
+bucket shows an object only when all of it has arrived.
 
 Endpoint, region and keys come from the usual variables (`AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_ACCESS_KEY_ID`,
 `AWS_SECRET_ACCESS_KEY`, and `AWS_ALLOW_HTTP=true` for an endpoint without TLS), which obstore reads itself.
 
-Invariants are those of `blobs`. The local folder holds nothing that the bucket lacks for longer than one `finish`.
+Invariants are those of `blobs` and `spooled`.
 """
 
 import io
-import math
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +18,8 @@ from typing import TYPE_CHECKING, BinaryIO
 from shoal_protocol.canonical import Digest, parse_digest, sha256_digest
 from shoal_protocol.errors import LocalError
 from shoal_server.errors import NotFoundError, StartError
-from shoal_server.storage.blobs import FolderBlobs, StoredBlob
+from shoal_server.storage.blobs import StoredBlob
+from shoal_server.storage.spooled import SpooledBlobs
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -30,7 +28,7 @@ _PART_BYTES = 16 * 1024**2
 _PIECE_BYTES = 1024**2
 
 
-class BucketBlobs:
+class BucketBlobs(SpooledBlobs):
     """Blobs of one bucket.
 
     Args:
@@ -42,8 +40,8 @@ class BucketBlobs:
     """
 
     def __init__(self, url: str, spool: Path) -> None:
+        super().__init__(spool)
         self._store = _connected(url)
-        self._spool = FolderBlobs(spool)
 
     def has(self, digest: str) -> bool:
         """Tell whether the blob is there, whole."""
@@ -63,19 +61,6 @@ class BucketBlobs:
         with _answered(digest):
             return io.BytesIO(bytes(self._store.get(_name(digest)).bytes()))
 
-    def local_path(self, digest: str) -> Path | None:  # noqa: ARG002 - as the protocol says
-        """Return None: nothing of a bucket lies here as a file."""
-        return None
-
-    @contextmanager
-    def file(self, digest: str) -> Iterator[Path]:
-        """Have the blob as a file of this machine for as long as the block lasts; raises `NotFoundError`."""
-        with tempfile.NamedTemporaryFile(prefix="shoal-blob-") as file:
-            for piece in self.pieces(digest):
-                file.write(piece)
-            file.flush()
-            yield Path(file.name)
-
     def pieces(self, digest: str, *, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         """Go through the bytes from `start` up to `end`, which is left out, in pieces; raises `NotFoundError`."""
         end = self.size(digest) if end is None else end
@@ -94,39 +79,9 @@ class BucketBlobs:
                 self._store.put(_name(digest), data)
         return digest
 
-    def begin_upload(self) -> str:
-        """Start an upload and return its id."""
-        return self._spool.begin_upload()
-
-    def offset(self, upload: str) -> int:
-        """Return how many bytes the upload has; raises `NotFoundError`."""
-        return self._spool.offset(upload)
-
-    def append(self, upload: str, data: bytes, *, offset: int) -> int:
-        """Add bytes at `offset`, which must be the upload's present length; returns the new length."""
-        return self._spool.append(upload, data, offset=offset)
-
-    def finish(self, upload: str, digest: str) -> None:
-        """Make the upload the blob `digest`; raises `DigestMismatchError` (the upload is then gone)."""
-        self._spool.finish(upload, digest)
-        try:
-            with self._spool.file(digest) as path, _answered(digest):
-                self._store.put(_name(digest), path, chunk_size=_PART_BYTES)
-        except NotFoundError:  # another upload of the same content was faster, and has cleared it away
-            if not self.has(digest):
-                raise
-        finally:
-            self._spool.remove(digest, before=math.inf)
-
-    def abort(self, upload: str) -> None:
-        """Forget the upload and its bytes; raises `NotFoundError`."""
-        self._spool.abort(upload)
-
-    def abandon_uploads(self, *, before: float) -> int:
-        """Forget uploads that nobody has added to since `before`, seconds since the epoch; returns how many."""
-        for left in list(self._spool.stored()):  # a server was killed before it had sent them
-            self._spool.remove(left.digest, before=before)
-        return self._spool.abandon_uploads(before=before)
+    def _send(self, digest: str, path: Path) -> None:
+        with _answered(digest):
+            self._store.put(_name(digest), path, chunk_size=_PART_BYTES)
 
     def stored(self) -> Iterator[StoredBlob]:
         """Go through all blobs, in no order."""

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from shoal_protocol.errors import CallerError
 from shoal_server.errors import StartError
+from shoal_server.storage import registry_place
 
 _SIZE_RE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?b?)", re.IGNORECASE)
 _UNITS: dict[str, int] = {
@@ -27,7 +28,8 @@ EMBEDDED = "embedded"
 
 
 _PATHS = (
-    "data", "broker_credentials_dir", "broker_ca", "broker_cert", "broker_key", "tls_cert", "tls_key", "tls_ca",
+    "data", "blobs_ca", "broker_credentials_dir", "broker_ca", "broker_cert", "broker_key", "tls_cert", "tls_key",
+    "tls_ca",
 )  # fmt: skip
 """Settings that name files or folders."""
 
@@ -77,7 +79,13 @@ class Settings:
     database: str = ""
     """Database URL; empty means SQLite in `data`."""
     blobs: str = ""
-    """Where blobs are: empty means a folder in `data`, else `s3://bucket/prefix`."""
+    """Where blobs are: empty means a folder in `data`, else `s3://bucket/prefix` or `oci://host/repository`."""
+    blobs_user: str = ""
+    """The account of that registry; empty: none."""
+    blobs_password: str = field(default="", repr=False)
+    """Its password or token."""
+    blobs_ca: Path | None = None
+    """The authority that signed that registry's certificate; None: the system's authorities."""
     public_url: str | None = None
     """The address by which devices reach this server, when a proxy stands in front of it."""
     insecure: bool = False
@@ -133,8 +141,7 @@ class Settings:
             raise CallerError(
                 f"--broker is 'embedded', mqtt(s)://HOST:PORT or ws(s)://HOST:PORT/PATH, got {self.broker!r}"
             )
-        if self.blobs and (urlsplit(self.blobs).scheme != "s3" or not urlsplit(self.blobs).netloc):
-            raise CallerError(f"--blobs is s3://BUCKET/PREFIX, got {self.blobs!r:.200}")
+        self._check_blobs()
         addresses = [("--listen", self.listen)]
         if self.broker == EMBEDDED:
             addresses.append(("--mqtt-listen", self.mqtt_listen))
@@ -146,6 +153,23 @@ class Settings:
                     hint="say --lan for TLS by an authority of its own, give --tls-cert and --tls-key, put a proxy "
                     "with TLS in front of a server on 127.0.0.1, or say --insecure if you mean it",
                 )
+
+    def _check_blobs(self) -> None:
+        scheme = urlsplit(self.blobs).scheme
+        if scheme not in registry_place.SCHEMES:
+            if self.blobs and (scheme != "s3" or not urlsplit(self.blobs).netloc):
+                raise CallerError(f"--blobs is s3://BUCKET/PREFIX or oci://HOST/REPOSITORY, got {self.blobs!r:.200}")
+            if self.blobs_ca is not None:
+                raise CallerError("--blobs-ca names who signed a registry's certificate: --blobs oci://HOST/REPOSITORY")
+            return
+        place = registry_place.parse_place(self.blobs)
+        if self.blobs_password and not self.blobs_user:
+            raise CallerError("SHOAL_BLOBS_PASSWORD goes with SHOAL_BLOBS_USER, the name of the account")
+        if self.blobs_user and not place.encrypted and not is_loopback(urlsplit(place.origin).hostname or ""):
+            raise StartError(
+                f"--blobs {self.blobs} would send a password to {place} without encryption",
+                hint="write oci:// for TLS, with --blobs-ca where the authority is your own",
+            )
 
     def _check_mirrors(self) -> None:
         secure = self.speaks_tls or (self.public_url or "").startswith("https://")
@@ -190,6 +214,9 @@ def settings_from(environment: Mapping[str, str], flags: Mapping[str, object]) -
         "broker": "SHOAL_BROKER",
         "database": "SHOAL_DATABASE_URL",
         "blobs": "SHOAL_BLOBS",
+        "blobs_user": "SHOAL_BLOBS_USER",
+        "blobs_password": "SHOAL_BLOBS_PASSWORD",
+        "blobs_ca": "SHOAL_BLOBS_CA",
         "mqtt_listen": "SHOAL_MQTT_LISTEN",
         "public_url": "SHOAL_PUBLIC_URL",
         "broker_credentials_dir": "SHOAL_BROKER_CREDENTIALS_DIR",

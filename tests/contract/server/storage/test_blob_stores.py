@@ -1,12 +1,14 @@
-"""What every place for blobs does: a folder, and a bucket of a real S3-speaking server."""
+"""What every place for blobs does: a folder, a bucket of a real S3-speaking server, a docker-registry."""
 
+import re
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
-from registry_clients import bucket_server
+from registry_clients import Peer, bucket_server, docker_registry
 from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.errors import DigestMismatchError, LocalError
 from shoal_server.access import Role
@@ -17,6 +19,9 @@ from shoal_server.registry.trust import TrustService
 from shoal_server.storage.blobs import BlobStore, FolderBlobs
 from shoal_server.storage.bucket import BucketBlobs
 from shoal_server.storage.database import Database
+from shoal_server.storage.registry_blobs import RegistryBlobs
+from shoal_server.storage.registry_connection import RegistryConnection
+from shoal_server.storage.registry_place import parse_place
 from shoal_server.testing import FakeClock, api_token, fake_services, program_of
 from shoal_server.testing.bundles import push_bundle, tiny_bundle
 
@@ -37,10 +42,25 @@ def _say(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
         monkeypatch.setenv(f"AWS_{name}", value)
 
 
-@pytest.fixture(params=["folder", "bucket"])
-def blobs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BlobStore:
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
+    with docker_registry(tmp_path_factory.mktemp("registry")) as peer:
+        yield peer
+
+
+@pytest.fixture(params=["folder", "bucket", "registry"])
+def blobs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BlobStore]:
+    with closing(_store(request, tmp_path, monkeypatch)) as found:
+        yield found
+
+
+def _store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BlobStore:
     if request.param == "folder":
         return FolderBlobs(tmp_path / "blobs")
+    if request.param == "registry":
+        peer: Peer = request.getfixturevalue("registry")
+        place = parse_place(f"oci+http://{peer.host}/edge/{re.sub('[^a-z0-9]+', '-', tmp_path.name.lower())}")
+        return RegistryBlobs(RegistryConnection(place), tmp_path / "uploads")
     _say(monkeypatch, request.getfixturevalue("endpoint"))
     return BucketBlobs(f"s3://shoal/{tmp_path.name}", tmp_path / "uploads")
 
