@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,22 +61,27 @@ class Peer:
 
 
 @contextmanager
-def docker_registry(folder: Path, *, cache_of: dict[str, str] | None = None) -> Iterator[Peer]:
+def docker_registry(
+    folder: Path, *, cache_of: dict[str, str] | None = None, config: dict[str, Any] | None = None
+) -> Iterator[Peer]:
     """Run docker-registry on a free port of the loopback, with everything in `folder`.
 
-    With `cache_of` (remoteurl, username, password) it is a pull-through cache of another registry.
+    With `cache_of` (remoteurl, username, password) it is a pull-through cache of another registry. Sections of `config`
+    are added to, or replace, those of the usual one.
     """
     if shutil.which("docker-registry") is None:
         pytest.skip("docker-registry is not installed (apt-get install docker-registry)")
     folder.mkdir(parents=True, exist_ok=True)
     with socket.create_server(("127.0.0.1", 0)) as free:
         host = f"127.0.0.1:{free.getsockname()[1]}"
+    own = config or {}
     config = {
         "version": 0.1,
         "log": {"level": "error", "accesslog": {"disabled": False}},
         "storage": {"filesystem": {"rootdirectory": str(folder / "storage")}, "delete": {"enabled": True}},
-        "http": {"addr": host},
         **({} if cache_of is None else {"proxy": cache_of}),
+        **own,
+        "http": {"addr": host, **own.get("http", {})},
     }
     (folder / "config.yml").write_text(json.dumps(config))
     log = folder / "log"
@@ -84,7 +90,7 @@ def docker_registry(folder: Path, *, cache_of: dict[str, str] | None = None) -> 
             ["docker-registry", "serve", str(folder / "config.yml")], stdout=out, stderr=subprocess.STDOUT
         )
     try:
-        _wait_for(f"http://{host}/v2/", process, log)
+        _wait_for(f"http://{host}/v2/", process, log)  # one with TLS answers too, that it wants TLS
         yield Peer(host, log)
     finally:
         _end(process)

@@ -265,6 +265,7 @@ def reset_password(*, name: str, **flags: Any) -> None:
 @main.command()
 @_data_option
 @click.option("--database", metavar="URL", help="The server's database.  [SQLite in --data]")
+@_blobs_options
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def doctor(*, as_json: bool, **flags: Any) -> None:
     """Check this machine and this server's state; exit 1 when something is wrong."""

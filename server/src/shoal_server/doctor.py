@@ -48,6 +48,7 @@ def examine(settings: Settings) -> list[Finding]:
         "clock": _clock,
         "data folder": _data_folder,
         "database": _database,
+        "models": _blobs,
         "signing keys": _keys,
         "model checker": _checker,
         "running server": _running,
@@ -104,6 +105,15 @@ def _database(settings: Settings) -> Finding:
         hint = "start the server once: it brings the schema up to date"
         return Finding("database", ok=False, what=f"the schema differs in {len(pending)} places", hint=hint)
     return Finding("database", ok=True, what=f"{database.dialect} answers and its schema is up to date")
+
+
+def _blobs(settings: Settings) -> Finding:
+    if not settings.blobs:
+        return Finding("models", ok=True, what="in the data folder")
+    from shoal_server.bootstrap.parts import open_blobs  # noqa: PLC0415 - everything hangs on it
+
+    open_blobs(settings).close()
+    return Finding("models", ok=True, what=f"{settings.blobs} answers and may be written")
 
 
 def _keys(settings: Settings) -> Finding:

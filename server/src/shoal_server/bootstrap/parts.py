@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from prometheus_client import CollectorRegistry
 from sqlmodel import Session
 
+from shoal_protocol.errors import ShoalError
 from shoal_protocol.mqtt.messages import Event
 from shoal_protocol.mqtt.topics import Up
 from shoal_server.device_notices import on_clone, on_event
@@ -126,7 +127,8 @@ def open_blobs(settings: Settings) -> BlobStore:
         elsewhere.check()
     except OSError as error:
         elsewhere.close()
-        raise StartError(str(error), hint=hint) from error
+        advice = error.__cause__.hint if isinstance(error.__cause__, ShoalError) else ""
+        raise StartError(str(error), hint=advice or hint) from error
     return elsewhere
 
 

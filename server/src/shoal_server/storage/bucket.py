@@ -137,7 +137,8 @@ def _answered(digest: str) -> Iterator[None]:
             raise NotFoundError(f"no blob {digest} is stored here", digest=digest) from error
         what = " ".join(str(error).split())[:300]
         raise LocalError(
-            f"the bucket doesn't do what is asked: {what}", hint="is it there, and may we write?"
+            f"the bucket doesn't do what is asked: {what}",
+            hint="is it there, and may we write? see AWS_ENDPOINT_URL, AWS_REGION and the keys",
         ) from error
 
 

@@ -161,7 +161,7 @@ class RegistryBlobs(SpooledBlobs):
             begun = self._registry.send("POST", "/blobs/uploads/", good=(202,))
             self._registry.send("DELETE", self._location(begun), good=range(200, 500))  # not all offer that
         except RegistryStoreError as error:
-            raise OSError(f"{error.message} ({error.hint})" if error.hint else error.message) from error
+            raise OSError(error.message) from error
 
     def close(self) -> None:
         """Let go of connections."""
@@ -229,7 +229,8 @@ class RegistryBlobs(SpooledBlobs):
                     if answer.status_code == 404:
                         raise NotFoundError(f"no blob {digest} is stored here", digest=digest)
                     skipped = 0 if answer.status_code == 206 else at
-                    for piece in _without_first(answer.iter_bytes(_PIECE_BYTES), skipped):
+                    # As they come: pieces of one size would be held back, and lost when the connection breaks.
+                    for piece in _without_first(answer.iter_bytes(), skipped):
                         wanted = piece[: end - at]
                         at += len(wanted)
                         yield wanted

@@ -180,7 +180,7 @@ class RegistryConnection:
                 if attempt == attempts or answer.status_code not in _BUSY:
                     return answer
                 answer.close()
-            self._sleep(0.1 * 4**attempt)
+            self._sleep(0.1 * 4 ** (attempt - 1))
         raise AssertionError  # unreachable: the last attempt returns or raises
 
     def _authorized(
@@ -240,6 +240,9 @@ class RegistryConnection:
         if "CERTIFICATE_VERIFY_FAILED" in said:
             hint = "name the authority that signed it: --blobs-ca or SHOAL_BLOBS_CA"
             return RegistryAwayError(f"the certificate of {self.place} is not trusted: {said}", hint=hint)
+        if "WRONG_VERSION_NUMBER" in said:
+            hint = "for a registry without TLS, on a network that you trust, write oci+http://"
+            return RegistryAwayError(f"{self.place} doesn't speak TLS", hint=hint)
         if isinstance(error, httpx2.TimeoutException):
             said = "no answer in time"
         return RegistryAwayError(

@@ -307,7 +307,10 @@ def is_loopback(host: str) -> bool:
 def _variable(environment: Mapping[str, str], name: str) -> str:
     file = environment.get(f"{name}_FILE")
     if name not in environment and file:
-        return Path(file).read_text(encoding="utf-8").strip()
+        try:
+            return Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise CallerError(f"{name}_FILE names {file}, which can't be read: {error}") from error
     return environment.get(name, "")
 
 

@@ -1,8 +1,7 @@
 """Blobs that lie elsewhere: uploads are collected in a folder here, and sent on when they are whole.
 
 Owns what every store beyond this machine has in common. An upload is collected as `FolderBlobs` does; its digest is
-checked here, and only then is it sent. So several servers may share what is behind it, while each upload stays with the
-server that began it. Nothing of the store lies here as a file.
+checked here, and only then is it sent. Nothing of the store lies here as a file.
 
 Invariant: the local folder holds nothing that the store lacks for longer than one `finish`.
 """

@@ -87,3 +87,36 @@ def test_a_server_with_tls_sends_nobody_to_a_mirror_without(tmp_path: Path) -> N
         Settings(data=tmp_path, mirrors=mirrors, public_url="https://shoal.example").check()
     with pytest.raises(CallerError, match="by https"):
         Settings(data=tmp_path, mirrors=mirrors, lan=True, listen="0.0.0.0:0").check()
+
+
+@pytest.mark.parametrize(
+    ("blobs", "what"),
+    [
+        ("ftp://x/y", "s3://BUCKET/PREFIX or oci://HOST/REPOSITORY"),
+        ("registry.example/models", "s3://BUCKET/PREFIX or oci://HOST/REPOSITORY"),
+        ("oci://registry.example", "oci://HOST"),
+        ("oci://registry.example/Models", "lower case"),
+        ("oci://registry.example/models:1", "without a tag"),
+        ("oci://me:secret@registry.example/models", "name or password"),
+    ],
+)
+def test_a_place_for_blobs_that_is_none_is_told(tmp_path: Path, blobs: str, what: str) -> None:
+    with pytest.raises(CallerError, match=what) as caught:
+        Settings(data=tmp_path, blobs=blobs).check()
+    assert "secret" not in caught.value.message
+
+
+def test_a_password_for_blobs_needs_a_name_and_never_goes_into_the_open(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("fish\n")
+    environment = {"SHOAL_BLOBS_USER": "me", "SHOAL_BLOBS_PASSWORD_FILE": str(tmp_path / "password")}
+    found = settings_from(environment, {"data": tmp_path, "blobs": "oci://registry.example/models"})
+    found.check()
+    assert found.blobs_password == "fish"
+    assert "fish" not in repr(found)
+    with pytest.raises(StartError, match="without encryption"):
+        settings_from(environment, {"data": tmp_path, "blobs": "oci+http://registry.example/models"}).check()
+    settings_from(environment, {"data": tmp_path, "blobs": "oci+http://127.0.0.1:5000/models"}).check()
+    with pytest.raises(CallerError, match="SHOAL_BLOBS_USER"):
+        Settings(data=tmp_path, blobs="oci://registry.example/models", blobs_password="x").check()
+    with pytest.raises(CallerError, match="--blobs-ca"):
+        Settings(data=tmp_path, blobs_ca=tmp_path / "ca.pem").check()
