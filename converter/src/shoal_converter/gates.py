@@ -142,7 +142,7 @@ def _stated(bundle: Bundle) -> Gate:
 
     raw, rule = bundle.statements.get("parity"), bundle.info.golden
     if raw is None:
-        return gate("skipped", "no parity statement lies beside it: it was pulled, or was taken away")
+        return gate("skipped", f"no parity statement lies beside it; if the registry has one: pull {bundle.ref}")
     try:
         document = json.loads(raw)
         digests = [subject["digest"]["sha256"] for subject in document["subject"]]

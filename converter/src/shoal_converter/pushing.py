@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from shoal_converter.bundle import Bundle
 from shoal_converter.errors import RegistryRefusedError, SignatureError
 from shoal_converter.oci_layout import Layout
-from shoal_converter.referrers import push_referrers
 from shoal_converter.registry import Registry
+from shoal_converter.statements import SentStatements, pull_statements, push_statements, split_statements
 from shoal_protocol.bundle.manifest import Manifest, parse_manifest
 from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.refs import parse_ref
@@ -40,7 +40,8 @@ class Pushed:
         already_there: Blobs that the registry had.
         signed_by: Who signed it, for people; empty when nobody did.
         key_ids: Of the keys whose signatures cover it.
-        statements: Whether the registry took them.
+        statements: Whether the registry takes them.
+        statements_sent: Names of those that it lacked.
     """
 
     ref: str
@@ -51,10 +52,11 @@ class Pushed:
     signed_by: str
     key_ids: tuple[str, ...]
     statements: bool
+    statements_sent: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return {**asdict(self), "key_ids": list(self.key_ids)}
+        return {**asdict(self), "key_ids": list(self.key_ids), "statements_sent": list(self.statements_sent)}
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Plan:
         missing: Path and size of each file that it lacks.
         already_there: Path and size of each that it has.
         released: The digest under this version now; none: the version is new.
+        statements: Which of the statements beside it are there.
     """
 
     ref: str
@@ -76,6 +79,7 @@ class Plan:
     missing: tuple[tuple[str, int], ...]
     already_there: tuple[tuple[str, int], ...]
     released: str | None
+    statements: SentStatements
 
     @property
     def missing_bytes(self) -> int:
@@ -119,6 +123,7 @@ def plan(bundle: Bundle, url: str | Registry, *, token: str | None = None, ca: s
             missing=tuple((label, size) for label, digest, size in sized if digest not in there),
             already_there=tuple((label, size) for label, digest, size in sized if digest in there),
             released=released,
+            statements=split_statements(registry, bundle),
         )
 
 
@@ -199,7 +204,7 @@ def push(
             tell(f"{label}  {len(content):,} bytes  {'sent' if digest in missing else 'already there'}")
         registry.put_manifest(name, version, bundle.manifest_raw)
         tell(f"manifest {name}:{version}  {'already there' if released else 'sent'}")
-        statements = _push_statements(registry, bundle, name, tell)
+        statements = push_statements(registry, bundle, tell)
         if key is not None:
             listed = key.release(registry, name, version, bundle.manifest_raw).signed
             tell(f"signed list version {listed.version}  names {name}:{version}")
@@ -212,7 +217,8 @@ def push(
             already_there=len(blobs) - len(missing),
             signed_by=_signer_words(registry) if key_ids else "",
             key_ids=key_ids,
-            statements=statements,
+            statements=statements.taken,
+            statements_sent=statements.sent,
         )
 
 
@@ -221,23 +227,6 @@ def _signer_words(registry: Registry) -> str:
     document = registry.json("/version")
     mode = document.get("trust") if isinstance(document, dict) else None
     return "the release key" if mode == "release_key" else "the server's development key"
-
-
-def _push_statements(registry: Registry, bundle: Bundle, name: str, tell: Progress) -> bool:
-    """Send the statements; a registry without them is no failure, since nothing depends on them."""
-    layout = bundle.layout()
-    own = bundle.blobs()
-    try:
-        for digest, content in layout.blobs.items():
-            if digest not in own and not registry.has_blob(name, digest):
-                registry.upload(name, content, sent=lambda _: None)
-        push_referrers(registry, name, bundle.digest, layout.referrers)
-    except RegistryRefusedError as error:
-        tell(f"statements  not taken by the registry: {error.message}")
-        return False
-    for title in sorted(bundle.statements):
-        tell(f"statement {title}  sent")
-    return True
 
 
 def signatures(registry: Registry, name: str, version: str, digest: str) -> tuple[str, ...]:
@@ -269,7 +258,7 @@ def pull(
     progress: Progress | None = None,
     bytes_received: Callable[[int, int], None] | None = None,
 ) -> Bundle:
-    """Download a bundle and check every digest.
+    """Download a bundle and the statements about it, and check every digest.
 
     Args:
         ref: ``name:version``, ``name@alias`` or ``name@sha256:…``.
@@ -298,7 +287,8 @@ def pull(
                 f"the bundle has {manifest.total_bytes:,} bytes, more than {_MOST_BUNDLE_BYTES:,}"
             )
         blobs = _fetched(registry, parsed.name, manifest, tell, bytes_received or (lambda _, __: None))
-    return Bundle.from_layout(Layout(reference, raw, (), blobs))
+        referrers, stated = pull_statements(registry, parsed.name, sha256_digest(raw), tell)
+    return Bundle.from_layout(Layout(reference, raw, referrers, {**stated, **blobs}))
 
 
 def _fetched(

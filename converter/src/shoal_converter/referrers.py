@@ -1,4 +1,4 @@
-"""What says something about a bundle, pushed so that clients find it: by the referrers API, or by the tag in its place.
+"""What says something about a bundle: found, and pushed so that clients find it, by the referrers API or a tag.
 
 A registry that knows of referrers answers with `OCI-Subject` and lists them itself. In one that doesn't, such as
 docker-registry 2.8, the client keeps an index of them under the tag `sha256-<hex>` (OCI distribution specification 1.1,
@@ -16,6 +16,15 @@ from shoal_protocol.bundle.manifest import MANIFEST_MEDIA_TYPE
 from shoal_protocol.canonical import canonical_bytes, sha256_digest
 
 
+def listed_referrers(registry: Registry, name: str, subject: str) -> list[dict[str, Any]]:
+    """Return the descriptors of what a registry lists as saying something about a manifest."""
+    document = registry.json(f"/v2/{name}/referrers/{subject}")
+    if document is None:
+        document = json.loads(registry.index(name, _tag(subject)) or b"{}")
+    entries = document.get("manifests") if isinstance(document, dict) else None
+    return [entry for entry in entries or [] if isinstance(entry, dict)]
+
+
 def push_referrers(registry: Registry, name: str, subject: str, referrers: Iterable[bytes]) -> None:
     """Send manifests that say something about another one, whose blobs are there already.
 
@@ -28,11 +37,14 @@ def push_referrers(registry: Registry, name: str, subject: str, referrers: Itera
     unlisted = [raw for raw in referrers if not registry.put_referrer(name, raw)]
     if not unlisted:
         return
-    tag = subject.replace(":", "-")
-    raw = registry.index(name, tag)
+    raw = registry.index(name, _tag(subject))
     merged = index_with(raw, unlisted)
     if merged != raw:
-        registry.put_manifest(name, tag, merged, media_type=INDEX_MEDIA_TYPE)
+        registry.put_manifest(name, _tag(subject), merged, media_type=INDEX_MEDIA_TYPE)
+
+
+def _tag(subject: str) -> str:
+    return subject.replace(":", "-")
 
 
 def index_with(raw: bytes | None, referrers: Iterable[bytes]) -> bytes:

@@ -11,10 +11,12 @@ import httpx2
 import pytest
 
 from shoal_converter import Bundle
+from shoal_converter.bundle import STATEMENT_MEDIA_TYPE
 from shoal_converter.errors import RegistryError, RegistryRefusedError, SignatureError
+from shoal_converter.gates import check
 from shoal_converter.pushing import pull, push
 from shoal_converter.registry import Registry
-from shoal_protocol.canonical import sha256_digest
+from shoal_protocol.canonical import canonical_bytes, sha256_digest
 from shoal_server.access import Role
 from shoal_server.registry import blob_routes, manifest_routes, routes, trust_routes
 from shoal_server.registry.trust import TrustService
@@ -66,8 +68,13 @@ def test_push_then_pull_gives_the_same_bundle_and_says_who_signed(bundle: Bundle
     assert pushed.statements
     again = push(bundle, url, token=token, progress=told.append)
     assert (again.sent_bytes, again.already_there) == (0, len(bundle.blobs()))
-    assert told[-1].endswith("sent")
+    names = sorted(bundle.statements)
+    assert (pushed.statements_sent, again.statements_sent) == (tuple(names), ())
+    assert told[-len(names) :] == [f"statement {name}  already there" for name in names]
+    assert told.count("statement parity  sent") == 1
     fetched = pull("iris:1.0.0", url, token=token)
+    assert dict(fetched.statements) == dict(bundle.statements)
+    assert {gate.gate: gate.verdict for gate in check(fetched)}["stated parity"] == "pass"
     assert fetched.digest == bundle.digest
     assert dict(fetched.files) == dict(bundle.files)
     assert pull(f"iris@{bundle.digest}", url, token=token).digest == bundle.digest
@@ -213,6 +220,23 @@ def test_spoilt_blobs_are_refused_on_the_way_down(bundle: Bundle) -> None:
     assert "more than" in caught.value.message
 
 
+def test_a_spoilt_statement_is_refused_and_a_stranger_among_them_left_out(bundle: Bundle) -> None:
+    fake = Fake()
+    told: list[str] = []
+    push(bundle, fake.registry())
+    (index,) = (tag for tag in fake.manifests if tag.startswith("sha256-"))
+    listed = json.loads(fake.manifests[index])
+    stranger = canonical_bytes({**json.loads(bundle.referrers()[0]), "subject": {"digest": "sha256:" + "0" * 64}})
+    fake.manifests[sha256_digest(stranger)] = stranger
+    entry = {"digest": sha256_digest(stranger), "artifactType": STATEMENT_MEDIA_TYPE}
+    fake.manifests[index] = json.dumps({**listed, "manifests": [*listed["manifests"], entry]}).encode()
+    assert dict(pull("iris:1.0.0", fake.registry(), progress=told.append).statements) == dict(bundle.statements)
+    assert "left out" in told[-1]
+    fake.blobs[sha256_digest(bundle.statements["parity"])] = b"{}"
+    with pytest.raises(SignatureError, match="other bytes"):
+        pull("iris:1.0.0", fake.registry())
+
+
 def test_a_token_never_goes_to_another_host() -> None:
     def answer(_request: httpx2.Request) -> httpx2.Response:
         return httpx2.Response(202, headers={"Location": "http://elsewhere/upload"})
@@ -265,6 +289,7 @@ def test_a_dry_run_tells_what_would_be_sent_and_sends_nothing(  # noqa: PLR0917 
     code, out, _ = shoal_convert("push", "b.tar", "--dry-run")
     assert code == 0
     assert f"0 bytes, {len(bundle.blobs())} files already there" in out
+    assert "would be sent" not in out
 
     other = Bundle.build({**bundle.files, "README.md": b"other"}, config=bundle.config, annotations={})
     other.write(tmp_path / "other.tar")

@@ -34,7 +34,14 @@ def _tell_plan(terminal: Terminal, bundle: Bundle, found: Plan) -> None:
     rows = [
         *((path, f"{size:,}", "would be sent") for path, size in found.missing),
         *((path, f"{size:,}", "already there") for path, size in found.already_there),
-        *((f"statement {name}", f"{len(raw):,}", "would be sent") for name, raw in sorted(bundle.statements.items())),
+        *(
+            (
+                f"statement {name}",
+                f"{len(raw):,}",
+                "would be sent" if name in found.statements.sent else "already there",
+            )
+            for name, raw in sorted(bundle.statements.items())
+        ),
     ]
     terminal.table(("FILE", "BYTES", ""), rows)
     known = "this very bundle is there already" if found.released else "a new version"

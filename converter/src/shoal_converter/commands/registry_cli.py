@@ -72,7 +72,13 @@ def push(  # noqa: PLR0917 - click passes by name
 def pull(
     ref: str, output: Path | None, url: str | None, token_file: Path | None, *, force: bool, json_wanted: bool
 ) -> None:
-    """Download a bundle: name:1.4.0, name@champion or name@sha256:…, and check every digest."""
+    """Download a bundle: name:1.4.0, name@champion or name@sha256:…, and check every digest.
+
+    The statements about it come with it, such as the parity report that `check` looks at.
+
+    \b
+    shoal-convert pull quality@champion -o quality.tar
+    """  # noqa: D301 - click needs the character itself
     from shoal_converter.pushing import pull as fetch  # noqa: PLC0415 - keeps --help quick
 
     terminal, settings = Terminal(json_wanted=json_wanted), load_settings(url=url, token_file=token_file)
@@ -87,6 +93,9 @@ def pull(
         )
     path = bundle.write(output or Path(f"{bundle.info.name}-{bundle.info.version}.tar"), force=force)
     if json_wanted:
-        terminal.json({"ref": str(bundle.ref), "digest": bundle.digest, "path": str(path)})
+        told = {"ref": str(bundle.ref), "digest": bundle.digest, "path": str(path)}
+        terminal.json({**told, "statements": sorted(bundle.statements)})
     else:
-        terminal.facts([("pulled", str(bundle.ref)), ("digest", bundle.digest), ("path", str(path))])
+        stated = ", ".join(sorted(bundle.statements)) or "none"
+        rows = [("pulled", str(bundle.ref)), ("digest", bundle.digest), ("statements", stated), ("path", str(path))]
+        terminal.facts(rows)

@@ -84,3 +84,7 @@ def test_where_no_referrers_api_is_the_tag_stands_for_it(peer: Peer, host: str, 
         assert {entry["digest"] for entry in index["manifests"]} == expected
     assert pull("quality:1.0.0", peer.url).digest == bundle.digest
     assert push(bundle, f"http://{host}", token=token).statements  # ours lists them itself
+    for url, secret in ((peer.url, None), (f"http://{host}", token)):
+        again = push(bundle, url, token=secret)
+        assert (again.statements, again.statements_sent) == (True, ())
+        assert dict(pull("quality:1.0.0", url, token=secret).statements) == dict(bundle.statements)
