@@ -6,7 +6,7 @@ asks who signed. Raw manifest bytes are sent as they are, so that the digest is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -196,12 +196,7 @@ def push(
         released = registry.manifest_digest(name, version)
         if released is not None and released != bundle.digest:
             raise taken(registry.url, name, version, released)
-        for label, digest, content in blobs:
-            if digest in missing:
-                registry.upload(name, content, sent=count)
-            else:
-                count(len(content))
-            tell(f"{label}  {len(content):,} bytes  {'sent' if digest in missing else 'already there'}")
+        _send_blobs(registry, name, blobs, missing=missing, sent=count, tell=tell)
         registry.put_manifest(name, version, bundle.manifest_raw)
         tell(f"manifest {name}:{version}  {'already there' if released else 'sent'}")
         statements = push_statements(registry, bundle, tell)
@@ -220,6 +215,23 @@ def push(
             statements=statements.taken,
             statements_sent=statements.sent,
         )
+
+
+def _send_blobs(
+    registry: Registry,
+    name: str,
+    blobs: Sequence[tuple[str, str, bytes]],
+    *,
+    missing: Collection[str],
+    sent: Callable[[int], None],
+    tell: Progress,
+) -> None:
+    for label, digest, content in blobs:
+        if digest in missing:
+            registry.upload(name, content, sent=sent)
+        else:
+            sent(len(content))
+        tell(f"{label}  {len(content):,} bytes  {'sent' if digest in missing else 'already there'}")
 
 
 def _signer_words(registry: Registry) -> str:
