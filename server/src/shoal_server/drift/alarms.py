@@ -2,6 +2,7 @@
 
 Owns the life of an alarm. Pure. An alarm latches when R reaches its level's threshold and ends when the R of its
 component is below 1; when a person acknowledges it before, it stays silent until then, and can come again only after.
+One that another scope's change explains ends with that one, see `localise.settled`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class AlarmState(StrEnum):
 
     LATCHED = "latched"  # nobody has seen to it
     ACKNOWLEDGED = "acknowledged"  # somebody knows; the evidence is still there
+    EXPLAINED = "explained"  # the change of another scope explains it
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,17 +6,20 @@ moves the fleet's mean; one finding explains them all:
     the fleet changed, and nearly all cohorts with it -> the world changed
     a cohort changed, more than those it overlaps     -> its site, hardware or version
     a device changed, and nothing above explains it   -> a bad sensor
+
+Who has changed far less than a cohort that is a cause has not changed for itself: the fleet's mean went with that
+cohort, and it stands out against the mean.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from shoal_server.drift.alarms import Alarm, Alarms
+from shoal_server.drift.alarms import Alarm, AlarmKey, Alarms, AlarmState
 from shoal_server.drift.monitor_state import Scope
 from shoal_server.statistics.layout import Flags
 
@@ -118,6 +121,31 @@ def localise(
     ]
 
 
+def settled(findings: Iterable[Finding]) -> dict[AlarmKey, Alarm]:
+    """Return the alarms that stay: those that another one explained end with it, for its change was their evidence.
+
+    Site and devices do not recover in the same window, and what the fleet's mean owes to a site outlasts its alarm;
+    without this each would be blamed in the end. What is there for itself gathers new evidence.
+
+    Args:
+        findings: Of all open alarms.
+    """
+    kept: dict[AlarmKey, Alarm] = {}
+    for finding in findings:
+        explained = (*finding.follows, *finding.contrast)
+        for cause in finding.alarms:
+            others = [alarm for alarm in explained if alarm.feature == cause.feature]
+            if all(alarm.state is AlarmState.EXPLAINED for alarm in (cause, *others)):
+                continue
+            kept[cause.key] = _in_state(cause, AlarmState.EXPLAINED, AlarmState.LATCHED)
+            kept.update((alarm.key, _in_state(alarm, AlarmState.LATCHED, AlarmState.EXPLAINED)) for alarm in others)
+    return kept
+
+
+def _in_state(alarm: Alarm, before: AlarmState, after: AlarmState) -> Alarm:
+    return replace(alarm, state=after) if alarm.state is before else alarm
+
+
 def excluded_by(
     findings: Iterable[Finding],
     *,
@@ -163,6 +191,11 @@ def suspected_cause(scope: Scope, name: str, *, compared: bool = True) -> str:
     return f"only {name} changed: {shared}"
 
 
+def telling_component(alarms: Iterable[Alarm]) -> int:
+    """Return the component in which most alarms of one feature are: the one to compare changes in."""
+    return Counter(alarm.component for alarm in alarms).most_common(1)[0][0]
+
+
 def _attribute(
     alarms: list[Alarm],
     cohorts: Mapping[str, frozenset[str]],
@@ -170,7 +203,7 @@ def _attribute(
     alike: Callable[[Alarm], bool],
 ) -> Iterable[tuple[Alarm, list[Alarm], list[Alarm]]]:
     """Yield the causes among one feature's alarms, each with what follows from it and what stands out against it."""
-    component = Counter(alarm.component for alarm in alarms).most_common(1)[0][0]
+    component = telling_component(alarms)
     size = {alarm.key: abs(change(alarm, component)) for alarm in alarms}
     left = sorted(alarms, key=lambda alarm: (-size[alarm.key], alarm.name))
     fleet = [alarm for alarm in left if alarm.scope is Scope.FLEET]
@@ -182,8 +215,12 @@ def _attribute(
     if fleet and alike(fleet[0]):
         yield fleet[0], groups + devices, []
         return
-    weak = [alarm for alarm in groups if size[alarm.key] < SHARE_OF_CHANGE * size[groups[0].key]]
+    least = SHARE_OF_CHANGE * size[groups[0].key]
+    weak = [alarm for alarm in groups if size[alarm.key] < least]
     groups = [alarm for alarm in groups if alarm not in weak]
+    home = frozenset[str]().union(*(cohorts.get(alarm.name, frozenset()) for alarm in groups))
+    weak += [alarm for alarm in devices if alarm.name not in home and size[alarm.key] < least]
+    devices = [alarm for alarm in devices if alarm not in weak]
     while groups:
         cause, *rest = groups
         members = cohorts.get(cause.name, frozenset())

@@ -171,6 +171,12 @@ class MonitorState:
         """Return a deep copy."""
         return MonitorState(self.fleet.copy(), self.cohorts.copy(), self.devices.copy())
 
+    def spend(self, scope: Scope, name: str, feature: int) -> None:
+        """Take back the evidence of a scope's feature: something else explains it."""
+        at = self.level(scope).get(name)
+        if at is not None:
+            self.level(scope).values[at, Field.R, feature] = 0
+
     def level(self, scope: Scope) -> Streams:
         """Return the streams of one level."""
         return {Scope.FLEET: self.fleet, Scope.COHORT: self.cohorts, Scope.DEVICE: self.devices}[scope]

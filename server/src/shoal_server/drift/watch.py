@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +27,10 @@ from shoal_server.drift.effects import (
     design_effect,
     design_effect_of_devices,
 )
-from shoal_server.drift.localise import Finding, changed_alike, excluded_by, localise
+from shoal_server.drift.localise import Finding, changed_alike, excluded_by, localise, settled
 from shoal_server.drift.monitor import WARM_UP, Bucket, Rules, observe, whole_baseline
 from shoal_server.drift.monitor_state import FLEET_NAME, Field, MonitorState, Scope
+from shoal_server.drift.movers import with_movers
 from shoal_server.drift.pooling import capped
 from shoal_server.drift.scores import Basis
 from shoal_server.drift.season import Season
@@ -134,10 +136,19 @@ class Watch:
             at_ms=(index + 0.5) * self.bucket_ms,
         )
         self.state = observe(self.state, bucket, basis=yardstick.basis, rules=rules)
-        self.alarms = latch(self.state, self.alarms, index=index, layout=layout, rules=rules)
+        latched = latch(self.state, self.alarms, index=index, layout=layout, rules=rules)
+        self.alarms = with_movers(
+            self.state,
+            latched,
+            before=self.alarms,
+            index=index,
+            layout=layout,
+            cohorts=cohorts,
+            alike=partial(self._alike, layout),
+        )
         self.alert_keys = {key: alert for key, alert in self.alert_keys.items() if key in self.alarms}
         self._hint(index, counts, yardstick=yardstick, cohorts=cohorts, rules=rules)
-        self.localise(layout, cohorts)
+        self._settle(layout, cohorts)
         self.watermark = index
         self._fade_in(counts, rules)
         return [*self._ripe(index, layout, rules), *self._gap(yardstick, rules)]
@@ -182,13 +193,24 @@ class Watch:
         def change(alarm: Alarm, component: int) -> float:
             return float(change_of(self.state, alarm, layout)[component])
 
-        def alike(alarm: Alarm) -> bool:
-            return self._alike(alarm, layout)
-
         compared = self.state.fleet.get(FLEET_NAME) is not None
+        alike = partial(self._alike, layout)
         self.findings = (
             localise(self.alarms, cohorts=cohorts, change=change, alike=alike, compared=compared) if self.alarms else []
         )
+
+    def _settle(self, layout: Layout, cohorts: Mapping[str, frozenset[str]]) -> None:
+        """Find out what explains the open alarms, and end those whose explanation has ended."""
+        self.localise(layout, cohorts)
+        kept = settled(self.findings)
+        if kept == self.alarms:
+            return
+        for alarm in self.alarms.values():
+            if alarm.key not in kept and alarm.feature in layout.names:
+                self.state.spend(alarm.scope, alarm.name, layout.names.index(alarm.feature))
+        self.alarms = kept
+        self.alert_keys = {key: alert for key, alert in self.alert_keys.items() if key in kept}
+        self.localise(layout, cohorts)
 
     def told(self, finding: Finding, alert_key: str) -> None:
         """Note that an alert tells of a finding."""
@@ -214,16 +236,22 @@ class Watch:
         Nor do those of a fleet while some cohorts have not changed: then one that is not alarmed yet has.
         """
 
+        def crossed(alarm: Alarm) -> bool:
+            return still_crossed(self.state, alarm, layout, rules)
+
+        standing_out = [alarm for finding in self.findings for alarm in finding.contrast]
+        differing = {alarm.feature for alarm in standing_out if crossed(alarm)}
+
         def news(alarm: Alarm) -> bool:
             if alarm.key in self.alert_keys or alarm.state is not AlarmState.LATCHED:
                 return False
-            if index < alarm.raised + rules.confirm or not still_crossed(self.state, alarm, layout, rules):
+            if index < alarm.raised + rules.confirm or not (crossed(alarm) or alarm.feature in differing):
                 return False
-            return alarm.scope is not Scope.FLEET or self._alike(alarm, layout)
+            return alarm.scope is not Scope.FLEET or self._alike(layout, alarm)
 
         return [Notice(finding=finding) for finding in self.findings if any(news(alarm) for alarm in finding.alarms)]
 
-    def _alike(self, alarm: Alarm, layout: Layout) -> bool:
+    def _alike(self, layout: Layout, alarm: Alarm) -> bool:
         at = layout.names.index(alarm.feature)
         cohorts = self.state.cohorts
         heard = cohorts.latest >= self.state.fleet.latest.max(initial=0)
