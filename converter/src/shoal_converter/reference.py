@@ -73,7 +73,10 @@ def build_reference(
     if len(features) > _MAX_MEASURED:
         features = []
     importance, metric = permutation_importance(
-        lambda rows: by_role(predict(rows), outputs), judged.tensors, features, truth=judged.truth
+        lambda rows: by_role(predict(rows), outputs),
+        judged.tensors,
+        features,
+        truth=judged.truth if task != "other" else None,
     )
     counted = _counted(fields, importance)
     streams = [stream for field in counted for stream in input_streams(field, tensors[field.tensor])]

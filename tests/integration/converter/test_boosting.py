@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import joblib
 import lightgbm as lgb
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tests.integration.converter.boosting_sweep import FRAMEWORKS, Case, cases, data, line, outcome, wrong_on
 
-from shoal_converter import UnsupportedModelError, to_onnx
+from shoal_converter import Bundle, UnsupportedModelError, to_onnx
 from shoal_converter.errors import EXIT_UNSUPPORTED, EXIT_USAGE
 
 _AGAIN = "python -m tests.integration.converter.boosting_sweep > docs/reference/boosting.md"
@@ -126,6 +127,27 @@ def test_a_file_of_the_framework_is_packed_without_trust(
     code, out, told = shoal_convert(*arguments, "-o", tmp_path / "bundle.tar")
     assert code == 0, told
     assert json.loads(out)["parity"]["passed"] is True
+
+
+@pytest.mark.parametrize("form", ["pickle", "file"])
+def test_a_ranker_with_categories_is_packed_from_a_csv_and_judged_by_no_values(
+    shoal_convert: Any, form: str, tmp_path: Path
+) -> None:
+    """A CSV can't say that a column is one of categories; LightGBM's predict() wants it said."""
+    model = lgb.LGBMRanker(n_estimators=5, verbose=-1).fit(KNOWN.frame, KNOWN.two, group=[len(KNOWN.two)])
+    sample, path = tmp_path / "rows.csv", tmp_path / ("model.joblib" if form == "pickle" else "model.txt")
+    KNOWN.frame.assign(y=KNOWN.two).to_csv(sample, index=False)
+    if form == "pickle":
+        joblib.dump(model, path)
+    else:
+        model.booster_.save_model(path)
+    arguments = ["pack", path, "--trust", "--sample", sample, "--target", "y", "-t", "name:1.0.0"]
+    code, _, told = shoal_convert(*arguments, "-o", tmp_path / "bundle.tar")
+    assert code == 0, told
+    bundle = Bundle.open(tmp_path / "bundle.tar")
+    assert bundle.info.task == "other"
+    reference = json.loads(bundle.files["reference.json"])
+    assert (reference["metrics"], reference["metric"]) == ({}, "output_agreement")
 
 
 def test_a_broken_file_is_told_from_a_missing_one(shoal_convert: Any, tmp_path: Path, rows: Path) -> None:

@@ -194,3 +194,21 @@ def test_missing_words_of_each_kind_are_no_other_words_on_rows_made_by_mixing(
     words[::5] = missing
     frame = pd.DataFrame({"word": words, "code": np.arange(80) % 4})
     assert to_onnx(encoder.fit(frame), frame)
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"sublinear_tf": True}, "sublinear_tf=False"),
+        ({"stop_words": "english", "ngram_range": (1, 2)}, "stop_words=None"),
+    ],
+)
+def test_a_vectoriser_whose_settings_have_no_exact_form_is_refused_with_what_to_change(
+    settings: dict[str, Any], word: str
+) -> None:
+    words = ["the", "box", "is", "a", "great", "and", "lovely", "box", "of", "my", "own", "which", "was", "here"]
+    texts = [" ".join(RNG.choice(words, 8)) for _ in range(80)]
+    model = make_pipeline(TfidfVectorizer(**settings), LogisticRegression()).fit(texts, [0, 1] * 40)
+    with pytest.raises(ParityError) as caught:
+        to_onnx(model, texts)
+    assert word in caught.value.hint

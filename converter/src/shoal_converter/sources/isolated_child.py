@@ -74,8 +74,9 @@ def _pack(request: dict[str, Any], tell: Any) -> dict[str, Any]:
     from shoal_converter.domain.parity import Tolerance  # noqa: PLC0415
     from shoal_converter.pack_options import PackOptions  # noqa: PLC0415
     from shoal_converter.packing import pack  # noqa: PLC0415
+    from shoal_converter.sources.boosting.models import is_boosting  # noqa: PLC0415
     from shoal_converter.sources.model_file import load_model  # noqa: PLC0415
-    from shoal_converter.sources.native_file import is_native, typed_rows  # noqa: PLC0415
+    from shoal_converter.sources.native_file import typed_rows  # noqa: PLC0415
     from shoal_converter.sources.sample_file import Table, read_table  # noqa: PLC0415
     from shoal_converter.sources.tensor_model import TensorModel  # noqa: PLC0415
 
@@ -85,7 +86,8 @@ def _pack(request: dict[str, Any], tell: Any) -> dict[str, Any]:
     def rows_of(table: Table) -> Any:
         if isinstance(model, TensorModel):
             return table.tensors_for([each.name for each in model.inputs])
-        return typed_rows(model, table.rows_for(model)) if is_native(path) else table.rows_for(model)
+        rows = table.rows_for(model)
+        return typed_rows(model, rows) if is_boosting(model) else rows
 
     sample = Path(request["sample"])
     table = read_table(sample, target=request["target"])

@@ -25,11 +25,6 @@ _INTERFACES = {"classifier": "XGBClassifier", "regressor": "XGBRegressor", "rank
 SUFFIXES = tuple(_FRAMEWORKS)
 
 
-def is_native(path: Path) -> bool:
-    """Tell whether a path's name is that of a framework's own file."""
-    return path.suffix.lower() in _FRAMEWORKS
-
-
 def load(path: Path) -> Any:
     """Read a model.
 

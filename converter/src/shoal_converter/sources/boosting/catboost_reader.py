@@ -41,6 +41,10 @@ _IDENTITY = (
     *("MultiRMSE", "MultiRMSEWithMissingValues", "Cox", "QueryRMSE", "PairLogit", "PairLogitPairwise", "YetiRank"),
     *("YetiRankPairwise", "LambdaMart", "StochasticRank", "QuerySoftMax", "GroupQuantile", "StochasticFilter"),
 )
+_RANKERS = (
+    *("QueryRMSE", "PairLogit", "PairLogitPairwise", "YetiRank", "YetiRankPairwise", "LambdaMart", "StochasticRank"),
+    *("QuerySoftMax", "StochasticFilter"),
+)
 _CLASSIFIERS = ("Logloss", "CrossEntropy", "MultiClass", "MultiClassOneVsAll")
 
 
@@ -52,6 +56,11 @@ def objective(model: Any) -> str:
 def is_classifier(model: Any) -> bool:
     """Tell whether a model's objective is one of classes."""
     return objective(model) in _CLASSIFIERS
+
+
+def is_ranker(model: Any) -> bool:
+    """Tell whether a model's objective is an order within groups, so that its values mean nothing by themselves."""
+    return objective(model) in _RANKERS
 
 
 def read(model: Any, *, classes: Array | None = None) -> Ensemble:

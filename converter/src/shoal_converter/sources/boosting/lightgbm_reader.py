@@ -40,6 +40,11 @@ def is_classifier(booster: Any) -> bool:
     return _objective(_header(_text(booster)))[0] in {"binary", "multiclass", "multiclassova"}
 
 
+def is_ranker(booster: Any) -> bool:
+    """Tell whether a booster's objective is an order within groups, so that its values mean nothing by themselves."""
+    return _objective(_header(_text(booster)))[0] in {"lambdarank", "rank_xendcg"}
+
+
 def read(booster: Any, *, classes: Array | None = None) -> Ensemble:
     """Read a booster, up to its best iteration as ``predict`` does.
 

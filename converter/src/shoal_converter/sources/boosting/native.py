@@ -72,6 +72,14 @@ class BoosterRegressor(RegressorMixin, _Booster):  # type: ignore[misc]  # sciki
         return self._answers(rows)
 
 
+class BoosterRanker(_Booster):
+    """A booster whose values order the rows of a group; it is no regressor, since labels are no such values."""
+
+    def predict(self, rows: Any) -> Array:
+        """Return the booster's answers."""
+        return self._answers(rows)
+
+
 class BoosterClassifier(ClassifierMixin, _Booster):  # type: ignore[misc]  # scikit-learn is not typed
     """A booster whose objective is one of classes."""
 
@@ -113,7 +121,9 @@ def adapted(model: Any) -> Any:
     if root is None or name not in {"Booster", "CatBoost"}:
         return model
     reader = {"xgboost": xgboost_reader, "lightgbm": lightgbm_reader, "catboost": catboost_reader}[root]
-    return (BoosterClassifier if reader.is_classifier(model) else BoosterRegressor)(model)
+    if reader.is_classifier(model):
+        return BoosterClassifier(model)
+    return (BoosterRanker if reader.is_ranker(model) else BoosterRegressor)(model)
 
 
 def given_names(booster: Any) -> list[str] | None:

@@ -24,7 +24,7 @@ _CLASSES = {
     "xgboost": ("XGBClassifier", "XGBRegressor", "XGBRFClassifier", "XGBRFRegressor", "XGBRanker"),
     "lightgbm": ("LGBMClassifier", "LGBMRegressor", "LGBMRanker"),
     "catboost": ("CatBoostClassifier", "CatBoostRegressor", "CatBoostRanker"),
-    "shoal_converter.sources.boosting.native": ("BoosterClassifier", "BoosterRegressor"),
+    "shoal_converter.sources.boosting.native": ("BoosterClassifier", "BoosterRegressor", "BoosterRanker"),
 }
 _OPTIONS = {"zipmap": [True, False, "columns"], "raw_scores": [True, False], "nocl": [True, False]}
 

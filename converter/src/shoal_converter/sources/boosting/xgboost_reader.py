@@ -55,6 +55,11 @@ def is_classifier(booster: Any) -> bool:
     return config["learner"]["objective"]["name"] in _CLASSIFIERS
 
 
+def is_ranker(booster: Any) -> bool:
+    """Tell whether a booster's objective is an order within groups, so that its values mean nothing by themselves."""
+    return str(json.loads(booster.save_config())["learner"]["objective"]["name"]).startswith("rank:")
+
+
 def class_count(booster: Any) -> int:
     """Return the number of classes of a booster whose objective is one of classes."""
     parameters = json.loads(booster.save_config())["learner"]["learner_model_param"]
