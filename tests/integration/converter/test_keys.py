@@ -262,7 +262,7 @@ def test_root_keys_on_several_machines_sign_one_after_the_other(place: Place, mo
 
 def test_keys_are_rotated_and_removed(adopted: Place, bundle: Bundle) -> None:
     push(bundle, adopted.url, token=adopted.releaser, key=open_release_key("shoal-keys/release-1.pem"))
-    adopted.ok("keys", "rotate", "release")
+    assert "file:release-2.pem" in adopted.ok("keys", "rotate", "release")
     with pytest.raises(SignatureError, match="no release key"):
         push(bundle, adopted.url, token=adopted.releaser, key=open_release_key("shoal-keys/release-1.pem"))
     push(bundle, adopted.url, token=adopted.releaser, key=open_release_key("shoal-keys/release-2.pem"))

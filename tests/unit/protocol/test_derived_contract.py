@@ -9,6 +9,7 @@ def test_ranges_get_room_and_what_was_never_missing_may_not_be() -> None:
         FieldSpec(name="temp", dtype="float32", tensor="x", column=0, low=10.0, high=30.0, missing="refused"),
         FieldSpec(name="count", dtype="int64", tensor="n", low=0.0, high=7.0),
         FieldSpec(name="city", dtype="string", tensor="c", categories=("Basel", "Bern")),
+        FieldSpec(name="member", dtype="bool", tensor="m", low=0.0, high=1.0),
         FieldSpec(name="image", dtype="float32", tensor="i"),
     )
     written = derived_contract(fields)

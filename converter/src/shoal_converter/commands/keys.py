@@ -122,6 +122,8 @@ def rotate(where: Where, kind: str, *, address: str | None, keep_old: bool, prot
         proposal = propose(authority, new, expires=_until(ROOT_LIFETIME), online=online)
         signers = {entry.keyid: entry for entry in (*keys.root.keys, *new.root.keys)}
         _finish(where, authority, keyring, proposal, list(signers.values()), export=export)
+    if kind in KINDS and not where.terminal.json_wanted:
+        where.terminal.facts([(f"new {kind} key", f"{made.keyid[:12]}  {made.address}")])
 
 
 def remove(where: Where, keyid: str, *, export: Path | None) -> None:

@@ -14,7 +14,7 @@ from shoal_converter.bundle import OMS, Bundle
 from shoal_converter.domain.parity import Tolerance
 from shoal_converter.errors import OutputExistsError, SampleError
 from shoal_converter.packing import parse_tag
-from shoal_converter.sources.isolated import Examination, pack_isolated
+from shoal_converter.sources.isolated import Examination, PackRequest, pack_isolated
 from shoal_converter.sources.mlflow_address import fetched, is_address
 from shoal_converter.sources.mlflow_folder import is_mlflow, read_mlflow
 from shoal_converter.sources.model_file import Trust, check_trusted
@@ -65,8 +65,8 @@ def run(
         examination = _examination(**asked)
         if parent is not None:
             Bundle.open(parent)
-        bundle = pack_isolated(
-            found.path,
+        request = PackRequest(
+            path=found.path,
             sample=sample,
             target=target,
             tag=tag,
@@ -79,9 +79,8 @@ def run(
             examination=examination,
             trust=trust,
             trusted_types=trusted_types,
-            timeout_s=timeout,
-            progress=terminal.progress,
         )
+        bundle = pack_isolated(request, timeout_s=timeout, progress=terminal.progress)
     bundle = bundle if signer is None else _attested(bundle, signer)
     if not dry_run:
         bundle = replace(bundle, path=bundle.write(path, force=force))

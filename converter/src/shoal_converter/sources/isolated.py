@@ -101,28 +101,11 @@ class Examination:
         }
 
 
-# long by its arguments, which are the command's options, and what is said of each
-def pack_isolated(
-    path: Path,
-    *,
-    sample: Path,
-    target: str | None,
-    tag: str,
-    tolerance: Tolerance,
-    float64_inputs: bool = False,
-    parent: Path | None = None,
-    about: str = "",
-    licence: str = "",
-    lineage: Mapping[str, str] | None = None,
-    examination: Examination | None = None,
-    trust: Trust | None = None,
-    trusted_types: Sequence[str] = (),
-    timeout_s: float = 3600,
-    progress: Callable[[str], None] | None = None,
-) -> Bundle:
-    """Pack a model file in a child process.
+@dataclass(frozen=True, kw_only=True)
+class PackRequest:
+    """What is packed out of which files, and what is said of it.
 
-    Args:
+    Attributes:
         path: The model; the caller has checked that it is trusted where it is a program.
         sample: File of the sample.
         target: Name of the target in it.
@@ -136,6 +119,60 @@ def pack_isolated(
         examination: What is asked of the model beside parity.
         trust: Whether code in the file may run, and whether it may where it can't be isolated.
         trusted_types: Types that a file of skops may hold beside those known.
+    """
+
+    path: Path
+    sample: Path
+    target: str | None
+    tag: str
+    tolerance: Tolerance
+    float64_inputs: bool = False
+    parent: Path | None = None
+    about: str = ""
+    licence: str = ""
+    lineage: Mapping[str, str] = field(default_factory=dict)
+    examination: Examination = Examination()
+    trust: Trust | None = None
+    trusted_types: Sequence[str] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as the child process takes it: one flat object, with whole paths."""
+        return {
+            "path": str(self.path.resolve()),
+            "sample": str(self.sample.resolve()),
+            "target": self.target,
+            "tag": self.tag,
+            "tolerance": asdict(self.tolerance),
+            "float64_inputs": self.float64_inputs,
+            "parent": str(self.parent.resolve()) if self.parent else None,
+            "about": self.about,
+            "licence": self.licence,
+            "lineage": dict(self.lineage),
+            **self.examination.as_json(),
+            "trust": self.trust,
+            "trusted_types": list(self.trusted_types),
+            "readable": [str(each.resolve()) for each in self.readable()],
+        }
+
+    def readable(self) -> Iterator[Path]:
+        """Yield what the child has to read: the model with the files that belong to it, the data, and the project."""
+        yield self.path
+        if kind_of(self.path).runs_code(trust=self.trust):
+            yield from self.path.parent.glob(f"{glob.escape(self.path.name)}_*")  # arrays beside an old joblib's pickle
+        else:
+            yield self.path.parent  # constants beside a graph
+        yield self.sample
+        yield from (each for each in (self.parent, self.examination.validation) if each)
+        yield from project_folders(Path.cwd())
+
+
+def pack_isolated(
+    request: PackRequest, *, timeout_s: float = 3600, progress: Callable[[str], None] | None = None
+) -> Bundle:
+    """Pack a model file in a child process.
+
+    Args:
+        request: What to pack.
         timeout_s: How long it may take.
         progress: Called with each line that the child reports.
 
@@ -147,43 +184,12 @@ def pack_isolated(
     """
     with tempfile.TemporaryDirectory(prefix="shoal-pack-") as folder:
         output = Path(folder) / "bundle"
-        request = {
-            "path": str(path.resolve()),
-            "sample": str(sample.resolve()),
-            "target": target,
-            "tag": tag,
-            "tolerance": asdict(tolerance),
-            "float64_inputs": float64_inputs,
-            "parent": str(parent.resolve()) if parent else None,
-            "about": about,
-            "licence": licence,
-            "lineage": dict(lineage or {}),
-            **(examination or Examination()).as_json(),
-            "trust": trust,
-            "trusted_types": list(trusted_types),
-            "output": str(output),
-            "work": str(folder),
-            "readable": [str(each.resolve()) for each in _readable(path, sample, parent, examination, trust)],
-        }
-        answer = _run(request, progress or (lambda _: None), timeout_s=timeout_s)
+        files = {"output": str(output), "work": str(folder)}
+        answer = _run(request.as_json() | files, progress or (lambda _: None), timeout_s=timeout_s)
         if "error" in answer:
             raise _error(answer["error"])
         bundle = Bundle.open(output)
         return replace(bundle, path=None, parity=answer.get("parity"), measured=answer.get("measured"))
-
-
-def _readable(
-    path: Path, sample: Path, parent: Path | None, examination: Examination | None, trust: Trust | None
-) -> Iterator[Path]:
-    """Yield what the child has to read: the model with the files that belong to it, the data, and the project."""
-    yield path
-    if kind_of(path).runs_code(trust=trust):
-        yield from path.parent.glob(f"{glob.escape(path.name)}_*")  # arrays beside a pickle of an old joblib
-    else:
-        yield path.parent  # constants beside a graph
-    yield sample
-    yield from (each for each in (parent, examination and examination.validation) if each)
-    yield from project_folders(Path.cwd())
 
 
 def _run(request: Mapping[str, Any], progress: Callable[[str], None], *, timeout_s: float) -> dict[str, Any]:

@@ -11,7 +11,10 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from shoal_converter.sources.sample_file import Table
 
 
 def main() -> int:
@@ -74,20 +77,11 @@ def _pack(request: dict[str, Any], tell: Any) -> dict[str, Any]:
     from shoal_converter.domain.parity import Tolerance  # noqa: PLC0415
     from shoal_converter.pack_options import PackOptions  # noqa: PLC0415
     from shoal_converter.packing import pack  # noqa: PLC0415
-    from shoal_converter.sources.boosting.models import is_boosting  # noqa: PLC0415
     from shoal_converter.sources.model_file import load_model  # noqa: PLC0415
-    from shoal_converter.sources.native_file import typed_rows  # noqa: PLC0415
-    from shoal_converter.sources.sample_file import Table, read_table  # noqa: PLC0415
-    from shoal_converter.sources.tensor_model import TensorModel  # noqa: PLC0415
+    from shoal_converter.sources.sample_file import read_table  # noqa: PLC0415
 
     path = Path(request["path"])
     model = load_model(path, trust=request["trust"], trusted_types=request["trusted_types"])
-
-    def rows_of(table: Table) -> Any:
-        if isinstance(model, TensorModel):
-            return table.tensors_for([each.name for each in model.inputs])
-        rows = table.rows_for(model)
-        return typed_rows(model, rows) if is_boosting(model) else rows
 
     sample = Path(request["sample"])
     table = read_table(sample, target=request["target"])
@@ -106,7 +100,7 @@ def _pack(request: dict[str, Any], tell: Any) -> dict[str, Any]:
         licence=request["licence"],
         lineage=request["lineage"],
         source=path,
-        validation=None if judged is None else rows_of(judged),
+        validation=None if judged is None else _rows(judged, model),
         validation_y=None if judged is None else judged.target,
         segments=columns,
         segment_by=tuple(tuple(grouping) for grouping in request["segment_by"]),
@@ -117,7 +111,7 @@ def _pack(request: dict[str, Any], tell: Any) -> dict[str, Any]:
     )
     bundle = pack(
         model,
-        sample=rows_of(table),
+        sample=_rows(table, model),
         y=table.target,
         tag=request["tag"],
         output=request["output"],
@@ -126,6 +120,18 @@ def _pack(request: dict[str, Any], tell: Any) -> dict[str, Any]:
         progress=tell,
     )
     return {"parity": bundle.parity, "measured": bundle.measured}
+
+
+def _rows(table: Table, model: Any) -> Any:
+    """Return a file's rows as the model takes them."""
+    from shoal_converter.sources.boosting.models import is_boosting  # noqa: PLC0415
+    from shoal_converter.sources.native_file import typed_rows  # noqa: PLC0415
+    from shoal_converter.sources.tensor_model import TensorModel  # noqa: PLC0415
+
+    if isinstance(model, TensorModel):
+        return table.tensors_for([each.name for each in model.inputs])
+    rows = table.rows_for(model)
+    return typed_rows(model, rows) if is_boosting(model) else rows
 
 
 def _fault(error: Exception) -> dict[str, Any]:

@@ -164,7 +164,7 @@ def derived_contract(inputs: Sequence[FieldSpec]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for field in inputs:
         rules: dict[str, Any] = {}
-        if field.low is not None and field.high is not None and field.dtype != "string":
+        if field.low is not None and field.high is not None and field.dtype not in {"string", "bool"}:
             margin = (field.high - field.low) / 10
             rules["range"] = [rounded(field.low - margin, 4), rounded(field.high + margin, 4)]
             if field.dtype.startswith(("int", "uint")):

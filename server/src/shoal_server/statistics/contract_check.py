@@ -17,6 +17,10 @@ Column: TypeAlias = npt.NDArray[Any]
 MOST_ROWS = 5
 
 
+_TRUTHS = {"true": 1.0, "false": 0.0}
+"""What a feature of true and false is to a model, and so to a rule about its range."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """What the rows say about one rule.
@@ -77,7 +81,7 @@ def _broken(rule: Rule, column: Column) -> npt.NDArray[np.bool_]:
 
 def _within(rule: Rule, text: str) -> bool:
     try:
-        value = float(text)
+        value = _TRUTHS[text.lower()] if text.lower() in _TRUTHS else float(text)
     except ValueError:
         return False
     return (rule.low is None or value >= rule.low) and (rule.high is None or value <= rule.high)

@@ -10,7 +10,7 @@ import pytest
 from shoal_server.ctl.cli import run
 from shoal_server.ctl.program import Program
 
-ROWS = "age,city,load,code\n30,Bern,1,1\n-4,Genf,2,2\n,Bern,x,3\n200,,3,1\n"
+ROWS = "age,city,load,code,member\n30,Bern,1,1,True\n-4,Genf,2,2,False\n,Bern,x,3,true\n200,,3,1,\n"
 Run = Callable[..., tuple[int, str]]
 
 
@@ -48,6 +48,12 @@ def test_each_rule_is_told_with_rows_and_an_example(check: Run) -> None:
 def test_a_kept_contract_is_a_success(check: Run) -> None:
     code, out = check("fields: {code: {range: [1, 3], missing: 0}}")
     assert (code, out.count("kept"), "BROKEN" in out) == (0, 2, False)
+
+
+def test_true_and_false_are_the_1_and_0_that_a_model_sees(check: Run) -> None:
+    assert check("fields: {member: {range: [0, 1]}}")[0] == 0
+    code, out = check("fields: {member: {range: [1, 1]}}", "--json")
+    assert (code, json.loads(out)["rules"][0]["first_rows"]) == (3, [2])
 
 
 @pytest.mark.parametrize(
