@@ -70,13 +70,10 @@ def build_reference(
     tensors, found = profiled.tensors, profiled.found
     judged = replace(judged, found=by_role(judged.found, outputs))
     features = [(f.name, f.tensor, f.column or 0) for f in fields if is_scalar(f, tensors[f.tensor])]
-    if len(features) > _MAX_MEASURED:
-        features = []
+    features = features if len(features) <= _MAX_MEASURED else []
+    truth = judged.truth if task != "other" else None  # a ranker's values are no such labels
     importance, metric = permutation_importance(
-        lambda rows: by_role(predict(rows), outputs),
-        judged.tensors,
-        features,
-        truth=judged.truth if task != "other" else None,
+        lambda rows: by_role(predict(rows), outputs), judged.tensors, features, truth=truth
     )
     counted = _counted(fields, importance)
     streams = [stream for field in counted for stream in input_streams(field, tensors[field.tensor])]

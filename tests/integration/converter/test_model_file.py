@@ -11,8 +11,10 @@ from zipfile import ZipFile
 import pytest
 from tests.integration.converter.conftest import Workshop
 
+from shoal_converter.domain.parity import Tolerance
 from shoal_converter.errors import LibraryMissingError, NotIsolatedError, SourceError, UntrustedPickleError
-from shoal_converter.sources import isolated, isolated_child
+from shoal_converter.sources import isolated_child
+from shoal_converter.sources.isolated import PackRequest
 from shoal_converter.sources.model_file import check_trusted, kind_of, load_model
 from shoal_converter.sources.sample_file import SUFFIXES as SAMPLES
 
@@ -95,8 +97,15 @@ def test_trust_makes_a_file_of_keras_a_program_that_is_isolated(tmp_path: Path, 
     isolated_child._check_isolated(asked | {"trust": "unisolated"}, ("network",))
     isolated_child._check_isolated(asked | {"trust": None}, ("network",))  # safe mode keeps code from running
     for trust, beside in ((None, True), ("isolated", False)):
-        reach = list(isolated._readable(tmp_path / name, tmp_path / "rows.npy", None, None, trust))  # type: ignore[arg-type]
-        assert (tmp_path in reach) is beside
+        request = PackRequest(
+            path=tmp_path / name,
+            sample=tmp_path / "rows.npy",
+            target=None,
+            tag="m:1.0.0",
+            tolerance=Tolerance(),
+            trust=trust,  # type: ignore[arg-type]
+        )
+        assert (tmp_path in list(request.readable())) is beside
 
 
 @pytest.mark.parametrize(("version", "is_safe"), [("3.11.2", False), ("3.9.0", False), ("3.11.3", True), ("4.0", True)])
