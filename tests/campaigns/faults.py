@@ -5,8 +5,9 @@
 Devices run the agent's own spool, uplink and MQTT link, and make windows as fast as their disk takes them. Each point
 is a fault, after so many more windows were stored: the broker is killed, with or without its state; the server, or a
 device, stops and starts anew; devices are thrown out; the database is locked for a while. Brokers take turns: a real
-mosquitto (where it is installed) and the embedded endpoint, each with half of the points. In the end the windows stored
-must be those that were made, with the same rows, none lost, none twice.
+mosquitto (where it is installed) and the embedded endpoint. In the end the windows stored must be those that were made,
+with the same rows, none lost, none twice. A last part of the points goes to whole agents at a whole server, whose
+models change meanwhile: see `whole_fleet`.
 
 Writes ``benchmarks/results/campaign-faults.json``.
 """
@@ -33,7 +34,9 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(HERE.parent), str(HERE)]
+
+import whole_fleet  # noqa: E402 - the path comes first
 
 from fixtures_broker import find_free_port, mosquitto_of_our_own  # noqa: E402 - the path comes first
 from shoal_agent.adapters.mqtt_link import MqttLink  # noqa: E402
@@ -60,6 +63,9 @@ MOST_WAITING = 400
 """A device pauses while so many of its windows wait, so that its spool never has to drop or merge any."""
 
 PATIENCE_S = 120.0
+KINDS = ("mosquitto", "embedded", "whole")
+_WHOLE = 100
+"""A window of a whole agent costs as much as so many that are only made."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +77,14 @@ class Plan:
         seed: Decides them.
         windows: Made between two faults, by all devices together.
         devices: How many.
-        brokers: ``mosquitto``, ``embedded``.
+        brokers: ``mosquitto``, ``embedded``; ``whole``: nothing but a whole server and whole agents.
     """
 
     points: int
     seed: int
     windows: int = 2000
     devices: int = 6
-    brokers: tuple[str, ...] = ("mosquitto", "embedded")
+    brokers: tuple[str, ...] = KINDS
 
 
 class Maker:
@@ -333,8 +339,13 @@ def campaign(plan: Plan, result: Path) -> int:
         if kind == "mosquitto" and shutil.which("mosquitto") is None:
             print("no mosquitto here (Debian: apt-get install mosquitto): only the embedded endpoint is tried")
             continue
-        with world_of(kind, plan) as world:
-            found.append(sweep(world, plan))
+        if kind == "whole":
+            with tempfile.TemporaryDirectory(prefix="shoal-faults-") as folder:
+                each = {"points": _share(plan), "seed": plan.seed, "devices": plan.devices}
+                found.append(whole_fleet.sweep(**each, windows=-(-plan.windows // _WHOLE), folder=Path(folder)))
+        else:
+            with world_of(kind, plan) as world:
+                found.append(sweep(world, plan))
         for failure in found[-1]["failures"]:
             print(f"{kind}: {failure}", flush=True)
     document = {
@@ -359,11 +370,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--windows", type=int, default=2000, help="made between two faults")
     parser.add_argument("--devices", type=int, default=6)
-    parser.add_argument("--broker", action="append", choices=("mosquitto", "embedded"), help="may be repeated")
+    parser.add_argument("--broker", action="append", choices=KINDS, help="may be repeated")
     parser.add_argument("--result", type=Path, default=RESULT)
     given = parser.parse_args()
     logging.disable(logging.CRITICAL)  # lines that break say so loudly, and here all do
-    brokers = tuple(given.broker or ("mosquitto", "embedded"))
+    brokers = tuple(given.broker or KINDS)
     return campaign(Plan(given.points, given.seed, given.windows, given.devices, brokers), given.result)
 
 
