@@ -20,7 +20,7 @@ from shoal_agent.settings import Settings
 from shoal_agent.testing import FakePreflight, SimulatedServer
 
 
-def wait_until(met: Callable[[], Any], *, timeout_s: float = 30.0, what: str = "") -> Any:
+def wait_until(met: Callable[[], Any], *, timeout_s: float = 120.0, what: str = "") -> Any:
     """Wait for something that other threads do; fails with what was waited for."""
     waiter, deadline = threading.Event(), time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -39,6 +39,8 @@ class World:
     state: Path
     settings: Settings
     overrides: Overrides
+    ahead_s: float = 0.0
+    """How far the clock of an agent is ahead whose `overrides` say so."""
 
     def agent(self, **settings: Any) -> Agent:
         """An agent on the state folder, not started."""

@@ -6,6 +6,7 @@ import base64
 import re
 import socket
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -47,6 +48,7 @@ def _has_row(data: bytes) -> bool:
 def running(world, monkeypatch):
     """A device that runs a model, asked one marked row after the other: (world, agent, wire, ask)."""
     wire = Wire(monkeypatch)
+    world.overrides = replace(world.overrides, clock=lambda: time.time() + world.ahead_s)
     digest = world.pack(3.0, "1.0")
     world.server.assign("quality", digest)
     with world.agent() as agent:
@@ -109,16 +111,16 @@ def test_under_the_field_rows_leave_by_the_one_route_and_after_its_withdrawal_no
 
 def test_after_its_end_none_leaves_also_when_a_restart_lies_between(running):
     world, agent, wire, ask, want = running
-    until = int((time.time() + 1.5) * 1000)
+    until = int((time.time() + 3600) * 1000)
     want(Sampling(share=1.0, until=until))
-    while time.time() * 1000 < until + 600:
-        ask(1)
-        time.sleep(0.01)
+    world.until(lambda: _samplers(agent), "the sampler")
+    world.until(lambda: ask(1) or wire.leaks, "a row")
+    world.ahead_s = 3601.0
+    world.until(lambda: ask(1) or agent.status()["slots"]["quality"]["sampling"] is None, "the end")
     sent = wire.leaks
-    assert sent
     _passes(world, agent, ask)
     agent.stop()
     agent.start()
     _passes(world, agent, ask)
     assert wire.leaks == sent
-    assert max(row.at for batch in world.server.samples for row in batch.rows) <= until + 600
+    assert max(row.at for batch in world.server.samples for row in batch.rows) <= until

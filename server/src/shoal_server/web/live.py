@@ -11,7 +11,7 @@ one event.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
@@ -39,18 +39,25 @@ def position_of(signals: Signals, process: str, topics: Collection[str] | None =
         topics: all when left out.
     """
     counters = signals.counters()
-    watched = sorted(counters if topics is None else set(topics))
-    return ".".join([process, *(f"{topic}-{counters.get(topic, 0)}" for topic in watched)])
+    return _written(counters, process, counters if topics is None else topics)
 
 
-def changed_topics(signals: Signals, process: str, since: str, topics: Collection[str]) -> list[str]:
-    """Return which of the topics are elsewhere than in a position; all of them when it is of another process."""
+def look(signals: Signals, process: str, since: str, topics: Collection[str]) -> tuple[list[str], str]:
+    """Return which of the topics are elsewhere than in a position, and the position at which all of them are told.
+
+    Both are of one instant: what changes after it is told by the next look. All topics are elsewhere when the position
+    is of another process.
+    """
     known_process, _, rest = since.partition(".")
     known = dict(part.rsplit("-", 1) for part in rest.split(".") if "-" in part)
     counters = signals.counters()
-    if process != known_process:
-        return sorted(topics)
-    return sorted(topic for topic in topics if known.get(topic, "0") != str(counters.get(topic, 0)))
+    is_known = process == known_process
+    changed = [topic for topic in topics if not is_known or known.get(topic, "0") != str(counters.get(topic, 0))]
+    return sorted(changed), _written(counters, process, topics)
+
+
+def _written(counters: Mapping[str, int], process: str, topics: Collection[str]) -> str:
+    return ".".join([process, *(f"{topic}-{counters.get(topic, 0)}" for topic in sorted(set(topics)))])
 
 
 async def stream(
@@ -75,9 +82,9 @@ async def stream(
     for _ in range(round(LIFETIME_S / POLL_S)):
         if signals.closed:
             return
-        changed = changed_topics(signals, process, since, topics)
+        changed, position = look(signals, process, since, topics)
         if changed:
-            since = position_of(signals, process, topics)
+            since = position
             yield f"id: {since}\nevent: changed\ndata: {' '.join(changed)}\n\n"
             quiet_s = 0.0
         elif quiet_s >= TICK_S:

@@ -151,7 +151,7 @@ def page(request: Request, template: str, *, status: int = 200, **context: Any) 
         "principal": authenticate(request),
         "here": next((place.path for place in reversed(PLACES) if _below(request.url.path, place.path)), ""),
         "now": program.clock(),
-        "position": position_of(program.signals, request.app.state.site.process),
+        "position": getattr(request.state, "position", "") or _position(request),
         "open_alerts": _open_alerts(program),
         "names": {},
         "request_path": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
@@ -173,6 +173,7 @@ class PageRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
+            request.state.position = _position(request)  # before anything is read: what changes meanwhile is then told
             try:
                 return await handler(request)
             except (ShoalError, RequestValidationError) as error:
@@ -213,6 +214,10 @@ _SAFE_HEADERS = [
         "cross-origin-opener-policy": "same-origin",
     }.items()
 ]
+
+
+def _position(request: Request) -> str:
+    return position_of(request.app.state.shoal.signals, request.app.state.site.process)
 
 
 def _open_alerts(program: Services) -> int:

@@ -41,6 +41,25 @@ PATHS = [
 ]
 
 
+def test_what_changes_while_a_page_is_made_is_told_to_it(
+    app: FastAPI, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really, signals = alerts.alerts, app.state.shoal.signals
+    before = signals.counters().get("alerts", 0)
+
+    def read(*asked: object, **more: object) -> object:
+        found = really(*asked, **more)  # type: ignore[arg-type]  # passed on
+        if signals.counters().get("alerts", 0) == before:
+            signals.bump("alerts")  # somebody raises one that the page does not show
+        return found
+
+    monkeypatch.setattr(alerts, "alerts", read)
+    shown = browser("admin").get("/alerts").text
+    (position,) = re.findall(r"/events\?topics=[^&]*&amp;after=([^\"]*)", shown)
+    assert signals.counters()["alerts"] == before + 1
+    assert f"alerts-{before + 1}" not in position
+
+
 class _Page(HTMLParser):
     """Finds what a page would run or load, and every link on it."""
 
