@@ -171,6 +171,30 @@ def test_a_message_that_later_ones_overtake_again_and_again_is_hopeless():
     assert outbox.reconnected().hopeless() == []
 
 
+def test_a_slow_server_that_acknowledges_first_copies_makes_nothing_hopeless():
+    outbox = Outbox(resend_s=10.0).hand_over([5], now=0.0).hand_over([6, 7], now=1.0)
+    for now in range(10, 60, 10):  # each is handed over again before the server comes to the first copies
+        outbox = outbox.hand_over([5], now=now).hand_over([6, 7], now=now + 1)
+    outbox = outbox.hand_over([5], now=60.0).acknowledged({5}.__contains__)
+    assert outbox.passed == frozenset()
+    for now in range(61, 101, 10):
+        outbox = outbox.hand_over([6, 7], now=now).hand_over([8], now=now + 9).acknowledged({5, 6}.__contains__)
+    assert outbox.hopeless() == []
+
+
+def test_as_many_refused_messages_as_may_be_under_way_keep_nothing_back():
+    outbox, refused, given_up, sent = Outbox(limit=4, resend_s=10.0), {1, 2, 3, 4}, set(), set()
+    for round_ in range(20):
+        waiting = sorted({*range(1, 9 + round_)} - given_up - sent)
+        outbox = outbox.forget(waiting)
+        due = outbox.due(waiting, 11.0 * round_)
+        sent |= set(due) - refused
+        outbox = outbox.hand_over(due, 11.0 * round_).acknowledged(sent.__contains__)
+        given_up |= set(outbox.hopeless())
+    assert given_up == refused
+    assert len(sent) >= 20
+
+
 def test_silence_alone_makes_nothing_hopeless():
     outbox = Outbox(resend_s=1.0)
     for now in range(50):

@@ -7,7 +7,8 @@ of the transport lives only as long as the process: a restart sends all again, w
 A message that the server can't parse has no number for it to acknowledge. A connection keeps its order, so that an
 acknowledgement of a later message passes over the earlier one: it was refused, or lost on the way. Handed over again
 three times and passed over each time, it was refused, and is given up. That an acknowledgement stays away proves
-nothing: the server may be down.
+nothing: the server may be down, or slow. A slow one acknowledges the first copy of what was handed over again since: an
+acknowledgement proves that all came which was handed over before that *first* copy, and nothing of what came after.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class Outbox:
         limit: So many messages are under way at most.
         resend_s: After so many seconds without acknowledgement a message is handed over again.
         patience: A message that was passed over is handed over again so many times.
-        handed: Sequence number -> when it was handed over, monotonic seconds.
+        handed: Sequence number -> when it was handed over last, monotonic seconds.
+        begun: The same, when it was handed over first.
         passed: Sequence numbers of which a later one was acknowledged since they were handed over.
         again: Sequence number -> how often it was handed over again after it was passed over.
     """
@@ -33,11 +35,15 @@ class Outbox:
     resend_s: float = 30.0
     patience: int = 3
     handed: Mapping[int, float] = field(default_factory=dict)
+    begun: Mapping[int, float] = field(default_factory=dict)
     passed: frozenset[int] = frozenset()
     again: Mapping[int, int] = field(default_factory=dict)
 
     def due(self, waiting: Sequence[int], now: float) -> list[int]:
         """Return what to hand over now, oldest first.
+
+        What was handed over before leaves half of the room to what never was, or else as many refused messages as may
+        be under way would keep everything else back for ever.
 
         Args:
             waiting: Sequence numbers in the spool, ascending.
@@ -46,14 +52,23 @@ class Outbox:
         late = now - self.resend_s
         under_way = {seq for seq in waiting if self.handed.get(seq, float("-inf")) > late}
         free = max(self.limit - len(under_way), 0)
-        return [seq for seq in waiting if seq not in under_way][:free]
+        fresh = [seq for seq in waiting if seq not in self.handed]
+        again = [seq for seq in waiting if seq in self.handed and seq not in under_way]
+        again = again[: free - min(len(fresh), free // 2)]
+        return sorted(again + fresh[: free - len(again)])
 
     def hand_over(self, seqs: Iterable[int], now: float) -> Outbox:
         """Return the outbox after these were handed to the transport."""
         given = set(seqs)
         again = {**self.again, **{seq: self.again.get(seq, 0) + 1 for seq in given & self.passed}}
-        handed = {**self.handed, **dict.fromkeys(sorted(given), now)}
-        return replace(self, handed=handed, passed=self.passed - given, again=again)
+        now_handed = dict.fromkeys(sorted(given), now)
+        return replace(
+            self,
+            handed={**self.handed, **now_handed},
+            begun={**now_handed, **self.begun},
+            passed=self.passed - given,
+            again=again,
+        )
 
     def acknowledged(self, covers: Callable[[int], bool]) -> Outbox:
         """Return the outbox after an acknowledgement.
@@ -61,12 +76,13 @@ class Outbox:
         Args:
             covers: Tells which numbers the server has.
         """
-        newest = max(((at, seq) for seq, at in self.handed.items() if covers(seq)), default=None)
+        newest = max(((at, seq) for seq, at in self.begun.items() if covers(seq)), default=None)
         if newest is None:
             return self
         left = {seq: at for seq, at in self.handed.items() if not covers(seq)}
         passed = {seq for seq, at in left.items() if (at, seq) < newest}
-        return replace(self, handed=left, passed=(self.passed | passed) & left.keys())
+        begun = {seq: self.begun[seq] for seq in left}
+        return replace(self, handed=left, begun=begun, passed=(self.passed | passed) & left.keys())
 
     def hopeless(self) -> list[int]:
         """Return what the server will never acknowledge, ascending."""
@@ -78,13 +94,14 @@ class Outbox:
         return replace(
             self,
             handed={seq: at for seq, at in self.handed.items() if seq in kept},
+            begun={seq: at for seq, at in self.begun.items() if seq in kept},
             passed=self.passed & kept,
             again={seq: times for seq, times in self.again.items() if seq in kept},
         )
 
     def reconnected(self) -> Outbox:
         """Return the outbox of a new connection: nothing is under way."""
-        return replace(self, handed={}, passed=frozenset(), again={})
+        return replace(self, handed={}, begun={}, passed=frozenset(), again={})
 
 
 def surplus(sizes: Iterable[tuple[int, int]], *, total_bytes: int, budget_bytes: int) -> list[int]:
