@@ -148,6 +148,15 @@ def main() -> None:
     type=click.FloatRange(0, 36_500),
     help="Age at which devices get themselves new credentials; 0: never by themselves.  [90]",
 )
+@click.option(
+    "--webhook-allow",
+    multiple=True,
+    metavar="HOST",
+    help="A host or network (10.0.0.0/8) of your own that webhooks may send to; may be repeated.",
+)
+@click.option(
+    "--webhook-ca", type=_FILE, help="Who signed the certificates of receivers of webhooks, if not the web's."
+)
 @_tls_options
 @click.option("--insecure", is_flag=True, default=None, help="Allow plain HTTP and MQTT beyond this machine.")
 @click.option(

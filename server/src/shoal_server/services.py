@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from shoal_server.registry.needs import Need
     from shoal_server.registry.trust import TrustService
     from shoal_server.telemetry.ingest import Ingest
+    from shoal_server.webhooks.sender import Sender
 
 
 class Absent:
@@ -62,6 +63,7 @@ class Services:
     letting_in: threading.Lock = field(default_factory=threading.Lock)
     """Held while the devices' credentials are read and told to the link, so that no older list comes after a newer."""
     ingest: Ingest = _ABSENT
+    webhooks: Sender = _ABSENT
     call_devices: Callable[[Session], None] = _ABSENT
     """(session of a write): have every device's assignment signed again, so that each looks at the signed list."""
     reference: Callable[[str], Reference | None] = _ABSENT

@@ -14,6 +14,7 @@ for _module in (
     "drift.tables",
     "fleet.tables",
     "quality.tables",
+    "outbox.tables",
     "registry.tables",
     "rollouts.tables",
     "telemetry.tables",

@@ -132,6 +132,16 @@ TABLE = """
     viewer     GET     /api/v1/alerts/{alert_id}
     operator   POST    /api/v1/alerts/{alert_id}/ack
     operator   POST    /api/v1/alerts/{alert_id}/silence
+    viewer     GET     /api/v1/event-types
+    viewer     GET     /api/v1/webhooks
+    admin      POST    /api/v1/webhooks
+    viewer     GET     /api/v1/webhooks/{name}
+    admin      PATCH   /api/v1/webhooks/{name}
+    admin      DELETE  /api/v1/webhooks/{name}
+    admin      POST    /api/v1/webhooks/{name}/rotate
+    operator   POST    /api/v1/webhooks/{name}/test
+    operator   GET     /api/v1/webhooks/{name}/deliveries
+    operator   POST    /api/v1/webhooks/{name}/deliveries/{delivery}/redeliver
     viewer     GET     /api/v1/drift
     viewer     GET     /api/v1/drift/heatmap
     viewer     GET     /api/v1/drift/watched
@@ -172,6 +182,12 @@ TABLE = """
     viewer     GET     /alerts
     operator   POST    /alerts/{alert_id}/ack
     operator   POST    /alerts/{alert_id}/silence
+    viewer     GET     /webhooks
+    admin      POST    /webhooks
+    viewer     GET     /webhooks/{name}
+    operator   POST    /webhooks/{name}/test
+    operator   POST    /webhooks/{name}/deliveries/{delivery}/redeliver
+    admin      POST    /webhooks/{name}/{verb}
     viewer     GET     /audit
     viewer     GET     /docs
     viewer     GET     /openapi.json

@@ -11,9 +11,11 @@ from collections.abc import Collection
 from sqlalchemy import or_
 from sqlmodel import Session, col, select
 
+from shoal_server.alerts.announcements import announce_alert
 from shoal_server.alerts.rules import AlertEvent, AlertState, after, parse_severity, raised_again
 from shoal_server.alerts.tables import Alert
 from shoal_server.errors import NotFoundError
+from shoal_server.outbox import EventType
 from shoal_server.storage.database import lock_for_transaction
 
 MAX_TITLE, MAX_BODY = 300, 20_000
@@ -37,6 +39,7 @@ def raise_alert(
     told = parse_severity(severity)
     lock_for_transaction(session, "alerts")
     alert = _open_for_change(session, key)
+    news = EventType.ALERT_OPENED if alert is None else None
     if alert is None:
         alert = Alert(
             key=key,
@@ -54,10 +57,11 @@ def raise_alert(
         alert.state = after(AlertState(alert.state), event)
         if event is AlertEvent.WORSE:
             alert.severity = told
+            news = None if _is_silenced(alert, now) else EventType.ALERT_WORSENED
         alert.title, alert.body = title[:MAX_TITLE], body[:MAX_BODY]
         alert.updated_at = now
         alert.count += 1
-    return _saved(session, alert)
+    return _saved(session, alert, news, now=now)
 
 
 def retell(session: Session, key: str, *, title: str, body: str, now: float) -> bool:
@@ -70,7 +74,7 @@ def retell(session: Session, key: str, *, title: str, body: str, now: float) -> 
     if alert is None or (alert.title, alert.body) == (title[:MAX_TITLE], body[:MAX_BODY]):
         return False
     alert.title, alert.body, alert.updated_at = title[:MAX_TITLE], body[:MAX_BODY], now
-    _saved(session, alert)
+    _saved(session, alert, now=now)
     return True
 
 
@@ -81,7 +85,7 @@ def resolve_alert(session: Session, key: str, *, now: float) -> Alert | None:
         return None
     alert.state = after(AlertState(alert.state), AlertEvent.GONE)
     alert.resolved_at = alert.updated_at = now
-    return _saved(session, alert)
+    return _saved(session, alert, EventType.ALERT_RESOLVED, now=now)
 
 
 def acknowledge(session: Session, alert_id: int, *, by: str, now: float) -> Alert:
@@ -95,7 +99,8 @@ def acknowledge(session: Session, alert_id: int, *, by: str, now: float) -> Aler
     if state != alert.state:
         alert.state, alert.acknowledged_at, alert.acknowledged_by = state, now, by
         alert.updated_at = now
-    return _saved(session, alert)
+        return _saved(session, alert, EventType.ALERT_ACKNOWLEDGED, now=now)
+    return alert
 
 
 def silence(session: Session, alert_id: int, *, until: float) -> Alert:
@@ -106,7 +111,9 @@ def silence(session: Session, alert_id: int, *, until: float) -> Alert:
     """
     alert = _get_for_change(session, alert_id)
     alert.silenced_until = until
-    return _saved(session, alert)
+    session.add(alert)
+    session.flush()
+    return alert
 
 
 def get(session: Session, alert_id: int) -> Alert:
@@ -190,7 +197,14 @@ def _found(alert: Alert | None, alert_id: int) -> Alert:
     return alert
 
 
-def _saved(session: Session, alert: Alert) -> Alert:
+def _is_silenced(alert: Alert, now: float) -> bool:
+    return alert.silenced_until is not None and alert.silenced_until > now
+
+
+def _saved(session: Session, alert: Alert, news: EventType | None = None, *, now: float) -> Alert:
+    """Store an alert, and announce what became of it if that is worth telling outside."""
     session.add(alert)
     session.flush()
+    if news is not None:
+        announce_alert(session, alert, news, now=now)
     return alert

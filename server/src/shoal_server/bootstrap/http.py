@@ -28,6 +28,7 @@ from shoal_server.telemetry import routes as telemetry_routes
 from shoal_server.web import health, pages, problems
 from shoal_server.web.gauges import gauges
 from shoal_server.web.metrics import ProgramMetrics, RequestMetrics
+from shoal_server.webhooks import routes as webhook_routes
 
 PUBLIC: tuple[tuple[str, str], ...] = (
     *health.PUBLIC,
@@ -67,6 +68,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     quality_routes.router,
     contract_routes.router,
     alert_routes.router,
+    webhook_routes.router,
 )
 
 

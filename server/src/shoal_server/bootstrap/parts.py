@@ -46,6 +46,8 @@ from shoal_server.storage.registry_place import parse_place
 from shoal_server.storage.settings import EMBEDDED, Settings, split_address
 from shoal_server.telemetry.batch import Handler
 from shoal_server.telemetry.ingest import Ingest
+from shoal_server.webhooks.sender import Sender
+from shoal_server.webhooks.targets import parse_allowed
 
 HANDLERS: Mapping[Up, Handler] = {
     Up.PRESENCE: intake.on_presence,
@@ -106,6 +108,7 @@ def build_services(
         trust=TrustService(database, keys_folder=settings.data / "keys", clock=clock),
         link=link,
         ingest=Ingest(link, database, handlers_of(bundles), clock, on_clone=on_clone, signals=signals, meant=may_run),
+        webhooks=Sender(allowed=parse_allowed(settings.webhook_allow), clock=clock, ca=settings.webhook_ca),
         call_devices=sign_all_again,
         reference=References(database, bundles.reference),
         verify_device=fleet_store.verify_secret,

@@ -31,12 +31,17 @@ from shoal_server.telemetry.labels import forget_labels
 from shoal_server.telemetry.samples import SAMPLES_KEPT_S, forget_samples
 from shoal_server.telemetry.shadows import SHADOWS_KEPT_S, forget_shadows
 from shoal_server.telemetry.store import prune
+from shoal_server.webhooks import queue
+from shoal_server.webhooks.courier import Courier, DeliveryMetrics
 
 UPLOAD_KEPT_S = 24 * 3600.0
 """How long an upload may pause before its part is deleted."""
 
 QUALITY_KEPT_S = 92 * 86_400.0
 """Hours of predictions and labels are kept so long: a quarter of a year."""
+
+ANNOUNCING = ("alerts", "devices", "models", "rollouts", "webhooks")
+"""Signals after which there may be an event to send."""
 
 _SETTLING_TICKS = 20
 _QUIET_TICKS = 3
@@ -87,6 +92,7 @@ def build_loops(program: Services, *, tls: ServerTls | None = None) -> list[Loop
         loop("housekeeping", lambda: forget_old(program), every_s=pace.housekeeping_s),
         loop("collection", lambda: collector.collect(before=program.clock() - GRACE_S), every_s=pace.collection_s),
         loop("trust", program.trust.refresh, every_s=pace.trust_s),
+        loop("webhooks", courier_of(program).tick, every_s=pace.webhooks_s, topics=ANNOUNCING),
     ]
     if settings.compress:
         maker = FormMaker(
@@ -99,6 +105,18 @@ def build_loops(program: Services, *, tls: ServerTls | None = None) -> list[Loop
     if tls is not None:
         loops.append(loop("certificates", tls.refresh, every_s=pace.trust_s))
     return loops
+
+
+def courier_of(program: Services) -> Courier:
+    """Make the worker that sends events to webhooks."""
+    return Courier(
+        database=program.database,
+        sender=program.webhooks,
+        source=program.url,
+        clock=program.clock,
+        signals=program.signals,
+        metrics=DeliveryMetrics(program.metrics),
+    )
 
 
 def ask_old_credentials(program: Services) -> None:
@@ -137,6 +155,8 @@ def forget_old(program: Services) -> None:
         forget_labels(session, before_ms=round(1000 * (now - QUALITY_KEPT_S)))
         forget_samples(session, received_before=now - SAMPLES_KEPT_S)
         forget_shadows(session, before_ms=int((now - SHADOWS_KEPT_S) * 1000))
+    with program.database.write() as session:
+        queue.prune(session, now=now)
 
 
 def collect_garbage(settings: Settings, *, grace_s: float, dry_run: bool) -> Collected:

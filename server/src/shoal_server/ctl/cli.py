@@ -31,6 +31,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "contract": ("contract:contract", "See what values must be, and who breaks it."),
     "quality": ("quality:quality", "See how right the models are, with true labels and without."),
     "alert": ("alert:alert", "See alerts and acknowledge them."),
+    "webhook": ("webhook:webhook", "Send events to other programs and chats; see what came of it."),
     "trust": ("trust:trust", "See who may sign what here, and until when."),
     "audit": ("audit:audit", "See who changed what, and prove that nothing was removed."),
 }

@@ -16,7 +16,19 @@ import click
 
 NOTHING = "-"
 _GOOD = frozenset(
-    {"online", "accepted", "completed", "passed", "pass", "healthy", "running", "none", "active", "allowed"}
+    {
+        "online",
+        "accepted",
+        "completed",
+        "passed",
+        "pass",
+        "healthy",
+        "running",
+        "none",
+        "active",
+        "allowed",
+        "delivered",
+    }
 )
 _BAD = frozenset(
     {"failed", "fail", "drift", "rolled_back", "rolling_back", "revoked", "lost", "no_model", "critical", "denied"}

@@ -14,7 +14,9 @@ from __future__ import annotations
 from sqlmodel import Session
 
 from shoal_server.alerts.store import raise_alert, resolve_alert
+from shoal_server.fleet.announcements import announce_device
 from shoal_server.fleet.tables import DeviceRow
+from shoal_server.outbox import EventType
 
 _KEPT_RUNS = 4
 _MAX_RUN = 32
@@ -49,6 +51,16 @@ def suspect(session: Session, device_id: str, *, why: str, now: float) -> None:
     row = session.get(DeviceRow, device_id, with_for_update=True)
     if row is None:  # decommissioned meanwhile: nobody could settle it
         return
+    if row.clone_suspected_at is None:
+        announce_device(
+            session,
+            EventType.DEVICE_CLONE_SUSPECTED,
+            device_id,
+            state=row.state,
+            labels=row.labels,
+            reason=why,
+            now=now,
+        )
     row.clone_suspected_at = now
     session.add(row)
     raise_alert(

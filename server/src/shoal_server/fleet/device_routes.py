@@ -14,6 +14,7 @@ from shoal_server.access import audit
 from shoal_server.access.guard import Program, request_id, require_device
 from shoal_server.access.roles import Principal
 from shoal_server.fleet import assignments, enrolment, intake, store
+from shoal_server.fleet.announcements import TYPE_OF_ACTION, announce_device
 from shoal_server.fleet.devices import POLL_S, DeviceState
 from shoal_server.fleet.routes import sync_credentials
 from shoal_server.link.addresses import reached_at
@@ -62,6 +63,16 @@ def enrol(request: Request, program: Program, body: Annotated[bytes, Depends(sma
             subject=f"device:{joined.device}",
             after={"state": joined.state.value, "renewed": joined.renewed},
             request_id=request_id(request),
+            now=now,
+        )
+        announce_device(
+            session,
+            TYPE_OF_ACTION["device.enrol"],
+            joined.device,
+            state=joined.state.value,
+            labels=store.device(session, joined.device).labels,
+            actor=f"join_token:{wanted.token_id}",
+            reason="joined again with the same key" if joined.renewed else "",
             now=now,
         )
     if joined.state is DeviceState.ACCEPTED:

@@ -16,14 +16,16 @@ from sqlmodel import Session, col, select
 from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.mqtt.topics import Down, down
 from shoal_protocol.trust.join_token import JoinToken
-from shoal_server.access.guard import Operator, Program, Viewer, record_change
+from shoal_server.access.guard import Operator, Program, Viewer, authenticate, record_change
 from shoal_server.fleet import assignments, credentials, enrolment, store
+from shoal_server.fleet.announcements import TYPE_OF_ACTION, announce_device
 from shoal_server.fleet.cohort import parse_cohort
 from shoal_server.fleet.devices import ALL_SLOTS, Device
 from shoal_server.fleet.letting_in import let_in
 from shoal_server.fleet.tables import JoinTokenRow
 from shoal_server.fleet.views import device_json, join_token_json
 from shoal_server.link.port import LinkError
+from shoal_server.outbox import EventType
 from shoal_server.paging import MAX_LIMIT, decode_cursor, page
 from shoal_server.services import Services
 from shoal_server.timestamps import rfc3339
@@ -155,13 +157,22 @@ def revoke_device(request: Request, program: Program, _who: Operator, device_id:
 
 
 @router.post("/devices/{device_id}/decommission", operation_id="devices_decommission")
-def decommission_device(request: Request, program: Program, _who: Operator, device_id: str) -> dict[str, Any]:
+def decommission_device(request: Request, program: Program, who: Operator, device_id: str) -> dict[str, Any]:
     """Forget a device; its name is free again."""
     with program.database.write() as session:
         gone = store.decommission(session, device_id, now=program.clock())
         before = {"state": gone.state.value, "labels": dict(gone.labels)}
         record_change(
             session, request, action="device.decommission", subject=f"device:{device_id}", before=before, after=None
+        )
+        announce_device(
+            session,
+            EventType.DEVICE_DECOMMISSIONED,
+            device_id,
+            state="decommissioned",
+            labels=gone.labels,
+            actor=who.actor,
+            now=program.clock(),
         )
     program.signals.bump("devices")
     _throw_out(program, device_id)
@@ -235,13 +246,24 @@ def sync_credentials(program: Services) -> None:
 def _change(
     request: Request, program: Services, device_id: str, action: str, change: Callable[[Session], Device]
 ) -> dict[str, Any]:
-    """Change one device, with its audit row in the same transaction."""
+    """Change one device, with its audit row, and the event for webhooks if it is one, in the same transaction."""
     with program.database.write() as session:
         before = _audited(store.device(session, device_id))
         changed = change(session)
         record_change(
             session, request, action=action, subject=f"device:{device_id}", before=before, after=_audited(changed)
         )
+        if action in TYPE_OF_ACTION and changed.state != before["state"]:
+            who = authenticate(request)
+            announce_device(
+                session,
+                TYPE_OF_ACTION[action],
+                device_id,
+                state=changed.state.value,
+                labels=changed.labels,
+                actor="server" if who is None else who.actor,
+                now=program.clock(),
+            )
         shown = device_json(changed, assignments.targets(session, device_id))
     program.signals.bump("devices")
     return shown

@@ -6,6 +6,8 @@ Owns the step between the list and the registry's own rows, within the transacti
 from sqlmodel import Session, select
 
 from shoal_protocol.trust.targets import SignedList
+from shoal_server.outbox import EventType
+from shoal_server.registry.announcements import announce_version
 from shoal_server.registry.list_rules import Held, state_by_list
 from shoal_server.registry.tables import ModelVersion, OciManifest
 from shoal_server.registry.versions import VersionState
@@ -22,10 +24,17 @@ def held_in(session: Session) -> Held:
     return held
 
 
-def follow_list(session: Session, *, before: SignedList, after: SignedList) -> list[ModelVersion]:
+def follow_list(session: Session, *, before: SignedList, after: SignedList, by: str, now: float) -> list[ModelVersion]:
     """Bring the states of all versions in line with a new list.
 
     A version that an operator denied here stays denied until it is allowed here, unless the list itself lifts it.
+
+    Args:
+        session: Of an open write transaction.
+        before: The list until now.
+        after: The new one.
+        by: Who brought it, for the events that are announced.
+        now: Seconds since the epoch.
 
     Returns:
         The versions that devices may no longer install or return to, and could before.
@@ -39,6 +48,9 @@ def follow_list(session: Session, *, before: SignedList, after: SignedList) -> l
             continue
         if state in {VersionState.DENIED, VersionState.REVOKED} and was is VersionState.RELEASED:
             barred.append(row)
+            announce_version(session, EventType.MODEL_DENIED, row, actor=by, now=now)
+        elif was is VersionState.DENIED and state is VersionState.RELEASED:
+            announce_version(session, EventType.MODEL_ALLOWED, row, actor=by, now=now)
         row.state = state.value
         session.add(row)
     return barred

@@ -9,10 +9,13 @@ from sqlmodel import Session
 
 from shoal_protocol.errors import CallerError
 from shoal_protocol.refs import ALIAS_RE
+from shoal_server.access import Principal
 from shoal_server.access.guard import Program, Releaser, Viewer, record_change
 from shoal_server.errors import ConflictError, NotFoundError
+from shoal_server.outbox import EventType
 from shoal_server.paging import MAX_LIMIT, decode_cursor, page
 from shoal_server.registry import oci_store, store
+from shoal_server.registry.announcements import announce_version
 from shoal_server.registry.differences import differences
 from shoal_server.registry.lineage import lineage_of
 from shoal_server.registry.list_rules import state_by_list
@@ -125,15 +128,15 @@ def comparable(session: Session, program: Program, row: ModelVersion) -> dict[st
 
 
 @router.post("/{model}/versions/{version}/deny", operation_id="versions_deny")
-def deny_version(model: str, version: str, request: Request, program: Program, _principal: Releaser) -> dict[str, Any]:
+def deny_version(model: str, version: str, request: Request, program: Program, principal: Releaser) -> dict[str, Any]:
     """Put a version on the signed deny list: no device installs it or goes back to it; where it runs, it runs on."""
-    return _set_state(model, version, VersionState.DENIED, request, program)
+    return _set_state(model, version, VersionState.DENIED, request, program, principal)
 
 
 @router.post("/{model}/versions/{version}/allow", operation_id="versions_allow")
-def allow_version(model: str, version: str, request: Request, program: Program, _principal: Releaser) -> dict[str, Any]:
+def allow_version(model: str, version: str, request: Request, program: Program, principal: Releaser) -> dict[str, Any]:
     """Lift a version from the deny list."""
-    return _set_state(model, version, VersionState.RELEASED, request, program)
+    return _set_state(model, version, VersionState.RELEASED, request, program, principal)
 
 
 @router.put("/{model}/versions/{version}/deprecation", operation_id="versions_deprecate")
@@ -214,7 +217,9 @@ def delete_alias(model: str, alias: str, request: Request, program: Program, pri
     program.signals.bump("models")
 
 
-def _set_state(model: str, version: str, state: VersionState, request: Request, program: Program) -> dict[str, Any]:
+def _set_state(  # noqa: PLR0917 - in the order of the routes
+    model: str, version: str, state: VersionState, request: Request, program: Program, principal: Principal
+) -> dict[str, Any]:
     with program.database.write() as session:
         store.lock_model(session, model)
         row = store.version(session, model, version)
@@ -226,6 +231,7 @@ def _set_state(model: str, version: str, state: VersionState, request: Request, 
             record_change(
                 session, request, action=f"model.{_VERBS[state]}", subject=subject, before=before, after=state
             )
+            announce_version(session, _EVENTS[state], row, actor=principal.actor, now=program.clock())
         advice = _advice(program, session, row)
     for topic in ("models", "desired"):
         program.signals.bump(topic)
@@ -270,6 +276,7 @@ def _advice(program: Program, session: Session, row: ModelVersion) -> dict[str, 
 
 
 _VERBS = {VersionState.DENIED: "deny", VersionState.RELEASED: "allow"}
+_EVENTS = {VersionState.DENIED: EventType.MODEL_DENIED, VersionState.RELEASED: EventType.MODEL_ALLOWED}
 
 
 def _model(session: Session, name: str) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from sqlmodel import Session, col, func, or_, select
 
 from shoal_protocol.refs import parse_ref
 from shoal_server.errors import NotFoundError
+from shoal_server.outbox import EventType
+from shoal_server.registry.announcements import announce_alias, announce_version
 from shoal_server.registry.needs import Need
 from shoal_server.registry.tables import AliasChange, DeletedVersion, ModelAlias, ModelVersion
 from shoal_server.registry.versions import ResolvedBundle
@@ -124,6 +126,7 @@ def add_version(session: Session, row: ModelVersion) -> None:
     """Write down a version that was admitted; the caller holds `lock_model`."""
     session.add(row)
     session.flush()
+    announce_version(session, EventType.MODEL_PUSHED, row, actor=row.created_by, now=row.created_at)
 
 
 def lock_model(session: Session, model: str) -> None:
@@ -154,7 +157,7 @@ def set_alias(session: Session, *, model: str, name: str, version_name: str, by:
     Raises:
         NotFoundError: there is no such version.
     """
-    version(session, model, version_name)
+    digest = version(session, model, version_name).digest
     lock_model(session, model)
     found = session.get(ModelAlias, (model, name), with_for_update=True)
     before = None if found is None else found.version
@@ -162,6 +165,9 @@ def set_alias(session: Session, *, model: str, name: str, version_name: str, by:
         return before
     session.merge(ModelAlias(model=model, alias=name, version=version_name, set_at=now, set_by=by))
     session.add(AliasChange(model=model, alias=name, version=version_name, at=now, by=by))
+    announce_alias(
+        session, model=model, alias=name, before=before, after=version_name, digest=digest, actor=by, now=now
+    )
     return before
 
 
@@ -170,6 +176,7 @@ def remove_alias(session: Session, *, model: str, name: str, by: str, now: float
     found = alias(session, model, name)
     session.delete(found)
     session.add(AliasChange(model=model, alias=name, version=None, at=now, by=by))
+    announce_alias(session, model=model, alias=name, before=found.version, after=None, digest=None, actor=by, now=now)
     return found.version
 
 

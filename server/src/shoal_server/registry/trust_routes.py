@@ -51,7 +51,7 @@ def metadata(file: str, program: Program) -> Response:
 
 @router.put("/targets.json", operation_id="trust_put_list")
 async def put_list(
-    request: Request, program: Program, _principal: Releaser, if_match: Annotated[str | None, Header()] = None
+    request: Request, program: Program, principal: Releaser, if_match: Annotated[str | None, Header()] = None
 ) -> JSONResponse:
     """Take a list of releases that a release key signed elsewhere; the same again changes nothing."""
     raw = await request.body()
@@ -61,7 +61,7 @@ async def put_list(
             before = program.trust.signed_list(session)
             changed = program.trust.accept_list(session, raw, held=held_in(session), if_match=if_match)
             after = program.trust.signed_list(session)
-            barred = follow_list(session, before=before, after=after)
+            barred = follow_list(session, before=before, after=after, by=principal.actor, now=program.clock())
             if changed:
                 names = sorted(f"{row.model}:{row.version}" for row in barred)
                 change = {"version": after.version, "releases": len(after.entries), "barred": names}
@@ -76,7 +76,7 @@ async def put_list(
 
 
 @router.put("/root.json", operation_id="trust_put_root")
-async def put_root(request: Request, program: Program, _principal: Admin) -> dict[str, Any]:
+async def put_root(request: Request, program: Program, principal: Admin) -> dict[str, Any]:
     """Take a new root that root keys signed elsewhere; in development trust this hands the server's trust over."""
     body = await request.body()
 
@@ -86,7 +86,8 @@ async def put_root(request: Request, program: Program, _principal: Admin) -> dic
             before = program.trust.signed_list(session)
             changed = program.trust.accept_root(session, root, targets=targets, held=held_in(session))
             if changed:
-                follow_list(session, before=before, after=program.trust.signed_list(session))
+                after = program.trust.signed_list(session)
+                follow_list(session, before=before, after=after, by=principal.actor, now=program.clock())
                 shown = trust_status.status(program.trust, session, now=program.clock())
                 record_change(session, request, action="trust.root", subject="trust:root", after=shown["root"])
                 program.call_devices(session)  # they believe assignments by the root's keys

@@ -1,6 +1,6 @@
 """Carries out what was decided, inside the transaction that saves the decision.
 
-Owns the one place where effects become rows: assignments, history and audit, denials, alerts.
+Owns the one place where effects become rows: assignments, history, audit and events for webhooks, denials, alerts.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from shoal_server.access import audit
 from shoal_server.alerts.store import raise_alert
 from shoal_server.fleet import assignments
 from shoal_server.rollouts import store
+from shoal_server.rollouts.announcements import announce_entry
 from shoal_server.rollouts.effects import Assign, Deny, Effect, LiftDenial, Notify, Record
 from shoal_server.rollouts.rollout import Rollout
 
@@ -98,3 +99,4 @@ def _record(session: Session, rollout: Rollout, entry: Record, about: Circumstan
         request_id=about.request_id,
         now=about.now,
     )
+    announce_entry(session, rollout, entry, actor=actor, now=about.now)

@@ -29,7 +29,7 @@ EMBEDDED = "embedded"
 
 _PATHS = (
     "data", "blobs_ca", "broker_credentials_dir", "broker_ca", "broker_cert", "broker_key", "tls_cert", "tls_key",
-    "tls_ca",
+    "tls_ca", "webhook_ca",
 )  # fmt: skip
 """Settings that name files or folders."""
 
@@ -44,6 +44,7 @@ class Pace:
     collection_s: float = 6 * 3600.0
     trust_s: float = 600.0
     housekeeping_s: float = 60.0
+    webhooks_s: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +105,10 @@ class Settings:
     """Addresses of caches or copies of this registry, which devices try before they ask here."""
     compress: bool = True
     """Whether compressed forms of files are made for devices, and patches against what they hold."""
+    webhook_allow: tuple[str, ...] = ()
+    """Hosts and networks that events may be sent to besides public addresses, also without TLS."""
+    webhook_ca: Path | None = None
+    """A further authority (PEM) whose certificates of webhooks' receivers are trusted."""
     credential_days: float = 90.0
     """After so many days a device is asked to get itself new credentials; 0: only when an operator says so."""
     pace: Pace = field(default_factory=Pace)
@@ -232,6 +237,8 @@ def settings_from(environment: Mapping[str, str], flags: Mapping[str, object]) -
         "tls_key": "SHOAL_TLS_KEY",
         "tls_ca": "SHOAL_TLS_CA",
         "credential_days": "SHOAL_CREDENTIAL_DAYS",
+        "webhook_allow": "SHOAL_WEBHOOK_ALLOW",
+        "webhook_ca": "SHOAL_WEBHOOK_CA",
     }
     values: dict[str, object] = {}
     for field_name, variable in names.items():
@@ -240,8 +247,9 @@ def settings_from(environment: Mapping[str, str], flags: Mapping[str, object]) -
             values[field_name] = found
     values.update({name: value for name, value in flags.items() if value is not None and value != ()})
     values.setdefault("data", _default_data(environment))
-    if isinstance(values.get("mirrors"), str):
-        values["mirrors"] = tuple(str(values["mirrors"]).replace(",", " ").split())
+    for name in ("mirrors", "webhook_allow"):
+        if isinstance(values.get(name), str):
+            values[name] = tuple(str(values[name]).replace(",", " ").split())
     if values.get("lan"):
         values.setdefault("listen", LAN_LISTEN)
         if "mqtt_listen" not in values:  # beside HTTP, on whatever address that has

@@ -12,7 +12,8 @@ from shoal_server.access import Role
 from shoal_server.access.guard import Operator, Program, Viewer
 from shoal_server.alerts import routes, store
 from shoal_server.alerts.rules import AlertState
-from shoal_server.web.site import PageRoute, address, page, redirect, segment
+from shoal_server.outbox.places import page_of
+from shoal_server.web.site import PageRoute, address, page, redirect
 
 router = APIRouter(prefix="/alerts", route_class=PageRoute, include_in_schema=False)
 _PAGE = 50
@@ -41,7 +42,7 @@ def show_alerts(
     return page(
         request,
         "alerts.html",
-        subject_path=subject_path,
+        subject_path=page_of,
         alerts=found[:_PAGE],
         show=show,
         tabs=[(name, address("/alerts", show=name)) for name in _SHOWN],
@@ -69,15 +70,3 @@ def silence(
     """Keep it out of sight for a while."""
     routes.silence_alert(alert_id, routes.Silence(seconds=hours * 3600), request, program, principal)
     return redirect("/alerts")
-
-
-def subject_path(subject: str) -> str:
-    """Return the page of what an alert is about, empty when there is none.
-
-    >>> subject_path("rollout:meter-1.1"), subject_path("slot:quality"), subject_path("x")
-    ('/rollouts/meter-1.1', '/drift?slot=quality', '')
-    """
-    kind, _, name = subject.partition(":")
-    if kind in {"device", "rollout", "model"}:
-        return f"/{kind}s/{segment(name)}"
-    return address("/drift", slot=name) if kind == "slot" else ""

@@ -13,11 +13,13 @@ from shoal_server.alerts.rules import AlertState
 from shoal_server.alerts.tables import Alert
 from shoal_server.fleet.devices import DeviceState
 from shoal_server.fleet.tables import DeviceRow
+from shoal_server.outbox.tables import WebhookRow
 from shoal_server.registry.quota import registry_bytes
 from shoal_server.rollouts.machine import RolloutState
 from shoal_server.rollouts.tables import RolloutRow
 from shoal_server.services import Services
 from shoal_server.telemetry.tables import WindowRow
+from shoal_server.webhooks.queue import waiting
 
 Gauge = tuple[str, str, Callable[[], float]]
 """Name, help, how it is read."""
@@ -63,6 +65,8 @@ def gauges(program: Services) -> Sequence[Gauge]:
             "When the newest window of statistics was received, 0 before the first",
             counted(_last_window),
         ),
+        ("shoal_webhook_deliveries_waiting", "Events that wait to be sent to webhooks", counted(waiting)),
+        ("shoal_webhooks_disabled", "Webhooks that the server disabled by itself", counted(_disabled_webhooks)),
         ("shoal_registry_bytes", "Bytes of all blobs that models refer to", counted(registry_bytes)),
         (
             "shoal_registry_quota_bytes",
@@ -80,6 +84,11 @@ def _open_drift(session: Session) -> float:
 def _rollouts(state: RolloutState) -> Callable[[Session], float]:
     query = select(func.count()).select_from(RolloutRow).where(RolloutRow.state == state)
     return lambda session: session.exec(query).one()
+
+
+def _disabled_webhooks(session: Session) -> float:
+    disabled = (~col(WebhookRow.enabled), WebhookRow.disabled_reason != "")
+    return session.exec(select(func.count()).select_from(WebhookRow).where(*disabled)).one()
 
 
 def _accepted(session: Session) -> float:

@@ -17,6 +17,7 @@ from shoal_server.web import (
     record_pages,
     rollout_pages,
     session_pages,
+    webhook_pages,
 )
 from shoal_server.web.site import STATIC, SafeHeaders, Site
 
@@ -31,6 +32,7 @@ _ROUTERS = (
     rollout_pages.router,
     drift_pages.router,
     alert_pages.router,
+    webhook_pages.router,
     record_pages.router,
     api_page.router,
     live.router,

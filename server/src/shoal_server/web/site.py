@@ -60,6 +60,7 @@ PLACES = (
     Place("/rollouts", "Rollouts", "rollout"),
     Place("/drift", "Drift", "drift"),
     Place("/alerts", "Alerts", "alert"),
+    Place("/webhooks", "Webhooks", "webhook"),
     Place("/audit", "Audit", "audit"),
     Place("/docs", "API", "api"),
 )

@@ -17,7 +17,7 @@ class Look:
 
 _GOOD, _WARN, _BAD = Look("good", "✓"), Look("warn", "!"), Look("bad", "✕")
 _BUSY, _IDLE = Look("busy", "▸"), Look("", "○")
-_WELL = ("accepted", "completed", "passed", "pass", "healthy", "none", "released", "intact", "active")
+_WELL = ("accepted", "completed", "delivered", "passed", "pass", "healthy", "none", "released", "intact", "active")
 _WORKING = (
     "assigned",
     "verified",
