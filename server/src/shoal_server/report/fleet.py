@@ -18,6 +18,7 @@ from shoal_server.statistics.words import effect_text, size_text
 _MOST_CARDS = 60
 _WORDS = {"drift": "drift", "none": "no drift", "learning": "learning", "too_few": "too few to say"}
 _MOST_COLUMNS = 24
+_MOST_OPEN = 12
 _LEARNT = "first windows"
 _REFERENCES = {"validation": "validation data", "sample": "sample", _LEARNT: "fleet's first windows"}
 
@@ -70,7 +71,7 @@ def _bundle(bundle: Document, *, several: bool) -> str:
         cards = "".join(_card(one) for one in quiet[:_MOST_CARDS])
         more = len(quiet) - _MOST_CARDS
         end = paragraphs([f"{more} more are in the JSON only."], "soft") if more > 0 else ""
-        opened = "" if loud else " open"
+        opened = "" if loud or len(quiet) > _MOST_OPEN else " open"
         told.append(f"<details{opened}><summary>{len(quiet)} without drift</summary>{cards}{end}</details>")
     return "".join(told) + _volumes(volumes) + _settings(settings)
 

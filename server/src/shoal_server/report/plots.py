@@ -97,8 +97,10 @@ def _svg(inside: str, caption: str) -> str:
 
 
 def _times(times: Sequence[str]) -> str:
-    """Write first, middle and last time, without the seconds."""
-    told = [text[:16].replace("T", " ") for text in (times[0], times[len(times) // 2], times[-1])]
+    """Write first, middle and last time, without the seconds, and without the day where it is the first one's."""
+    first, *later = (times[0], times[len(times) // 2], times[-1])
+    told = [first[:16].replace("T", " ")]
+    told += [text[11:16] if text[:10] == first[:10] else text[:16].replace("T", " ") for text in later]
     places = ((_LEFT, "start"), (_LEFT + (WIDTH - _LEFT - 6) / 2, "middle"), (WIDTH, "end"))
     shown = list(zip(told, places, strict=True)) if len(times) > 2 else [(told[0], places[0])]
     return "".join(
@@ -153,9 +155,13 @@ def _steps(inner: Sequence[_Cell], left: float, right: float, scale: float | Non
         title = f"<title>{html.escape(str(cell['label']))}: {_shares(cell)}</title>"
         parts.append(f'<rect class="hit" x="{x[at]:.1f}" y="0" width="{wide:.1f}" height="{_BASE:g}">{title}</rect>')
     piles = [at for at in range(len(inner)) if max(heights["reference"][at], heights["live"][at]) > top]
+    written: list[tuple[float, str]] = []
     for at in sorted(piles, key=lambda at: -max(inner[at]["reference"], inner[at]["live"]))[:2]:
         told = f"{inner[at]['label']}: {percent(inner[at]['reference'])} → {percent(inner[at]['live'])}"
-        parts.append(_text((x[at] + x[at + 1]) / 2, 10.0, told))
+        middle = (x[at] + x[at + 1]) / 2
+        if all(abs(middle - x_before) > 4 * (len(told) + len(before)) for x_before, before in written):
+            written.append((middle, told))
+    parts += [_text(middle, 10.0, told) for middle, told in written]
     axis = _powers if scale else _ticks
     return "".join(parts) + axis(
         inner[0]["low"], inner[-1]["high"], lambda v: left + (right - left) * (warped(v) - low) / (high - low)

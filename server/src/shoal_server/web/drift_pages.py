@@ -20,11 +20,12 @@ from shoal_server.drift.live import live_of
 from shoal_server.drift.monitor_state import Scope
 from shoal_server.drift.notices import importance_text
 from shoal_server.drift.states import DriftState
+from shoal_server.drift.watch import Role
 from shoal_server.drift.watched import promise_of
 from shoal_server.errors import NotFoundError
 from shoal_server.report.plots import distribution_svg, raised_in, series_svg
 from shoal_server.statistics.cells import distribution
-from shoal_server.statistics.words import effect_text
+from shoal_server.statistics.words import effect_text, size_text
 from shoal_server.timestamps import rfc3339
 from shoal_server.web.bundle_names import names_of
 from shoal_server.web.site import PageRoute, address, page, segment
@@ -32,6 +33,7 @@ from shoal_server.web.site import PageRoute, address, page, segment
 router = APIRouter(prefix="/drift", route_class=PageRoute, include_in_schema=False)
 _MOST_SCOPES = 40
 _MOST_FEATURES = 400
+_MOST_TOLD = 5
 _CONTRACT_SPAN_MS = 3_600_000
 
 
@@ -58,6 +60,8 @@ class Map:
     Attributes:
         rows: Each feature by its title, with its cells; what drifts comes first.
         hidden: Devices without drift, which have no column.
+        told: What drifts of its own accord, in sentences, each with the page that tells more.
+        alone: Whether too few devices were heard to compare them with each other.
     """
 
     slot: str
@@ -68,6 +72,8 @@ class Map:
     learning: str
     hidden: int
     more_features: int
+    told: list[tuple[str, str]]
+    alone: bool
 
 
 @router.get("", response_class=HTMLResponse)
@@ -111,13 +117,15 @@ def show_feature(
     program: Program,
     *,
     _principal: Viewer,
-    digest: Annotated[str, Query(max_length=80)],
+    digest: Annotated[str, Query(max_length=80, description="Left out: the bundle that was heard last.")] = "",
     scope: Scope = Scope.FLEET,
     name: Annotated[str, Query(max_length=300)] = "fleet",
 ) -> Response:
     """Show one feature: reference and live distribution, since when it drifts, and the suspected cause."""
     with program.database.read() as session:
-        row = next((row for row in store.monitors(session, slot=slot) if row.digest == digest), None)
+        monitors = sorted(store.monitors(session, slot=slot), key=lambda row: -row.updated_at)
+        row = next((row for row in monitors if row.digest == digest or not digest), None)
+        digest = digest if row is None else row.digest
         found = [one for one in states.current(session, slot) if one.digest == digest and one.feature == feature]
         chosen = next((one for one in found if one.scope == scope and one.name == name), None)
         reference = None if row is None else program.reference(digest)
@@ -189,7 +197,23 @@ def _map(found: Sequence[DriftState]) -> Map:
         learning=f"{learning[0].windows} of {learning[0].baseline_windows}" if learning else "",
         hidden=len(devices) - sum(scope is Scope.DEVICE for scope, _name in shown),
         more_features=max(0, len(features) - _MOST_FEATURES),
+        told=_told(found),
+        alone=all(state.verdict == "too_few" for state in found if state.scope is Scope.FLEET),
     )
+
+
+def _told(found: Sequence[DriftState]) -> list[tuple[str, str]]:
+    """Say of each scope that is a cause what changed most in it."""
+    causes: dict[tuple[Scope, str], list[DriftState]] = defaultdict(list)
+    for state in found:
+        if state.verdict == "drift" and state.role is Role.CAUSE:
+            causes[state.scope, state.name].append(state)
+    told = []
+    for states_here in list(causes.values())[:_MOST_TOLD]:
+        first = max(states_here, key=_strength)
+        more = f" {len(states_here) - 1} more of its streams drift too." if len(states_here) > 1 else ""
+        told.append((_feature_url(first), first.explanation + more))
+    return told
 
 
 def _strength(state: DriftState) -> float:
@@ -201,7 +225,7 @@ def _cell(state: DriftState) -> Cell:
     if state.verdict == "drift":
         size = abs(state.effect)
         look = f"drift e{3 if size >= 2 else 2 if size >= 0.5 else 1}"
-        return Cell(look, f"✕ {size:.2g}", title, url)
+        return Cell(look, f"✕ {size_text(state.view, state.effect) if state.view else ''}", title, url)
     sign = {"none": "✓", "learning": "…"}.get(state.verdict, "·")
     return Cell(state.verdict, sign, title, url)
 

@@ -233,9 +233,14 @@ def test_drift_is_found_at_its_site_and_explained(browser: Browser) -> None:
     drifting = set(re.findall(r'aria-label="(\w+) at site=bern drifts', text))
     assert drifting == {"brightness", "contrast", "confidence"}
     assert not re.search(r"at (the fleet|site=basel|site=geneva) drifts", text)
+    assert "brightness at site=bern drifts since" in _words(text), "said in a sentence, above the map"
+    assert "2 more of its streams drift too" in _words(text)
+    assert "✕ +1.2" in text, "the size as it is told elsewhere"
     link = re.search(r'href="(/drift/meter-reader/brightness[^"]*bern)"', text)
     assert link is not None
     feature = _words(client.get(link[1].replace("&amp;", "&")).text)
+    by_hand = client.get("/drift/meter-reader/brightness?scope=cohort&name=site=bern")
+    assert _words(by_hand.text) == feature, "without a digest: of the bundle that was heard last"
     assert re.search(r"Suspected cause: [^.]*only site=bern changed", feature)
     assert "live, 8,010 rows" in feature
     assert "reference, 3,000 rows" in feature

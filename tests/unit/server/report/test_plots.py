@@ -104,3 +104,18 @@ def test_evidence_has_a_line_a_view_and_a_point_where_it_began() -> None:
     assert [one.get("class") for one in svg.iter("polyline")] == ["view-location", "view-missing"]
     assert len(list(svg.iter("circle"))) == 1
     assert series_svg({"at": [], "views": {}}, caption="nothing") == ""
+
+
+def test_labels_of_two_piles_beside_each_other_are_not_written_into_each_other() -> None:
+    grid = fit_numeric(np.repeat(np.arange(17.0), 100))
+    counted = np.concatenate([np.repeat([0.0, 1.0], 4000), np.repeat(np.arange(2.0, 17.0), 20)])
+    svg = drawn(grid, counted, counted)
+    written = [float(one.get("x", 0)) for one in svg.iter("text") if "→" in (one.text or "")]
+    assert len(written) == 1
+
+
+def test_a_day_is_written_once() -> None:
+    at = [f"2026-11-21T1{hour}:00:00.000Z" for hour in range(3)]
+    text = series_svg({"at": at, "views": {"location": [0.0, 0.1, 0.2]}}, caption="evidence")
+    assert ET.fromstring(text) is not None
+    assert re.findall(r">([-0-9: ]+)</text>", text) == ["0", "2026-11-21 10:00", "11:00", "12:00"]
