@@ -95,12 +95,15 @@ def _admit(turn: Turn) -> None:
 
 
 def _retry_failed(turn: Turn) -> None:
-    """Make failed devices unoffered again, for a further attempt."""
+    """Make failed devices unoffered again, for a further attempt.
+
+    Of a completed rollout those count as failed, too, that a newer one moved on: they are its business.
+    """
     if not turn.rollout.retry_wanted:
         return
     again: dict[str, Member] = {}
     for member in turn.rollout.touched():
-        if turn.outcome(member) is Outcome.FAILED:
+        if turn.outcome(member) is Outcome.FAILED and member.device not in turn.facts.claimed:
             report = turn.facts.devices[member.device].report
             seen = 0 if report is None else report.attempt
             again[member.device] = replace(

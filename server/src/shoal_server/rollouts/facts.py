@@ -61,10 +61,11 @@ def gather(session: Session, rollout: Rollout, *, now: float, evidence: Evidence
         for device, fact in facts.items()
         if fact.eligible and (device not in rollout.members or rollout.members[device].offered_at is None)
     }
-    claimed = _claimed(session, rollout, [known[device] for device in free]) if free else frozenset[str]()
+    asked = facts.keys() if rollout.retry_wanted else free.keys()
+    claimed = _claimed(session, rollout, [known[device] for device in asked]) if asked else frozenset[str]()
     facts.update((device, replace(free[device], eligible=False)) for device in claimed & free.keys())
     newcomers = tuple(sorted(free.keys() - claimed - rollout.members.keys()))
-    return Facts(devices=facts, newcomers=newcomers, evidence=evidence or Evidence())
+    return Facts(devices=facts, newcomers=newcomers, evidence=evidence or Evidence(), claimed=claimed)
 
 
 def needs_whole_cohort(rollout: Rollout) -> bool:
@@ -132,7 +133,7 @@ def _concerns(device: Device, rollout: Rollout, cohort: Cohort) -> bool:
 
 
 def _claimed(session: Session, rollout: Rollout, devices: Sequence[Device]) -> frozenset[str]:
-    """Return the devices, not yet offered the bundle, that something else has a better claim on."""
+    """Return the devices that are to be offered the bundle, and that something else has a better claim on."""
     claimed = frozenset(store.holders(session, rollout.slot, apart_from=rollout.name))
     if rollout.state is not RolloutState.COMPLETED:
         return claimed

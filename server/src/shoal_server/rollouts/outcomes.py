@@ -55,11 +55,13 @@ class Facts:
         devices: By id; a device that is not there does not exist any more.
         newcomers: Devices in the cohort that no rollout holds and that are no members, with their facts in `devices`.
         evidence: Of the present stage.
+        claimed: Devices on which another rollout has a better claim to the slot, as far as that matters now.
     """
 
     devices: Mapping[str, DeviceFact] = field(default_factory=dict)
     newcomers: tuple[str, ...] = ()
     evidence: Evidence = field(default_factory=Evidence)
+    claimed: frozenset[str] = frozenset()
 
 
 _FAULT_CHARS = 300

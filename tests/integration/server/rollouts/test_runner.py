@@ -253,6 +253,29 @@ def test_undo_is_refused_while_another_rollout_is_at_work(database: Database) ->
         scene.wish("quality-1.1", Verb.UNDO)
 
 
+@pytest.mark.parametrize("newer_is", [RolloutState.RUNNING, RolloutState.COMPLETED])
+def test_a_retry_of_a_completed_rollout_takes_no_device_from_a_newer_one(
+    database: Database, newer_is: RolloutState
+) -> None:
+    """A device that a newer rollout moved on runs another bundle, which looks like a failure of the older one's."""
+    scene = Scene(database)
+    newest = "sha256:" + "3" * 64
+    add_version(database, model="quality", version="1.2.0", digest=newest, counter=3)
+    scene.create()
+    scene.run(until=RolloutState.COMPLETED)
+    scene.create(name="second", bundle="quality:1.2.0", stages=[{"devices": {"percent": 100}, "soak": "30s"}])
+    for _ in range(8):
+        scene.tick()
+    scene.run("second", until=newer_is)
+    scene.wish("quality-1.1", Verb.RETRY)
+    scene.run("second", until=RolloutState.COMPLETED)
+    for _ in range(5):
+        scene.tick()
+    assert scene.rollout("second").state is RolloutState.COMPLETED
+    assert scene.fleet.running(newest) == set(fleet_of(10, active=OLD))
+    assert not scene.rollout("quality-1.1").retry_wanted
+
+
 def test_dry_run_lists_the_devices_that_are_then_chosen(database: Database) -> None:
     scene = Scene(database)
     from shoal_server.rollouts.plan import parse_plan
