@@ -62,10 +62,10 @@ ENVIRONMENTS = {
         Environment("catboost", extra="catboost"),
         Environment(
             "torch",
-            extra="torch",
+            extra="torch,mlflow",
             first=("--no-deps", "--retries=0", f"--extra-index-url={_CPU_INDEX}", "torch==2.13.0+cpu"),
         ),
-        Environment("keras", extra="tensorflow"),
+        Environment("keras", extra="tensorflow,mlflow"),
         Environment("mlflow", extra="mlflow", more=("skops", "xgboost-cpu", "lightgbm")),
     )
 }

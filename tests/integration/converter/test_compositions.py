@@ -11,20 +11,40 @@ import onnxruntime as ort
 import pandas as pd
 import pytest
 from scipy import special
+from sklearn.base import is_classifier
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
-from sklearn.compose import make_column_transformer
+from sklearn.compose import TransformedTargetRegressor, make_column_transformer
 from sklearn.datasets import load_iris
 from sklearn.decomposition import PCA
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor, StackingClassifier, StackingRegressor
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    BaggingClassifier,
+    GradientBoostingClassifier,
+    GradientBoostingRegressor,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+    RandomForestRegressor,
+    StackingClassifier,
+    StackingRegressor,
+    VotingClassifier,
+)
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline, make_union
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, QuantileTransformer, StandardScaler
-from sklearn.svm import LinearSVC
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    Normalizer,
+    OneHotEncoder,
+    PowerTransformer,
+    QuantileTransformer,
+    StandardScaler,
+)
+from sklearn.svm import SVC, LinearSVC, NuSVC
 
 from shoal_converter import to_onnx
 
@@ -71,6 +91,32 @@ ON_ROWS: dict[str, Callable[[], Any]] = {
         FrozenEstimator(straight().fit(data()[0][:SEEN], data()[2][:SEEN])), method="isotonic"
     ),
     "sigmoid around a pipeline": lambda: calibrated(make_pipeline(PCA(2), straight()), "sigmoid"),
+    "isotonic around boosting": lambda: calibrated(
+        GradientBoostingClassifier(n_estimators=5, random_state=0), "isotonic"
+    ),
+    "isotonic around histograms": lambda: calibrated(HistGradientBoostingClassifier(max_iter=5), "isotonic"),
+    "isotonic around votes": lambda: calibrated(AdaBoostClassifier(n_estimators=4, random_state=0), "isotonic"),
+    "isotonic around linear models in a bag": lambda: calibrated(
+        BaggingClassifier(straight(), n_estimators=3, max_features=3, random_state=0), "isotonic"
+    ),
+    "isotonic around support vectors": lambda: calibrated(SVC(), "isotonic"),
+    "isotonic around a discriminant": lambda: calibrated(LinearDiscriminantAnalysis(), "isotonic"),
+    "isotonic around a quadratic discriminant": lambda: calibrated(QuadraticDiscriminantAnalysis(), "isotonic"),
+    "isotonic around one against the rest": lambda: calibrated(OneVsRestClassifier(straight()), "isotonic"),
+    "isotonic around a stack": lambda: calibrated(
+        StackingClassifier([("a", straight()), ("b", forest())], straight(), cv=2), "isotonic"
+    ),
+    "temperature of boosting": lambda: calibrated(HistGradientBoostingClassifier(max_iter=5), "temperature"),
+    "boosting after a linear model": lambda: GradientBoostingClassifier(n_estimators=5, init=straight()),
+    "boosting from nothing": lambda: GradientBoostingClassifier(n_estimators=5, init="zero"),
+    "votes by weights in a list": lambda: VotingClassifier(
+        [("a", straight()), ("b", forest()), ("c", GaussianNB())], voting="soft", weights=[1, 2.5, 1]
+    ),
+    "support vectors, ties broken": lambda: SVC(C=0.05, break_ties=True),
+    "support vectors, pair by pair": lambda: NuSVC(nu=0.2, kernel="poly", degree=2, decision_function_shape="ovo"),
+    "labels in a bag": lambda: BaggingClassifier(SVC(), n_estimators=3, random_state=0),
+    "the largest size as the norm": lambda: make_pipeline(StandardScaler(), Normalizer("max"), forest()),
+    "rounded": lambda: make_pipeline(FunctionTransformer(np.round, kw_args={"decimals": 1}), forest()),
     "temperature": lambda: calibrated(straight(), "temperature"),
     "temperature of probabilities": lambda: calibrated(GaussianNB(), "temperature"),
     "stacking": lambda: StackingClassifier([("a", straight()), ("b", forest()), ("c", LinearSVC())], passthrough=True),
@@ -97,9 +143,10 @@ def assert_alike(model: Any, rows: Any, seen: Any) -> None:
         (only,) = session.get_inputs()
         given = {only.name: rows.astype(_type(only))}
     first, *rest = session.run(None, given)
-    if hasattr(model, "predict_proba"):
+    if is_classifier(model):
         np.testing.assert_array_equal(first, model.predict(rows))
-        np.testing.assert_allclose(rest[0], model.predict_proba(rows), rtol=1e-4, atol=1e-5)
+        second = model.predict_proba if hasattr(model, "predict_proba") else model.decision_function
+        np.testing.assert_allclose(np.squeeze(rest[0]), second(rows), rtol=1e-4, atol=1e-5)
     else:
         expected = model.predict(rows) if hasattr(model, "predict") else model.transform(rows)
         np.testing.assert_allclose(first.reshape(expected.shape), expected, rtol=1e-4, atol=1e-5)
@@ -109,7 +156,20 @@ def _type(given: Any) -> str:
     return {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(int64)": "int64"}[given.type]
 
 
-OF_TWO = ("isotonic around scores", "isotonic around probabilities", "temperature of probabilities", "stacking")
+OF_TWO = (
+    *(
+        "isotonic around boosting",
+        "isotonic around histograms",
+        "isotonic around votes",
+        "boosting after a linear model",
+    ),
+    *("isotonic around support vectors", "isotonic around a quadratic discriminant", "support vectors, ties broken"),
+    "boosting after a linear model",
+    "isotonic around scores",
+    "isotonic around probabilities",
+    "temperature of probabilities",
+    "stacking",
+)
 """Those whose formula is another one for two classes."""
 
 
@@ -136,6 +196,19 @@ def test_stacking_around_named_columns() -> None:
     assert_alike(StackingClassifier(several, cv=3).fit(seen, three[:SEEN]), frame, seen)
     values = [("a", make_pipeline(columns(), Ridge())), ("b", make_pipeline(columns(), RandomForestRegressor(5)))]
     assert_alike(StackingRegressor(values, cv=3).fit(seen, rows[:SEEN, 0] * 2), frame, seen)
+
+
+@pytest.mark.parametrize("method", ["box-cox", "yeo-johnson"])
+def test_a_target_of_powers(method: str) -> None:
+    rows = data()[0]
+    model = TransformedTargetRegressor(Ridge(), transformer=PowerTransformer(method))
+    assert_alike(model.fit(rows[:SEEN], np.exp(rows[:SEEN, 0])), rows, rows[:SEEN])
+
+
+def test_boosting_of_numbers_after_another_model() -> None:
+    rows = data()[0]
+    model = GradientBoostingRegressor(n_estimators=5, init=Ridge(), loss="huber")
+    assert_alike(model.fit(rows[:SEEN], rows[:SEEN, 0] * 2 + 1e6), rows, rows[:SEEN])
 
 
 def test_several_labels_of_a_perceptron() -> None:

@@ -21,7 +21,7 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
-from shoal_converter import ParityError, pack, to_onnx
+from shoal_converter import ParityError, UnsupportedModelError, pack, to_onnx
 from shoal_converter.conversion import convert_rows
 from shoal_converter.feeding import feed as feed_rows
 from shoal_converter.sources.sample_file import read_table
@@ -165,13 +165,13 @@ def test_texts_are_exact(model: Any) -> None:
     np.testing.assert_allclose(probabilities, model.predict_proba(texts), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("capital", ["ÜBER", "über"])
-def test_capitals_beyond_ascii_are_refused_not_guessed_even_where_the_sample_has_none(capital: str) -> None:
-    texts = [f"{capital} fish", "über fish", "red fish", f"{capital} red"]
-    model = make_pipeline(CountVectorizer(), MultinomialNB()).fit(texts, [0, 1, 1, 0])
-    with pytest.raises(ParityError) as caught:
+def test_words_of_an_expression_of_ones_own_are_refused_not_guessed_even_where_the_sample_shows_no_difference() -> None:
+    texts = ["über fish", "über red fish", "red fish", "red"]
+    model = make_pipeline(CountVectorizer(token_pattern=r"[^\W\d]+"), MultinomialNB()).fit(texts, [0, 1, 1, 0])
+    with pytest.raises((ParityError, UnsupportedModelError)) as caught:
         to_onnx(model, texts)
-    assert "countvectorizer" in caught.value.step
+    assert "countvectorizer" in str(caught.value)
+    assert "token_pattern" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_missing_words_of_each_kind_are_no_other_words_on_rows_made_by_mixing(
 @pytest.mark.parametrize(
     ("settings", "word"),
     [
-        ({"sublinear_tf": True}, "sublinear_tf=False"),
+        ({"token_pattern": r"[a-z]*[aeiou]\b"}, "token_pattern"),
         ({"stop_words": "english", "ngram_range": (1, 2)}, "stop_words=None"),
     ],
 )

@@ -251,3 +251,44 @@ def test_what_iterates_until_it_converges_says_so_and_names_a_way_round() -> Non
     with pytest.raises(UnsupportedModelError) as caught:
         to_onnx(decomposition.LatentDirichletAllocation(2).fit(np.abs(ROWS)), np.abs(ROWS))
     assert "TruncatedSVD" in caught.value.way_round
+
+
+TREES = {
+    "a tree": tree.DecisionTreeClassifier(max_depth=5, random_state=0),
+    "a random tree": tree.ExtraTreeClassifier(max_depth=5, random_state=0),
+    "a forest": FOREST,
+}
+
+
+@pytest.mark.parametrize("trained", ["with gaps", "without"])
+@pytest.mark.parametrize("name", [*TREES, "a tree of numbers", "a forest of numbers"])
+def test_rows_without_a_value_go_where_the_tree_sends_them(name: str, trained: str) -> None:
+    """A tree takes gaps though it was trained on none; devices are told so, and must be sent alike."""
+    numbers = {
+        "a tree of numbers": tree.DecisionTreeRegressor(max_depth=5, random_state=0),
+        "a forest of numbers": ensemble.RandomForestRegressor(5, random_state=0),
+    }
+    model = {**TREES, **numbers}[name]
+    seen = (GAPS if trained == "with gaps" else ROWS)[SEEN]
+    fitted(model, seen, (AMOUNT if name in numbers else WORDS)[SEEN])
+    found = found_by(to_onnx(model, seen), GAPS)
+    if name in numbers:
+        assert_near(found["value"], model.predict(GAPS))
+        return
+    assert found["label"].tolist() == model.predict(GAPS).tolist()
+    assert_near(found["probabilities"], model.predict_proba(GAPS))
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_several_labels_of_trees(name: str) -> None:
+    model = fitted(TREES[name], ROWS[SEEN], np.c_[THREE, THREE[::-1] * 2][SEEN])
+    found = found_by(to_onnx(model, ROWS[SEEN]), BEYOND)
+    assert found["label"].tolist() == model.predict(BEYOND).tolist()
+    assert_near(found["probabilities"], np.stack(model.predict_proba(BEYOND)))
+
+
+def test_a_forest_of_large_numbers_that_cancel_each_other_out_is_as_good_as_in_double() -> None:
+    model = ensemble.RandomForestRegressor(9, max_depth=3, random_state=0)
+    fitted(model, ROWS[SEEN], (AMOUNT * 1e7)[SEEN] - np.median(AMOUNT * 1e7))
+    found = found_by(to_onnx(model, ROWS[SEEN]), BEYOND)
+    np.testing.assert_allclose(found["value"].ravel(), model.predict(BEYOND), rtol=1e-6)

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from shoal_converter.sources.closed_forms import isotonic_curve
+from shoal_converter.sources.decisions import has_scores
 from shoal_converter.sources.formula import Formula
-from shoal_converter.sources.inlining import Inner, has_scores
+from shoal_converter.sources.inlining import Inner
 
 _LEAST = 1e-12
 """Added to a probability before its logarithm is taken, as scikit-learn does."""

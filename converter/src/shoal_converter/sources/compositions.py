@@ -79,10 +79,16 @@ def _score(f: Formula, inner: Inner, model: Any, x: str, width: int) -> str:
     return f.columns(inner.probabilities(model, x, width), [1])
 
 
+def one_vs_rest_scores(f: Formula, inner: Inner, model: Any, x: str) -> str:
+    """Return what each class's own estimator says, [N, C], or [N, 1] for two classes."""
+    scores = [_score(f, inner, step, x, model.n_features_in_) for step in model.estimators_]
+    return f.node("Concat", *scores, axis=1)
+
+
 def one_vs_rest(f: Formula, inner: Inner, model: Any) -> tuple[str, ...]:
     """The class whose own estimator scores highest; each one's probability as a share of all."""
     width = model.n_features_in_
-    scores = f.node("Concat", *(_score(f, inner, step, f.x, width) for step in model.estimators_), axis=1)
+    scores = one_vs_rest_scores(f, inner, model, f.x)
     if len(model.estimators_) == 1:
         above = f.node("Greater", scores, 0.0 if hasattr(model.estimators_[0], "decision_function") else 0.5)
         label = f.flat(f.node("Cast", above, to=TensorProto.INT64))
@@ -127,3 +133,27 @@ def iterative_imputer(f: Formula, inner: Inner, model: Any) -> tuple[str, ...]:
         columns[feature] = f.node("Where", f.columns(gaps, [feature]), value, columns[feature])
     marks = [f.number(f.columns(gaps, model.indicator_.features_))] if model.add_indicator else []
     return (f.node("Concat", *columns, *marks, axis=1),)
+
+
+def votes_without_probabilities(model: Any) -> bool:
+    """Tell whether bagged classifiers have labels alone, or not every class."""
+    count = len(model.classes_)
+    return any(not hasattr(step, "predict_proba") or len(step.classes_) < count for step in model.estimators_)
+
+
+def bagged_classifier(f: Formula, inner: Inner, model: Any) -> tuple[str, ...]:
+    """The share of the classifiers' votes, or their mean probability where they give one (Breiman, 1996).
+
+    Each sees some of the features, and knows the classes by their places.
+    """
+    places = np.eye(len(model.classes_))
+    total = ""
+    for step, features in zip(model.estimators_, model.estimators_features_, strict=True):
+        x, width = f.columns(f.x, features), len(features)
+        if hasattr(step, "predict_proba"):
+            share = f.node("MatMul", inner.probabilities(step, x, width), places[np.asarray(step.classes_, dtype=int)])
+        else:
+            share = f.node("Gather", places, inner.label(step, x, width), axis=0)
+        total = share if not total else f.node("Add", total, share)
+    share = f.node("Div", total, float(len(model.estimators_)))
+    return f.labels(model.classes_, f.largest(share)), share

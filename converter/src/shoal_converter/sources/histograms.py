@@ -14,7 +14,7 @@ import numpy.typing as npt
 from onnx import TensorProto
 
 from shoal_converter.sources.formula import Formula
-from shoal_converter.sources.leaves import Tree, summed
+from shoal_converter.sources.leaves import Tree, in_order, leaf_places, looked_up, nothing, summed
 
 Array = npt.NDArray[Any]
 
@@ -35,8 +35,13 @@ def histogram_regressor(f: Formula, model: Any) -> tuple[str, ...]:
     return (f.node("Exp", raw) if type(model._loss.link).__name__ == "LogLink" else raw,)  # noqa: SLF001 - fitted, no public name
 
 
-def _raw(f: Formula, model: Any) -> str:
-    columns, lookups = _columns(f, model)
+def histogram_scores(f: Formula, model: Any, x: str | None) -> str:
+    """Return the sum of the trees, [N, 1] or [N, C], for rows or what the formula is given."""
+    return _raw(f, model, x, exactly=True)
+
+
+def _raw(f: Formula, model: Any, x: str | None = None, *, exactly: bool = False) -> str:
+    columns, lookups = _columns(f, model, x)
     places = len(columns)
     tables: dict[int, list[Array]] = {}
     asked: list[tuple[int, int]] = []  # feature, and its place among that feature's tables
@@ -58,6 +63,10 @@ def _raw(f: Formula, model: Any) -> str:
             inner = nodes["is_leaf"] == 0
             trees.append(Tree(inner, feature, threshold, left, right, nodes["missing_go_to_left"], target))
     rows = f.node("Concat", *columns, *_indicators(f, lookups, tables, asked), axis=1)
+    if exactly:
+        values = looked_up(f, leaf_places(f, rows, trees), [tree.target.sum(axis=1) for tree in trees])
+        first = f.node("Add", nothing(f, rows, outputs), np.asarray(model._baseline_prediction))  # noqa: SLF001 - as above
+        return in_order(f, first, f.node("Reshape", values, np.array([-1, len(trees) // outputs, outputs])))
     return f.node("Add", summed(f, rows, trees, outputs), np.asarray(model._baseline_prediction, dtype=np.float64))  # noqa: SLF001 - as above
 
 
@@ -84,9 +93,9 @@ def _indicators(
     return [f.columns(joined, [begins[feature] + at for feature, at in asked])]
 
 
-def _columns(f: Formula, model: Any) -> tuple[list[str], dict[int, tuple[str, Array]]]:
+def _columns(f: Formula, model: Any, x: str | None) -> tuple[list[str], dict[int, tuple[str, Array]]]:
     """Return the columns as the trees number them, and of those with categories each row's place and the categories."""
-    given = _given(f, int(model.n_features_in_))
+    given = _given(f, int(model.n_features_in_), x)
     preprocessor = model._preprocessor  # noqa: SLF001 - as above
     if preprocessor is None:
         return [column for column, _ in given], {}
@@ -102,8 +111,10 @@ def _columns(f: Formula, model: Any) -> tuple[list[str], dict[int, tuple[str, Ar
     return [*(f.number(place) for place, _ in lookups.values()), *others], lookups
 
 
-def _given(f: Formula, count: int) -> list[tuple[str, bool]]:
+def _given(f: Formula, count: int, x: str | None) -> list[tuple[str, bool]]:
     """Return the features as they are given, one column each, and whether it holds texts."""
+    if x is not None:
+        return [(f.columns(x, [at]), False) for at in range(count)]
     if len(f.inputs) == 1:
         text = f.holds_texts(0)
         return [(f.columns(f.x, [at]), text) for at in range(count)]

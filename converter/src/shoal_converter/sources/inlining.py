@@ -16,10 +16,11 @@ from shoal_converter.onnx_graph.interface import with_true_output_types
 from shoal_converter.onnx_graph.names import rename_values
 from shoal_converter.sources.estimator import last_step
 from shoal_converter.sources.formula import Formula
-from shoal_converter.sources.linear import decision, is_linear_classifier
 from shoal_converter.sources.middle import as_transformer
 
 Export = Callable[[Any, list[tuple[str, str, int]]], onnx.ModelProto]
+Decision = Callable[[Formula, "Inner", Any, str | None], str]
+"""Writes the scores of a classifier of one kind, about some rows or what the outer one is given."""
 
 
 class Inner:
@@ -28,12 +29,13 @@ class Inner:
     Args:
         formula: Where the nodes go.
         export: Converts one estimator, given the name, dtype and width of its inputs.
+        decision_of: Tells how the scores of a classifier are computed that gives probabilities as well.
 
     Each method asks one estimator: about rows `x` of so many columns, or, without, about what the outer one is given.
     """
 
-    def __init__(self, formula: Formula, export: Export) -> None:
-        self._formula, self._export = formula, export
+    def __init__(self, formula: Formula, export: Export, decision_of: Callable[[Any], Decision | None]) -> None:
+        self._formula, self._export, self._decision_of = formula, export, decision_of
 
     def value(self, model: Any, x: str | None = None, width: int = 0) -> str:
         """Return a regressor's values or a transformer's rows, [N, C]."""
@@ -63,10 +65,15 @@ class Inner:
             before, last = model[:-1], model.steps[-1][1]
             rows = self.value(as_transformer(before), x, width) if before.steps else x
             return self.decision(last, rows, width if rows is x else last.n_features_in_)
-        if is_linear_classifier(model):
-            return decision(self._formula, model, self._matrix() if x is None else x)
+        form = self._decision_of(model)
+        if form is not None:
+            return form(self._formula, self, model, x)
         if hasattr(model, "predict_proba"):
             raise RuntimeError(f"the scores of {type(last_step(model)).__name__} have no form in ONNX")
+        return self.given_scores(model, x, width)
+
+    def given_scores(self, model: Any, x: str | None = None, width: int = 0) -> str:
+        """Return the scores that a classifier without probabilities gives, [N, 1] for two classes, else [N, C]."""
         scores = self._formula.as_columns(self._outputs(model, x, width)[1])
         return self._formula.columns(scores, [-1]) if len(model.classes_) == 2 else scores
 
@@ -77,7 +84,7 @@ class Inner:
         shares = self.probabilities(model)
         return self._formula.columns(shares, [1]) if len(model.classes_) == 2 else shares
 
-    def _matrix(self) -> str:
+    def matrix(self) -> str:
         """Return all inputs as one tensor."""
         inputs = self._formula.inputs
         return inputs[0] if len(inputs) == 1 else self._formula.node("Concat", *inputs, axis=1)
@@ -94,9 +101,3 @@ class Inner:
         formula.insert(graph, [value for _, value, _, _ in given])
         names = [info.name for info in graph.output]
         return [formula.as_double(name, info) if cast else name for name, info in zip(names, graph.output, strict=True)]
-
-
-def has_scores(model: Any) -> bool:
-    """Tell whether `Inner.scores` can give a classifier's scores: not where it has both kinds and is not linear."""
-    both = hasattr(model, "decision_function") and hasattr(model, "predict_proba")
-    return not both or is_linear_classifier(last_step(model))

@@ -1,14 +1,14 @@
-"""Trees whose leaves add up to something else than skl2onnx makes of them.
+"""What trees' leaves add up to, and estimators made of such sums.
 
-A forest's votes are added up as they are and divided by the number of trees at the end, as scikit-learn does: shares
-that are divided first and added in float32 turn an even vote into an uneven one. RandomTreesEmbedding has one column
-a leaf.
+Owns the sums: onnxruntime adds in float32 and so do these, as they are (a forest's votes are whole numbers, divided by
+the number of trees at the end: shares that are divided first turn an even vote into an uneven one) or finely, as good
+as in double. RandomTreesEmbedding has one column a leaf.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,17 +19,7 @@ from shoal_converter.sources.formula import Formula
 
 Array = npt.NDArray[Any]
 
-
-def forest_classifier(f: Formula, model: Any) -> tuple[str, ...]:
-    """The mean of the trees' shares of each class; the class with the largest, the first of equals."""
-    classes = len(model.classes_)
-    targets = []
-    for step in model.estimators_:
-        shares = step.tree_.value[:, 0, :]
-        targets.append(shares / shares.sum(axis=1, keepdims=True))
-    votes = _summed(f, [step.tree_ for step in model.estimators_], targets, classes)
-    shares = f.node("Div", votes, float(len(model.estimators_)))
-    return f.labels(model.classes_, f.largest(votes)), shares
+_ZERO = np.zeros(1, dtype=np.int64)
 
 
 def random_trees_embedding(f: Formula, model: Any) -> tuple[str, ...]:
@@ -42,7 +32,7 @@ def random_trees_embedding(f: Formula, model: Any) -> tuple[str, ...]:
         target[leaves.astype(int), column + np.arange(len(leaves))] = 1.0
         targets.append(target)
         column += len(leaves)
-    return (_summed(f, [step.tree_ for step in model.estimators_], targets, width),)
+    return (added_up(f, [step.tree_ for step in model.estimators_], targets, width),)
 
 
 def isolation_forest(f: Formula, model: Any) -> tuple[str, ...]:
@@ -121,9 +111,12 @@ def summed(f: Formula, rows: str, trees: Sequence[Tree], width: int) -> str:
             nodes_missing_value_tracks_true=(tree.inner & (tree.missing_left > 0)).astype(np.int64),
         )
         thresholds.append(np.where(tree.inner, tree.threshold, 0.0))
-        leaves, columns = np.nonzero(~tree.inner[:, np.newaxis] & np.ones(width, dtype=bool))
+        leaves, columns = np.nonzero(np.where(tree.inner[:, np.newaxis], 0.0, tree.target))
         add(target_treeids=np.full(len(leaves), at), target_nodeids=leaves, target_ids=columns)
         weights.append(tree.target[leaves, columns])
+    if not parts["target_treeids"]:  # all leaves add nothing, and an ensemble needs one that does
+        add(target_treeids=_ZERO, target_nodeids=np.flatnonzero(~trees[0].inner)[:1], target_ids=_ZERO)
+        weights.append(np.zeros(1))
     tensors = {
         "nodes_values_as_tensor": numpy_helper.from_array(np.concatenate(thresholds).astype(np.float64)),
         "target_weights_as_tensor": numpy_helper.from_array(np.concatenate(weights).astype(np.float64)),
@@ -134,7 +127,65 @@ def summed(f: Formula, rows: str, trees: Sequence[Tree], width: int) -> str:
     return f.node("Cast", total, to=TensorProto.DOUBLE)
 
 
-def _summed(f: Formula, trees: Sequence[Any], targets: Sequence[Array], width: int) -> str:
+def leaf_places(f: Formula, rows: str, trees: Sequence[Tree]) -> str:
+    """Return the place of each row's leaf among the nodes of each tree, [N, trees]; float32 holds each of them."""
+    placed = [replace(tree, target=_in_column(len(tree.inner), at, len(trees))) for at, tree in enumerate(trees)]
+    return f.node("Cast", summed(f, rows, placed, len(trees)), to=TensorProto.INT64)
+
+
+def leaf_places_of(f: Formula, trees: Sequence[Any], x: str | None = None) -> str:
+    """Return the same for trees of scikit-learn's, which see rows rounded to float32."""
+    placed = [_in_column(tree.node_count, at, len(trees)) for at, tree in enumerate(trees)]
+    return f.node("Cast", added_up(f, trees, placed, len(trees), x=x), to=TensorProto.INT64)
+
+
+def _in_column(nodes: int, column: int, width: int) -> Array:
+    target = np.zeros((nodes, width))
+    target[:, column] = np.arange(nodes)
+    return target
+
+
+def looked_up(f: Formula, places: str, tables: Sequence[Array]) -> str:
+    """Return what stands in each tree's leaf, [N, trees, …], of tables [nodes, …] one a tree."""
+    offsets = np.cumsum([0, *(len(table) for table in tables[:-1])]).astype(np.int64)
+    return f.node("Gather", np.concatenate(tables), f.node("Add", places, offsets[np.newaxis]), axis=0)
+
+
+def nothing(f: Formula, x: str, width: int) -> str:
+    """Return zeros, [N, width], whatever is in the rows."""
+    return f.node("Mul", f.number(f.node("IsNaN", f.columns(x, [0] * width))), 0.0)
+
+
+def in_order(f: Formula, first: str, parts: str) -> str:
+    """Return the sum of [N, C] and [N, trees, C], added one tree after another as scikit-learn does: to the last digit.
+
+    Where two scores are equal but for that digit, it decides between classes, and on which step of a curve one is.
+    """
+    joined = f.node("Concat", f.node("Unsqueeze", first, np.array([1])), parts, axis=1)
+    last = f.node("Gather", f.node("CumSum", joined, np.array(1)), np.array([-1]), axis=1)
+    return f.node("Squeeze", last, np.array([1]))
+
+
+def _parted(targets: Sequence[Array]) -> list[Array]:
+    """Return each [nodes, outputs] as [nodes, 2 outputs]: numbers of which float32 holds every sum, and the small rest.
+
+    The first are multiples of one power of two, and their sums less than 2**22 times as large.
+    """
+    bound = sum(float(np.abs(target).max(initial=0.0)) for target in targets)
+    step = 2.0 ** (np.ceil(np.log2(bound)) - 22) if bound else 1.0
+    coarse = [np.round(target / step) * step for target in targets]
+    return [np.concatenate([c, target - c], axis=1) for c, target in zip(coarse, targets, strict=True)]
+
+
+def added_up_finely(
+    f: Formula, trees: Sequence[Any], targets: Sequence[Array], width: int, *, x: str | None = None
+) -> str:
+    """Return what `added_up` does as good as in double, [N, width]; it costs twice the leaves."""
+    both = added_up(f, trees, _parted(targets), 2 * width, x=x)
+    return f.node("Add", f.columns(both, range(width)), f.columns(both, range(width, 2 * width)))
+
+
+def added_up(f: Formula, trees: Sequence[Any], targets: Sequence[Array], width: int, *, x: str | None = None) -> str:
     """Return the sum over trees of the rows in `targets` (one a node) of the leaves that a row falls into, [N, width].
 
     Rows are rounded to float32 once, as scikit-learn's trees do, and thresholds downwards, so that they compare alike.
@@ -165,7 +216,10 @@ def _summed(f: Formula, trees: Sequence[Any], targets: Sequence[Array], width: i
             target_ids=columns,
             target_weights=target[leaves, columns],
         )
-    rows = f.node("Cast", f.x, to=TensorProto.FLOAT)
+    if not parts["target_treeids"]:  # all leaves add nothing, and an ensemble needs one that does
+        leaf = np.flatnonzero(trees[0].children_left < 0)[:1]
+        add(target_treeids=_ZERO, target_nodeids=leaf, target_ids=_ZERO, target_weights=np.zeros(1))
+    rows = f.node("Cast", f.x if x is None else x, to=TensorProto.FLOAT)
     total = f.node("TreeEnsembleRegressor", rows, op_domain="ai.onnx.ml", op_version=1, n_targets=width, **parts)
     return f.node("Cast", total, to=TensorProto.DOUBLE)
 

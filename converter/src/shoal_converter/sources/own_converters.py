@@ -21,19 +21,24 @@ from shoal_converter.sources import (
     neighbours,
     scalers,
     sketches,
+    trees,
 )
 from shoal_converter.sources.calibration import calibrated, can_be_calibrated
+from shoal_converter.sources.decisions import can_be_stacked, decision_form
 from shoal_converter.sources.formula import Formula
 from shoal_converter.sources.functions import apply, inverse
+from shoal_converter.sources.gradient_boosting import boosted_classifier, boosted_regressor, needs_own_form
 from shoal_converter.sources.histograms import histogram_classifier, histogram_regressor
 from shoal_converter.sources.imputation import knn_imputer
 from shoal_converter.sources.inlining import Export, Inner
-from shoal_converter.sources.leaves import forest_classifier, isolation_forest, random_trees_embedding
+from shoal_converter.sources.leaves import isolation_forest, random_trees_embedding
 from shoal_converter.sources.middle import MiddleStep, middle_step
 from shoal_converter.sources.perceptrons import is_multilabel, multilabel_perceptron
 from shoal_converter.sources.sparse_codes import sparse_code
 from shoal_converter.sources.splines import spline_transformer
-from shoal_converter.sources.stacking import can_be_stacked, stacked_classifier, stacked_regressor
+from shoal_converter.sources.stacking import stacked_classifier, stacked_regressor
+from shoal_converter.sources.support_vectors import has_no_probabilities, support_vector_classifier
+from shoal_converter.sources.vectorisers import count_vectorizer, has_known_terms, tfidf_vectorizer
 
 Form = Callable[[Formula, Any], tuple[str, ...]]
 Composition = Callable[[Formula, Inner, Any], tuple[str, ...]]
@@ -78,6 +83,10 @@ _AFFINE = (
 )
 
 
+_FORESTS = ("RandomForestClassifier", "ExtraTreesClassifier")
+_TREES = ("DecisionTreeClassifier", "ExtraTreeClassifier")
+
+
 def _one_output(model: Any) -> bool:
     return not model.outputs_2d_
 
@@ -113,12 +122,14 @@ _OWN: dict[str, Own] = {
         name: Own(linear.linear_classifier, _CLASSIFIER, suits=linear.is_linear_classifier)
         for name in linear.CLASSIFIERS
     },
+    **{name: Own(support_vector_classifier, _CLASSIFIER, suits=has_no_probabilities) for name in ("SVC", "NuSVC")},
     **{name: Own(linear.linear_regressor) for name in linear.REGRESSORS},
     "StandardScaler": Own(scalers.standard_scaler),
     "RobustScaler": Own(scalers.robust_scaler),
     "MaxAbsScaler": Own(scalers.max_abs_scaler),
     "MinMaxScaler": Own(scalers.min_max_scaler),
     "KBinsDiscretizer": Own(scalers.bins),
+    "Normalizer": Own(scalers.normalizer),
     "Binarizer": Own(scalers.binarizer),
     "KNeighborsClassifier": Own(neighbours.kneighbors_classifier, _CLASSIFIER, suits=_one_output),
     "KNeighborsRegressor": Own(neighbours.kneighbors_regressor),
@@ -133,14 +144,20 @@ _OWN: dict[str, Own] = {
     "GaussianProcessRegressor": Own(gaussian_processes.gaussian_process_regressor),
     "GaussianProcessClassifier": Own(gaussian_processes.gaussian_process_classifier, _CLASSIFIER),
     **{name: Own(sparse_code) for name in ("SparseCoder", "DictionaryLearning", "MiniBatchDictionaryLearning")},
-    "RandomForestClassifier": Own(forest_classifier, _CLASSIFIER, suits=lambda model: model.n_outputs_ == 1),
-    "ExtraTreesClassifier": Own(forest_classifier, _CLASSIFIER, suits=lambda model: model.n_outputs_ == 1),
+    **{name: Own(trees.forest_classifier, _CLASSIFIER, suits=trees.is_even) for name in _FORESTS},
+    **{name: Own(trees.tree_classifier, _CLASSIFIER, suits=trees.is_even) for name in _TREES},
+    **{name.replace("Classifier", "Regressor"): Own(trees.forest_regressor) for name in _FORESTS},
+    **{name.replace("Classifier", "Regressor"): Own(trees.tree_regressor) for name in _TREES},
     "IsolationForest": Own(isolation_forest, ("cluster", "numbers")),
     "HistGradientBoostingClassifier": Own(histogram_classifier, _CLASSIFIER, apart=True),
     "HistGradientBoostingRegressor": Own(histogram_regressor, apart=True),
+    "GradientBoostingClassifier": Own(composed=boosted_classifier, outputs=_CLASSIFIER, suits=needs_own_form),
+    "GradientBoostingRegressor": Own(composed=boosted_regressor, suits=needs_own_form),
     "RandomTreesEmbedding": Own(random_trees_embedding),
     "PolynomialCountSketch": Own(sketches.polynomial_count_sketch),
     "KernelDensity": Own(sketches.kernel_density),
+    "CountVectorizer": Own(count_vectorizer, suits=has_known_terms),
+    "TfidfVectorizer": Own(tfidf_vectorizer, suits=has_known_terms),
     "TargetEncoder": Own(encoders.target_encoder, apart=True),
     "OneHotEncoder": Own(encoders.one_hot_encoder, apart=True),
     "OrdinalEncoder": Own(encoders.ordinal_encoder, apart=True),
@@ -148,6 +165,9 @@ _OWN: dict[str, Own] = {
     "RegressorChain": Own(composed=compositions.regressor_chain),
     "ClassifierChain": Own(composed=compositions.classifier_chain, outputs=("labels", "numbers")),
     "OutputCodeClassifier": Own(composed=compositions.output_code, outputs=("label",)),
+    "BaggingClassifier": Own(
+        composed=compositions.bagged_classifier, outputs=_CLASSIFIER, suits=compositions.votes_without_probabilities
+    ),
     "OneVsRestClassifier": Own(
         composed=compositions.one_vs_rest, outputs=_CLASSIFIER, suits=lambda model: not model.multilabel_
     ),
@@ -226,7 +246,7 @@ def _shaped(operator: Any) -> None:
     rows = operator.inputs[0].get_first_dimension()
     for variable in operator.outputs:
         shape = list(variable.type.shape)
-        if shape:
+        if len(shape) in {1, 2}:
             variable.type.shape = [rows, *shape[1:]]
 
 
@@ -243,7 +263,7 @@ def _convert(scope: Any, operator: Any, container: Any, export: Export) -> None:
     formula = Formula(scope, operator, container)
     try:
         if own.composed is not None:
-            results = own.composed(formula, Inner(formula, export), model)
+            results = own.composed(formula, Inner(formula, export, decision_form), model)
         else:
             results = own.form(formula, model) if own.form is not None else ()
     except RuntimeError as error:
@@ -305,10 +325,16 @@ def _type(model: Any, output: str, inputs: Any) -> Any:
     if output == "labels":
         several = len(model.estimators_) if hasattr(model, "estimators_") else int(model.n_outputs_)
         return data_types.Int64TensorType([None, several])
+    outputs = int(getattr(model, "n_outputs_", 1))
+    if output == "label" and outputs > 1:
+        text = any(np.asarray(each).dtype.kind in "OUS" for each in model.classes_)
+        return (data_types.StringTensorType if text else data_types.Int64TensorType)([None, outputs])
     if output == "label":
         text = np.asarray(model.classes_).dtype.kind in "OUS"
         return data_types.StringTensorType([None]) if text else data_types.Int64TensorType([None])
     kind = data_types.DoubleTensorType if _double(inputs) else data_types.FloatTensorType
+    if outputs > 1 and hasattr(model, "predict_proba"):
+        return kind([outputs, None, None])
     return kind([None, _width(model)])
 
 

@@ -114,3 +114,15 @@ def _clipped(f: Formula, x: str, low: float, high: float) -> str:
     """Return x cut to a range; what is missing stays so."""
     cut = f.node("Min", f.node("Max", x, np.float64(low)), np.float64(high))
     return f.node("Where", f.node("IsNaN", x), x, cut)
+
+
+def normalizer(f: Formula, model: Any) -> tuple[str, ...]:
+    """Each row by its norm: the sum of sizes, Euclid's, or the largest size; rows of zeros stay."""
+    size = f.node("Abs", f.x)
+    if model.norm == "l1":
+        norm = f.total(size)
+    elif model.norm == "l2":
+        norm = f.node("Sqrt", f.total(f.node("Mul", f.x, f.x)))
+    else:
+        norm = f.node("ReduceMax", size, np.array([1]), keepdims=1)
+    return (f.node("Div", f.x, f.node("Where", f.node("Equal", norm, 0.0), 1.0, norm)),)

@@ -26,7 +26,7 @@ def cured_converters() -> dict[type, Converter]:
     """Return converters by the estimators that they are for."""
     from skl2onnx import get_model_alias  # noqa: PLC0415 - heavy
     from skl2onnx.common._registration import get_converter  # noqa: PLC0415 - heavy
-    from sklearn.ensemble import VotingClassifier  # noqa: PLC0415 - heavy
+    from sklearn.ensemble import VotingClassifier, VotingRegressor  # noqa: PLC0415 - heavy
     from sklearn.impute import SimpleImputer  # noqa: PLC0415 - heavy
     from sklearn.multiclass import OneVsOneClassifier  # noqa: PLC0415 - heavy
 
@@ -36,6 +36,7 @@ def cured_converters() -> dict[type, Converter]:
 
     cures: dict[type, Converter] = {kind: _rounded_once(original(kind)) for kind in _tree_types()}
     cures[VotingClassifier] = _without_flattening(original(VotingClassifier))
+    cures[VotingRegressor] = _without_flattening(original(VotingRegressor))
     cures[OneVsOneClassifier] = _with_texts(original(OneVsOneClassifier))
     cures[SimpleImputer] = _imputing_any_float(original(SimpleImputer))
     return cures
@@ -95,12 +96,14 @@ def _rounded_once(original: Converter) -> Converter:
 
 
 def _without_flattening(original: Converter) -> Converter:
-    """skl2onnx refuses voting with flatten_transform, which concerns transform() only and not what is predicted."""
+    """skl2onnx refuses voting with flatten_transform, which concerns transform() only, and weights in a list."""
 
     def convert(scope: Any, operator: Any, container: Any) -> None:
         model = operator.raw_operator
         operator.raw_operator = copy.copy(model)
         operator.raw_operator.flatten_transform = False
+        if model.weights is not None:  # of a list it asks for what only arrays have
+            operator.raw_operator.weights = np.asarray(model.weights)
         try:
             original(scope, operator, container)
         finally:

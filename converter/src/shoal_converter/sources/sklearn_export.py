@@ -48,7 +48,8 @@ _WAYS_ROUND = {
     "HashingVectorizer": "use CountVectorizer or TfidfVectorizer with max_features",
     **dict.fromkeys(
         ("CountVectorizer", "TfidfVectorizer"),
-        "use analyzer='word' with strip_accents=None: take accents off before training and before predicting",
+        "use an analyzer of scikit-learn's own with its token_pattern (or r'(?u)\\b\\w+\\b'), without tokenizer, "
+        "preprocessor, or stop_words together with ngram_range: do what they do before training and predicting",
     ),
     "StackingClassifier": "put what prepares the columns before it, in one pipeline",
     "StackingRegressor": "put what prepares the columns before it, in one pipeline",
@@ -199,7 +200,7 @@ def _options(model: Any, given: Mapping[int, Mapping[str, Any]]) -> dict[int, di
     for _, step in steps(model):
         if has_own(step):
             options.setdefault(id(step), {})  # else skl2onnx hands it options of classifiers, which it may not have
-        if "locale" in _allowed(step):
+        if not has_own(step) and "locale" in _allowed(step):
             options.setdefault(id(step), {})["locale"] = "C"
             if getattr(step, "token_pattern", None) in _TOKENS and step.analyzer == "word":
                 options[id(step)]["tokenexp"] = _TOKENS[step.token_pattern]

@@ -7,19 +7,12 @@ from typing import Any
 from onnx import TensorProto
 
 from shoal_converter.sources.formula import Formula
-from shoal_converter.sources.inlining import Inner, has_scores
-
-
-def can_be_stacked(model: Any) -> bool:
-    """Tell whether what the last estimator takes can be had of every one before it; of one output, too."""
-    asked = zip(model.estimators_, model.stack_method_, strict=True)
-    single = not isinstance(getattr(model, "_label_encoder", None), list)
-    return single and all(method != "decision_function" or has_scores(each) for each, method in asked)
+from shoal_converter.sources.inlining import Inner
 
 
 def stacked_classifier(f: Formula, inner: Inner, model: Any) -> tuple[str, ...]:
     """The label, and the last classifier's probabilities or scores."""
-    rows, last = _rows(f, inner, model), model.final_estimator_
+    rows, last = _rows(f, inner, model, None), model.final_estimator_
     label = f.labels(model.classes_, inner.label(last, rows, last.n_features_in_))
     if hasattr(last, "predict_proba"):
         return label, inner.probabilities(last, rows, last.n_features_in_)
@@ -29,27 +22,37 @@ def stacked_classifier(f: Formula, inner: Inner, model: Any) -> tuple[str, ...]:
 def stacked_regressor(f: Formula, inner: Inner, model: Any) -> tuple[str, ...]:
     """The last regressor's value."""
     last = model.final_estimator_
-    return (inner.value(last, _rows(f, inner, model), last.n_features_in_),)
+    return (inner.value(last, _rows(f, inner, model, None), last.n_features_in_),)
 
 
-def _rows(f: Formula, inner: Inner, model: Any) -> str:
-    parts = [_said(f, inner, each, method) for each, method in zip(model.estimators_, model.stack_method_, strict=True)]
+def stacked_scores(f: Formula, inner: Inner, model: Any, x: str | None) -> str:
+    """Return the last classifier's scores."""
+    last = model.final_estimator_
+    return inner.decision(last, _rows(f, inner, model, x), last.n_features_in_)
+
+
+def _rows(f: Formula, inner: Inner, model: Any, x: str | None) -> str:
+    asked = (x, 0 if x is None else model.n_features_in_)
+    parts = [
+        _said(f, inner, each, method, asked)
+        for each, method in zip(model.estimators_, model.stack_method_, strict=True)
+    ]
     if model.passthrough:
-        if any(f.holds_texts(at) for at in range(len(f.inputs))):
+        if x is None and any(f.holds_texts(at) for at in range(len(f.inputs))):
             raise RuntimeError("passthrough=True hands texts to the last estimator, which takes numbers")
-        parts += f.inputs
+        parts += f.inputs if x is None else [x]
     return f.node("Concat", *parts, axis=1)
 
 
-def _said(f: Formula, inner: Inner, model: Any, method: str) -> str:
+def _said(f: Formula, inner: Inner, model: Any, method: str, asked: tuple[str | None, int]) -> str:
     """Return what one estimator adds to the rows; of two probabilities the second alone, as scikit-learn does."""
     from sklearn.base import is_classifier  # noqa: PLC0415 - heavy
 
     if method == "predict_proba":
-        shares = inner.probabilities(model)
+        shares = inner.probabilities(model, *asked)
         return f.columns(shares, [1]) if len(model.classes_) == 2 else shares
     if method == "decision_function":
-        return inner.decision(model)
+        return inner.decision(model, *asked)
     if is_classifier(model):
-        return f.as_columns(f.node("Cast", inner.label(model), to=TensorProto.DOUBLE))
-    return inner.value(model)
+        return f.as_columns(f.node("Cast", inner.label(model, *asked), to=TensorProto.DOUBLE))
+    return inner.value(model, *asked)

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from shoal_converter.sources.vectorisers import WORD_PATTERNS
+
+_LETTERS_TOO = "token_pattern=r'(?u)\\b\\w+\\b'"
 _VECTORISERS = ("CountVectorizer", "TfidfVectorizer")
 
 
@@ -24,8 +27,11 @@ def _vectorisers(model: Any) -> list[Any]:
 
 def _changes(step: Any) -> list[str]:
     name, found = type(step).__name__, []
-    if getattr(step, "sublinear_tf", False):
-        found.append(f"train {name} with sublinear_tf=False")
+    if step.analyzer == "word" and step.tokenizer is None and step.token_pattern not in WORD_PATTERNS:
+        found.append(
+            f"train {name} with scikit-learn's own token_pattern or {_LETTERS_TOO}: another one is read otherwise on "
+            "devices"
+        )
     if step.stop_words is not None and max(step.ngram_range) > 1:
         found.append(
             f"train {name} either with stop_words=None or with ngram_range=(1, 1): the graph can't leave words out "
