@@ -199,7 +199,6 @@ def test_missing_words_of_each_kind_are_no_other_words_on_rows_made_by_mixing(
 @pytest.mark.parametrize(
     ("settings", "word"),
     [
-        ({"token_pattern": r"[a-z]*[aeiou]\b"}, "token_pattern"),
         ({"stop_words": "english", "ngram_range": (1, 2)}, "stop_words=None"),
     ],
 )
