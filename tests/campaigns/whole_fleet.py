@@ -67,6 +67,7 @@ class Fleet:
         self.serve()
         self._password = self.server.first_password
         self._rollouts: list[str] = []
+        self._deck: list[Callable[[], str]] = []
 
     def serve(self) -> None:
         """Start the server."""
@@ -97,10 +98,12 @@ class Fleet:
             return telemetry.last_window_id(session)
 
     def strike(self) -> str:
-        """Break or change something; return what."""
-        swaps = [self._assign, self._roll_out, self._undo, self._go_back, self._count]
-        faults = [self._restart, self._broker, self._device, self._kill, self._throw_out, self._lock]
-        what = self.lots.choice(self.lots.choice([swaps, faults]))()
+        """Break or change something; return what. Everything comes once before anything comes again."""
+        if not self._deck:
+            swaps = [self._assign, self._roll_out, self._undo, self._go_back, self._count]
+            faults = [self._restart, self._broker, self._device, self._kill, self._throw_out, self._lock]
+            self._deck = self.lots.sample([*swaps, *faults], k=len(swaps) + len(faults))
+        what = self._deck.pop()()
         self.told[what] += 1
         return what
 

@@ -20,8 +20,7 @@ from shoal_agent.adapters.parcel_file import ParcelFile
 from shoal_agent.bootstrap import Overrides
 from shoal_agent.settings import Settings
 from shoal_agent.testing import FakePreflight
-from shoal_server import bootstrap
-from shoal_server.bootstrap import Server
+from shoal_server.bootstrap import Server, workers
 from shoal_server.rollouts.evidence import Measurements
 from shoal_server.storage.settings import Pace
 from shoal_server.telemetry import store as telemetry
@@ -82,7 +81,7 @@ def test_gates_judge_a_parcel_too_by_what_the_release_said(server: Server, monke
         asked.append(reference)
         return Measurements(server.services.bundles.reference)
 
-    monkeypatch.setattr(bootstrap, "Measurements", measurements)
+    monkeypatch.setattr(workers, "Measurements", measurements)
     server.services.settle_rollouts()
     assert asked == [server.services.bundles.reference], "not by what was learnt of the first windows"
 
