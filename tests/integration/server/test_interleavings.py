@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from shoal_protocol.trust.assignment import Sampling, SlotTarget
+from shoal_server.access import audit
 from shoal_server.alerts import store as alerts
 from shoal_server.alerts.rules import AlertState
 from shoal_server.alerts.tables import Alert
@@ -14,7 +15,8 @@ from shoal_server.fleet import assignments
 from shoal_server.fleet.devices import DeviceState
 from shoal_server.fleet.tables import DeviceRow
 from shoal_server.rollouts import creation, store
-from shoal_server.rollouts.carry_out import Circumstances
+from shoal_server.rollouts.carry_out import Circumstances, carry_out
+from shoal_server.rollouts.effects import Notify, Record
 from shoal_server.rollouts.gates import Evidence
 from shoal_server.rollouts.machine import RolloutState
 from shoal_server.rollouts.runner import Runner
@@ -116,6 +118,38 @@ def test_an_alert_that_gets_worse_while_it_is_acknowledged_is_open(database: Dat
     other.end()
     with database.read() as session:
         assert alerts.get(session, first.id).state == AlertState.OPEN
+
+
+def test_who_acknowledges_an_alert_and_a_rollout_that_raises_it_again_do_not_wait_for_each_other(
+    database: Database,
+) -> None:
+    add_version(database, model="quality", version="1.1.0", digest=NEW, counter=1)
+    add_device(database, "cam")
+    about = Circumstances(now=NOW)
+    effects = [
+        Record(action="rollout.paused", reason="", before={}, after={}),
+        Notify(kind="rollout.paused", severity="warning", title="t", body="b"),
+    ]
+    with database.write() as session:
+        plan = plan_of(stages=[{"devices": {"percent": 100}, "soak": "6s"}])
+        made = creation.create(session, plan, references=lambda _digest: None, actor="person:ada", about=about)
+        carry_out(session, made, effects, about)
+        (alert,) = alerts.alerts(session)
+
+    def pause() -> None:
+        with database.write() as session:
+            carry_out(session, made, effects, about)
+
+    other = Meanwhile(pause)
+    with database.write() as session:
+        assert alert.id is not None
+        alerts.acknowledge(session, alert.id, by="person:ann", now=NOW)
+        other.begin()
+        audit.record(session, actor="person:ann", action="alert.ack", subject=f"alert:{alert.id}", now=NOW)
+    other.end()
+    with database.read() as session:
+        assert alerts.get(session, alert.id).count == 2
+        assert audit.first_break(session) is None
 
 
 def test_a_newcomer_is_taken_by_one_rollout_of_two(database: Database) -> None:

@@ -37,7 +37,6 @@ def raise_alert(
         now: Seconds since the epoch.
     """
     told = parse_severity(severity)
-    lock_for_transaction(session, "alerts")
     alert = _open_for_change(session, key)
     news = EventType.ALERT_OPENED if alert is None else None
     if alert is None:
@@ -62,6 +61,14 @@ def raise_alert(
         alert.updated_at = now
         alert.count += 1
     return _saved(session, alert, news, now=now)
+
+
+def lock_alerts(session: Session) -> None:
+    """Let no other transaction change alerts until this one ends; every change of an alert does so.
+
+    Who writes the audit too does this first: two that take both in different orders would wait for each other.
+    """
+    lock_for_transaction(session, "alerts")
 
 
 def retell(session: Session, key: str, *, title: str, body: str, now: float) -> bool:
@@ -182,13 +189,15 @@ def acknowledged_keys(session: Session, *, kind: str) -> frozenset[str]:
 
 
 def _open_for_change(session: Session, key: str) -> Alert | None:
-    """Return the alert of this key that is not resolved, once whoever changes it at this moment has done so."""
-    wanted = select(Alert).where(Alert.key == key, Alert.state != AlertState.RESOLVED).with_for_update()
+    """Return the alert of this key that is not resolved, once whoever changes alerts at this moment has done so."""
+    lock_alerts(session)
+    wanted = select(Alert).where(Alert.key == key, Alert.state != AlertState.RESOLVED)
     return session.exec(wanted, execution_options={"populate_existing": True}).first()
 
 
 def _get_for_change(session: Session, alert_id: int) -> Alert:
-    return _found(session.get(Alert, alert_id, with_for_update=True), alert_id)
+    lock_alerts(session)
+    return _found(session.get(Alert, alert_id, populate_existing=True), alert_id)
 
 
 def _found(alert: Alert | None, alert_id: int) -> Alert:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqlmodel import Session
 
 from shoal_server.access import audit
-from shoal_server.alerts.store import raise_alert
+from shoal_server.alerts.store import lock_alerts, raise_alert
 from shoal_server.fleet import assignments
 from shoal_server.rollouts import store
 from shoal_server.rollouts.announcements import announce_entry
@@ -49,6 +49,8 @@ def carry_out(session: Session, rollout: Rollout, effects: Sequence[Effect], abo
     """
     wanted = {effect.device: effect.target for effect in effects if isinstance(effect, Assign)}
     generations = assignments.assign_all(session, rollout.slot, wanted, now=about.now) if wanted else {}
+    if any(isinstance(effect, Notify) for effect in effects):
+        lock_alerts(session)  # before the audit, see there
     for effect in effects:
         match effect:
             case Assign():
