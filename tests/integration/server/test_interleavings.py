@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from securesystemslib.signer import CryptoSigner
 
 from shoal_protocol.trust.assignment import Sampling, SlotTarget
 from shoal_server.access import audit
@@ -13,6 +14,7 @@ from shoal_server.alerts.rules import AlertState
 from shoal_server.alerts.tables import Alert
 from shoal_server.fleet import assignments
 from shoal_server.fleet.devices import DeviceState
+from shoal_server.fleet.publisher import Publisher
 from shoal_server.fleet.tables import DeviceRow
 from shoal_server.rollouts import creation, store
 from shoal_server.rollouts.carry_out import Circumstances, carry_out
@@ -22,6 +24,7 @@ from shoal_server.rollouts.machine import RolloutState
 from shoal_server.rollouts.runner import Runner
 from shoal_server.signals import Signals
 from shoal_server.storage.database import Database
+from shoal_server.testing.link import FakeLink
 from shoal_server.testing.program import FakeClock
 from shoal_server.testing.rollout_world import NEW, OLD, plan_of
 from shoal_server.testing.simulated_devices import SimulatedDevice, fleet_of
@@ -83,6 +86,55 @@ def test_what_goes_beside_a_model_does_not_take_back_what_a_rollout_assigns_mean
     with database.read() as session:
         target = assignments.targets(session, "cam")["s"]
     assert (target.digest, target.sampling) == (two.digest, sampling)
+
+
+def assigned(database: Database, *names: str) -> Callable[[], None]:
+    """Assign something to devices, in this order of time; return what assigns something else to all at once."""
+    for at, name in enumerate(names):
+        add_device(database, name)
+        with database.write() as session:
+            assignments.assign(session, name, "s", SlotTarget(digest="sha256:" + "1" * 64), now=NOW + at)
+
+    def roll_out() -> None:
+        target = SlotTarget(digest="sha256:" + "2" * 64)
+        with database.write() as session:
+            assignments.assign_all(session, "s", dict.fromkeys(names, target), now=NOW + 10)
+
+    return roll_out
+
+
+def test_reports_of_many_devices_and_a_rollout_do_not_wait_for_each_other(database: Database) -> None:
+    other = Meanwhile(assigned(database, "b", "a"))
+    with database.write() as session:
+        assignments.on_generation(session, "b", reported=1, now=NOW)
+        other.begin()
+        assignments.on_generation(session, "a", reported=1, now=NOW)
+    other.end()
+    with database.read() as session:
+        assert assignments.generations(session) == {"a": 2, "b": 2}
+
+
+def test_signing_for_many_devices_and_a_rollout_do_not_wait_for_each_other(database: Database) -> None:
+    other = Meanwhile(assigned(database, "b", "a"))
+    signer = CryptoSigner.generate_ecdsa()
+    sign = signer.sign
+    begun: list[bytes] = []
+
+    def slowly(payload: bytes) -> Any:
+        begun.append(payload)
+        if len(begun) == 1:
+            other.begin()
+        return sign(payload)
+
+    signer.sign = slowly  # type: ignore[method-assign]  # as above, but slower
+    link = FakeLink()
+    link.start(lambda _inbound: None)
+    publisher = Publisher(database=database, link=link, signer=lambda: signer, clock=lambda: NOW + 5)
+    publisher.tick()
+    other.end()
+    publisher.tick()
+    with database.read() as session:
+        assert assignments.due(session, now=NOW + 5, limit=9) == []
 
 
 def test_a_cause_that_comes_back_while_it_is_called_gone_is_told(database: Database) -> None:

@@ -216,6 +216,9 @@ def generations(session: Session) -> dict[str, int]:
 
 def on_generation(session: Session, device_id: str, *, reported: int, now: float) -> None:
     """Continue above what a device has seen, as happens when the server was restored from a backup."""
+    own = session.exec(select(DesiredRow.generation).where(DesiredRow.device == device_id)).first()
+    if own is None or own >= reported:  # nearly always, and it only grows: a batch of reports holds no row up for that
+        return
     row = session.get(DesiredRow, device_id, with_for_update=True)
     if row is not None and row.generation < reported < MAX_GENERATION:
         row.generation = next_generation(own=row.generation, reported=reported)

@@ -88,7 +88,7 @@ def ask_old(session: Session, *, held_before: float, now: float, limit: int = AS
         .limit(limit)
     )
     found = list(session.exec(query))
-    for device_id in found:
+    for device_id in sorted(found):  # as all who lock several assignments
         ask(session, device_id, now=now)
     return found
 

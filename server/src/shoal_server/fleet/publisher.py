@@ -110,9 +110,10 @@ class Publisher:
             return 0
         signer = self._signer()
         with self._database.write() as session:
-            documents = [assignments.document(session, device, signer=signer, now=now) for device in devices]
+            # by id, as all who change several: two orders would let two transactions wait for each other
+            signed = {name: assignments.document(session, name, signer=signer, now=now) for name in sorted(devices)}
         published: dict[str, tuple[int, float]] = {}
-        for document in documents:
+        for document in (signed[device] for device in devices):
             try:
                 self._link.publish(down(document.device, Down.DESIRED), document.envelope, retain=True)
             except LinkError:
