@@ -46,6 +46,9 @@ log = logging.getLogger(__name__)
 _TOO_LARGE = "54"
 """SQLSTATE class of what goes beyond a limit of PostgreSQL: an operational error by name, yet the message's own."""
 
+_ROLLED_BACK = "40"
+"""SQLSTATE class of a transaction that PostgreSQL gave up for another's sake: two waited for each other."""
+
 
 class BusyError(LocalError):
     """The server can't take messages in now; the device keeps them and comes again."""
@@ -310,6 +313,9 @@ class Ingest:
                 with self._database.write() as session:
                     outcome = work(session)
             except (DBAPIError, PoolTimeoutError) as error:
+                if _state_of(error).startswith(_ROLLED_BACK):
+                    log.info("a batch is written again: another transaction was in its way")
+                    continue
                 if not _is_away(error):
                     raise
                 if not self._down:
@@ -377,11 +383,15 @@ def _count_off(submitted: _Submitted, acks: Mapping[LedgerKey, Ack]) -> None:
 def _is_away(error: DBAPIError | PoolTimeoutError) -> bool:
     """Tell an absent or failing database from a message that it refuses."""
     if isinstance(error, DBAPIError):
-        state = getattr(error.orig, "sqlstate", None) or ""
-        if state.startswith(_TOO_LARGE):
+        if _state_of(error).startswith(_TOO_LARGE):
             return False
         return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
     return True
+
+
+def _state_of(error: Exception) -> str:
+    """Return the SQLSTATE of an error; empty: it has none."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None) or ""
 
 
 def _log_clone(_session: Session, device: str, seq: int, _now: float) -> None:

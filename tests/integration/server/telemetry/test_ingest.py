@@ -162,6 +162,29 @@ def test_a_message_that_cannot_even_be_recorded_does_not_stay_under_way_for_ever
     assert world.ingest.status().counts["malformed"] == 1
 
 
+class DeadlockError(Exception):
+    """What psycopg raises when two transactions waited for each other and this one was given up."""
+
+    sqlstate = "40P01"
+
+
+def test_a_transaction_that_was_given_up_for_another_is_written_again_and_the_database_is_not_called_away(worlds):
+    world = worlds()
+    given_up, told = [1, 2, 3], []
+
+    def handler(*_message):
+        told.append(world.ingest.status().reason)
+        if given_up:
+            given_up.pop()
+            raise OperationalError("UPDATE", {}, DeadlockError("deadlock detected"))
+
+    world.ingest._handlers = {Up.PRESENCE: handler}
+    presence = Presence(epoch=EPOCH, boot=1, seq=1, sent_at=0, online=True)
+    world.device.publish(up("d1", Up.PRESENCE), encode_message(presence))
+    eventually(lambda: len(told) == 4, what="the message is taken in")
+    assert told == [""] * 4
+
+
 def test_stopping_while_the_database_is_away_leaves_messages_with_the_devices(worlds):
     world = worlds()
     world.database.away = True
