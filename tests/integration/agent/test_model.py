@@ -1,10 +1,12 @@
 """Loaded models on the real onnxruntime."""
 
+import itertools
 import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,9 +27,12 @@ from fixtures_models import (
 )
 from shoal_agent.errors import UnfitError
 from shoal_agent.runtime.bundle_files import from_blobs
+from shoal_agent.runtime.engine import Engine
 from shoal_agent.runtime.errors import InferenceError, InputError, ModelLoadError
 from shoal_agent.runtime.model import LoadedModel
 from shoal_agent.runtime.nan_screen import holds_nan, nan_screen
+from shoal_agent.runtime.observer import RowLayout
+from shoal_agent.runtime.static_binding import StaticBinding, is_worthwhile
 from shoal_protocol.bundle.schema import Runtime
 from shoal_protocol.profile.grid import CategoricalGrid, fit_numeric
 from shoal_protocol.profile.profile import ProfileSpec, Stream, summarise
@@ -275,9 +280,7 @@ def test_nothing_phones_home_and_nothing_heavy_is_imported(tmp_path: Path) -> No
 def test_numbers_near_the_largest_stay_on_the_static_binding_and_a_nan_leaves_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(
-        "shoal_agent.runtime.model.is_worthwhile", lambda *_: True
-    )  # with a look for NaN it's a close call
+    monkeypatch.setattr("shoal_agent.runtime.model.is_worthwhile", lambda *_: True)
     schema = linear_schema(missing="refused")
     model = load(make_bundle(linear_model(), schema))
     rows = {"x": np.full((1, 4), 3e38, np.float32)}
@@ -287,6 +290,51 @@ def test_numbers_near_the_largest_stay_on_the_static_binding_and_a_nan_leaves_it
     assert binding.run(rows) is not None  # warnings are errors here: looking for a NaN must not overflow aloud
     assert binding.run({"x": np.array([[np.inf, -np.inf, 0.0, 1.0]], np.float32)}) is not None
     assert binding.run({"x": np.array([[0.0, np.nan, 0.0, 1.0]], np.float32)}) is None
+
+
+def test_the_binding_is_held_against_all_that_a_plain_prediction_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    held_against: list[Any] = []
+    monkeypatch.setattr("shoal_agent.runtime.model.is_worthwhile", lambda plain, *_: held_against.append(plain))
+    model = load(make_bundle(linear_model(), linear_schema(missing="refused")))
+    row = {"x": np.ones((1, 4), np.float32)}
+    assert held_against[0](row)[1].tobytes() == model.predict(row)["probabilities"].tobytes()
+    with pytest.raises(InputError, match="missing"):
+        held_against[0]({"x": np.full((1, 4), np.nan, np.float32)})
+
+
+@pytest.mark.parametrize("bound_ns", [900, 1100])
+def test_no_single_slow_call_decides_on_the_binding(monkeypatch: pytest.MonkeyPatch, bound_ns: int) -> None:
+    answer = np.ones((1, 1), np.float32)
+    plain_ns = itertools.chain([0, 5_000_000], itertools.repeat(1000))  # the machine did something else meanwhile
+    now_ns = [0]
+
+    class Binding:
+        def run(self, _example: Any) -> dict[str, Any]:
+            now_ns[0] += bound_ns
+            return {"y": answer}
+
+    def plain(_example: Any) -> list[Any]:
+        now_ns[0] += next(plain_ns)
+        return [answer]
+
+    clock = SimpleNamespace(perf_counter_ns=lambda: now_ns[0])
+    monkeypatch.setattr("shoal_agent.runtime.static_binding.time", clock)
+    assert is_worthwhile(plain, Binding(), {}) is (bound_ns < 1000)  # type: ignore[arg-type]
+
+
+def test_an_onnxruntime_without_a_session_below_its_class_is_asked_by_the_class() -> None:
+    engine = Engine(linear_model())
+    row = {"x": np.ones((1, 4), np.float32)}
+    layout = RowLayout((), 0)
+    expected = [array.tobytes() for array in engine.run(row)]
+    engine.session = SimpleNamespace(run=engine.session.run, run_with_iobinding=engine.session.run_with_iobinding,
+                                     io_binding=engine.session.io_binding)  # fmt: skip
+    assert engine._direct("run") is None
+    engine._run_bound = engine._direct("run_with_iobinding")
+    binding = StaticBinding(engine, (), layout)
+    answer = binding.run(row)
+    assert answer is not None
+    assert [array.tobytes() for array in answer.values()] == expected
 
 
 @pytest.mark.parametrize("size", [4, 5000])

@@ -349,9 +349,13 @@ class LoadedModel(Followed):
         layout = self.observer.layout_for([tensors[name] for name, _ in self._taps])
         return StaticBinding(self.engine, self.observer.tensors, layout, no_nan=self.plan.no_nan)
 
+    def _checked_run(self, feeds: Mapping[str, Array]) -> Sequence[Array]:
+        self.plan.check_rules(feeds)
+        return self.engine.run(feeds)
+
     def _binding_pays(self) -> bool:
         try:
-            return is_worthwhile(self.engine, self._bind(), self._example())
+            return is_worthwhile(self._checked_run, self._bind(), self._example())
         except Exception:  # noqa: BLE001  (a model that can't be bound is answered by the plain run)
             return False
 

@@ -30,8 +30,10 @@ def nan_screen(row: Array) -> Callable[[], Any]:
 
 def holds_nan(array: Array) -> bool:
     """Tell whether there is a NaN among floats of any shape."""
-    if not array.flags.c_contiguous or not array.size:
+    if array.size <= _ONE_THREAD_DOT:
+        seen = np.vdot(array, array)  # which flattens by itself
+    elif array.flags.c_contiguous:
+        seen = np.maximum.reduce(array.reshape(-1))
+    else:
         return bool(np.isnan(array).any())
-    flat = array.reshape(-1)
-    seen = np.vdot(flat, flat) if flat.size <= _ONE_THREAD_DOT else np.maximum.reduce(flat)
     return bool(seen != seen)  # noqa: PLR0124
