@@ -6,7 +6,6 @@ Owns parsing and lines; leaves what the names mean to `shoal_agent.settings`.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,8 @@ def read_configuration(path: Path) -> dict[str, Entry]:
         FileNotFoundError: There is no such file.
         SettingsError: It can't be read, or does not parse.
     """
+    import tomllib  # noqa: PLC0415 - a start without a file should not pay for it
+
     try:
         text = path.read_bytes().decode()
         document = tomllib.loads(text)

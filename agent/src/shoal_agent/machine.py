@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import platform
 import time
-from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from shoal_agent.domain.fit import DeviceFacts
 from shoal_protocol.maintenance import Instant

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -391,8 +390,7 @@ class Trust(Protocol):
         """Return the version below which no signed list is accepted."""
 
 
-@dataclass(frozen=True)
-class PreflightLimits:
+class PreflightLimits(msgspec.Struct, frozen=True):
     """What the child process runs and may use.
 
     Attributes:

@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 from shoal_agent.domain.slot import SlotState
 from shoal_agent.domain.slot_machine import MAX_INTERRUPTIONS, RESUME, TRANSITIONS
-from shoal_agent.settings import CONFIG_NAME, DEFAULT_STATE, Settings, variable
+from shoal_agent.settings import CONFIG_NAME, DEFAULT_STATE, KNOWN, variable
 
 _EVERYWHERE = ("Booted", "Stopped", "Failed", "Damaged")
 """Events that can come in every state: they get a table of their own, not arrows."""
@@ -25,9 +24,9 @@ def slot_states_page() -> str:
 def settings_page() -> str:
     """Return ``agent-configuration.md``."""
     rows = [
-        f"| `{entry.metadata['name']}` | `{variable(entry.metadata['name'])}` | {_default(entry.default)} "
-        f"| {entry.metadata['expects']} | {entry.metadata['about']} |"
-        for entry in fields(Settings)
+        f"| `{setting.name}` | `{variable(setting.name)}` | {_default(setting.default)} "
+        f"| {setting.expects} | {setting.about} |"
+        for setting in KNOWN.values()
     ]
     return "\n".join([_SETTINGS_HEAD.format(state=DEFAULT_STATE, config=CONFIG_NAME), *rows, _SETTINGS_TAIL])
 

@@ -9,179 +9,119 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
+from shoal_agent import setting_values as parse
 from shoal_agent.configuration_file import read_configuration
 from shoal_agent.domain.providers import parse_providers
 from shoal_agent.errors import SettingsError
 from shoal_agent.logs import FORMATS, LEVELS
-from shoal_protocol.errors import ContentError
-from shoal_protocol.maintenance import parse_windows
 
 DEFAULT_STATE: Final = "/var/lib/shoal-agent"
 CONFIG_NAME: Final = "config.toml"
 _WINDOWS: Final = "windows of the week, such as Mon-Fri 22:00-04:00; Sat,Sun 00:00-24:00 utc"
 
 
-def _keep_alive(text: str) -> int:
-    value = int(text)
-    if not 5 <= value <= 1200:
-        raise ValueError(text)
-    return value
+class Setting(msgspec.Struct, frozen=True):
+    """What is to be known of one field of `Settings`.
+
+    Attributes:
+        default: Its value where nobody gives one.
+        name: Dotted, as in the file.
+        parse: Makes the value of a text, or raises ValueError.
+        expects: What `parse` takes, in words.
+        about: What it is for, in a sentence or two.
+    """
+
+    default: Any
+    name: str
+    parse: Callable[[str], Any]
+    expects: str
+    about: str
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise ValueError(text)
-    return value
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise ValueError(text)
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
-
-
-def _duration(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise ValueError(text)
-    return value
-
-
-def _addresses(text: str) -> tuple[str, ...]:
-    """Parse base URLs with commas between."""
-    from urllib.parse import urlsplit  # noqa: PLC0415 - only where somebody gives some
-
-    found = tuple(one.strip().rstrip("/") for one in text.split(",") if one.strip())
-    for one in found:
-        parts = urlsplit(one)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc or parts.query:
-            raise ValueError(text)
-    return found
-
-
-def _size(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise ValueError(text)
-    return value
-
-
-def _activation(text: str) -> str:
-    if text not in {"beside", "stop-then-load"}:
-        raise ValueError(text)
-    return text
-
-
-def _windows(text: str) -> str:
-    """Return windows in their one form; a list of TOML may stand for several."""
-    try:
-        return "; ".join(map(str, parse_windows(text)))
-    except ContentError as error:
-        raise ValueError(text) from error
-
-
-def _path(text: str) -> str:
-    if text and not text.startswith("/"):
-        raise ValueError(text)
-    return text
-
-
-def _hook_time(text: str) -> float:
-    value = _positive(text)
-    if value > 300:
-        raise ValueError(text)
-    return value
-
-
-def _level(text: str) -> str:
-    if text not in LEVELS:
-        raise ValueError(text)
-    return text
-
-
-def _form(text: str) -> str:
-    if text not in FORMATS:
-        raise ValueError(text)
-    return text
+_in_order: list[Setting] = []
 
 
 def _setting(default: Any, name: str, parse: Callable[[str], Any], expects: str, about: str) -> Any:
-    metadata = {"name": name, "parse": parse, "expects": expects, "about": about}
-    return field(default=default, metadata=metadata)
+    """Note what is to be known of the next field, and return its default."""
+    _in_order.append(Setting(default, name, parse, expects, about))
+    return default
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What an integrator can set; see docs/reference/agent-configuration.md."""
 
     window_s: float = _setting(
-        300.0, "window_s", _positive, "seconds above 0", "Length of the windows over which the device sums up."
+        300.0, "window_s", parse.positive, "seconds above 0", "Length of the windows over which the device sums up."
     )
     spool_bytes: int = _setting(
-        64 * 1024 * 1024, "spool_bytes", _count, "bytes, 1 or more",
+        64 * 1024 * 1024, "spool_bytes", parse.count, "bytes, 1 or more",
         "Room for what the server has not acknowledged yet; beyond it windows that were never sent are merged into "
         "coarser ones, then the oldest are dropped and counted.",
     )  # fmt: skip
     poll_s: float | None = _setting(
-        None, "poll_s", _positive, "seconds above 0",
+        None, "poll_s", parse.positive, "seconds above 0",
         "Time between two questions over HTTP while MQTT is down; the default comes from the server.",
     )  # fmt: skip
     download_max_bytes_per_s: float | None = _setting(
-        None, "download.max_bytes_per_s", _positive, "bytes per second above 0", "Cap of the bandwidth of downloads."
+        None,
+        "download.max_bytes_per_s",
+        parse.positive,
+        "bytes per second above 0",
+        "Cap of the bandwidth of downloads.",
     )
     download_windows: str = _setting(
-        "", "download.windows", _windows, _WINDOWS,
+        "", "download.windows", parse.windows, _WINDOWS,
         "When the files of a new model are fetched; a download under way pauses outside of them. Empty: always.",
     )  # fmt: skip
     activation_windows: str = _setting(
-        "", "activation.windows", _windows, _WINDOWS,
+        "", "activation.windows", parse.windows, _WINDOWS,
         "When a new model is tested and activated. A return to a model that this device can go back to, and the first "
         "model of an empty slot, wait for none. Empty: always.",
     )  # fmt: skip
     activation_lock_file: str = _setting(
-        "", "activation.lock_file", _path, "an absolute path",
+        "", "activation.lock_file", parse.absolute_path, "an absolute path",
         "While this file exists no new model is tested or activated: for applications that say \"not now\".",
     )  # fmt: skip
     hooks_veto: str = _setting(
-        "", "hooks.veto", _path, "an absolute path",
+        "", "hooks.veto", parse.absolute_path, "an absolute path",
         "Executable that is asked before a new model is tested and again before it is activated: 0 go on, 75 not now.",
     )  # fmt: skip
     hooks_on_activate: str = _setting(
-        "", "hooks.on_activate", _path, "an absolute path", "Executable that is called once a new model answers."
+        "",
+        "hooks.on_activate",
+        parse.absolute_path,
+        "an absolute path",
+        "Executable that is called once a new model answers.",
     )
     hooks_on_rollback: str = _setting(
-        "", "hooks.on_rollback", _path, "an absolute path", "Executable that is called once a slot went back."
+        "",
+        "hooks.on_rollback",
+        parse.absolute_path,
+        "an absolute path",
+        "Executable that is called once a slot went back.",
     )
     hooks_timeout_s: float = _setting(
         10.0,
         "hooks.timeout_s",
-        _hook_time,
+        parse.hook_time,
         "seconds above 0, at most 300",
         "So long a hook may take, then it is killed.",
     )
     hooks_retry_s: float = _setting(
-        60.0, "hooks.retry_s", _positive, "seconds above 0", "So long after a veto the hook is asked again."
+        60.0, "hooks.retry_s", parse.positive, "seconds above 0", "So long after a veto the hook is asked again."
     )
     download_mirrors: tuple[str, ...] = _setting(
-        (), "download.mirrors", _addresses, "addresses that begin with http:// or https://, with commas between",
+        (), "download.mirrors", parse.addresses, "addresses that begin with http:// or https://, with commas between",
         "Where models are fetched before the server is asked: caches or copies of its registry. They need no trust, "
         "and get no credentials.",
     )  # fmt: skip
     download_patch_bytes: int | None = _setting(
-        None, "download.patch_bytes", _size, "bytes, 0 or more",
+        None, "download.patch_bytes", parse.size, "bytes, 0 or more",
         "Memory that patching a stored model into a new one may take; 0: none is patched. The default is an eighth of "
         "this machine's memory, at most 256 MiB.",
     )  # fmt: skip
@@ -198,27 +138,39 @@ class Settings:
         "Authority (PEM) that signed the MQTT broker's certificate, where it is not the server's own or the system's.",
     )  # fmt: skip
     trust_refresh_s: float = _setting(
-        21_600.0, "trust.refresh_s", _positive, "seconds above 0",
+        21_600.0, "trust.refresh_s", parse.positive, "seconds above 0",
         "Time between two looks at the signed list for revoked bundles; the server can ask for one sooner.",
     )  # fmt: skip
     trial_predictions: int = _setting(
         100,
         "trial.predictions",
-        _count,
+        parse.count,
         "a count, 1 or more",
         "So many predictions (calls, of however many rows) end a new model's trial.",
     )
     trial_seconds: float = _setting(
-        600.0, "trial.seconds", _positive, "seconds above 0", "So many seconds end a trial, whatever was predicted."
+        600.0,
+        "trial.seconds",
+        parse.positive,
+        "seconds above 0",
+        "So many seconds end a trial, whatever was predicted.",
     )
     trial_max_error_rate: float = _setting(
-        0.02, "trial.max_error_rate", _share, "a share, 0 to 1", "Largest share of predictions on trial that may fail."
+        0.02,
+        "trial.max_error_rate",
+        parse.share,
+        "a share, 0 to 1",
+        "Largest share of predictions on trial that may fail.",
     )
     preflight_seconds: float = _setting(
-        120.0, "preflight.seconds", _positive, "seconds above 0", "Wall clock that a new model's self-test may take."
+        120.0,
+        "preflight.seconds",
+        parse.positive,
+        "seconds above 0",
+        "Wall clock that a new model's self-test may take.",
     )
     threads: int | None = _setting(
-        None, "threads", _count, "a count, 1 or more", "Threads of onnxruntime; the default comes from the bundle."
+        None, "threads", parse.count, "a count, 1 or more", "Threads of onnxruntime; the default comes from the bundle."
     )
     providers: tuple[str, ...] | None = _setting(
         None, "providers", parse_providers, "auto, or names with commas between, such as cuda, cpu",
@@ -226,24 +178,24 @@ class Settings:
         "bundle. What this onnxruntime lacks, or can't start, is left out; `shoal-agent status` tells.",
     )  # fmt: skip
     activation_mode: str = _setting(
-        "beside", "activation.mode", _activation, "beside or stop-then-load",
+        "beside", "activation.mode", parse.activation, "beside or stop-then-load",
         "Whether a new model is tested and loaded beside the active one, or after that was ended: for devices that "
         "can't hold two. Then the slot does not answer meanwhile, and runs no shadow.",
     )  # fmt: skip
     batching_max_rows: int | None = _setting(
-        None, "batching.max_rows", _count, "a count, 1 or more",
+        None, "batching.max_rows", parse.count, "a count, 1 or more",
         "Calls at the same time are answered by one run of so many rows at most; the default: each by itself.",
     )  # fmt: skip
     batching_max_delay_ms: float = _setting(
-        2.0, "batching.max_delay_ms", _duration, "milliseconds, 0 or more",
+        2.0, "batching.max_delay_ms", parse.duration, "milliseconds, 0 or more",
         "So long a call waits for the call under way at most, to be answered with others; a call alone never waits.",
     )  # fmt: skip
     feedback_days: float = _setting(
-        30.0, "feedback.days", _positive, "days above 0",
+        30.0, "feedback.days", parse.positive, "days above 0",
         "So long after a prediction its true label is still taken.",
     )  # fmt: skip
     shadow_share: float = _setting(
-        0.1, "shadow.share", _share, "a share, 0 to 1",
+        0.1, "shadow.share", parse.share, "a share, 0 to 1",
         "Share of the predictions that a shadow model sees too, where the server wants one.",
     )  # fmt: skip
     listen: str = _setting(
@@ -251,25 +203,33 @@ class Settings:
         "Where the local HTTP API listens; several addresses are separated by commas.",
     )  # fmt: skip
     log_level: str = _setting(
-        "info", "log.level", _level, ", ".join(LEVELS), "The least that is logged; also `--log-level`."
+        "info", "log.level", parse.level, ", ".join(LEVELS), "The least that is logged; also `--log-level`."
     )
     log_format: str = _setting(
-        "text", "log.format", _form, " or ".join(FORMATS),
+        "text", "log.format", parse.form, " or ".join(FORMATS),
         "Lines for people, or one JSON object a line. In systemd's journal text carries priorities instead of times.",
     )  # fmt: skip
     resend_s: float = _setting(
-        30.0, "resend_s", _positive, "seconds above 0", "A message without acknowledgement is sent again after so long."
+        30.0,
+        "resend_s",
+        parse.positive,
+        "seconds above 0",
+        "A message without acknowledgement is sent again after so long.",
     )
     keepalive_s: int = _setting(
-        60, "keepalive_s", _keep_alive, "seconds, 5 to 1200",
+        60, "keepalive_s", parse.keep_alive, "seconds, 5 to 1200",
         "MQTT: after so long without a word a sign of life is sent; a line that gives no answer within as long again "
         "is dropped. Shorter finds dead lines sooner and costs more data.",
     )  # fmt: skip
     reconnect_max_s: float = _setting(
-        60.0, "reconnect_max_s", _positive, "seconds above 0", "Longest wait between two tries to reach the server."
+        60.0,
+        "reconnect_max_s",
+        parse.positive,
+        "seconds above 0",
+        "Longest wait between two tries to reach the server.",
     )
     retry_max_s: float = _setting(
-        300.0, "retry_max_s", _positive, "seconds above 0", "Longest wait between two tries of a failed transfer."
+        300.0, "retry_max_s", parse.positive, "seconds above 0", "Longest wait between two tries of a failed transfer."
     )
 
     @property
@@ -280,9 +240,13 @@ class Settings:
         return Path(self.tls_client_cert), Path(self.tls_client_key or self.tls_client_cert)
 
 
+KNOWN: Final[Mapping[str, Setting]] = dict(zip(Settings.__struct_fields__, _in_order, strict=True))
+"""Every setting by its field, in the order of the reference page."""
+
+
 def names() -> dict[str, str]:
     """Return each setting's dotted name and its field."""
-    return {str(entry.metadata["name"]): entry.name for entry in fields(Settings)}
+    return {setting.name: field for field, setting in KNOWN.items()}
 
 
 def variable(name: str) -> str:
@@ -327,8 +291,7 @@ def join_token(flag: str | None, environment: Mapping[str, str] | None = None) -
         raise SettingsError(f"SHOAL_TOKEN_FILE can't be read: {error}") from error
 
 
-@dataclass(frozen=True)
-class Given:
+class Given(msgspec.Struct, frozen=True):
     """A setting that somebody gave.
 
     Attributes:
@@ -404,21 +367,21 @@ def parsed(given: Mapping[str, Given]) -> Settings:
     Raises:
         SettingsError: Names every setting that is unknown or malformed, and the nearest right name.
     """
-    known = {str(entry.metadata["name"]): entry for entry in fields(Settings)}
+    known = names()
     values: dict[str, Any] = {}
     faults = []
     unknown = False
     for name, one in given.items():
-        entry = known.get(name)
-        if entry is None:
+        field = known.get(name)
+        if field is None:
             unknown = True
             meant = nearest(name)
             faults.append(f"{one.source} names {name!r}, which is no setting{f'; is {meant} meant?' if meant else ''}")
             continue
         try:
-            values[entry.name] = entry.metadata["parse"](_text(entry.metadata["name"], one.value))
+            values[field] = KNOWN[field].parse(_text(name, one.value))
         except ValueError:
-            faults.append(f"{one.source} gives {name} = {one.value!r}, expected {entry.metadata['expects']}")
+            faults.append(f"{one.source} gives {name} = {one.value!r}, expected {KNOWN[field].expects}")
     if faults:
         raise SettingsError("; ".join(faults), hint=f"settings are: {', '.join(known)}" if unknown else "")
     return Settings(**values)

@@ -6,7 +6,6 @@ import io
 import json
 import tarfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -44,7 +43,7 @@ def write(path: Path, members: dict[str, bytes]) -> Path:
 @pytest.fixture
 def offline(world):
     """A device that has joined and since then sees nobody: no link, and a server that answers 503 to everything."""
-    world.overrides = replace(world.overrides, link=lambda _identity: None)
+    world.overrides = msgspec.structs.replace(world.overrides, link=lambda _identity: None)
     world.server.faults.status = 503
     return world
 
@@ -134,7 +133,7 @@ def test_a_bundle_that_nobody_signed_is_refused(offline, tmp_path):
 
 def test_a_parcel_that_was_on_its_way_for_too_long_is_refused(offline, tmp_path):
     _, parcel = brought(offline, tmp_path)
-    offline.overrides = replace(offline.overrides, clock=lambda: time.time() + 100 * 86_400)
+    offline.overrides = msgspec.structs.replace(offline.overrides, clock=lambda: time.time() + 100 * 86_400)
     with offline.agent() as agent, pytest.raises(ExpiredError, match="not believed any more"):
         agent.import_parcel(parcel)
 

@@ -6,10 +6,10 @@ import base64
 import re
 import socket
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from shoal_agent.runtime.sampler import Sampler
 from shoal_protocol.trust.assignment import Sampling

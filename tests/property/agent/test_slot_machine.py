@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from shoal_agent.adapters.state_file import decode_state, encode_state
 from shoal_agent.domain.device import DeviceState

@@ -57,8 +57,10 @@ class Fleet:
         token = self.operator.post("/api/v1/join-tokens", json={"uses": 1}).json()["token"]
         state = self.folder / name
         join(self.server.runtime.url, token, state, name=name, labels={}, facts={}, clock=time.time)
-        settings = Settings(window_s=5.0, poll_s=0.1, trial_predictions=1, trial_seconds=0.2, listen="none")
-        return Agent(state, replace(settings, retry_max_s=0.2), overrides=Overrides(preflight=FakePreflight()))
+        settings = Settings(
+            window_s=5.0, poll_s=0.1, trial_predictions=1, trial_seconds=0.2, retry_max_s=0.2, listen="none"
+        )
+        return Agent(state, settings, overrides=Overrides(preflight=FakePreflight()))
 
     def update(self, agent: Agent, name: str, bundle: TinyBundle) -> None:
         """Want a bundle on a device, and wait until it runs."""

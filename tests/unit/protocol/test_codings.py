@@ -9,7 +9,6 @@ from contextlib import suppress
 
 import pytest
 
-from shoal_protocol.bundle import codings
 from shoal_protocol.bundle.codings import (
     DCZ,
     ZSTD,
@@ -20,6 +19,7 @@ from shoal_protocol.bundle.codings import (
     parse_dictionary_header,
 )
 from shoal_protocol.canonical import sha256_digest
+from shoal_protocol.zstandard import zstandard
 
 NOISE = random.Random(1).randbytes(300_000)
 OLD, NEW = NOISE, NOISE[:150_000] + b"retrained" + NOISE[150_000:]
@@ -87,8 +87,8 @@ def test_a_bomb_takes_no_memory():
 
 def test_a_window_beyond_what_was_agreed_is_refused():
     """A frame may claim that it needs a gigabyte to be decoded (RFC 9659 bounds it to 8 MiB)."""
-    key = codings.zstd.CompressionParameter
-    compressor = codings.zstd.ZstdCompressor(options={key.window_log: 30})
+    key = zstandard().CompressionParameter
+    compressor = zstandard().ZstdCompressor(options={key.window_log: 30})
     greedy = compressor.compress(NEW) + compressor.flush()
     with pytest.raises(CodingError, match="damaged"):
         decoded(greedy, ZSTD, len(NEW))

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -215,6 +214,8 @@ class OciFetcher:
 
     def _terms(self, wanted: _Wanted) -> Terms:
         """Return what the blob may come as."""
+        import shutil  # noqa: PLC0415 - 2 ms with its compressors, which a start should not pay
+
         blob, held = wanted.blob, wanted.held
         if blob.size < CODED_FROM_BYTES or blob.digest in self._plain:
             return Terms(blob)

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+import msgspec
 
 from shoal_agent.adapters.mqtt_causes import TOO_LARGE, cause
 from shoal_agent.adapters.mqtt_dialect import Version
@@ -46,8 +47,7 @@ _UNHEARD = "No matching subscribers"
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Broker:
+class Broker(msgspec.Struct, frozen=True, kw_only=True):
     """Where a broker is.
 
     Attributes:

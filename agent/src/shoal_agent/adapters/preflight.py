@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from shoal_agent.errors import CancelledError
 from shoal_agent.ports import Cancelled, Clock, PreflightLimits, PreflightOutcome
+
+if TYPE_CHECKING:
+    from subprocess import Popen
 
 CHILD = Path(__file__).with_name("preflight_child.py")
 _POLL_S = 0.1
@@ -75,8 +77,10 @@ class ChildPreflight:
             self._turns.release()
 
     def _run(self, digest: str, limits: PreflightLimits, cancelled: Cancelled) -> PreflightOutcome:
+        import subprocess  # noqa: PLC0415 - 2 ms, of which most starts have no use
+
         request = msgspec.json.encode(
-            {"folder": str(self._folder), "digest": digest, "limits": asdict(limits), "path": sys.path}
+            {"folder": str(self._folder), "digest": digest, "limits": limits, "path": sys.path}
         )
         child = subprocess.Popen(
             [sys.executable, "-I", str(CHILD)],
@@ -135,7 +139,7 @@ def judge_ending(report: ChildReport, status: int, *, timed_out: bool, limits: P
     )
 
 
-def _hand_in(child: subprocess.Popen[bytes], request: bytes) -> None:
+def _hand_in(child: Popen[bytes], request: bytes) -> None:
     """Write the request, which is far smaller than a pipe's buffer, and end the child's input.
 
     Not by `communicate`: where that times out before it has written all, its next call writes nothing more (CPython
@@ -162,7 +166,7 @@ def _environment() -> Mapping[str, str]:
     return {**kept, **threads, "ORT_DISABLE_TELEMETRY": "1", "LC_ALL": "C.UTF-8"}
 
 
-def _kill(child: subprocess.Popen[bytes]) -> None:
+def _kill(child: Popen[bytes]) -> None:
     try:
         os.killpg(child.pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -12,7 +12,6 @@ Leaves the lock on the state folder to the callers, who hold it.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from shoal_agent.adapters.durable import move, sync_folder
@@ -38,7 +37,7 @@ def heir_folders(state: Path, *, root_digest: str, ca_pinned: bool) -> tuple[Pat
     heir = state / HEIR
     for name in ("device.json",) if ca_pinned else ("device.json", "ca.pem"):
         (heir / name).unlink(missing_ok=True)
-    shutil.rmtree(state / _NEXT_TRUST, ignore_errors=True)
+    _delete(state / _NEXT_TRUST)
     same = _pinned(state / _TRUST) in {None, root_digest}
     return heir, state / (_TRUST if same else _NEXT_TRUST)
 
@@ -51,7 +50,7 @@ def succeed(state: Path) -> None:
     """
     former = state / _FORMER
     try:
-        shutil.rmtree(former, ignore_errors=True)
+        _delete(former)
         if (state / _HOLDER).exists():
             move(state / _HOLDER, former)
         else:
@@ -76,7 +75,7 @@ def finish_succession(state: Path) -> None:
             _install_trust(state, IdentityFolder(heir).load().root_digest)
             move(heir, holder)
         if former.exists() and holder.exists():
-            shutil.rmtree(former, ignore_errors=True)
+            _delete(former)
     except OSError as error:
         raise _unfinished(state, error) from error
 
@@ -85,14 +84,20 @@ def _give_up(state: Path) -> None:
     """Delete what a device has not told yet in the name that it gives up."""
     for path in (*state.glob("spool.db*"), *state.glob("labels.db*")):
         path.unlink(missing_ok=True)
-    shutil.rmtree(state / "counting", ignore_errors=True)
+    _delete(state / "counting")
 
 
 def _install_trust(state: Path, root_digest: str) -> None:
     fresh = state / _NEXT_TRUST
     if _pinned(fresh) == root_digest:
-        shutil.rmtree(state / _TRUST, ignore_errors=True)
+        _delete(state / _TRUST)
         move(fresh, state / _TRUST)
+
+
+def _delete(folder: Path) -> None:
+    import shutil  # noqa: PLC0415 - 2 ms with its compressors, which a start should not pay
+
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _pinned(trust: Path) -> str | None:

@@ -10,7 +10,6 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,8 +37,7 @@ if TYPE_CHECKING:
     from shoal_agent.runtime.slots import SlotTable
 
 
-@dataclass(frozen=True)
-class Overrides:
+class Overrides(msgspec.Struct, frozen=True):
     """What an embedding program or a test puts in the place of the real thing.
 
     Attributes:
@@ -56,7 +54,7 @@ class Overrides:
     clock: Clock = time.time
     monotonic: Clock = time.monotonic
     chance: Callable[[], float] = random.random
-    preflight_turns: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(1))
+    preflight_turns: threading.Semaphore = msgspec.field(default_factory=lambda: threading.Semaphore(1))
     link: Callable[[Identity], Link | None] | None = None
     state_file: Callable[[StateFile], StateFile] = lambda real: real
     store: Callable[[BlobStore], BlobStore] = lambda real: real

@@ -7,7 +7,7 @@ their own, shorter count of starts.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from shoal_agent.domain.device import DeviceState
 

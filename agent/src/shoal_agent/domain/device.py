@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from shoal_agent.domain.slot import Slot
 
 
-@dataclass(frozen=True)
-class DeviceState:
+class DeviceState(msgspec.Struct, frozen=True):
     """The content of ``state.json``.
 
     Attributes:
@@ -21,7 +22,7 @@ class DeviceState:
 
     generation: int = 0
     content_hash: str = ""
-    slots: Mapping[str, Slot] = field(default_factory=dict)
+    slots: Mapping[str, Slot] = msgspec.field(default_factory=dict)
     starts: int = 0
 
     def with_slot(self, name: str, slot: Slot) -> DeviceState:

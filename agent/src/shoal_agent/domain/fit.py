@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from shoal_agent.domain.providers import CPU, Placement, placement
 from shoal_protocol.bundle.layout import BUNDLE_JSON
@@ -12,8 +13,7 @@ from shoal_protocol.bundle.schema import BundleInfo, Variant, parse_bundle_info
 from shoal_protocol.errors import ContentError
 
 
-@dataclass(frozen=True)
-class DeviceFacts:
+class DeviceFacts(msgspec.Struct, frozen=True):
     """What this device is.
 
     Attributes:

@@ -14,11 +14,12 @@ acknowledgement proves that all came which was handed over before that *first* c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+
+import msgspec
+from msgspec.structs import replace
 
 
-@dataclass(frozen=True)
-class Outbox:
+class Outbox(msgspec.Struct, frozen=True):
     """What was handed to the transport on the present connection.
 
     Attributes:
@@ -34,10 +35,10 @@ class Outbox:
     limit: int = 64
     resend_s: float = 30.0
     patience: int = 3
-    handed: Mapping[int, float] = field(default_factory=dict)
-    begun: Mapping[int, float] = field(default_factory=dict)
+    handed: Mapping[int, float] = msgspec.field(default_factory=dict)
+    begun: Mapping[int, float] = msgspec.field(default_factory=dict)
     passed: frozenset[int] = frozenset()
-    again: Mapping[int, int] = field(default_factory=dict)
+    again: Mapping[int, int] = msgspec.field(default_factory=dict)
 
     def due(self, waiting: Sequence[int], now: float) -> list[int]:
         """Return what to hand over now, oldest first.

@@ -5,8 +5,9 @@ What the newest signed assignment says, and nothing else.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from shoal_agent.domain.slot import SamplingWish, Slot
 

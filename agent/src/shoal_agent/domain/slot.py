@@ -6,7 +6,6 @@ The transitions between the states stand in one table in `shoal_agent.domain.slo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -42,8 +41,7 @@ class Target(msgspec.Struct, frozen=True):
     """When it may be activated, by the word of the rollout; none: at any time."""
 
 
-@dataclass(frozen=True)
-class ShadowWish:
+class ShadowWish(msgspec.Struct, frozen=True):
     """A bundle that should see the slot's inputs and answer nobody.
 
     Attributes:
@@ -78,8 +76,7 @@ class SlotFault(msgspec.Struct, frozen=True):
     attempt: int = 0
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(msgspec.Struct, frozen=True):
     """All that is remembered about one slot; saved as a whole.
 
     Attributes:
@@ -113,7 +110,7 @@ class Slot:
     failing: str | None = None
     tries: int = 0
     interruptions: int = 0
-    bad: Mapping[str, SlotFault] = field(default_factory=dict)
+    bad: Mapping[str, SlotFault] = msgspec.field(default_factory=dict)
     shadow: ShadowWish | None = None
     sampling: SamplingWish | None = None
     counting: str | None = None

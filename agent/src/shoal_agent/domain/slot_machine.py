@@ -13,10 +13,10 @@ passed its trial here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
 from shoal_agent.domain.slot import (
     Barred,

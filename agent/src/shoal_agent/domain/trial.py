@@ -6,12 +6,13 @@ model that takes the device down with it runs out of starts. Who counts and who 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import StrEnum
 
+import msgspec
+from msgspec.structs import replace
 
-@dataclass(frozen=True)
-class Trial:
+
+class Trial(msgspec.Struct, frozen=True):
     """What has been seen of the active bundle so far.
 
     Attributes:
@@ -52,8 +53,7 @@ class Trial:
         )
 
 
-@dataclass(frozen=True)
-class TrialRules:
+class TrialRules(msgspec.Struct, frozen=True):
     """When a trial ends, and how.
 
     Attributes:

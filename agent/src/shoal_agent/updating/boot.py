@@ -7,7 +7,8 @@ is believed; a slot whose active bundle is damaged falls to its previous, then t
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from shoal_agent.domain.device import DeviceState
 from shoal_agent.domain.slot import Slot, SlotState
@@ -73,7 +74,7 @@ def scanned_state(store: BlobStore) -> DeviceState:
             continue
         slot = state.slots.get(name)
         if slot is None:
-            found = Slot(state=SlotState.TRIAL, active=digest, trial=Trial(left=TrialRules.starts))
+            found = Slot(state=SlotState.TRIAL, active=digest, trial=Trial(left=TrialRules().starts))
             state = state.with_slot(name, found)
         elif slot.previous is None:
             state = state.with_slot(name, replace(slot, previous=digest))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -64,8 +63,7 @@ class CountingHost(Protocol):
         """Let `after` answer if `before` does; returns whether it did."""
 
 
-@dataclass
-class _Place:
+class _Place(msgspec.Struct):
     """What became of one slot.
 
     Attributes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -148,6 +147,8 @@ def ask_import(folder: Path, parcel: Path, *, timeout_s: float) -> dict[str, Any
         ParcelError: It refused, or gave no answer in time.
         OSError: There is no room for the copy.
     """
+    import shutil  # noqa: PLC0415 - the agent at the other end has no use for it
+
     path = _place(folder)
     copy = path.with_suffix(_PARCEL)
     try:
@@ -167,6 +168,8 @@ def ask_export(folder: Path, target: Path, *, timeout_s: float) -> dict[str, Any
         ParcelError: It refused, or gave no answer in time.
         OSError: The mail can't be fetched.
     """
+    import shutil  # noqa: PLC0415 - the agent at the other end has no use for it
+
     path = _place(folder)
     mail = path.with_suffix(_MAIL)
     try:

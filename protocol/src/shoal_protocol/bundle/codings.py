@@ -14,17 +14,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import sys
 from collections.abc import Iterator
 from typing import Final
 
 from shoal_protocol.canonical import Digest, parse_digest
 from shoal_protocol.errors import ContentError
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
+from shoal_protocol.zstandard import zstandard
 
 ZSTD: Final = "zstd"
 DCZ: Final = "dcz"
@@ -63,6 +58,7 @@ class Encoder:
     """
 
     def __init__(self, size: int, *, level: int, dictionary: tuple[Digest, bytes] | None = None) -> None:
+        zstd = zstandard()
         key = zstd.CompressionParameter
         options: dict[int, int] = {key.compression_level: level, key.checksum_flag: 0}
         self._head = b""
@@ -82,7 +78,8 @@ class Encoder:
     def feed(self, piece: bytes) -> bytes:
         """Take the next bytes of the blob; return what is ready of its coded form."""
         head, self._head = self._head, b""
-        return head + self._zstd.compress(piece)
+        coded: bytes = self._zstd.compress(piece)
+        return head + coded
 
     def finish(self) -> bytes:
         """Return the rest of the coded form.
@@ -91,9 +88,11 @@ class Encoder:
             CodingError: Fewer or more bytes came than were announced.
         """
         try:
-            return self.feed(b"") + self._zstd.flush(self._zstd.FLUSH_FRAME)
-        except zstd.ZstdError as error:
+            coded = self.feed(b"")
+            rest: bytes = self._zstd.flush(self._zstd.FLUSH_FRAME)
+        except zstandard().ZstdError as error:
             raise CodingError(f"the blob was not of its announced size: {error}") from error
+        return coded + rest
 
 
 class Decoder:
@@ -117,9 +116,10 @@ class Decoder:
             digest, content = dictionary
             self._head, self._expected_head = bytearray(), _dcz_head(digest)
             window_log = max(_window_log(min(size + len(content), DCZ_MOST_BYTES)), _ALONE_WINDOW_LOG)
-            prefix = zstd.ZstdDict(content, is_raw=True).as_prefix
+            prefix = zstandard().ZstdDict(content, is_raw=True).as_prefix
         elif coding != ZSTD:
             raise CodingError(f"expected the coding {ZSTD}, or {DCZ} with its dictionary, got {coding!r:.40}")
+        zstd = zstandard()
         self._zstd = zstd.ZstdDecompressor(
             zstd_dict=prefix, options={zstd.DecompressionParameter.window_log_max: window_log}
         )
@@ -137,7 +137,7 @@ class Decoder:
                 raise CodingError("bytes follow after the end of the coded blob")
             try:
                 found = self._zstd.decompress(piece, max_length=min(_PIECE, self._left + 1))
-            except zstd.ZstdError as error:
+            except zstandard().ZstdError as error:
                 raise CodingError(f"the coded blob is damaged: {error}") from error
             piece = b""
             if len(found) > self._left:

@@ -8,7 +8,6 @@ where that helps. All of it is vectorised both ways: a list of integers would de
 from __future__ import annotations
 
 import math
-import sys
 
 import msgspec
 import numpy as np
@@ -20,11 +19,7 @@ from shoal_protocol.errors import ContentError
 from shoal_protocol.profile.labels import ErrorSums, LabelGroup, check_labels
 from shoal_protocol.profile.profile import Counts, Profile, ProfileSpec, check_profile
 from shoal_protocol.profile.shadow import ShadowSums, check_shadows
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
+from shoal_protocol.zstandard import zstandard
 
 LATENCY_EDGES_US = (*(m * 10**e for e in range(1, 7) for m in (1, 2, 5)), 10_000_000)
 """Upper edges of the latency counts in microseconds, 10 us to 10 s; one more count is for all beyond."""
@@ -246,7 +241,7 @@ def encode_counts(cells: Counts, moments: Counts) -> bytes:
     head = np.array([len(cells), len(moments)], dtype="<u4").tobytes()
     payload = head + narrow.tobytes() + _planes(cells[wide]) + _planes(moments.ravel())
     if len(payload) > _ZSTD_FROM:
-        packed = zstd.compress(payload, level=3)
+        packed: bytes = zstandard().compress(payload, level=3)
         if len(packed) < len(payload):
             return _COMPRESSED + packed
     return _RAW + payload
@@ -286,6 +281,7 @@ def _payload(raw: bytes) -> bytes:
     if raw[:1] != _COMPRESSED:
         raise ContentError("profile: the coding of the counts is unknown")
     limit = 8 + 9 * MAX_CELLS
+    zstd = zstandard()
     try:
         payload = zstd.ZstdDecompressor().decompress(raw[1:], max_length=limit)
     except zstd.ZstdError as error:

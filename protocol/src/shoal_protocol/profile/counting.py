@@ -8,7 +8,6 @@ Invariant: the rules of the bundle come first and stay; those of the document fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -24,8 +23,7 @@ COUNTING_PATH = "/api/v1/device/counting/"
 """Where a device fetches the document whose digest follows."""
 
 
-@dataclass(frozen=True)
-class Counting:
+class Counting(msgspec.Struct, frozen=True):
     """What is counted for one bundle.
 
     Attributes:

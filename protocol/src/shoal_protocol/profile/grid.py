@@ -10,9 +10,9 @@ the agent's vectorised observer uses too: ``cell = clip((t(x) - origin) * invers
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -35,8 +35,7 @@ FEW_VALUES = 50
 Cells: TypeAlias = npt.NDArray[np.int32]
 
 
-@dataclass(frozen=True)
-class NumericGrid:
+class NumericGrid(msgspec.Struct, frozen=True):
     """Fine cells of equal width.
 
     Attributes:
@@ -88,8 +87,7 @@ class NumericGrid:
         return np.sinh(at) * self.scale if self.transform == "asinh" else at
 
 
-@dataclass(frozen=True)
-class CategoricalGrid:
+class CategoricalGrid(msgspec.Struct, frozen=True):
     """One cell a category, after missing and other."""
 
     categories: tuple[str, ...]
@@ -122,12 +120,11 @@ class CategoricalGrid:
         return np.array(cells, dtype=np.int32).reshape(array.shape)
 
 
-@dataclass(frozen=True)
-class OpaqueGrid:
+class OpaqueGrid(msgspec.Struct, frozen=True):
     """A grid of a kind that this version doesn't know: a stream on it keeps its place, and stays uncounted."""
 
     size: int
-    document: dict[str, Any] = field(hash=False)
+    document: dict[str, Any]
 
     def as_json(self) -> dict[str, Any]:
         """Return the wire form, as it came."""

@@ -8,11 +8,11 @@ varies in the training data, show at once when a correlation breaks. Leaves the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from shoal_protocol.profile.derivation import JOINT
 from shoal_protocol.profile.grid import MISSING, NumericGrid, fit_numeric

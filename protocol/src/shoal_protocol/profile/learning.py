@@ -14,12 +14,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from shoal_protocol.bundle.schema import FieldSpec, ModelSchema, OutputSpec
 from shoal_protocol.canonical import rounded

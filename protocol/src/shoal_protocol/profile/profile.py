@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -35,8 +35,7 @@ from shoal_protocol.profile.joint import check_joint, joint_values, loads
 Counts = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Stream:
+class Stream(msgspec.Struct, frozen=True, dict=True):
     """One thing that is counted: an input feature or something about an output.
 
     Attributes:
@@ -56,7 +55,7 @@ class Stream:
     tensor: str
     column: int | None = None
     derive: str = "value"
-    params: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    params: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return the wire form."""
@@ -92,8 +91,7 @@ class Stream:
         return f"{self.name} ({', '.join(loads(self.params))})"
 
 
-@dataclass(frozen=True)
-class ProfileSpec:
+class ProfileSpec(msgspec.Struct, frozen=True, dict=True):
     """The streams of a bundle, in order, and the layout of the flat vector of their coarse cells."""
 
     streams: tuple[Stream, ...]
@@ -152,8 +150,7 @@ class ProfileSpec:
         return [stream.as_json() for stream in self.streams]
 
 
-@dataclass(frozen=True, eq=False)
-class Profile:
+class Profile(msgspec.Struct, frozen=True, eq=False):
     """The counts of one window, or of many merged.
 
     Attributes:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from shoal_protocol.bundle.schema import FieldSpec, OutputSpec
 from shoal_protocol.canonical import rounded

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeAlias
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -388,7 +389,7 @@ def _stream(name: str, before: Column, now: Column) -> Stream:
     else:
         fitted = fit_numeric(before)
         both = sum(np.bincount(fitted.cells_of(side), minlength=fitted.cells) for side in (before, now))
-        grid = replace(fitted, coarse=coarse_cells(np.asarray(both)))
+        grid = msgspec.structs.replace(fitted, coarse=coarse_cells(np.asarray(both)))
     return Stream(name, "input", grid, name)
 
 

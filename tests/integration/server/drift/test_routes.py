@@ -1,6 +1,5 @@
 """`/api/v1/drift` over HTTP."""
 
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -107,7 +106,7 @@ def test_strangers_see_nothing(client: TestClient) -> None:
 def test_of_cells_that_were_learnt_no_gap_to_training_data_is_told(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    far = changed(REFERENCE, profile=replace(REFERENCE.profile, cells=REFERENCE.profile.cells[::-1].copy()))
+    far = changed(REFERENCE, profile=changed(REFERENCE.profile, cells=REFERENCE.profile.cells[::-1].copy()))
     told = {}
     for name, reference in (("packed", far), ("learnt", changed(far, sources={"profile": LEARNT}))):
         monkeypatch.setattr(client.app.state.shoal, "reference", lambda _digest, it=reference: it)
