@@ -265,6 +265,7 @@ def reset_password(*, name: str, **flags: Any) -> None:
     _check_database(settings)
     database = Database(settings.database_url)
     try:
+        database.reach()
         password = people.reset_password(database, Passwords(), name=name, now=time.time())
     finally:
         database.close()

@@ -110,6 +110,7 @@ class Server:
         self._undo.append(listener.close)
         database = Database(self.settings.database_url)
         self._undo.append(database.close)
+        database.reach()
         lease = self._lease = lease_of(database)
         lease.take()
         self._undo.append(lease.release)

@@ -169,6 +169,7 @@ def collect_garbage(settings: Settings, *, grace_s: float, dry_run: bool) -> Col
     """
     database = Database(settings.database_url)
     try:
+        database.reach()
         database.upgrade()
         with closing(open_blobs(settings)) as blobs:
             collector = Collector(database, blobs, registry_needs())

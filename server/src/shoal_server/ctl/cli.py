@@ -22,6 +22,7 @@ _PACKAGE = "shoal_server.ctl.commands"
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "login": ("login:login", "Remember a server and the credentials for it."),
     "token": ("token:token", "Make join tokens for devices and API tokens for programs."),
+    "person": ("person:person", "Let people log in to the dashboard, and end that."),
     "device": ("device:device", "See and manage devices."),
     "model": ("model:model", "See models and versions, move aliases."),
     "rollout": ("rollout:rollout", "Move a cohort to a bundle by stages; watch and stop it."),

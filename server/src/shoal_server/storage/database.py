@@ -19,7 +19,10 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlmodel import Session, SQLModel
+
+from shoal_server.errors import StartError
 
 Clock: TypeAlias = Callable[[], float]
 """Seconds since the epoch, UTC. Every part of the server that needs the time is given one."""
@@ -45,6 +48,9 @@ class Database:
 
     Args:
         url: `sqlite:///PATH` or `postgresql://…` (psycopg 3 is used whatever driver the URL names or leaves out).
+
+    Raises:
+        StartError: The URL names no such database, or what speaks to it is not installed.
     """
 
     def __init__(self, url: str) -> None:
@@ -96,6 +102,22 @@ class Database:
                 yield
             finally:
                 self._writing_thread = None
+
+    def reach(self) -> None:
+        """Ask the database the smallest question.
+
+        Raises:
+            StartError: It can't be reached; says why.
+        """
+        try:
+            self.check()
+        except SQLAlchemyError as error:
+            why = str(error.__cause__ or error).strip().splitlines()[0]
+            place = make_url(self.url).render_as_string(hide_password=True)
+            raise StartError(
+                f"the database {place} can't be used: {why}",
+                hint="is it running, and are address, name, user and password right? `shoal-server doctor` asks it too",
+            ) from error
 
     def upgrade(self) -> None:
         """Bring the schema to the newest migration; waits while another process does the same."""
@@ -159,19 +181,26 @@ def _reading(engine: Engine) -> dict[str, Any]:
 
 
 def _with_driver(url: str) -> str:
-    parsed = make_url(url)
+    form = "expected sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME"
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as error:
+        raise StartError(f"the database's address can't be read ({error}): {form}") from error
     backend = parsed.get_backend_name()
     if backend in {"postgresql", "postgres"}:
         parsed = parsed.set(drivername="postgresql+psycopg")
     elif backend != "sqlite" or not parsed.database or parsed.database == ":memory:":
-        raise ValueError(f"expected sqlite:///PATH or postgresql://HOST/NAME, got {url.split('://', 1)[0]}://…")
+        raise StartError(f"{form}, got {url.split('://', 1)[0]}://…")
     return parsed.render_as_string(hide_password=False)
 
 
 def _engine(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(url, pool_size=10, max_overflow=20, pool_pre_ping=True)
+        try:
+            return create_engine(url, pool_size=10, max_overflow=20, pool_pre_ping=True)
+        except ImportError as error:
+            raise StartError("PostgreSQL needs the package psycopg", hint="pip install 'psycopg[binary]'") from error
     Path(parsed.database or "").parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(
         url,

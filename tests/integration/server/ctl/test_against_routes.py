@@ -1,6 +1,7 @@
 """shoalctl against the server's real routes, with nothing but the socket left out."""
 
 import html
+import io
 import json
 import re
 import subprocess
@@ -289,6 +290,23 @@ def test_alerts(ctl: Ctl) -> None:
     assert "acknowledged" in ctl("alert", "ack", str(number))[1]
     assert number not in {one["id"] for one in _json(ctl, "alert", "list")["items"]}
     assert ctl("alert", "silence", str(number), "--for", "2h")[0] == 0
+
+
+def test_people(ctl: Ctl, server: TestClient) -> None:
+    made = _json(ctl, "person", "create", "paula", "--role", "operator")
+    assert (made["name"], made["role"]) == ("paula", "operator")
+    page = {"origin": "http://testserver"}
+    login = {"name": "paula", "password": made["password"]}
+    assert server.post("/api/v1/login", json=login, headers=page).status_code == 204
+    assert "paula" in ctl("person", "list")[1]
+    code, _, err = ctl("person", "create", "paula")
+    assert (code, "paula" in err) == (1, True)
+    assert ctl("person", "delete", "paula")[0] == 0
+    assert server.post("/api/v1/login", json=login, headers=page).status_code == 401
+    assert "last admin" in ctl("person", "delete", "admin")[2]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdin", io.StringIO("a password of her own\n"))
+        assert "password" not in _json(ctl, "person", "create", "paula", "--password-stdin")
 
 
 def test_tokens(ctl: Ctl, server: TestClient) -> None:

@@ -1,11 +1,13 @@
 """Transactions of `Database` on both kinds of database."""
 
+import sys
 import threading
 
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Field, SQLModel, select
 
+from shoal_server.errors import StartError
 from shoal_server.storage.database import Database, insert_ignore, lock_for_transaction
 
 
@@ -124,7 +126,29 @@ def test_sqlite_commits_are_durable(tmp_path) -> None:
     database.close()
 
 
+def test_a_database_that_is_not_there_is_told_without_its_password() -> None:
+    database = Database("postgresql://ada:geheim@127.0.0.1:1/shoal")
+    with pytest.raises(StartError, match="Connection refused") as caught:
+        database.reach()
+    database.close()
+    assert "ada:***@127.0.0.1:1/shoal" in caught.value.message
+    assert "geheim" not in caught.value.message
+
+
+def test_the_driver_of_postgresql_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(StartError, match="psycopg") as caught:
+        Database("postgresql://host/shoal")
+    assert "pip install" in caught.value.hint
+
+
+@pytest.mark.parametrize("url", ["no address", "postgresql://host:port/x"])
+def test_an_address_that_can_not_be_read_is_refused(url: str) -> None:
+    with pytest.raises(StartError, match="can't be read"):
+        Database(url)
+
+
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://host/x"])
 def test_other_databases_are_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="expected sqlite:///PATH"):
+    with pytest.raises(StartError, match="expected sqlite:///PATH"):
         Database(url)
