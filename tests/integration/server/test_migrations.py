@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 from sqlalchemy import text
 from sqlmodel import SQLModel
 
 import shoal_server.tables
+from shoal_server.errors import StartError
 from shoal_server.storage.database import Database
 from shoal_server.storage.migrations import differences
 
@@ -34,3 +36,14 @@ def test_upgrading_again_changes_nothing(database_url: str) -> None:
             versions.append(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
     assert versions[0] == versions[1]
     database.close()
+
+
+def test_a_database_of_a_newer_program_is_left_alone(database_url: str) -> None:
+    database = Database(database_url)
+    database.upgrade()
+    with database.connection() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'fromthefuture'"))
+    with pytest.raises(StartError, match="newer Shoal") as caught:
+        database.upgrade()
+    database.close()
+    assert "backup" in caught.value.hint

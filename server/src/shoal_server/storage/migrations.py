@@ -13,18 +13,37 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 from sqlmodel import SQLModel
+
+from shoal_server.errors import StartError
 
 _ONE_UPGRADE = 0x5368_6F61_6C00  # any number that no other program would lock in this database
 
 
 def upgrade(engine: Engine) -> None:
-    """Run the missing migrations in one transaction, alone."""
+    """Run the missing migrations in one transaction, alone.
+
+    Raises:
+        StartError: A newer program has brought the schema further than this one knows.
+    """
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ONE_UPGRADE})
-        command.upgrade(_config(connection), "head")
+        config = _config(connection)
+        _check_known(connection, config)
+        command.upgrade(config, "head")
+
+
+def _check_known(connection: Connection, config: Config) -> None:
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    unknown = set(MigrationContext.configure(connection).get_current_heads()) - known
+    if unknown:
+        raise StartError(
+            f"the database is of a newer Shoal than this one: it has the schema {', '.join(sorted(unknown))}",
+            hint="install that version again, or restore the backup from before the upgrade",
+        )
 
 
 def differences(connection: Connection) -> list[Any]:
