@@ -10,10 +10,12 @@ answered, and its labels those that it took; of the killed one at most its open 
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ from shoal_server.fleet import assignments
 from shoal_server.rollouts import creation, wishes
 from shoal_server.rollouts.carry_out import Circumstances
 from shoal_server.rollouts.commands import Verb, Wish
+from shoal_server.storage.database import Database
 from shoal_server.storage.settings import Pace
 from shoal_server.telemetry import store as telemetry
 from shoal_server.telemetry.tables import LabelErrorRow, WindowRow
@@ -94,14 +97,14 @@ class Fleet:
 
     def stored(self) -> int:
         """Return how many windows are stored."""
-        with self.server.services.database.read() as session:
-            return telemetry.last_window_id(session)
+        return _stored(self.server.services.database)
 
     def strike(self) -> str:
         """Break or change something; return what. Everything comes once before anything comes again."""
         if not self._deck:
             swaps = [self._assign, self._roll_out, self._undo, self._go_back, self._count]
             faults = [self._restart, self._broker, self._device, self._kill, self._throw_out, self._lock]
+            faults.append(self._kill_server)
             self._deck = self.lots.sample([*swaps, *faults], k=len(swaps) + len(faults))
         what = self._deck.pop()()
         self.told[what] += 1
@@ -148,9 +151,10 @@ class Fleet:
         return "no rollout to take back"
 
     def _go_back(self) -> str:
+        able = [one.agent for one in self.devices if one.agent.status()["slots"].get(SLOT, {}).get("previous")]
         try:
-            self.lots.choice(self.devices).agent.roll_back(SLOT, timeout_s=PATIENCE_S)
-        except NoModelError:
+            self.lots.choice(able).roll_back(SLOT, timeout_s=PATIENCE_S)
+        except (NoModelError, IndexError):
             return "nothing to go back to"
         return "gone back at the device"
 
@@ -178,6 +182,21 @@ class Fleet:
         time.sleep(self.lots.uniform(0.0, 0.3))
         self.serve()
         return "server restarted"
+
+    def _kill_server(self) -> str:
+        """Let a process be the server for a while, and kill it at whatever it is doing."""
+        due, database = self.stored() + len(self.names), Database(self.server.settings.database_url)
+        self.server.stop()
+        program = [Path(sys.executable).with_name("shoal-server"), "serve", "--listen", self._listen]
+        with (self.folder / "server.log").open("ab") as log, closing(database):
+            child = subprocess.Popen([*program, "--data", self.folder / "server"], stdout=log, stderr=log)
+            until = time.monotonic() + PATIENCE_S
+            while _stored(database) < due and child.poll() is None and time.monotonic() < until:
+                time.sleep(0.01)
+            child.kill()
+            child.wait()
+            self.serve()
+            return "server killed" if _stored(database) >= due else "server killed before it took anything in"
 
     def _broker(self) -> str:
         program = self.server.services
@@ -254,6 +273,11 @@ class Fleet:
         if self.devices:
             self.mortal.end()
         self.server.stop()
+
+
+def _stored(database: Database) -> int:
+    with database.read() as session:
+        return telemetry.last_window_id(session)
 
 
 def _sums(session: Any, table: type[SQLModel]) -> dict[str, int]:
