@@ -99,6 +99,10 @@ def test_a_newer_assignment_is_taken_over_although_an_older_one_came_later(place
     place.wants(7)  # over the other way to the server, where it waited
     place.turn()
     assert place.taken == [8]
+    assert not place.spool.items, "it is no attack"
+    place.wants(6)
+    place.turn()
+    assert len(place.spool.items) == 1
 
 
 def test_an_assignment_that_waits_to_be_judged_is_not_forgotten_over_an_older_one(place):

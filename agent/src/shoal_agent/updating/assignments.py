@@ -46,11 +46,13 @@ class Refusal(msgspec.Struct, frozen=True):
         code: Of the error.
         message: What was expected and what came.
         document: Digest of the document, so that one that comes again is told once.
+        generation: That it was signed for; 0: it could not be verified.
     """
 
     code: str
     message: str
     document: str
+    generation: int = 0
 
 
 class AssignmentIntake:
@@ -65,6 +67,7 @@ class AssignmentIntake:
         self._device = device
         self._trust = trust
         self._last_raw = b""
+        self._generation = 0
         self.refusal: Refusal | None = None
         self.credential = 0
         """Number of the credentials that the newest assignment asks for; 0: any."""
@@ -78,13 +81,14 @@ class AssignmentIntake:
         """
         if raw == self._last_raw:
             return None
+        self._generation = 0
         try:
             assignment = self._verified(raw, state)
             self._trust.check_time(assignment.issued)
             is_new = (assignment.generation, assignment.content_digest) != (state.generation, state.content_hash)
             self._trust.raise_floors(time_ms=assignment.issued)
         except (TrustError, ContentError) as error:
-            self.refusal = Refusal(error.code, error.message, sha256_digest(raw))
+            self.refusal = Refusal(error.code, error.message, sha256_digest(raw), self._generation)
             return None
         self._last_raw, self.refusal = raw, None
         self.credential = assignment.credential
@@ -114,6 +118,7 @@ class AssignmentIntake:
             except TrustError:
                 raise distrusted from None
             assignment = self._verified_now(raw)
+        self._generation = assignment.generation
         _check_succession(assignment, state)
         return assignment
 

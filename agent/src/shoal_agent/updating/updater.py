@@ -189,8 +189,9 @@ class Updater:
         if self._postponed is not None and self._monotonic() >= self._postponed.due_at:
             documents.insert(0, self._postponed.raw)
             self._postponed = None
+        newest = self._transactions.state.generation
         for document in documents:
-            self._take_document(document)
+            self._take_document(document, newest=newest)
         for request in requests:
             self._carry_out(request)
         for request, path in self._desk.requests():
@@ -211,7 +212,14 @@ class Updater:
         if revoked is not None:
             self._transactions.bar(revoked)
 
-    def _take_document(self, raw: bytes) -> None:
+    def _take_document(self, raw: bytes, *, newest: int | None = None) -> None:
+        """Take one document in.
+
+        Args:
+            raw: The document.
+            newest: Generation before others that came along with it; one that is older than these is no attack, since
+                they may have crossed on two ways.
+        """
         intake = self._need_intake()
         if intake is None:
             return
@@ -230,6 +238,10 @@ class Updater:
         if assignment is not None:
             self._transactions.take_over(assignment)
         elif intake.refusal is not None:
+            present = self._transactions.state.generation
+            if newest is not None and newest < present and 0 < intake.refusal.generation < present:
+                intake.refusal = None
+                return
             if intake.refusal.code == ExpiredError.code:  # by a clock that may be set later
                 self._postponed = _Postponed(raw, self._monotonic() + _CLOCK_RETRY_S, is_expired=True)
             self._tell_refusal()
