@@ -20,6 +20,7 @@ import argparse
 import json
 import logging
 import queue
+import signal
 import sys
 import tempfile
 import threading
@@ -178,10 +179,11 @@ def _sweep(lanes: Sequence[Lane], record: Record) -> None:
         if index not in done:
             left.put(index)
     errors: list[BaseException] = []
+    stopping = threading.Event()
 
     def work(lane: Lane) -> None:
         try:
-            while not errors:
+            while not errors and not stopping.is_set():
                 index = left.get_nowait()
                 record.add(index, lane.kinds[index % len(lane.kinds)], lane.point(index, record.plan.seed))
         except queue.Empty:
@@ -192,8 +194,13 @@ def _sweep(lanes: Sequence[Lane], record: Record) -> None:
     threads = [threading.Thread(target=work, args=(lane,)) for lane in lanes]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    try:
+        for thread in threads:
+            thread.join()
+    finally:  # interrupted: let every lane end its point, so that nothing stays mounted
+        stopping.set()
+        for thread in threads:
+            thread.join()
     if errors:
         raise errors[0]
 
@@ -217,9 +224,14 @@ def main() -> int:
     parser.add_argument("--kind", action="append", choices=KINDS, help="only this kind of points; may be repeated")
     parser.add_argument("--result", type=Path, default=RESULT)
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.disable(logging.CRITICAL)  # agents that find damage say so loudly, and here all do
     plan = Plan(given.points, given.seed, given.lanes, tuple(given.kind or KINDS))
-    return campaign(plan, given.result)
+    try:
+        return campaign(plan, given.result)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where this one stopped")
+        return 130
 
 
 if __name__ == "__main__":

@@ -187,7 +187,7 @@ def test_the_memory_follows_from_the_model_that_answers_and_from_no_other_file(p
     """By the largest file it would be allowed 350 MB, of which it takes 200."""
     digest = place.bundle(bomb(1 << 11), int8=b"\0" * (12 << 20))
     outcome = place.run(digest)
-    assert (outcome.passed, outcome.code) == (False, "over_budget"), outcome
+    assert (outcome.passed, outcome.code, outcome.transient) == (False, "over_budget", False), outcome
     assert "more memory than the 64 MB that it is allowed" in outcome.message
 
 
@@ -205,7 +205,7 @@ def test_a_model_gets_no_more_memory_than_the_device_has_available(place, monkey
     meminfo.write_text("MemTotal:         524288 kB\nMemFree:            9999 kB\nMemAvailable:      49152 kB\n")
     changed_child(place, monkeypatch, f"child.MEMINFO = Path({str(meminfo)!r})")
     outcome = place.run(place.bundle(bomb()), PreflightLimits(wall_s=20.0, memory_bytes=1 << 30))
-    assert (outcome.passed, outcome.code) == (False, "over_budget"), outcome
+    assert (outcome.passed, outcome.code, outcome.transient) == (False, "memory_short", True), outcome
     assert "more memory than the 48 MB that this device has available now" in outcome.message
     assert place.run(place.bundle(identity())).passed, "what finds room runs"
 

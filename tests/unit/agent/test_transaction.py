@@ -159,13 +159,24 @@ def test_of_several_variants_only_the_one_that_would_answer_is_fetched(device):
     assert device.host.answering == {"s": digest}
 
 
-def test_a_model_that_can_not_be_loaded_beside_the_active_one_is_refused(device):
+@pytest.mark.parametrize("where", ["self-test", "load"])
+def test_memory_that_is_short_now_is_waited_for_and_blames_no_bundle(device, where):
     first = device.install("1.0")
     second = device.bundle("1.1")
-    device.host.broken[second] = MemoryError()
+    if where == "load":
+        device.host.broken[second] = MemoryError()
+    else:
+        short = PreflightOutcome(passed=False, code="memory_short", message="48 MB", transient=True)
+        device.preflight.outcomes = [short] * 3
     device.want(second)
-    assert (device.slot.active, device.slot.fault.code) == (first, "over_budget")
-    assert device.host.answering == {"s": first}
+    for wait_s in (6.0, 12.0, 24.0):  # as after a download that came out wrong: a self-test costs as much
+        assert (device.slot.active, device.slot.fault) == (first, None)
+        assert (device.host.answering, device.all.troubles["s"].code) == ({"s": first}, "memory_short")
+        assert device.all.idle_s() == wait_s
+        if wait_s == 24.0:
+            device.host.broken.clear()
+        device.turn(wait_s)
+    assert (device.slot.active, device.host.answering, dict(device.all.troubles)) == (second, {"s": second}, {})
 
 
 def test_news_interrupts_and_the_newer_wish_wins(device):

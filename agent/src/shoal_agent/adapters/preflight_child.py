@@ -19,11 +19,10 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 BYTES_PER_THREAD = 8 << 20
 MEMINFO = Path("/proc/meminfo")
-_OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate", "MemoryError")
 
 
 def main() -> None:
@@ -40,12 +39,12 @@ def main() -> None:
 
 def _outcome(answers: IO[str], request: dict[str, Any]) -> dict[str, Any]:
     from shoal_agent.runtime.bundle_files import from_store  # noqa: PLC0415 - only after the limits are set
-    from shoal_agent.runtime.engine import import_onnxruntime  # noqa: PLC0415
+    from shoal_agent.runtime.engine import import_onnxruntime, ran_out_of_memory  # noqa: PLC0415
     from shoal_agent.runtime.model import LoadedModel  # noqa: PLC0415
     from shoal_protocol.errors import ShoalError  # noqa: PLC0415
 
     import_onnxruntime()
-    too_much = _limit_memory(request)
+    limit = _limit_memory(request)
     _say(answers, stage="imported")
     try:
         manifest, blobs = _places(request)
@@ -58,17 +57,13 @@ def _outcome(answers: IO[str], request: dict[str, Any]) -> dict[str, Any]:
         if model.golden is None:
             return _done(passed=True, rows=0.0)
         return _compare(model.self_test(), limits["latency_budget_ms"])
-    except MemoryError:
-        return _done(passed=False, code="over_budget", message=too_much)
     except ShoalError as error:
-        if any(sign in error.message for sign in _OUT_OF_MEMORY):
-            return _done(passed=False, code="over_budget", message=f"{too_much}: {error.message}")
         return _done(passed=False, code=error.code, message=error.message)
     except OSError as error:  # a file of the store, not the model: onnxruntime raises its own errors
         return _done(passed=False, code="disk", message=f"the bundle can't be read: {error}", transient=True)
     except Exception as error:  # noqa: BLE001 - whatever a model does at its golden rows is the answer
-        if any(sign in repr(error) for sign in _OUT_OF_MEMORY):
-            return _done(passed=False, code="over_budget", message=f"{too_much}: {error}")
+        if ran_out_of_memory(error):
+            return _done(passed=False, code=limit.code, message=f"{limit.message}: {error}", transient=limit.is_short)
         return _done(passed=False, code="preflight_run", message=f"the golden rows can't be run: {error}")
 
 
@@ -107,9 +102,21 @@ def _limit_time(limits: dict[str, Any]) -> None:
         os.nice(5)  # the active model answers meanwhile
 
 
-def _limit_memory(request: dict[str, Any]) -> str:
-    """Set the limit, and return what to say of a model that reaches it."""
-    from shoal_protocol.bundle.memory import memory_allowance  # noqa: PLC0415 - its path came with the request
+class _Limit(NamedTuple):
+    """What to say of a model that reaches the limit of memory.
+
+    A device that is short of memory now may have it later, which says nothing against the model.
+    """
+
+    code: str
+    message: str
+    is_short: bool
+
+
+def _limit_memory(request: dict[str, Any]) -> _Limit:
+    """Set the limit: what the model is allowed, or what the device has available where that is less."""
+    from shoal_agent.domain.slot import MEMORY_SHORT  # noqa: PLC0415 - its path came with the request
+    from shoal_protocol.bundle.memory import memory_allowance  # noqa: PLC0415
 
     limits = request["limits"]
     allowance, available = memory_allowance(_model_bytes(request), limits["memory_bytes"]), _available_bytes()
@@ -118,7 +125,8 @@ def _limit_memory(request: dict[str, Any]) -> str:
     data = _data_bytes() + most + BYTES_PER_THREAD * (limits["threads"] - 1)
     resource.setrlimit(resource.RLIMIT_DATA, (data, data))
     whose = "this device has available now" if is_short else "it is allowed"
-    return f"the model needs more memory than the {most >> 20} MB that {whose}"
+    code = MEMORY_SHORT if is_short else "over_budget"
+    return _Limit(code, f"the model needs more memory than the {most >> 20} MB that {whose}", is_short)
 
 
 def _model_bytes(request: dict[str, Any]) -> int:

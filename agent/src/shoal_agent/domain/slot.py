@@ -14,6 +14,10 @@ import msgspec
 from shoal_agent.domain.trial import Trial
 
 
+MEMORY_SHORT = "memory_short"
+"""Code of a wait for memory that this machine hasn't got now and may have later."""
+
+
 class SlotState(StrEnum):
     """Where a slot is in an update."""
 
@@ -172,7 +176,7 @@ class Postponed(msgspec.Struct, frozen=True):
     code: str = ""
     message: str = ""
     costly: bool = False
-    """Whether a try costs much and seldom helps: a whole download that came out wrong."""
+    """Whether a try costs much and seldom helps: a download that came out wrong, a self-test without memory for it."""
 
 
 class Deferred(msgspec.Struct, frozen=True):

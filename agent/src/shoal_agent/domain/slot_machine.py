@@ -148,8 +148,9 @@ def _activation_deferred(slot: Slot, event: Deferred) -> Outcome:
     return replace(slot, state=SlotState.VERIFIED), (Pause(event.after_s),)
 
 
-def _test_postponed(slot: Slot, _event: Postponed) -> Outcome:
-    return replace(slot, state=SlotState.VERIFIED, tries=slot.tries + 1), (Wait(slot.tries + 1),)
+def _test_postponed(slot: Slot, event: Postponed) -> Outcome:
+    waiting, effects = _postponed(slot, event)
+    return replace(waiting, state=SlotState.VERIFIED), effects
 
 
 def _due(slot: Slot, _event: Due) -> Outcome:

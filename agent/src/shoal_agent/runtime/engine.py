@@ -36,6 +36,7 @@ _DTYPES = {
     "tensor(bool)": "bool",
     "tensor(string)": "string",
 }
+_OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate", "MemoryError")
 
 
 class GraphTensor(msgspec.Struct, frozen=True):
@@ -78,6 +79,7 @@ class Engine:
             next.
 
     Raises:
+        MemoryError: There is not enough memory for it.
         ModelLoadError: onnxruntime refuses the model, or it has inputs or outputs that are no tensors.
         UnfitError: None of the providers could be started, and the processor is not among them.
     """
@@ -93,6 +95,8 @@ class Engine:
         try:
             self.session = runtime.InferenceSession(model, options, providers=list(providers))
         except Exception as error:
+            if ran_out_of_memory(error):
+                raise MemoryError(f"onnxruntime {runtime.__version__} can't load the model: {error}") from error
             raise ModelLoadError(
                 f"onnxruntime {runtime.__version__} refuses the model: {error}",
                 hint="convert it again with shoal-convert, or update onnxruntime on this device",
@@ -134,6 +138,11 @@ class Engine:
         """
         below = getattr(self.session, "_sess", None)
         return getattr(below, name, None) if self.providers == (CPU,) else None
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error means that memory could not be had; onnxruntime passes on what C++ says."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)
 
 
 def zeros(tensor: GraphTensor, rows: int = 1) -> Array:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from shoal_agent.domain.slot import Damaged, Failed, Loaded, Postponed, Refused, SlotEvent
+from shoal_agent.domain.slot import MEMORY_SHORT, Damaged, Failed, Loaded, Postponed, Refused, SlotEvent
 from shoal_agent.errors import tells_of_damage
 from shoal_agent.ports import BlobStore
 from shoal_agent.updating.model_host import ModelHost
@@ -73,8 +73,8 @@ class Placing:
             return self._damage(name, digest, error, looks=looks)
         except ShoalError as error:
             return Refused(error.code, error.message)
-        except MemoryError:
-            return Refused("over_budget", "there is not enough memory to load the model beside the active one")
+        except MemoryError:  # its self-test found room for it, so this machine is short of memory now
+            return Postponed(MEMORY_SHORT, "there is not enough memory now to load the model", costly=True)
         return Loaded(starts=self._starts)
 
     def install(self, name: str, digest: str | None, *, looks: int) -> SlotEvent | None:

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from shoal_agent.domain.backoff import Backoff
 from shoal_agent.domain.slot import (
+    MEMORY_SHORT,
     Cleared,
     Deferred,
     Fetched,
@@ -199,7 +200,7 @@ class Shadows:
         except ShoalError as error:
             self._fail(place, error.code, error.message)
         except MemoryError:
-            self._fail(place, "over_budget", "there is not enough memory for it beside the active model")
+            self._postpone(place, MEMORY_SHORT, "there is not enough memory now for it beside the active model")
 
     def _is_ready(self, place: _Place) -> bool:
         """Take the steps up to the self-test; return whether it passed them all."""

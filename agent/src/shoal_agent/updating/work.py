@@ -15,7 +15,18 @@ import msgspec
 
 from shoal_agent.domain.disk_room import room_needed
 from shoal_agent.domain.fit import DeviceFacts, misfits, needed_blobs, variant_for
-from shoal_agent.domain.slot import Cleared, Damaged, Deferred, Fetched, Passed, Postponed, Refused, SlotEvent, Target
+from shoal_agent.domain.slot import (
+    MEMORY_SHORT,
+    Cleared,
+    Damaged,
+    Deferred,
+    Fetched,
+    Passed,
+    Postponed,
+    Refused,
+    SlotEvent,
+    Target,
+)
 from shoal_agent.errors import CancelledError, DiskFullError, ListUnusableError, UnfitError
 from shoal_agent.ports import BlobStore, Cancelled, Fetcher, HeldBlob, Preflight, PreflightLimits, Trust
 from shoal_protocol.bundle.layout import BUNDLE_JSON
@@ -151,8 +162,9 @@ class Work:
                 # what the disk did to a file says nothing about the bundle; looking puts the damaged file away
                 whole = self._parts.store.intact(digest)
                 return Postponed(outcome.code, outcome.message) if whole else Damaged(digest)
-            kind = Postponed if outcome.transient else Refused
-            return kind(outcome.code, outcome.message)
+            if outcome.transient:
+                return Postponed(outcome.code, outcome.message, costly=outcome.code == MEMORY_SHORT)
+            return Refused(outcome.code, outcome.message)
 
         return _guarded(run)
 
