@@ -95,6 +95,16 @@ class Agent:
         parts.uplink.start_link(parts.inbox.put_document)
         parts.rotation.wish()
 
+    def check_free(self) -> None:
+        """Look whether this agent could start on its folder.
+
+        Raises:
+            StateInUseError: Another agent uses the folder.
+            StateFolderError: There is no such folder, or this user may not write into it.
+        """
+        self._lock.acquire()
+        self._lock.release()
+
     def stop(self) -> None:
         """Close the open windows, say good-bye, and give the starts of trials back; does nothing when not running."""
         parts, self._parts = self._parts, None

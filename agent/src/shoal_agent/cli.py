@@ -132,16 +132,22 @@ def _run(given: argparse.Namespace) -> int:
     stop = stop_on_signals()
     address, watchdog_s = service_manager()
     manager = ServiceManager(address, watchdog_s=watchdog_s)
-    with Agent(state, settings) as agent:  # from here on the stored models answer, or it is known that there is none
-        front = Front(agent.slots, settings.listen, feedback=agent.labels, insecure=given.insecure)
-        for address in front.start():
-            print(f"answering at {address}", flush=True)
-        try:
+    agent = Agent(state, settings)
+    agent.check_free()
+    front = Front(settings.listen, insecure=given.insecure)
+    front.open()  # before any model is loaded or anybody is told: a wrong address is found here
+    try:
+        with agent:  # from here on the stored models answer, or it is known that there is none
+            for address in front.start(agent.slots, feedback=agent.labels):
+                print(f"answering at {address}", flush=True)
             manager.ready(_readiness(agent.status()))
-            serve_until(stop, manager, lambda: agent.faults() + front.faults())
-        finally:
-            manager.stopping()
-            front.stop()
+            try:
+                serve_until(stop, manager, lambda: agent.faults() + front.faults())
+            finally:
+                manager.stopping()
+                front.stop()
+    finally:
+        front.stop()
     return OK
 
 

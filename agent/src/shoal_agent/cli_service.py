@@ -122,7 +122,9 @@ def _config_show(given: argparse.Namespace) -> int:
 def _install(given: argparse.Namespace) -> int:
     from shoal_agent.service.installation import carry_out, installation  # noqa: PLC0415 - only these two need it
     from shoal_agent.service.unit import Unit, unit_text  # noqa: PLC0415 - likewise
+    from shoal_agent.serving.listen import parse_listens  # noqa: PLC0415 - likewise
 
+    parse_listens(given.listen or "none")  # what is wrong with it would else be told in the journal only
     unit = Unit(
         program=_program(given.program),
         user=given.user,

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -15,6 +16,7 @@ import urllib.request
 import pytest
 
 from fixtures_models import linear_bundle, write_tar
+from shoal_agent import Agent
 from shoal_agent.testing import SimulatedServer
 from shoal_protocol.trust.assignment import SlotTarget
 from shoal_protocol.trust.join_token import JoinToken
@@ -294,3 +296,35 @@ def test_a_running_agent_takes_a_parcel_in_and_writes_mail(running, tmp_path):
     assert (told["file"], (tmp_path / "mail").read_bytes().count(b"\n") >= 1) == (str(tmp_path / "mail"), True)
     shoal_agent("export", str(tmp_path / "no" / "folder"), *state, check=2)
     assert not list((world.state / "requests").iterdir())
+
+
+def test_a_wrong_address_is_told_before_a_model_is_loaded_or_anybody_is_asked(tmp_path):
+    with SimulatedServer() as server, socket.create_server(("127.0.0.1", 0)) as other:
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        shoal_agent("join", server.url, "--token", server.join_token, "--state", str(tmp_path), check=0)
+        asked = len(server.requests)
+        told = {
+            taken: (1, f"can't listen on {taken}: Address already in use"),
+            "192.0.2.1:8130": (2, "would let other machines in"),
+            "8130": (2, "'8130' is no address to listen on"),
+            f"unix:{tmp_path}/no/folder/agent.sock": (1, "No such file or directory"),
+        }
+        for listen, (code, message) in told.items():
+            done = shoal_agent("run", "--state", str(tmp_path), "--listen", listen, check=code)
+            assert message in done.stderr
+            assert len(done.stderr.splitlines()) == 2
+        assert len(server.requests) == asked
+        found = shoal_agent("doctor", "--offline", "--json", "--state", str(tmp_path), check=1, SHOAL_LISTEN=taken)
+    checks = {check["check"]: check for check in json.loads(found.stdout)["checks"]}
+    assert (checks["local_api"]["state"], "already in use" in checks["local_api"]["came"]) == ("wrong", True)
+    done = shoal_agent("install", "--systemd", "--print", "--listen", "8130", check=2)
+    assert "no address to listen on" in done.stderr
+
+
+def test_a_second_agent_on_a_folder_is_told_of_the_first_and_not_of_its_address(tmp_path):
+    with SimulatedServer() as server, socket.create_server(("127.0.0.1", 0)) as other:
+        shoal_agent("join", server.url, "--token", server.join_token, "--state", str(tmp_path), check=0)
+        with Agent(tmp_path, {"listen": "none"}):
+            listen = f"127.0.0.1:{other.getsockname()[1]}"
+            done = shoal_agent("run", "--state", str(tmp_path), "--listen", listen, check=1)
+    assert f"in use by the agent with process id {os.getpid()}" in done.stderr

@@ -90,8 +90,8 @@ def test_a_hundred_swaps_under_callers_in_process_and_over_http() -> None:  # no
     digests = {f"{number}.0": model.digest for number, model in ((n, load(n)) for n in (0, 1))}
     models = [load(number % 2) for number in range(1, 101)]
     handle = slots.model("quality")
-    front = Front(slots, "127.0.0.1:0")
-    (url,) = front.start()
+    front = Front("127.0.0.1:0")
+    (url,) = front.start(slots)
     stop, wrong = threading.Event(), []
     seen: list[set[str]] = [set() for _ in range(4)]
     counts = [0] * 4

@@ -308,8 +308,9 @@ def test_stopping_ends_open_connections_and_threads(slots: SlotTable) -> None:
 
 def test_tcp_and_a_unix_socket_answer_at_once_and_all_or_none(slots: SlotTable, tmp_path: Path) -> None:
     path = tmp_path / "agent.sock"
-    front = Front(slots, f"127.0.0.1:0,unix:{path}")
-    tcp, unix = front.start()
+    front = Front(f"127.0.0.1:0,unix:{path}")
+    front.open()
+    tcp, unix = front.start(slots)
     try:
         for address, family in ((tcp, socket.AF_INET), (unix, socket.AF_UNIX)):
             host, _, port = address.removeprefix("http://").rpartition(":")
@@ -318,8 +319,16 @@ def test_tcp_and_a_unix_socket_answer_at_once_and_all_or_none(slots: SlotTable, 
                 client.sendall(b"GET /v2/health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 assert client.recv(4096).startswith(b"HTTP/1.1 200")
         with pytest.raises(LocalError):
-            Front(slots, f"unix:{tmp_path}/other.sock,{tcp.removeprefix('http://')}").start()
+            Front(f"unix:{tmp_path}/other.sock,{tcp.removeprefix('http://')}").open()
         assert not (tmp_path / "other.sock").exists()
     finally:
         front.stop()
     assert not path.exists()
+
+
+def test_addresses_that_were_taken_and_never_served_are_given_back(tmp_path: Path) -> None:
+    front = Front(f"127.0.0.1:0,unix:{tmp_path}/agent.sock")
+    front.open()
+    assert (tmp_path / "agent.sock").is_socket()
+    front.stop()
+    assert not (tmp_path / "agent.sock").exists()

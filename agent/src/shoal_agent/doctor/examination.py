@@ -57,7 +57,8 @@ def _settings(chart: Chart) -> list[Finding]:
         settings = load_settings(state=chart.folder, config=chart.config)
     except SettingsError as error:
         return [wrong("configuration", error.message, error.hint), machine.processors(None)]
-    checks = [machine.processors(settings.threads), *updates.hooks(settings)]
+    interface = machine.local_interface(settings.listen, runs=FolderLock(chart.folder).held_by_other())
+    checks = [machine.processors(settings.threads), interface, *updates.hooks(settings)]
     checks += updates.leave(chart.folder, settings, chart.clock)
     misspelt = [f"{wrong} is no setting's; is {meant} meant?" for wrong, meant in misspelt_variables().items()]
     if misspelt:

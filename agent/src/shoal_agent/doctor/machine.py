@@ -11,6 +11,8 @@ from pathlib import Path
 from shoal_agent.doctor.findings import Finding, note, ok, wrong
 from shoal_agent.machine import device_facts
 from shoal_agent.ports import Clock
+from shoal_agent.serving.listen import open_listener, parse_listens
+from shoal_protocol.errors import ShoalError
 
 PLATFORMS = frozenset({"linux/amd64", "linux/arm64"})
 LOW_DISK_BYTES = 256 << 20
@@ -43,6 +45,26 @@ def processors(threads: int | None) -> Finding:
         )
     told = "as each bundle says" if threads is None else str(threads)
     return ok("threads", f"{usable} processors, {memory}; threads of onnxruntime: {told}")
+
+
+def local_interface(listen: str, *, runs: bool) -> Finding:
+    """Check that the addresses of the local HTTP API can be had.
+
+    Args:
+        listen: As in the settings.
+        runs: Whether the agent of this folder runs, and so has them.
+    """
+    try:
+        addresses = parse_listens(listen, insecure=True)  # whether that is said is known to `run` alone
+        for address in () if runs else addresses:
+            open_listener(address).close()
+            if address.path is not None:
+                address.path.unlink(missing_ok=True)
+    except ShoalError as error:
+        return wrong("local_api", error.message, "set listen to another address, or end what listens there")
+    if not addresses:
+        return ok("local_api", "switched off (listen = none)")
+    return ok("local_api", f"{listen}{': the agent that runs here has it' if runs else ' is free'}")
 
 
 def runtime() -> Finding:

@@ -13,7 +13,6 @@ import msgspec
 
 from shoal_agent.domain.trial import Trial
 
-
 MEMORY_SHORT = "memory_short"
 """Code of a wait for memory that this machine hasn't got now and may have later."""
 

@@ -2,49 +2,60 @@
 
 from __future__ import annotations
 
+import socket
+
 from shoal_agent.runtime.feedback import Feedback
 from shoal_agent.runtime.slots import SlotTable
 from shoal_agent.serving.api import Api
 from shoal_agent.serving.http import LocalServer
-from shoal_agent.serving.listen import parse_listens
+from shoal_agent.serving.listen import open_listener, parse_listens
 from shoal_protocol.errors import LocalError
 
 
 class Front:
-    """Serves a device's slots.
+    """Serves a device's slots; takes its addresses before there are any, for a wrong one is to be told at once.
 
     Args:
-        slots: The models.
         listen: Addresses, separated by commas; ``none``: it is switched off.
-        feedback: Takes labels; none: nobody does.
         insecure: Allow addresses that other machines reach.
 
     Raises:
         CallerError: One of them is no address, or others could connect and `insecure` is not set.
     """
 
-    def __init__(
-        self, slots: SlotTable, listen: str, *, feedback: Feedback | None = None, insecure: bool = False
-    ) -> None:
-        self._servers = [
-            LocalServer(Api(slots, hosts=where.hosts, feedback=feedback).handle, where)
-            for where in parse_listens(listen, insecure=insecure)
-        ]
+    def __init__(self, listen: str, *, insecure: bool = False) -> None:
+        self._addresses = parse_listens(listen, insecure=insecure)
+        self._listeners: list[socket.socket] = []
+        self._servers: list[LocalServer] = []
 
-    def start(self) -> list[str]:
-        """Listen and answer in threads of our own; return the addresses to connect to, in the order given.
+    def open(self) -> None:
+        """Take the addresses; who connects waits until `start`.
 
         Raises:
             LocalError: One is taken or not ours; then none is listened on.
         """
-        begun: list[str] = []
         try:
-            for server in self._servers:
-                begun.append(server.start())  # noqa: PERF401 - what has begun must be known when one fails
+            for address in self._addresses[len(self._listeners) :]:
+                self._listeners.append(open_listener(address))
         except LocalError:
             self.stop()
             raise
-        return begun
+
+    def start(self, slots: SlotTable, *, feedback: Feedback | None = None) -> list[str]:
+        """Answer in threads of our own; return the addresses to connect to, in the order given.
+
+        Args:
+            slots: The models.
+            feedback: Takes labels; none: nobody does.
+
+        Raises:
+            LocalError: As `open`, where that was not called.
+        """
+        self.open()
+        for address, listener in zip(self._addresses, self._listeners, strict=True):
+            handle = Api(slots, hosts=address.hosts, feedback=feedback).handle
+            self._servers.append(LocalServer(handle, address, listener=listener))
+        return [server.start() for server in self._servers]
 
     def faults(self) -> list[str]:
         """Name what accepts no connections any more; empty: all do."""
@@ -54,3 +65,9 @@ class Front:
         """Close every listener and connection."""
         for server in self._servers:
             server.stop()
+        unused = list(zip(self._addresses, self._listeners, strict=False))[len(self._servers) :]
+        for address, listener in unused:
+            listener.close()
+            if address.path is not None:
+                address.path.unlink(missing_ok=True)
+        self._servers, self._listeners = [], []

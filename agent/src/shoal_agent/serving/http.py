@@ -13,13 +13,11 @@ import struct
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path
 
 from shoal_agent.serving.api import problem
 from shoal_agent.serving.connection import Connection, Handler, Limits
 from shoal_agent.serving.http_message import HttpError, encode_response
-from shoal_agent.serving.listen import Listen
-from shoal_protocol.errors import LocalError
+from shoal_agent.serving.listen import Listen, open_listener
 
 _log = logging.getLogger(__name__)
 
@@ -31,11 +29,15 @@ class LocalServer:
         handler: Answers a request; must not raise.
         listen: Where.
         limits: What a client may use.
+        listener: A socket that listens there already.
     """
 
-    def __init__(self, handler: Handler, listen: Listen, *, limits: Limits | None = None) -> None:
+    def __init__(
+        self, handler: Handler, listen: Listen, *, limits: Limits | None = None, listener: socket.socket | None = None
+    ) -> None:
         self._handler = handler
         self._listen = listen
+        self._listener = listener
         self._limits = limits or Limits()
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
@@ -51,12 +53,7 @@ class LocalServer:
         Raises:
             LocalError: The address is taken or not ours.
         """
-        try:
-            self._socket = self._bound()
-        except OSError as error:
-            where = self._listen.path or f"{self._listen.host}:{self._listen.port}"
-            why = (error.strerror or str(error)).partition(" (while")[0]  # the rest says the address again
-            raise LocalError(f"can't listen on {where}: {why}", hint="choose another address with --listen") from error
+        self._socket, self._listener = self._listener or open_listener(self._listen), None
         self._thread = threading.Thread(target=self._accept, args=(self._socket,), name="shoal-http", daemon=True)
         self._thread.start()
         if self._listen.path is not None:
@@ -88,22 +85,6 @@ class LocalServer:
                 connection.shutdown(socket.SHUT_RDWR)
         for _, thread in open_ones:
             thread.join(timeout=5)
-
-    def _bound(self) -> socket.socket:
-        path = self._listen.path
-        if path is None:
-            family = socket.AF_INET6 if ":" in self._listen.host else socket.AF_INET
-            return socket.create_server((self._listen.host, self._listen.port), family=family, backlog=128)
-        _remove_stale(path)
-        listener = socket.socket(socket.AF_UNIX)
-        try:
-            listener.bind(str(path))
-            path.chmod(0o660)
-            listener.listen(128)
-        except OSError:
-            listener.close()
-            raise
-        return listener
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -152,14 +133,3 @@ def _refuse(connection: socket.socket, reason: str) -> None:
     with suppress(OSError), connection:
         connection.settimeout(0)
         connection.send(encode_response(problem(error), keep_alive=False))
-
-
-def _remove_stale(path: Path) -> None:
-    """Remove the socket of a process that is gone; a living one's is left, so that bind() says it is taken."""
-    if not path.is_socket():
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            path.unlink(missing_ok=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from ipaddress import ip_address
 from pathlib import Path
 
 import msgspec
 
-from shoal_protocol.errors import CallerError
+from shoal_protocol.errors import CallerError, LocalError
 
+_BACKLOG = 128
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -72,3 +75,52 @@ def parse_listens(text: str, *, insecure: bool = False) -> list[Listen]:
     if twice:
         raise CallerError(f"{text!r} names one address twice", hint="each address once, separated by commas")
     return found
+
+
+def open_listener(listen: Listen) -> socket.socket:
+    """Take an address: from now on others get none of it, and who connects waits.
+
+    Raises:
+        LocalError: It is taken, or none of this machine's.
+    """
+    try:
+        return _unix_listener(listen.path) if listen.path is not None else _tcp_listener(listen)
+    except OSError as error:
+        where = listen.path or f"{listen.host}:{listen.port}"
+        why = (error.strerror or str(error)).partition(" (while")[0]  # the rest says the address again
+        raise LocalError(f"can't listen on {where}: {why}", hint=_advice(error)) from error
+
+
+def _advice(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "another program listens there, perhaps another agent: choose another address with --listen"
+    return "choose another address with --listen"
+
+
+def _tcp_listener(listen: Listen) -> socket.socket:
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    return socket.create_server((listen.host, listen.port), family=family, backlog=_BACKLOG)
+
+
+def _unix_listener(path: Path) -> socket.socket:
+    _remove_stale(path)
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind(str(path))
+        path.chmod(0o660)
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove the socket of a process that is gone; a living one's is left, so that bind() says it is taken."""
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            path.unlink(missing_ok=True)

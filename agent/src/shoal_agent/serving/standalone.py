@@ -102,13 +102,14 @@ def serve_bundle(
         ShoalError: The bundle can't be loaded, or the address not be listened on.
     """
     slots = SlotTable()
-    front = Front(slots, listen, insecure=insecure)  # first: a wrong address needs no model to be told
-    model = load_bundle(path, options=options)
-    name = slot or model.name
-    serving = (name, f"{model.name}:{model.version}", model.digest)
-    slots.install(name, model)
-    urls = front.start()
+    front = Front(listen, insecure=insecure)
+    front.open()  # first: a wrong address needs no model to be told
     try:
+        model = load_bundle(path, options=options)
+        name = slot or model.name
+        serving = (name, f"{model.name}:{model.version}", model.digest)
+        slots.install(name, model)
+        urls = front.start(slots)
         announce(Serving(" and ".join(urls), *serving))
         wait_for(stop)
     finally:
