@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +122,7 @@ def _run(given: argparse.Namespace) -> int:
     from shoal_agent.agent import Agent  # noqa: PLC0415 - numpy and onnxruntime come with it
     from shoal_agent.service.notify import ServiceManager, serve_until  # noqa: PLC0415 - likewise
     from shoal_agent.serving.front import Front  # noqa: PLC0415 - only `run` needs it
+    from shoal_agent.status_text import readiness  # noqa: PLC0415 - likewise
 
     state = state_folder(given.state)
     if not state.exists():  # for good, where anything else that is wrong with a folder may pass
@@ -140,7 +141,7 @@ def _run(given: argparse.Namespace) -> int:
         with agent:  # from here on the stored models answer, or it is known that there is none
             for address in front.start(agent.slots, feedback=agent.labels):
                 print(f"answering at {address}", flush=True)
-            manager.ready(_readiness(agent.status()))
+            manager.ready(readiness(agent.status()))
             try:
                 serve_until(stop, manager, lambda: agent.faults() + front.faults())
             finally:
@@ -149,12 +150,6 @@ def _run(given: argparse.Namespace) -> int:
     finally:
         front.stop()
     return OK
-
-
-def _readiness(status: dict[str, Any]) -> str:
-    """Say in a line what `systemctl status` shows."""
-    slots = [f"{name}: {slot['active'] or 'no model'}" for name, slot in status["slots"].items()]
-    return f"{status['device']}: {', '.join(slots) or 'nothing is assigned yet'}"
 
 
 def _run_bundle(given: argparse.Namespace) -> int:
@@ -176,6 +171,7 @@ def _run_bundle(given: argparse.Namespace) -> int:
 
 def _status(given: argparse.Namespace) -> int:
     from shoal_agent.status import Health, health, stored_status  # noqa: PLC0415 - sqlite3 comes with it
+    from shoal_agent.status_text import described  # noqa: PLC0415 - as above
 
     status = stored_status(state_folder(given.state))
     code = health(status)
@@ -184,13 +180,15 @@ def _status(given: argparse.Namespace) -> int:
     if given.json:
         print_json(status)
     else:
-        _print_status(status)
+        print("\n".join(described(status)))
     return int(code)
 
 
 def _rollback(given: argparse.Namespace) -> int:
+    from shoal_agent.adapters.blob_store import FolderBlobStore  # noqa: PLC0415
     from shoal_agent.adapters.identity import FolderLock  # noqa: PLC0415
     from shoal_agent.stored_model import chosen_slot, stored_state  # noqa: PLC0415
+    from shoal_agent.updating.bundle_names import shown_stored  # noqa: PLC0415
     from shoal_agent.updating.desk import ask_roll_back  # noqa: PLC0415
 
     folder = state_folder(given.state)
@@ -203,55 +201,10 @@ def _rollback(given: argparse.Namespace) -> int:
 
         with Agent(folder, overrides=Overrides(link=lambda _identity: None)) as agent:
             agent.roll_back(slot, reason=given.reason)
-    print(f"Slot {slot} is back at {stored_state(folder).slots[slot].active}.")
+    active = stored_state(folder).slots[slot].active
+    back = "without a model" if active is None else f"back at {shown_stored(FolderBlobStore(folder), active)}"
+    print(f"Slot {slot} is {back}.")
     return OK
-
-
-# Output ---------------------------------------------------------------------------------------------------------
-
-
-def _print_status(status: dict[str, Any]) -> None:
-    how = "running" if status["running"] else "not running"
-    link = status["link"]
-    line = f"connected by {link['protocol']}" if status["connected"] else "no connection to the server"
-    print(f"{status['device']}: {how}{', ' + line if status['running'] else ''}, generation {status['generation']}")
-    if status["running"] and link["fault"]:
-        print(f"  link: {link['fault']['code']}: {link['fault']['message']}")
-    if status["hold"]:
-        hold = status["hold"]
-        end = f"until {hold['until']}" if hold["until"] else "until `shoal-agent unhold`"
-        print(f"  updates are on hold since {hold['since']}, {end}{': ' + hold['reason'] if hold['reason'] else ''}")
-    for name, slot in status["slots"].items():
-        print(f"  {name}: {slot['state']}, active {_active(slot)}")
-        if slot["trial"]:
-            trial = slot["trial"]
-            so_far = f"{trial['predictions']} calls, {trial['errors']} errors, {trial['elapsed_s']:.0f} s"
-            print(f"    trial so far: {so_far} (trial.predictions or trial.seconds end it)")
-        engine = slot["engine"] or {}
-        if engine.get("fallback"):
-            print(f"    runs on {engine['providers'][0]}: {engine['fallback']}")
-        if slot["sampling"]:
-            told = slot["sampling"]
-            end = time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime(told["until"] / 1000))
-            share = f"{100 * told['share']:g} %"
-            print(f"    raw rows are sampled: {share} of them until {end}, {told['rows_sent']} sent so far")
-        for key in ("error", "waiting"):
-            if slot[key]:
-                print(f"    {key}: {slot[key]['code']}: {slot[key]['message']}")
-    spool = status["spool"]
-    print(f"  spool: {spool['windows']} windows, {spool['bytes']} bytes, {spool['dropped']} dropped")
-    if status["refused"]:
-        print(f"  refused: {status['refused']['code']}: {status['refused']['message']}")
-    if not status["clock"]["plausible"]:
-        print(f"  clock: implausible; using {status['clock']['reference']}, the newest time that the server signed")
-
-
-def _active(slot: Mapping[str, Any]) -> str:
-    """Return the active bundle in words: its name too, where it is the wanted one, whose name the device knows."""
-    digest = slot["active"]
-    if digest is None:
-        return "nothing"
-    return f"{slot['name']} ({digest})" if slot["name"] and digest == slot["target"] else str(digest)
 
 
 def _tuf_client(given: argparse.Namespace) -> int:

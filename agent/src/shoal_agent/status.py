@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from shoal_agent.adapters.blob_store import FolderBlobStore
 from shoal_agent.adapters.hold_file import HoldFile
 from shoal_agent.adapters.identity import FolderLock, IdentityFolder
 from shoal_agent.adapters.state_file import StateFile
@@ -27,6 +28,7 @@ from shoal_agent.domain.reference_time import plausible, reference_ms
 from shoal_agent.domain.slot import Slot, SlotFault
 from shoal_agent.errors import DamagedFileError, SpoolError
 from shoal_agent.ports import LinkReport, SpoolUsage
+from shoal_agent.updating.bundle_names import stored_name
 from shoal_agent.updating.leave import PLANNED
 from shoal_agent.updating.messages import state_word
 from shoal_protocol.errors import TrustError
@@ -60,6 +62,10 @@ def live_status(parts: Assembly, settings: Settings) -> dict[str, Any]:
     if parts.credentials.refused:
         refused = {"code": "credentials", "message": _LOCKED_OUT.format(device=parts.identity.device)}
     slots = _slots(parts.transactions.state, parts.transactions.progress(), parts.transactions.troubles)
+    for name, slot in slots.items():
+        model = parts.slots.get(name)
+        if model is not None and model.digest == slot["active"]:
+            slot["bundle"] = f"{model.name}:{model.version}"
     for name, variant in parts.transactions.variants().items():
         slots[name]["variant"] = variant
     for name, engine in parts.engines().items():
@@ -105,6 +111,11 @@ def stored_status(folder: Path) -> dict[str, Any]:
     for name, slot in slots.items():
         slot |= {key: told.get(name, {}).get(key) for key in ("waiting", "variant", "engine", "sampling", "counting")}
         slot["shadow"] = told.get(name, {}).get("shadow", slot["shadow"])
+        if slot["active"] is not None:  # else the store may not be there yet, and is not for us to make
+            store = FolderBlobStore(folder)
+            slot["bundle"] = stored_name(store, slot["active"])
+            if slot["shadow"]:
+                slot["shadow"]["bundle"] = stored_name(store, slot["shadow"]["digest"])
     return {
         "device": identity.device,
         "generation": state.generation,
@@ -163,6 +174,7 @@ def _slot(slot: Slot, progress: float, trouble: SlotFault | None) -> dict[str, A
     return {
         "state": state_word(slot),
         "active": slot.active,
+        "bundle": None,
         "variant": None,
         "previous": slot.previous,
         "trial": trial

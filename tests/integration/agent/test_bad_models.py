@@ -5,13 +5,19 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from agent_bundles import bundle_files
+from agent_bundles import bundle_files, odd_model, reference_of_answers
 from shoal_agent.adapters.state_file import StateFile
+from shoal_agent.bootstrap import Overrides
+from shoal_agent.runtime.errors import InferenceError
+from shoal_agent.testing import FakePreflight
+from shoal_protocol.bundle.layout import golden_input, golden_output
+from shoal_protocol.bundle.tensors import encode_tensor
 
 DRIVER = """
 import ctypes, os, sys
@@ -21,6 +27,8 @@ from shoal_agent import Agent
 from shoal_agent.bootstrap import Overrides
 from shoal_agent.runtime.engine import Engine
 from shoal_agent.testing import FakePreflight
+from shoal_protocol.bundle.layout import golden_input, golden_output
+from shoal_protocol.bundle.tensors import encode_tensor
 run = Engine.run
 def crash(self, feeds):
     outputs = run(self, feeds)
@@ -126,3 +134,96 @@ def test_a_model_that_leaks_on_real_traffic_goes_back(settled, monkeypatch):
         predict(agent, 40)
         assert world.failed(digest).code == "trial_memory"
         assert agent.status()["slots"]["quality"]["active"] == first
+
+
+# Models whose golden rows pass, and that fail on real rows only --------------------------------------------------
+
+EVEN, ODD = np.ones((1, 2), np.float32), np.full((1, 2), 200.0, np.float32)
+TRIAL = {"trial_seconds": 20.0, "trial_predictions": 10_000, "trial_call_s": 0.5}
+
+
+def odd_release(world, odd: str) -> str:
+    """Release 1.1, which is right up to 100 and odd beyond."""
+    files = bundle_files(5.0, version="1.1")
+    files["model/model.onnx"] = odd_model(5.0, odd=odd)
+    files["reference.json"] = reference_of_answers(np.linspace(0, 50, 200, dtype=np.float32).reshape(100, 2))
+    digest = world.server.release(world.server.add_bundle(files), "quality", "1.1")
+    world.assign(digest)
+    return digest
+
+
+def odd_rows(agent, odd: str) -> list[str]:
+    """Ask with odd rows, from two threads, as long as the new model answers; return what was said."""
+    said: list[str] = []
+
+    def ask() -> None:
+        for _ in range(6):
+            try:
+                found = agent.model("quality").predict({"x": ODD})
+                said.append(f"{found.version}: {found['y'][0, 0]}")
+            except InferenceError as error:
+                said.append(f"1.1: {error}")
+
+    callers = [threading.Thread(target=ask, daemon=True) for _ in range(2)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(timeout=60.0)
+        assert not caller.is_alive(), "a caller hangs for good"
+    return said
+
+
+def judged(said: list[str], odd: str) -> None:
+    news = [one for one in said if one.startswith("1.1")]
+    assert news
+    assert all("nan" in one if odd == "nan" else "terminate flag" in one for one in news)
+
+
+CODES = {"nan": "trial_nan", "hangs": "trial_hang"}
+
+
+@pytest.mark.parametrize("odd", CODES)
+def test_a_model_that_fails_on_real_rows_only_goes_back_and_is_told(settled, odd):
+    world, first = settled
+    world.run_real_self_tests()
+    digest = odd_release(world, odd)
+    with world.agent(**TRIAL) as agent:
+        world.until(lambda: agent.slots.get("quality").digest == digest, "the trial")
+        assert agent.model("quality").predict({"x": EVEN})["y"][0, 0] == 5.0
+        judged(odd_rows(agent, odd), odd)
+        fault = world.failed(digest)
+        assert fault.code == CODES[odd]
+        assert agent.model("quality").predict({"x": ODD})["y"][0, 0] == 600.0
+        assert agent.status()["slots"]["quality"]["active"] == first
+
+
+@pytest.mark.parametrize("odd", CODES)
+def test_a_model_that_fails_on_real_rows_only_goes_back_without_a_network(settled, odd):
+    world, first = settled
+    digest = odd_release(world, odd)
+    with world.agent(**(TRIAL | {"trial_seconds": 900.0})) as agent:
+        world.until(lambda: agent.slots.get("quality").digest == digest, "the trial")
+    world = replace(world, overrides=Overrides(preflight=FakePreflight(), link=lambda _identity: None))
+    with world.agent(**TRIAL) as agent:
+        assert agent.model("quality").predict({"x": EVEN}).digest == digest
+        judged(odd_rows(agent, odd), odd)
+        world.until(lambda: agent.slots.get("quality").digest == first, "the way back")
+        assert agent.model("quality").predict({"x": ODD})["y"][0, 0] == 600.0
+    assert (slot(world).active, slot(world).bad[digest].code) == (first, CODES[odd])
+
+
+def test_a_model_whose_golden_rows_have_a_nan_may_answer_so(settled):
+    world, _ = settled
+    files = bundle_files(5.0, version="1.1")
+    rows = np.array([[1.0, 1.0], [200.0, 1.0]], np.float32)
+    files["model/model.onnx"] = odd_model(5.0, odd="nan")
+    files[golden_input(0)] = encode_tensor("x", rows[1:])
+    files[golden_output(0)] = encode_tensor("y", np.full((1, 2), np.nan, np.float32))
+    files["reference.json"] = reference_of_answers(np.linspace(0, 50, 200, dtype=np.float32).reshape(100, 2))
+    digest = world.server.release(world.server.add_bundle(files), "quality", "1.1")
+    world.assign(digest)
+    with world.agent(trial_predictions=10, trial_seconds=30.0) as agent:
+        world.until(lambda: agent.slots.get("quality").digest == digest, "the trial")
+        for _ in range(20):
+            agent.model("quality").predict({"x": ODD})
+        world.committed(digest)

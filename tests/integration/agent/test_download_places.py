@@ -253,6 +253,23 @@ def test_a_redirect_is_followed_without_credentials_and_resumed(device):
     ]
 
 
+def test_a_signed_address_that_has_expired_is_asked_for_anew_and_told_to_nobody(device):
+    bucket = device.stack.enter_context(Place(DATA, etag='"bucket"', cut=1000))
+    device.server.location = f"{bucket.url}/signed?X-Amz-Expires=60&X-Amz-Signature=first"
+    with pytest.raises(TransportError) as cut:
+        device.fetch()
+    bucket.cut, bucket.status = None, 403  # as S3 answers when the time is over
+    with pytest.raises(TransportError, match="403") as expired:
+        device.fetch()
+    for error in (cut.value, expired.value):
+        assert "X-Amz" not in f"{error.message} {error.hint}"
+    bucket.status, device.server.location = None, f"{bucket.url}/signed?X-Amz-Expires=60&X-Amz-Signature=%2Fnext%3D"
+    assert device.fetched()
+    assert bucket.asked[-1]["path"] == "/signed?X-Amz-Expires=60&X-Amz-Signature=%2Fnext%3D"
+    assert (bucket.asked[-1]["range"], bucket.asked[-1]["if-range"]) == ("bytes=1000-", '"bucket"')
+    assert not any("authorization" in asked or "cookie" in asked for asked in bucket.asked)
+
+
 def test_a_redirect_to_the_same_origin_keeps_the_credentials(device):
     second: list[dict[str, str]] = device.server.asked
     device.server.location = "/elsewhere"

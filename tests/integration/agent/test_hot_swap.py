@@ -249,6 +249,17 @@ def test_a_slot_without_a_model_says_so() -> None:
         handle.predict({"x": X})
 
 
+def test_a_mistyped_slot_is_told_which_there_are() -> None:
+    slots = SlotTable(release=lambda: None)
+    slots.install("quality", load(3))
+    slots.install("anomaly", load(4))
+    with pytest.raises(
+        NoModelError, match="'qualty' has no model; the slots that have one: 'anomaly', 'quality'"
+    ) as it:
+        slots.model("qualty").predict({"x": X})
+    assert it.value.hint.startswith("is one of those meant?")
+
+
 def test_a_program_waits_for_its_first_model() -> None:
     slots = SlotTable()
     handle = slots.model("quality")

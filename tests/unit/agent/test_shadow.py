@@ -68,7 +68,7 @@ class Place:
         self.clock, self.loads, self.saved = FakeClock(), 0, True
         self.wish = ShadowWish(B)
         self.check = Cleared()
-        self.active = SimpleNamespace(digest=A)
+        self.active = SimpleNamespace(digest=A, name="q", version="1")
         shadow = SimpleNamespace(start=lambda: None, stop=lambda: None, is_beside=lambda model: model is self.active)
         self.host = SimpleNamespace(
             load=self._load,
@@ -96,7 +96,7 @@ class Place:
 
     def _load(self, _digest):
         self.loads += 1
-        return SimpleNamespace(digest=B)
+        return SimpleNamespace(digest=B, name="q", version="2")
 
     def _save(self, wish) -> bool:
         if self.saved:

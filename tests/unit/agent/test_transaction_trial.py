@@ -34,6 +34,8 @@ def test_a_trial_of_failing_predictions_goes_back_at_once(device):
     [
         (Seen(predictions=10, slow=6), "trial_latency"),
         (Seen(predictions=1, rss_bytes=3_000, memory_budget_bytes=2_000), "trial_memory"),
+        (Seen(predictions=6, answers=6, nans=5), "trial_nan"),
+        (Seen(predictions=1, running_s=61.0), "trial_hang"),
     ],
 )
 def test_a_trial_over_the_bundles_budget_goes_back(device, seen, code):
@@ -46,7 +48,14 @@ def test_a_trial_over_the_bundles_budget_goes_back(device, seen, code):
 
 
 @pytest.mark.parametrize(
-    "seen", [Seen(predictions=10, slow=4), Seen(predictions=10, rss_bytes=2_000, memory_budget_bytes=2_000)]
+    "seen",
+    [
+        Seen(predictions=10, slow=4),
+        Seen(predictions=10, rss_bytes=2_000, memory_budget_bytes=2_000),
+        Seen(predictions=10, answers=10, nans=4),
+        Seen(predictions=1000, answers=10_000, nans=200),
+        Seen(predictions=10, running_s=5.0),
+    ],
 )
 def test_a_trial_within_the_bundles_budget_passes(device, seen):
     digest = device.bundle("1.0")
@@ -54,3 +63,16 @@ def test_a_trial_within_the_bundles_budget_passes(device, seen):
     device.host.counts["s"] = seen
     device.turn()
     assert device.slot.proven == digest
+
+
+def test_a_trial_does_not_end_by_time_while_a_call_may_hang(device):
+    first = device.install("1.0")
+    second = device.bundle("1.1")
+    device.want(second)
+    for seconds in (7.0, 59.0):
+        device.host.counts["s"] = Seen(predictions=10, running_s=seconds)
+        device.turn(1000.0)
+        assert (device.slot.state, device.host.cut) == (SlotState.TRIAL, [])
+    device.host.counts["s"] = Seen(predictions=10, running_s=60.1)
+    device.turn()
+    assert (device.slot.active, device.host.cut) == (first, [second])

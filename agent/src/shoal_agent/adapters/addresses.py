@@ -38,10 +38,20 @@ def redirected(url: str, location: str) -> str:
     except ValueError:  # a port that is no number, an address in brackets that is none
         sound = False
     if not sound or "@" in parts.netloc:
-        raise TransportError(f"{url} redirects to {location!r:.200}, which is no address to follow")
+        raise TransportError(f"{told(url)} redirects to {location!r:.200}, which is no address to follow")
     if url.startswith("https://") and parts.scheme != "https":
-        raise TransportError(f"{url} redirects from https to {target:.200}, which is refused")
+        raise TransportError(f"{told(url)} redirects from https to {told(target)}, which is refused")
     return target
+
+
+def told(url: str) -> str:
+    """Return a URL as logs and reports may have it: what follows ``?`` can be a signature that opens a bucket.
+
+    >>> told("https://bucket.example/x?X-Amz-Signature=abc")
+    'https://bucket.example/x?...'
+    """
+    address, mark, _ = url.partition("?")
+    return f"{address[:200]}{mark and '?...'}"
 
 
 def proxy_for(url: str) -> str | None:

@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from shoal_agent.adapters.addresses import origin_of, proxy_for, redirected
+from shoal_agent.adapters.addresses import origin_of, proxy_for, redirected, told
 from shoal_agent.errors import SettingsError, TransportError
 from shoal_protocol.trust.enrolment import CHALLENGE_PATH
 
@@ -163,12 +163,14 @@ class HttpClient:
             target = redirected(url, location)
             if method != "GET":
                 raise TransportError(
-                    f"{method} {url}: the server sends on to {target:.200}, which is followed for downloads only",
+                    f"{method} {url}: the server sends on to {told(target)}, which is followed for downloads only",
                     hint="join with the address that it sends on to",
                 )
             url = target
             client = self._at(url)
-        raise TransportError(f"{method} {url}: more than {MAX_REDIRECTS} redirects", hint="do they go in a circle?")
+        raise TransportError(
+            f"{method} {told(url)}: more than {MAX_REDIRECTS} redirects", hint="do they go in a circle?"
+        )
 
     def _sent(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> BaseHTTPResponse:
         login = None if url.removeprefix(self.url).startswith(_PUBLIC) else self._login
@@ -208,7 +210,7 @@ def _translated(method: str, url: str) -> Iterator[None]:
     try:
         yield
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise TransportError(f"{method} {url}: {_plain(error)}", hint=_advice(error)) from error
+        raise TransportError(f"{method} {told(url)}: {_plain(error)}", hint=_advice(error)) from error
 
 
 def _basic(user: str, secret: str) -> str:

@@ -181,6 +181,7 @@ def make_transactions(base: Base, *, hooks: Hooks, cancelled: Cancelled) -> Tran
             predictions=settings.trial_predictions,
             seconds=settings.trial_seconds,
             max_error_rate=settings.trial_max_error_rate,
+            call_s=settings.trial_call_s,
         ),
     )
     changed = partial(base.relay.call, "changed")

@@ -115,20 +115,30 @@ class Engine:
         self.inputs = tuple(_tensor(meta) for meta in self.session.get_inputs())
         self.outputs = tuple(_tensor(meta) for meta in self.session.get_outputs())
         self.output_names = [output.name for output in self.outputs]
+        self._options = runtime.RunOptions()  # of every run: onnxruntime would else make some each time
+        # no captured graphs, as ever: the class looks for it, and not finding it costs 28 us (onnxruntime 1.31)
+        self._options.add_run_config_entry("gpu_graph_id", "-1")
         self._run = self._direct("run") or self.session.run
         self._run_bound = self._direct("run_with_iobinding")
 
     def run(self, feeds: Mapping[str, Array]) -> Sequence[Array]:
         """Run the graph; onnxruntime itself validates names, dtypes and shapes and raises its own errors."""
-        outputs: Sequence[Array] = self._run(self.output_names, feeds, None)
+        outputs: Sequence[Array] = self._run(self.output_names, feeds, self._options)
         return outputs
 
     def bound(self, binding: Any) -> Callable[[], Any]:
         """Return what runs the graph on the memory of an IOBinding of this session."""
         below = getattr(binding, "_iobinding", None)
         if self._run_bound is None or below is None:
-            return partial(self.session.run_with_iobinding, binding)
-        return partial(self._run_bound, below, None)
+            return partial(self.session.run_with_iobinding, binding, self._options)
+        return partial(self._run_bound, below, self._options)
+
+    def cut_off(self) -> None:
+        """Let every run that is under way end with an error, and every later one, for good.
+
+        onnxruntime looks between two operators, and at each turn of a loop; a single operator that never ends goes on.
+        """
+        self._options.terminate = True
 
     def _direct(self, name: str) -> Any:
         """Return a call of the session below its Python class, or none where it has no such thing, or needs the class.

@@ -22,6 +22,7 @@ from shoal_agent.domain.providers import CPU
 from shoal_agent.errors import UnfitError
 from shoal_agent.runtime.batching import Batcher, Batching, is_exact_together
 from shoal_agent.runtime.bundle_files import BundleFiles
+from shoal_agent.runtime.calls import CallsUnderWay
 from shoal_agent.runtime.conversion import shown
 from shoal_agent.runtime.engine import Engine, GraphTensor, import_onnxruntime, zeros
 from shoal_agent.runtime.errors import Fault, InferenceError, InputError, ModelLoadError
@@ -31,7 +32,7 @@ from shoal_agent.runtime.memory import trim_heap
 from shoal_agent.runtime.observer import Observer
 from shoal_agent.runtime.prediction import Identity, Prediction
 from shoal_agent.runtime.prediction_id import Mint
-from shoal_agent.runtime.self_test import GoldenRows, SelfTest, read_golden, run_self_test
+from shoal_agent.runtime.self_test import GoldenRows, SelfTest, always_numbers, read_golden, run_self_test
 from shoal_agent.runtime.static_binding import StaticBinding, is_eligible, is_worthwhile
 from shoal_protocol.bundle.layout import BUNDLE_JSON, MODEL_ONNX, REFERENCE_JSON, SCHEMA_JSON
 from shoal_protocol.bundle.schema import BundleInfo, ModelSchema, parse_bundle_info, parse_schema
@@ -50,6 +51,9 @@ _log = logging.getLogger(__name__)
 class _PerThread(threading.local):
     binding: StaticBinding | None = None
     is_ready: bool = False
+
+    def __init__(self, calls: CallsUnderWay) -> None:  # in each thread that comes
+        self.call = calls.mark()
 
 
 class LoadedModel(Followed):
@@ -94,7 +98,8 @@ class LoadedModel(Followed):
         """Digest of the document by which more is counted than the bundle says."""
         rules = (*schema.contract, *(beside.rules if beside is not None else ()))
         streams = contract_streams(rules, schema.inputs)
-        self.observer = Observer(spec, rules=tuple(zip(rules, streams, strict=True)))
+        numbers = always_numbers(golden) if golden is not None else frozenset()
+        self.observer = Observer(spec, rules=tuple(zip(rules, streams, strict=True)), numbers=numbers)
         self.observer.rules_hash = rules_hash(beside.rules) if beside is not None else ""
         self.plan = InputPlan(schema)
         self._identity = Identity(info.name, info.version, digest, os.urandom(6).hex())
@@ -104,7 +109,8 @@ class LoadedModel(Followed):
         self._has_text = len(self._exact) < len(engine.inputs)
         places = {name: at for at, name in enumerate(self._names)}
         self._taps = [(name, places.get(name)) for name in self.observer.tensors]
-        self._thread = _PerThread()
+        self._calls = CallsUnderWay()
+        self._thread = _PerThread(self._calls)
         self.fallback = engine.fallback
         """Why it does not run on the provider that was wanted first; empty: it does."""
         self._batcher: Batcher | None = None
@@ -164,6 +170,7 @@ class LoadedModel(Followed):
         other.counted_by = digest
         other.fallback = self.fallback
         other._identity, other._serials = self._identity, self._serials
+        other._calls, other._thread = self._calls, _PerThread(self._calls)
         if self._batcher is not None:
             other._batcher, other._binds = self._batcher, False
         other.observer.continue_from(self.observer)
@@ -233,19 +240,25 @@ class LoadedModel(Followed):
             InferenceError: The model failed.
         """
         start = perf_counter_ns()
-        binding = self._thread.binding
-        if binding is not None:
-            try:
-                outputs = binding.run(inputs)
-            except Exception:  # noqa: BLE001  (the plain run, below, says what is wrong)
-                outputs = None
-            if outputs is not None:
-                elapsed_ns = perf_counter_ns() - start
-                self.observer.answered_row(binding.observed_row(), elapsed_ns)
-                for follower in self.followers:
-                    follower.answered(inputs, outputs, elapsed_ns)
-                return Prediction(outputs, self._identity, next(self._serials), start)
-        return self._predict_plain(inputs, start)
+        thread = self._thread
+        call = thread.call
+        call.since_ns = start
+        try:
+            binding = thread.binding
+            if binding is not None:
+                try:
+                    outputs = binding.run(inputs)
+                except Exception:  # noqa: BLE001  (the plain run, below, says what is wrong)
+                    outputs = None
+                if outputs is not None:
+                    elapsed_ns = perf_counter_ns() - start
+                    self.observer.answered_row(binding.observed_row(), elapsed_ns)
+                    for follower in self.followers:
+                        follower.answered(inputs, outputs, elapsed_ns)
+                    return Prediction(outputs, self._identity, next(self._serials), start)
+            return self._predict_plain(inputs, start)
+        finally:
+            call.since_ns = 0
 
     def predict_rows(self, rows: Sequence[Mapping[str, Any]]) -> Prediction:
         """Answer rows of plain values, ``[{"age": 34, "city": "Bern"}]``; a missing value is None.
@@ -264,6 +277,10 @@ class LoadedModel(Followed):
             check_rows(rows)
             raise
         return self.predict(feeds)
+
+    def running_s(self) -> float:
+        """Return for how many seconds the oldest call is under way; 0 when there is none."""
+        return self._calls.oldest_s(perf_counter_ns())
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run the graph and tell nobody: for self-tests."""

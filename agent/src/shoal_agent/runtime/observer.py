@@ -14,7 +14,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -25,6 +25,7 @@ from shoal_agent.runtime.block_counter import BLOCK_ROWS, BlockCounter, Coder, T
 from shoal_agent.runtime.window_sums import Sums, Totals, WindowSummary
 from shoal_protocol.bundle.contract import Rule
 from shoal_protocol.profile.derivation import looks_at_whole
+from shoal_protocol.profile.grid import MISSING, NumericGrid
 from shoal_protocol.profile.profile import ProfileSpec, Stream
 from shoal_protocol.profile.shadow import MAX_SHADOWS, ShadowSums
 
@@ -73,6 +74,7 @@ class Observer:
     Args:
         spec: The streams; none: only calls, errors and latency are counted.
         rules: Of the bundle's contract, each with its stream (`shoal_protocol.profile.contract`).
+        numbers: Outputs in which a NaN is no answer; rows with one are counted where a stream looks at the output.
         chance: Returns numbers in [0, 1); chooses where the sample of a large batch begins.
         clock_ns: Monotonic; paces the look at whole tensors and texts.
     """
@@ -82,12 +84,14 @@ class Observer:
         spec: ProfileSpec | None,
         *,
         rules: Sequence[tuple[Rule, Stream]] = (),
+        numbers: Collection[str] = (),
         chance: random.Random | None = None,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self.spec = spec or ProfileSpec(())
         self._rules = tuple(rules)
         self._counted = ProfileSpec((*self.spec.streams, *(stream for _, stream in self._rules)))
+        self._nan_cells = _nan_cells(self._counted.streams, numbers)
         self.tensors = tuple(dict.fromkeys(s.tensor for s in self._counted.streams if s.is_known))
         """Names of the tensors that are looked at, in the order of `Tap`s."""
         self.whole_tensors = frozenset(s.tensor for s in self.spec.streams if looks_at_whole(s.derive))
@@ -200,8 +204,9 @@ class Observer:
         """Return what happened since the model was loaded."""
         all_ = self.sums()
         return Totals(
-            int(all_.latency.sum()), all_.rows, all_.errors, all_.refused, all_.latency, all_.latency_ns / 1e9
-        )
+            int(all_.latency.sum()), all_.rows, all_.errors, all_.refused, all_.latency, all_.latency_ns / 1e9,
+            counted=all_.n, nans=all_.nans,
+        )  # fmt: skip
 
     def continue_from(self, other: Observer) -> None:
         """Add another observer's totals to the own ones: that of the same model before it counted otherwise.
@@ -326,7 +331,21 @@ class Observer:
             _log.exception("%d rows could not be counted", len(arrays[0]))
             return
         self._state.fine += fine
+        if self._nan_cells.size:
+            self._state.nans += int(fine[self._nan_cells].max())
         self._state.n += len(arrays[0])
+
+
+def _nan_cells(streams: Sequence[Stream], numbers: Collection[str]) -> npt.NDArray[np.intp]:
+    """Return where the fine cells count the NaN of outputs that are to be numbers."""
+    ends = np.cumsum([0, *(stream.grid.cells for stream in streams)])
+    plain = {"value", "row_max"}
+    found = [
+        int(start) + MISSING
+        for start, stream in zip(ends, streams, strict=False)
+        if stream.tensor in numbers and stream.derive in plain and isinstance(stream.grid, NumericGrid)
+    ]
+    return np.array(found, dtype=np.intp)
 
 
 def _tap(spec: ProfileSpec, name: str, tensor: Array) -> Tap:

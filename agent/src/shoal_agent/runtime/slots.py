@@ -51,11 +51,12 @@ class Observed(msgspec.Struct, frozen=True):
 class SlotHandle:
     """Answers from whatever model is active in a slot at the moment of the call."""
 
-    __slots__ = ("_cell", "slot")
+    __slots__ = ("_cell", "_names", "slot")
 
-    def __init__(self, slot: str, cell: _Cell) -> None:
+    def __init__(self, slot: str, cell: _Cell, names: Callable[[], tuple[str, ...]]) -> None:
         self.slot = slot
         self._cell = cell
+        self._names = names
 
     def predict(self, inputs: Mapping[str, Any]) -> Prediction:
         """Answer; as `LoadedModel.predict`.
@@ -95,9 +96,11 @@ class SlotHandle:
     def _active(self) -> LoadedModel:
         model = self._cell.model
         if model is None:
+            wait = "wait for its first rollout: model.wait(60); `shoal-agent status` tells what it is at"
+            others = ", ".join(repr(name) for name in sorted(self._names()))
             raise NoModelError(
-                f"slot {self.slot!r} has no model",
-                hint="wait for its first rollout: model.wait(60); `shoal-agent status` tells what it is at",
+                f"slot {self.slot!r} has no model" + (f"; the slots that have one: {others}" if others else ""),
+                hint=f"is one of those meant? else {wait}" if others else wait,
                 slot=self.slot,
             )
         return model
@@ -143,7 +146,7 @@ class SlotTable:
     def model(self, slot: str) -> SlotHandle:
         """Return a handle that stays valid over swaps; the slot need not have a model yet."""
         with self._lock:
-            return SlotHandle(slot, self._cells.setdefault(slot, _Cell()))
+            return SlotHandle(slot, self._cells.setdefault(slot, _Cell()), self.names)
 
     def observed(self) -> list[Observed]:
         """Return the observers of active models, then of those on their way out."""

@@ -50,7 +50,12 @@ class WindowSummary(msgspec.Struct, frozen=True):
 
 
 class Totals(msgspec.Struct, frozen=True):
-    """Since the model was loaded; never decreasing. Latency as in `WindowSummary`."""
+    """Since the model was loaded; never decreasing. Latency as in `WindowSummary`.
+
+    Attributes:
+        counted: Rows that streams looked at.
+        nans: At least so many of those are no answer, because there is a NaN in it.
+    """
 
     calls: int
     rows: int
@@ -58,6 +63,8 @@ class Totals(msgspec.Struct, frozen=True):
     refused: int
     latency: Counts
     latency_sum_s: float
+    counted: int = 0
+    nans: int = 0
 
 
 class Sums(msgspec.Struct):
@@ -70,6 +77,7 @@ class Sums(msgspec.Struct):
     latency: Counts
     latency_ns: int
     fine: Counts
+    nans: int = 0
 
     @classmethod
     def empty(cls, spec: ProfileSpec) -> Sums:
@@ -90,6 +98,7 @@ class Sums(msgspec.Struct):
         self.refused += other.refused
         self.latency += other.latency
         self.latency_ns += other.latency_ns
+        self.nans += other.nans
 
     def summary(self, spec: ProfileSpec, rules: Sequence[tuple[Rule, Stream]] = ()) -> WindowSummary:
         """Return the closed form.

@@ -339,6 +339,7 @@ class FakeHost:
         self.counts: dict[str, Seen] = {}
         self.holds_one = False
         self.most = 0
+        self.cut: list[str] = []
 
     def load(self, digest: str) -> Any:
         """Return a model, or raise what the test dictates."""
@@ -363,6 +364,10 @@ class FakeHost:
     def seen(self, slot: str) -> Seen:
         """Return what the test dictates."""
         return self.counts.get(slot, Seen())
+
+    def cut_off(self, slot: str) -> None:
+        """Take note."""
+        self.cut.append(self.answering[slot])
 
     def variants(self) -> dict[str, str]:
         """Return one variant for all."""

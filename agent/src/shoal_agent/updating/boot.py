@@ -15,6 +15,7 @@ from shoal_agent.domain.slot import Slot, SlotState
 from shoal_agent.domain.trial import Trial, TrialRules
 from shoal_agent.errors import DamagedFileError
 from shoal_agent.ports import BlobStore, StateFile
+from shoal_agent.updating.bundle_names import shown_stored
 from shoal_protocol.bundle.layout import BUNDLE_JSON
 from shoal_protocol.bundle.schema import parse_bundle_info
 from shoal_protocol.errors import ContentError
@@ -40,7 +41,7 @@ def runnable_state(state_file: StateFile, store: BlobStore) -> tuple[DeviceState
             if digest not in intact:
                 intact[digest] = _looks_intact(store, digest)
             if not intact[digest]:
-                _log.error("slot %s: bundle %s is damaged or missing", name, digest)
+                _log.error("slot %s: %s is damaged or missing", name, shown_stored(store, digest))
                 damaged.append((name, digest))
                 continue
             break  # what lies behind an intact bundle is looked at when it is needed
@@ -52,7 +53,7 @@ def _looks_intact(store: BlobStore, digest: str) -> bool:
     try:
         return store.intact(digest)
     except OSError as error:
-        _log.warning("bundle %s can't be looked at just now: %s", digest, error)
+        _log.warning("%s can't be looked at just now: %s", shown_stored(store, digest), error)
         return True
 
 
@@ -70,7 +71,7 @@ def scanned_state(store: BlobStore) -> DeviceState:
                 continue
             name = parse_bundle_info(store.read(blob.digest)).name
         except (ContentError, OSError) as error:
-            _log.error("bundle %s can't be used: %s", digest, error)
+            _log.error("%s can't be used: %s", shown_stored(store, digest), error)
             continue
         slot = state.slots.get(name)
         if slot is None:

@@ -40,6 +40,9 @@ class Seen(msgspec.Struct, frozen=True):
         slow: Answered, and surely slower than the bundle's budget for as many rows as a call has on average.
         rss_bytes: Resident memory of the process; 0: unknown.
         memory_budget_bytes: That the bundle allows itself; none: any.
+        answers: Rows whose answers were looked at.
+        nans: At least so many of those answers are not a number.
+        running_s: For how long the oldest call is under way.
     """
 
     predictions: int = 0
@@ -47,6 +50,9 @@ class Seen(msgspec.Struct, frozen=True):
     slow: int = 0
     rss_bytes: int = 0
     memory_budget_bytes: int | None = None
+    answers: int = 0
+    nans: int = 0
+    running_s: float = 0.0
 
 
 def load_stored(
@@ -176,7 +182,16 @@ class ModelHost:
             slow=_slow(totals, runtime.latency_budget_ms),
             rss_bytes=resident_bytes(),
             memory_budget_bytes=runtime.memory_budget_bytes,
+            answers=totals.counted,
+            nans=totals.nans,
+            running_s=model.running_s(),
         )
+
+    def cut_off(self, slot: str) -> None:
+        """End the calls of the slot's present model that are under way; it answers none any more."""
+        model = self._slots.get(slot)
+        if model is not None:
+            model.engine.cut_off()
 
 
 def engines(slots: SlotTable) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from shoal_agent.domain.slot import Record, Slot
 from shoal_agent.errors import SpoolError
-from shoal_agent.ports import Spool
+from shoal_agent.ports import BlobStore, Spool
+from shoal_agent.updating.bundle_names import shown_stored
 from shoal_agent.updating.messages import Messages
 from shoal_protocol.mqtt.topics import Up
 
@@ -23,17 +24,21 @@ class Outcomes:
     Args:
         spool: Takes it.
         messages: Makes it.
+        store: Knows what the bundles are called.
     """
 
-    def __init__(self, spool: Spool, messages: Messages) -> None:
+    def __init__(self, spool: Spool, messages: Messages, store: BlobStore) -> None:
         self._spool = spool
         self._messages = messages
+        self._store = store
 
     def record(self, name: str, slot: Slot, record: Record) -> bool:
         """Tell an outcome, once for each time that the slot came to its state; returns whether this was the first."""
         why = "" if record.fault is None else f": {record.fault.code}, {record.fault.message}"
         level = logging.INFO if record.fault is None else logging.WARNING
-        _log.log(level, "slot %s: %s is %s%s", name, record.digest, record.kind, why)
+        wanted = slot.target.name if slot.target is not None and slot.target.digest == record.digest else ""
+        bundle = shown_stored(self._store, record.digest, wanted)
+        _log.log(level, "slot %s: %s is %s%s", name, bundle, record.kind.replace("_", " "), why)
         key = f"{name}/{record.kind}/{record.digest}/{int(slot.since * 1000)}"
         return self._append(name, self._messages.outcome(name, record), key=key, what=f"outcome {record.kind!r}")
 
@@ -46,7 +51,7 @@ class Outcomes:
             why: As the signed list says.
             generation: Of the assignment.
         """
-        _log.warning("slot %s: the running bundle %s is revoked: %s", name, digest, why)
+        _log.warning("slot %s: %s, which runs, is revoked: %s", name, shown_stored(self._store, digest), why)
         event = self._messages.event("revoked", slot=name, digest=digest, data={"message": why[:500]})
         self._append(name, event, key=f"revoked/{name}/{digest}/{generation}", what="revocation")
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from shoal_agent.domain.slot import MEMORY_SHORT, Damaged, Failed, Loaded, Postponed, Refused, SlotEvent
 from shoal_agent.errors import tells_of_damage
 from shoal_agent.ports import BlobStore
+from shoal_agent.updating.bundle_names import shown_stored
 from shoal_agent.updating.model_host import ModelHost
 from shoal_agent.updating.room import Room
 from shoal_protocol.errors import DigestMismatchError, ShoalError
@@ -111,7 +112,7 @@ class Placing:
 
         Where a second look finds nothing wrong it is loaded again, a few times.
         """
-        _log.error("slot %s: the files of %s look damaged: %s", name, digest, error)
+        _log.error("slot %s: the files of %s look damaged: %s", name, shown_stored(self._store, digest), error)
         if self._store.intact(digest) and looks < MAX_LOOKS:
             return Postponed("disk", f"its files could not be read: {error}")
         return Damaged(digest)

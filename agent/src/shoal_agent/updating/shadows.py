@@ -31,6 +31,7 @@ from shoal_agent.domain.slot import (
 )
 from shoal_agent.errors import CancelledError
 from shoal_agent.ports import Cancelled, Clock
+from shoal_agent.updating.bundle_names import shown
 from shoal_protocol.errors import LocalError, ShoalError
 from shoal_protocol.mqtt.messages import Fault, ShadowReport
 
@@ -240,11 +241,13 @@ class Shadows:
             return
         shadow.start()
         place.shadow, place.since = shadow, self._monotonic()
-        _log.info("slot %s: %s runs as a shadow of %s", name, place.digest, active.digest)
+        names = [shown(one.digest, f"{one.name}:{one.version}") for one in (place.model, active)]
+        _log.info("slot %s: %s runs as a shadow of %s", name, *names)
         self._changed()
 
     def _fail(self, place: _Place, code: str, message: str) -> None:
-        _log.warning("the shadow %s is given up: %s", place.digest, message)
+        name = None if place.model is None else f"{place.model.name}:{place.model.version}"
+        _log.warning("the shadow %s is given up: %s", shown(place.digest, name), message)
         place.fault, place.trouble = Fault(code=code, message=message[:500], digest=place.digest), None
         self._changed()
 

@@ -102,7 +102,7 @@ class Transactions:
         self._ledger = Ledger(around.state_file, rhythm.clock)
         self._agenda = Agenda(rhythm.monotonic)
         self._placing = Placing(around.host, around.store, starts=rhythm.rules.starts)
-        self._outcomes = Outcomes(around.spool, around.messages)
+        self._outcomes = Outcomes(around.spool, around.messages, around.store)
         self._garbage = Garbage(around.store, around.work)
         self._watch = TrialWatch(around.host, rules=rhythm.rules, monotonic=rhythm.monotonic)
         self._shadows = Shadows(
@@ -344,7 +344,7 @@ class Transactions:
                 self.handle(name, Due())
         for name in list(self._ledger.state.slots):
             self._measure(name)
-            verdict = self._watch.verdict(self._ledger.state.slots[name])
+            verdict = self._watch.verdict(name, self._ledger.slot(name))
             if verdict is not None:
                 self.handle(name, verdict)
 

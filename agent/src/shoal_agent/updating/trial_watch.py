@@ -55,6 +55,8 @@ class TrialWatch:
                 elapsed_s=now.at - last.at,
                 slow=max(now.seen.slow - last.seen.slow, 0),
                 over_bytes=self._over_bytes(name, now.seen),
+                answers=max(now.seen.answers - last.seen.answers, 0),
+                nans=max(now.seen.nans - last.seen.nans, 0),
             )
         )
 
@@ -63,11 +65,12 @@ class TrialWatch:
         grown = seen.rss_bytes - self._rss_bytes.get(name, seen.rss_bytes)
         return 0 if seen.memory_budget_bytes is None else max(grown - seen.memory_budget_bytes, 0)
 
-    def verdict(self, slot: Slot) -> Proved | Failed | None:
-        """Return the end of a slot's trial, once there is one."""
+    def verdict(self, name: str, slot: Slot) -> Proved | Failed | None:
+        """Return the end of a slot's trial, once there is one; a model that hangs is cut off."""
         if slot.trial is None or slot.state is not SlotState.TRIAL:
             return None
-        match judge(slot.trial, self._rules):
+        running_s = self._looks[name].seen.running_s if name in self._looks else 0.0
+        match judge(slot.trial, self._rules, running_s=running_s):
             case Verdict.PASSED:
                 return Proved()
             case Verdict.FAILED:
@@ -81,4 +84,11 @@ class TrialWatch:
             case Verdict.HUNGRY:
                 over = f"{slot.trial.over_bytes} bytes more than the bundle's memory budget"
                 return Failed("trial_memory", f"since this model answers, the process has grown by {over}")
+            case Verdict.NO_NUMBERS:
+                share = f"{slot.trial.nans} of {slot.trial.answers} answers are not a number"
+                why = f"none of its golden rows is; a share of {self._rules.max_error_rate:g} is allowed"
+                return Failed("trial_nan", f"{share}; {why}")
+            case Verdict.HANGS:
+                self._host.cut_off(name)
+                return Failed("trial_hang", f"a call has been under way for {running_s:.0f} s; it was cut off")
         return None

@@ -29,6 +29,7 @@ from shoal_agent.domain.slot import (
 )
 from shoal_agent.errors import CancelledError, DiskFullError, ListUnusableError, UnfitError
 from shoal_agent.ports import BlobStore, Cancelled, Fetcher, HeldBlob, Preflight, PreflightLimits, Trust
+from shoal_agent.updating.bundle_names import shown_stored
 from shoal_protocol.bundle.layout import BUNDLE_JSON
 from shoal_protocol.bundle.manifest import Descriptor, Manifest, parse_manifest
 from shoal_protocol.bundle.schema import BundleInfo, parse_bundle_info
@@ -156,7 +157,8 @@ class Work:
                 return Damaged(digest)
             outcome = self._parts.preflight.run(digest, limits=limits, cancelled=cancelled)
             if outcome.passed:
-                _log.info("bundle %s passed its self-test: %s", digest, outcome.measured)
+                measured = ", ".join(f"{name} {value:.4g}" for name, value in sorted(outcome.measured.items()))
+                _log.info("%s passed its self-test: %s", shown_stored(self._parts.store, digest), measured)
                 return Passed()
             if outcome.code == DigestMismatchError.code:
                 # what the disk did to a file says nothing about the bundle; looking puts the damaged file away
