@@ -3,6 +3,7 @@
 step          before one of the calls that make something durable, by SIGKILL or an emulated power cut; needs nothing
 kill          SIGKILL as it enters a system call, of whatever name; needs strace
 fail          a system call on files fails (disk full, disk failing, no descriptor left), once or from then on; strace
+full          the disk, a tmpfs, has room for so many pages or inodes only, until somebody makes room; needs root
 cut ext4|xfs  the power is cut right after a call that changes the disk or tells the server something, on a file system
               of its own; strace, root, loop devices
 
@@ -19,6 +20,7 @@ from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
+import full_disks
 import loop_disks
 import strace_points
 from crash_stories import Device, Story
@@ -26,7 +28,10 @@ from killed_agent import Ended
 from strace_points import ERRORS, LASTING, Place
 
 CUT_KINDS = {"cut ext4": "ext4", "cut xfs": "xfs"}
-KINDS = ("step", "kill", "fail", *CUT_KINDS)
+KINDS = ("step", "kill", "fail", "full", *CUT_KINDS)
+TRACED = frozenset({"kill", "fail", *CUT_KINDS})
+"""Those at system calls."""
+
 CONTROLS = {
     "late": ("step",),
     "unsynced": ("step", *CUT_KINDS),
@@ -37,6 +42,9 @@ CONTROLS = {
 FLAW_SHOWS = {"late": (), "unsynced": ("rename", "fsync", "close"), "unordered": ("rename",)}
 """The system calls at which a cut shows a flaw: a file that is synced late is empty between its rename and that."""
 
+ROOM = {"pages": range(64), "inodes": range(32)}
+"""Of what so much is left on a disk that is nearly full: from nothing to more than a story needs."""
+
 _SETTLES = 0.1
 """Share of the points after which the device goes on with its server until it has arrived."""
 
@@ -46,13 +54,14 @@ def missing(folder: Path) -> dict[str, str]:
     lacks = {}
     traced = strace_points.missing()
     if traced is not None:
-        lacks = dict.fromkeys(("kill", "fail", *CUT_KINDS), traced)
+        lacks = dict.fromkeys(sorted(TRACED), traced)
     else:
         for kind, disk in CUT_KINDS.items():
             reason = loop_disks.missing(disk, folder)
             if reason is not None:
                 lacks[kind] = reason
-    return lacks
+    no_full = full_disks.missing(folder)
+    return lacks if no_full is None else lacks | {"full": no_full}
 
 
 @dataclass(frozen=True)
@@ -116,12 +125,14 @@ class Lane:
         device: The device.
         map: Where agents can be ended.
         disks: By kind of point.
+        small: A disk that can be full.
         kinds: What this machine offers.
     """
 
     device: Device
     map: Map
     disks: Mapping[str, loop_disks.LoopDisk] = field(default_factory=dict)
+    small: full_disks.FullDisk | None = None
     kinds: Sequence[str] = KINDS
 
     def point(self, index: int, seed: int) -> Played:
@@ -144,6 +155,8 @@ class Lane:
             return self._killed(turn, lots)
         if kind == "fail":
             return self._failed(turn, lots)
+        if kind == "full":
+            return self._full(turn, lots)
         return self._cut(kind, turn, lots, flaw)
 
     def _step(self, lots: random.Random, flaw: str | None) -> Played:
@@ -206,6 +219,27 @@ class Lane:
         finally:
             disk.unmount()
 
+    def _full(self, turn: int, lots: random.Random) -> Played:
+        assert self.small is not None
+        story = self.device.stories[turn % len(self.device.stories)]
+        what, count = _room_of(turn // len(self.device.stories))
+        self.small.fresh()
+        try:
+            state = self._begin(story, lots, self.small.root / "state")
+            self.small.leave(what, count)
+            ended = self.device.nursery.run(state, story.fate(patience_s=1.5))
+            told = f"{story.name}, room for {count} {what}"
+            played = partial(Played, story.name, what, told, ended.status != 0)
+            if ended.status not in ({0, 2, 3} if story.path[0] is None else {0, 2}):
+                return played([_ended_badly(ended)])
+            faults = list(self.device.faults(story, state, could_save=False))
+            self.small.make_room()
+            # looked at again: this start ends in order, and is saved; else all the ends so far look like a crash loop
+            faults = faults or list(self.device.faults(story, state, could_save=False))
+            return played(faults or list(self.device.unsettled(story, state)))
+        finally:
+            self.small.unmount()
+
     def _begin(self, story: Story, lots: random.Random, state: Path | None = None) -> Path:
         """Begin a story; one that is to be resumed was cut off once before."""
         state = self.device.begin(story, state)
@@ -227,6 +261,12 @@ class Lane:
         if thorough and not faults and lots.random() < settles:
             faults = list(self.device.unsettled(story, state))
         return faults
+
+
+def _room_of(turn: int) -> tuple[str, int]:
+    """Return what is left on the disk in a turn: everything that `ROOM` has comes once before it comes again."""
+    every = [(what, count) for count in ROOM["pages"] for what in ROOM if count in ROOM[what]]
+    return every[turn % len(every)]
 
 
 def caught(lane: Lane, flaw: str, kind: str, *, seed: int, points: int) -> str | None:

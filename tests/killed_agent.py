@@ -57,7 +57,7 @@ class Ended:
     """How a run ended.
 
     Attributes:
-        status: -9: killed at the step; 0: it settled before; 2: it gave up waiting.
+        status: -9: killed at the step; 0: it settled before; 2: it gave up waiting; 3: no room for a first start.
         told: What it printed.
         hit: Whether it came to the place at which something was to happen to it.
     """
@@ -201,7 +201,7 @@ def main(state: Path, fate: Fate) -> None:
         _look(Agent(state, settings, overrides=Overrides(preflight=FakePreflight(), link=lambda _identity: None)))
     _stop_at(fate.gate)
     agent = Agent(state, settings, overrides=Overrides(preflight=FakePreflight()))
-    agent.start()
+    _start(agent)
     slot = agent.status()["slots"].get("quality", {})
     _say(f"started with {slot.get('active')}")
     if fate.roll_back and slot.get("active") not in {None, fate.wanted}:
@@ -215,6 +215,17 @@ def main(state: Path, fate: Fate) -> None:
     time.sleep(0.2)  # until the server was told
     _say(f"settled after {countdown.count} steps")
     os._exit(0)
+
+
+def _start(agent: Any) -> None:
+    """Start an agent, or end as one does that finds no room for what a first start makes."""
+    from shoal_agent.errors import StateFolderError
+
+    try:
+        agent.start()
+    except StateFolderError as error:
+        _say(f"no start: {error}")
+        os._exit(3)
 
 
 def _has_settled(slot: dict[str, Any], fate: Fate) -> bool:
@@ -234,7 +245,7 @@ def _look(agent: Any) -> None:
     from shoal_agent.updating.updater import Updater
 
     Updater.run = lambda _self: None  # type: ignore[method-assign]  # this process ends when it has looked
-    agent.start()
+    _start(agent)
     slot = agent.status()["slots"].get("quality", {})
     answer = None
     if slot.get("active") is not None:

@@ -35,8 +35,9 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from agent_nursery import Nursery  # noqa: E402 - the path comes first
-from crash_points import CONTROLS, CUT_KINDS, KINDS, Lane, Map, Played, caught, controls, missing  # noqa: E402
+from crash_points import CONTROLS, CUT_KINDS, KINDS, TRACED, Lane, Map, Played, caught, controls, missing  # noqa: E402
 from crash_stories import Device  # noqa: E402
+from full_disks import FullDisk  # noqa: E402
 from loop_disks import LoopDisk  # noqa: E402
 from shoal_agent.testing import SimulatedServer  # noqa: E402
 
@@ -75,11 +76,13 @@ def lanes_of(plan: Plan, kinds: Sequence[str]) -> Iterator[list[Lane]]:
             server.codes = True  # updates come as patches, which have more steps
             device = Device(server, stack.enter_context(Nursery(folder)), folder)
             device.prepare()
-            here = lanes[0].map if lanes else Map.of(device, seed=plan.seed) if set(kinds) != {"step"} else Map()
+            here = lanes[0].map if lanes else Map.of(device, seed=plan.seed) if TRACED & {*kinds} else Map()
             disks = {kind: LoopDisk(disk, folder) for kind, disk in CUT_KINDS.items() if kind in kinds}
             for disk in disks.values():
                 stack.callback(disk.unmount)
-            lanes.append(Lane(device, here, disks, kinds))
+            small = FullDisk(folder)
+            stack.callback(small.unmount)
+            lanes.append(Lane(device, here, disks, small, kinds))
         yield lanes
 
 

@@ -21,7 +21,7 @@ from shoal_agent.adapters.hold_file import HoldFile
 from shoal_agent.adapters.identity import FolderLock
 from shoal_agent.bootstrap import Assembly, Overrides, assemble
 from shoal_agent.domain.hold import Hold
-from shoal_agent.errors import NoModelError, ParcelError
+from shoal_agent.errors import NoModelError, ParcelError, StateFolderError
 from shoal_agent.settings import Settings, load_settings
 from shoal_agent.status import live_status, save_snapshot
 from shoal_agent.updating.requests import ExportRequest, ImportRequest, RollBackRequest
@@ -71,6 +71,7 @@ class Agent:
         Raises:
             NotEnrolledError: The folder belongs to no device yet.
             StateInUseError: Another agent uses the folder.
+            StateFolderError: A first start found no room for what it needs; later ones need none.
             CallerError: It runs already.
         """
         if self._parts is not None:
@@ -79,8 +80,11 @@ class Agent:
         try:
             parts = assemble(self.folder, self.settings, self._overrides)
             parts.transactions.boot()
-        except BaseException:
+        except BaseException as error:
             self._lock.release()
+            if isinstance(error, OSError):
+                advice = "make room on its disk, or look at its rights"
+                raise StateFolderError(f"the agent can't work in {self.folder}: {error}", hint=advice) from error
             raise
         self._parts = parts
         name = parts.identity.device

@@ -50,6 +50,15 @@ def test_power_cuts_on_real_file_systems_find_nothing_and_the_flawed_agents_are_
     )
 
 
+@pytest.mark.slow
+def test_full_disks_find_nothing(crash, tmp_path):
+    lacks = missing(tmp_path)
+    if "full" in lacks:
+        pytest.skip(lacks["full"])
+    result = tmp_path / "campaign-crash.json"
+    assert crash.campaign(crash.Plan(12, SEED, lanes=2, kinds=("full",), flaws=()), result) == 0, result.read_text()
+
+
 def test_only_an_unfinished_sweep_of_the_same_seed_and_points_goes_on(crash, tmp_path):
     path = tmp_path / "result.json"
     assert crash._interrupted(path, crash.Plan(20, 1)) == {}
