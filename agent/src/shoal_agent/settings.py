@@ -156,7 +156,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "So many seconds end a trial, whatever was predicted.",
     )
     trial_call_s: float = _setting(
-        60.0, "trial.call_s", _positive, "seconds above 0", "A call on trial that takes longer is cut off and fails it."
+        60.0,
+        "trial.call_s",
+        parse.positive,
+        "seconds above 0",
+        "A call on trial that takes longer is cut off and fails it.",
     )
     trial_max_error_rate: float = _setting(
         0.02,

@@ -225,5 +225,5 @@ def test_a_model_whose_golden_rows_have_a_nan_may_answer_so(settled):
     with world.agent(trial_predictions=10, trial_seconds=30.0) as agent:
         world.until(lambda: agent.slots.get("quality").digest == digest, "the trial")
         for _ in range(20):
-            agent.model("quality").predict({"x": ODD})
+            assert np.isnan(agent.model("quality").predict({"x": ODD})["y"]).all()
         world.committed(digest)

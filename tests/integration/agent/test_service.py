@@ -52,7 +52,7 @@ def test_the_service_is_ready_once_its_models_answer_gives_signs_of_life_and_end
         process = subprocess.Popen([*command, str(world.state), "--listen", "none"], env=environment)
         try:
             ready = ear.recv(999).decode()
-            assert ready == f"READY=1\nSTATUS=dev-1: quality: {digest}"
+            assert ready == f"READY=1\nSTATUS=dev-1: quality: quality:1.0 ({digest[7:19]})"
             assert [ear.recv(999) for _ in range(3)] == [b"WATCHDOG=1"] * 3
             process.send_signal(signal.SIGTERM)
             while (heard := ear.recv(999)) == b"WATCHDOG=1":
