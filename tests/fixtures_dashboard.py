@@ -36,6 +36,8 @@ from shoal_server.drift.scan import DriftScan
 from shoal_server.drift.season import Season
 from shoal_server.fleet import assignments
 from shoal_server.fleet.tables import DeviceRow
+from shoal_server.outbox import Event, EventType, announce
+from shoal_server.outbox.event_types import DeviceData
 from shoal_server.quality.scan import QualityScan
 from shoal_server.registry import store as registry
 from shoal_server.registry.bundles import Bundles
@@ -47,6 +49,9 @@ from shoal_server.rollouts.plan import parse_plan
 from shoal_server.rollouts.rollout import Member, Rollout, Stage
 from shoal_server.services import Services
 from shoal_server.telemetry.tables import LabelRow, WindowRow
+from shoal_server.webhooks import queue
+from shoal_server.webhooks import store as webhooks
+from shoal_server.webhooks.sender import Answer
 
 HOSTILE = "<script>alert(1)</script>"
 PASSWORD = "correct horse battery"
@@ -68,6 +73,7 @@ def seed(program: Services, *, windows: bool = True) -> dict[str, str]:
         _devices(session, digests, now)
         _rollouts(session, digests, now)
         _alerts(session, now)
+        _webhooks(session, now)
         if windows:
             _windows(session, digests, now)
     rules = Rules(baseline_windows=14)
@@ -529,3 +535,24 @@ def _window_row(message: ProfileMessage, device: str, received_at: float) -> Win
         received_at=received_at,
         body=encode_profile(message),
     )
+
+
+def _webhooks(session: Session, now: float) -> None:
+    """Make a webhook that took one event and refuses another with a page that would harm."""
+    wish = webhooks.Wish(
+        url="https://ops.example.com/in/s3cret",
+        types=("device.*", "alert.*"),
+        least_severity="warning",
+        format="cloudevents",
+        enabled=True,
+    )
+    hook = webhooks.create(session, "ops", wish, by="person:admin", now=now - 7200)
+    for at, name in enumerate(("cam-new-01", HOSTILE)):
+        data = DeviceData(device=name, state="accepted", labels={}, actor="tests", reason="")
+        event = Event(
+            type=EventType.DEVICE_ENROLLED, subject=f"device:{name}", title=f"{name} joined", data=data, at=now - 60
+        )
+        announce(session, event)
+        parcel = queue.claim(session, hook.id or 0, token="seed", now=now + at)
+        refused = Answer(status=500, error="answered 500", head=HOSTILE, latency_ms=120)
+        queue.settle(session, parcel, [Answer(status=204, latency_ms=34), refused][at], now=now, uniform=max)

@@ -31,6 +31,7 @@ def webhook_json(row: WebhookRow, *, whole: bool) -> dict[str, Any]:
         "delivered_at": rfc3339(row.delivered_at),
         "failing_since": rfc3339(row.failing_since),
         "failures": row.failures,
+        "retry_at": rfc3339(row.retry_at or None),
         "etag": entity_tag(row),
     }
 

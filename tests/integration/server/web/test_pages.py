@@ -35,6 +35,8 @@ PATHS = [
     "/drift",
     "/alerts",
     "/alerts?show=all",
+    "/webhooks",
+    "/webhooks/ops",
     "/audit",
     "/audit?verify=yes",
     "/docs",
@@ -111,7 +113,9 @@ def test_every_link_leads_somewhere(browser: Browser) -> None:
     assert {link: code for link in local if (code := client.get(link).status_code) != 200} == {}
 
 
-@pytest.mark.parametrize("path", ["/devices", "/devices/cam-new-01", f"/devices?q={quote(HOSTILE)}", "/audit"])
+@pytest.mark.parametrize(
+    "path", ["/devices", "/devices/cam-new-01", f"/devices?q={quote(HOSTILE)}", "/webhooks/ops", "/audit"]
+)
 def test_what_comes_from_outside_is_only_text(browser: Browser, path: str) -> None:
     text = browser("admin").get(path).text
     assert "<script>alert" not in text

@@ -236,6 +236,7 @@ def _print_webhook(found: dict[str, Any]) -> None:
             "state": _state(found),
             "why": found["disabled_reason"],
             "last delivered": ago(found["delivered_at"]),
+            "next try": ago(found["retry_at"]),
             "made": f"{ago(found['created_at'])} by {found['created_by']}",
         }
     )

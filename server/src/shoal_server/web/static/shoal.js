@@ -29,6 +29,9 @@ document.addEventListener("click", (event) => {
   }
 });
 
+// What somebody has unfolded stays so when a live part of the page is brought up to date.
+Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) => !(name === "open" && node.tagName === "DETAILS");
+
 function tellPulse(state, text) {
   for (const pulse of document.querySelectorAll(".pulse")) {
     pulse.dataset.state = state;
