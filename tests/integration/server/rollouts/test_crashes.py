@@ -1,6 +1,7 @@
 """The controller dies at every one of its writes, just before or just after the commit, and is started anew.
 
-The rollout must end as it ends without a death: same history, same devices on the same bundles, same generations.
+The rollout must end as it ends without a death: same history, same devices on the same bundles, same generations, same
+events for webhooks.
 """
 
 from collections.abc import Iterator
@@ -8,10 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlmodel import Session
+from sqlalchemy import text
+from sqlmodel import Session, select
 
 from shoal_server.access import audit
 from shoal_server.fleet import assignments
+from shoal_server.outbox.tables import EventRow
 from shoal_server.rollouts import creation, store
 from shoal_server.rollouts.carry_out import Circumstances
 from shoal_server.rollouts.gates import Evidence
@@ -23,6 +26,7 @@ from shoal_server.testing.program import FakeClock
 from shoal_server.testing.rollout_world import NEW, OLD, plan_of
 from shoal_server.testing.simulated_devices import Behaviour, fleet_of
 from shoal_server.testing.stored_fleet import StoredFleet, add_version
+from shoal_server.webhooks import store as webhooks
 
 _ENDS = FINAL | {RolloutState.COMPLETED}
 _STAGES = [{"devices": {"percent": 40}, "soak": "1s"}, {"devices": {"percent": 100}, "soak": "1s"}]
@@ -61,6 +65,10 @@ def _end(folder: Path, behaviour: Behaviour, *, at: int, after_commit: bool) -> 
     add_version(database, model="quality", version="1.1.0", digest=NEW, counter=2)
     fleet = StoredFleet(database, fleet_of(5, active=OLD, behaviours={NEW: behaviour}), clock=clock)
     with database.write() as session:
+        wish = webhooks.Wish(
+            url="https://x.example", types=("*",), least_severity=None, format="cloudevents", enabled=True
+        )
+        webhooks.create(session, "ops", wish, by="tests", now=clock())
         plan = plan_of(stages=_STAGES, rate={"in_flight": 1})
         about = Circumstances(now=clock())
         creation.create(session, plan, references=lambda _digest: None, actor="person:ada", about=about)
@@ -87,6 +95,7 @@ def _end(folder: Path, behaviour: Behaviour, *, at: int, after_commit: bool) -> 
             {name: (member.stage, member.previous) for name, member in rollout.members.items()},
             len(store.denials(session, "quality")),
             audit.first_break(session),
+            session.exec(select(EventRow.type, EventRow.title).order_by(text("rowid"))).all(),
         )
     mortal.close()
     database.close()
@@ -103,6 +112,7 @@ def test_killed_at_every_write_it_ends_the_same(tmp_path: Path, behaviour: Behav
     (tmp_path / "alive").mkdir()
     expected, writes = _end(tmp_path / "alive", behaviour, at=0, after_commit=False)
     assert writes > 5
+    assert len(expected[-1]) > 4  # type: ignore[index]
     for at in range(1, writes + 1):
         folder = tmp_path / f"dies-{at}"
         folder.mkdir()
