@@ -30,6 +30,7 @@ from shoal_server.storage.database import Clock, Database
 from shoal_server.storage.lease import DatabaseLease, lease_of
 from shoal_server.storage.settings import EMBEDDED, Settings, split_address
 from shoal_server.web.http_server import HttpServer, bind, url_of
+from shoal_server.webhooks import queue as delivery_queue
 
 LEASE_S = 5.0
 """How often a server looks whether it still is the one of its database."""
@@ -129,6 +130,7 @@ class Server:
         app.state.passwords = passwords
         with database.write() as session:
             fleet_store.forget_presence(session)
+            delivery_queue.forget_claims(session)
         program.ingest.start()  # with the link, which hands it what devices send
         self._undo.append(program.ingest.stop)
         for loop in loops:

@@ -176,17 +176,8 @@ async def post(sender: Sender, parcel: Parcel, *, source: str, timestamp_s: int)
 
 
 def tell_disabled(session: Session, parcel: Parcel, *, reason: str, now: float) -> None:
-    """Say in audit and alerts that the server itself disabled a webhook."""
+    """Say in alerts and audit, in this order as everywhere, that the server itself disabled a webhook."""
     subject = f"webhook:{parcel.name}"
-    audit.record(
-        session,
-        actor="server",
-        action="webhook.disable",
-        subject=subject,
-        before={"enabled": True},
-        after={"enabled": False, "reason": reason},
-        now=now,
-    )
     raise_alert(
         session,
         kind=ALERT_KIND,
@@ -197,6 +188,15 @@ def tell_disabled(session: Session, parcel: Parcel, *, reason: str, now: float) 
         "`shoalctl webhook redeliver`",
         severity="warning",
         key=alert_key(parcel.webhook),
+        now=now,
+    )
+    audit.record(
+        session,
+        actor="server",
+        action="webhook.disable",
+        subject=subject,
+        before={"enabled": True},
+        after={"enabled": False, "reason": reason},
         now=now,
     )
 

@@ -1,8 +1,9 @@
 """Deliveries as a queue: which webhook has something to be sent, who sends it, what came of it, what is forgotten.
 
-Owns the claim by which one worker at a time sends to a webhook: a mark on its row with an end, so that several servers
-on one database don't send the same twice, and a server that was killed holds nothing up for longer than `LEASE_S`. What
-was sent by a worker that died before it could say so is sent again with the same id: at least once, never less.
+Owns the claim by which one worker at a time sends to a webhook: a mark on its row with an end, so that two workers
+don't send the same twice, not even when one of them was stopped for a while and goes on. A server that starts lets go
+what the one before had claimed. What was sent by a worker that died before it could say so is sent again with the same
+id: at least once, never less.
 
 Every function takes the session of an open transaction.
 """
@@ -166,6 +167,11 @@ def release(session: Session, parcel: Parcel) -> None:
         row.claim, row.claimed_until = "", 0.0
         delivery.attempts -= 1
         session.flush()
+
+
+def forget_claims(session: Session) -> None:
+    """Let go what the server before this one had claimed: it is gone, since one at a time works on a database."""
+    session.execute(update(WebhookRow).values(claim="", claimed_until=0.0))
 
 
 def disable(session: Session, row: WebhookRow, *, reason: str, now: float) -> None:

@@ -1,6 +1,7 @@
 """A courier on a real database, with a clock that is told and a sender that may reach loopback."""
 
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,15 @@ from webhook_receiver import Receiver, receiving
 def receiver() -> Iterator[Receiver]:
     with receiving() as running:
         yield running
+
+
+@pytest.fixture
+def on_sqlite(sqlite_template: Path, tmp_path: Path) -> Iterator[Database]:
+    """A database for tests of what is above it, which need not be held on both kinds."""
+    shutil.copy(sqlite_template, tmp_path / "shoal.db")
+    opened = Database(f"sqlite:///{tmp_path}/shoal.db")
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

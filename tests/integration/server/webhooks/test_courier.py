@@ -161,7 +161,7 @@ def test_what_a_killed_worker_sent_and_did_not_say_is_sent_again(
     assert states(program) == [("delivered", 2, 204)]
 
 
-def test_two_servers_on_one_database_send_nothing_twice(
+def test_two_workers_on_one_database_send_nothing_twice(
     program: Services, courier: Courier, hook: Hook, receiver: Receiver
 ) -> None:
     hook(receiver.url)

@@ -8,12 +8,18 @@ from typing import Any
 import pytest
 
 from shoal_server.services import Services
+from shoal_server.storage.database import Database
 from shoal_server.webhooks.courier import Courier
 from webhook_receiver import Receiver
 
 from .conftest import Hook, say
 
 PAGE = Path(__file__).parents[4] / "docs" / "how-to" / "webhooks.md"
+
+
+@pytest.fixture
+def database(on_sqlite: Database) -> Database:
+    return on_sqlite
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from shoal_server.alerts import routes as alert_routes
 from shoal_server.alerts.store import raise_alert
 from shoal_server.outbox.event_types import EventType
 from shoal_server.services import Services
+from shoal_server.storage.database import Database
 from shoal_server.testing import api_token, program_of
 from shoal_server.webhooks.courier import Courier
 from shoal_server.webhooks.routes import router
@@ -18,6 +19,11 @@ from webhook_receiver import Receiver, status
 from .conftest import say
 
 HOOKS = "/api/v1/webhooks"
+
+
+@pytest.fixture
+def database(on_sqlite: Database) -> Database:
+    return on_sqlite
 
 
 @pytest.fixture
