@@ -20,7 +20,7 @@ _SHARED = "/var/lib/shoal/mosquitto"
 _LISTENER = "listener 1883 127.0.0.1"
 
 
-def eventually(true: Callable[[], Any], *, within_s: float = 10.0, what: str = "", every_s: float = 0.005) -> Any:
+def eventually(true: Callable[[], Any], *, within_s: float = 60.0, what: str = "", every_s: float = 0.005) -> Any:
     """Wait until something is true and return it."""
     until = time.monotonic() + within_s
     while not (value := true()):

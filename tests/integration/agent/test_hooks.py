@@ -57,11 +57,11 @@ def test_nothing_of_the_agents_environment_reaches_a_hook(hook, tmp_path, monkey
 def test_a_hook_that_hangs_is_ended_with_all_that_it_started(hook, tmp_path):
     script = f"#!/bin/sh\necho waiting\nsleep 1000 &\necho $! > {tmp_path}/pid\nsleep 1000\n"
     began = time.monotonic()
-    outcome = hook(script, timeout_s=1.0)
+    outcome = hook(script, timeout_s=3.0)  # enough for a shell to say something, also on a busy machine
     assert outcome.exit_code is None
-    assert "longer than 1 s" in outcome.fault
+    assert "longer than 3 s" in outcome.fault
     assert outcome.said == "waiting"
-    assert time.monotonic() - began < 20.0
+    assert time.monotonic() - began < 60.0
     assert gone(int((tmp_path / "pid").read_text()))
 
 

@@ -43,7 +43,7 @@ def test_the_second_is_refused_as_a_conflict(database: Database) -> None:
             enrolment.enrol(session, wanted, now=NOW, new_secret=lambda: "x" * 43, new_salt=lambda: b"0" * 12)
             if hold is not None:
                 hold.start()
-                asked.wait(5)
+                asked.wait(60)
                 hold.join(0.3)  # it waits for us by now: on PostgreSQL in its INSERT
 
     def second() -> None:
@@ -54,5 +54,5 @@ def test_the_second_is_refused_as_a_conflict(database: Database) -> None:
 
     other = threading.Thread(target=second)
     enrol("a", other)
-    other.join(20)
+    other.join(60)
     assert [type(error) for error in came] == [ConflictError]
