@@ -31,6 +31,7 @@ from shoal_agent.adapters.enrolment import join
 from shoal_agent.errors import NoModelError
 from shoal_protocol.errors import CallerError, ShoalError
 from shoal_protocol.trust.assignment import SlotTarget
+from shoal_server.alerts import store as alerts
 from shoal_server.bootstrap import Server
 from shoal_server.fleet import assignments
 from shoal_server.rollouts import creation, wishes
@@ -44,6 +45,9 @@ from shoal_server.testing import settings_in
 from shoal_server.testing.bundles import push_bundle, tiny_bundle
 
 VERSIONS = ("1.0.0", "1.1.0", "1.2.0")
+_FALSE = frozenset({"clone", "device_lost", "device_refused"})
+"""Kinds of alerts for which nothing here gives a reason."""
+
 _PACE = Pace(publisher_s=0.1, controller_s=0.2, scan_s=0.5)
 
 
@@ -249,6 +253,9 @@ class Fleet:
             counted = _sums(session, WindowRow)
             labelled = _sums(session, LabelErrorRow)
             ledgers = {name: telemetry.device_ledgers(session, name) for name in self.names}
+            told = [one for one in alerts.alerts(session, limit=1000) if one.kind in _FALSE]
+        for alert in told:
+            yield f"people were told: {alert.title}: {alert.body}"
         for device in self.devices:
             answered, labels = sum(device.rows), sum(device.labels)
             if counted.get(device.name, 0) != answered:
