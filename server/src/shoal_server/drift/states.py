@@ -192,7 +192,7 @@ def _states(
     for at in order:
         name, windows = streams.names[at], int(streams.windows[at])
         stale = streams.latest[at] < row.watermark - STALE_BUCKETS
-        quiet = "learning" if windows < whole else "too_few" if stale else "none"
+        quiet = "too_few" if stale else "learning" if windows < whole else "none"
         r = streams.values[at, Field.R]
         evidence = store.evidence(r.max(axis=-1), limit)
         strongest = np.abs(streams.values[at, Field.Z]).argmax(axis=-1) if r.max() < 1 else r.argmax(axis=-1)

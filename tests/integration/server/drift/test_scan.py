@@ -54,9 +54,11 @@ class Scanned:
     def now(self) -> float:
         return self.index * WINDOW_S + 0.1
 
-    def store(self, windows: int, shifts: Mapping[int, Mapping[str, float]] | None = None) -> None:
+    def store(
+        self, windows: int, shifts: Mapping[int, Mapping[str, float]] | None = None, *, devices: int | None = None
+    ) -> None:
         for _ in range(windows):
-            messages = self.fleet.messages(self.index, window_ms=1000, shifts=shifts)
+            messages = self.fleet.messages(self.index, window_ms=1000, shifts=shifts)[:devices]
             self.index += 1
             with self.database.write() as session:
                 session.add_all(window_rows(messages, received_at=self.now))
@@ -388,6 +390,18 @@ def test_learning_and_too_few_are_said_so(scanned: Scanned, database: Database) 
     scanned.run(20)
     assert {state.verdict for state in scanned.states()} == {"learning"}
     assert {state.windows for state in scanned.states(scope=Scope.DEVICE)} == {18}
+
+
+@pytest.mark.parametrize("windows", [20, BASELINE + 3])
+def test_a_fleet_that_has_become_too_small_to_compare_says_so(scanned: Scanned, windows: int) -> None:
+    """Else the last word of the larger fleet, `learning` or `none`, would stand for ever."""
+    scanned.run(windows)
+    scanned.store(8, devices=4)
+    scanned.scan.tick()
+    assert {state.verdict for state in scanned.states(scope=Scope.FLEET)} == {"too_few"}
+    names = set(scanned.fleet.names[:4])
+    heard = {state.verdict for state in scanned.states(scope=Scope.DEVICE) if state.name in names}
+    assert heard <= {"learning", "none"}
 
 
 def test_a_bundle_that_is_gone_from_the_slot_has_no_present_state(scanned: Scanned) -> None:

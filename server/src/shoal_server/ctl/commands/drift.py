@@ -188,4 +188,6 @@ def quiet(fleet: list[dict[str, Any]]) -> str:
     learning = [one for one in fleet if one["verdict"] == "learning"]
     if learning:
         return f"No drift; learning the baseline, window {learning[0]['windows']} of {learning[0]['baseline_windows']}."
-    return "No drift. See every stream: shoalctl drift show --all"
+    alone = all(one["verdict"] == "too_few" for one in fleet)
+    few = " Too few devices are heard at the same time to compare them; each is watched by itself." if alone else ""
+    return f"No drift.{few} See every stream: shoalctl drift show --all"
