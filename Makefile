@@ -72,7 +72,7 @@ types: $(VENV)/.dev
 imports: $(VENV)/.dev
 	@$(BIN)/lint-imports
 
-bench: $(VENV)/.dev  ## BENCH=agent|download|bulk|drift_power|drift_false_alarms|drift_causes|drift_real|quality|http|ingest|pack|profile, all without it; BENCH_ARGS=--full
+bench: $(VENV)/.dev  ## BENCH=agent|download|bulk|drift_power|drift_false_alarms|drift_causes|drift_real|quality|http|ingest|pack|profile|two_versions, all without it; BENCH_ARGS=--full
 	@$(BIN)/python benchmarks/run.py $(BENCH) $(BENCH_ARGS)
 
 campaign: $(VENV)/.dev  ## NAME=convert|crash|drift|faults POINTS=n SEED=s: long seeded sweeps

@@ -17,7 +17,8 @@ from shoal_server.errors import NotFoundError
 from shoal_server.fleet import store as fleet
 from shoal_server.fleet.devices import Device, DeviceState
 from shoal_server.quality import store as quality_store
-from shoal_server.quality.report import Question, quality_of
+from shoal_server.quality.comparison import compare
+from shoal_server.quality.report import Question, facts_of, gather, quality_of
 from shoal_server.quality.routes import bundles_of
 from shoal_server.registry import routes as registry_routes
 from shoal_server.registry import store
@@ -90,9 +91,12 @@ def compare_versions(
     old: Annotated[str, Query(max_length=128)],
     new: Annotated[str, Query(max_length=128)],
 ) -> Response:
-    """Show what differs between two versions."""
+    """Show what differs between two versions: what they answered where both ran, and what they are made of."""
     found = registry_routes.diff_versions(model, program, principal, old=old, new=new)
-    return page(request, "compare.html", model=model, **found)
+    with program.database.read() as session:
+        digests = [store.version(session, model, version).digest for version in (old, new)]
+        slots = _slots_of_both(session, program, digests[0], digests[1])
+    return page(request, "compare.html", model=model, slots=slots, **found)
 
 
 @router.get("/{model}/{version}", response_class=HTMLResponse)
@@ -191,6 +195,19 @@ def _quality(session: Session, program: Program, digest: str) -> list[dict[str, 
         for item in quality_of(session, asked, bundles_of(program)):
             chart = accuracy_chart(item["hours"], item["reference"].get("accuracy"))
             found.append({**item, "chart": chart, "is_regression": "rmse" in item["truth"]})
+    return found
+
+
+def _slots_of_both(session: Session, program: Program, old: str, new: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return the comparison of two bundles in each slot that lately ran both."""
+    end_ms = (round(program.clock() * 1000) // HOUR_MS + 1) * HOUR_MS
+    start_ms = end_ms - QUALITY_HOURS * HOUR_MS
+    used = set(quality_store.used(session, start_ms=start_ms))
+    found = []
+    for slot in sorted({slot for slot, _ in used if {(slot, old), (slot, new)} <= used}):
+        asked = Question(slot=slot, start_ms=start_ms, end_ms=end_ms)
+        gathered = gather(session, asked, facts_of(session, None))
+        found.append((slot, compare(gathered, old, new, bundles_of(program))))
     return found
 
 

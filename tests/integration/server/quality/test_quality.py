@@ -128,8 +128,25 @@ def test_two_bundles_are_compared_on_labels_and_outputs(world):
     found = world.client.get("/api/v1/quality/comparison", params=ask).json()
     assert (found["feedback"]["metric"], found["feedback"]["verdict"]) == ("accuracy", "b_higher")
     assert found["feedback"]["low"] > 0.02
+    assert (found["feedback"]["devices"], found["feedback"]["hours"]) == ([10, 10], 4)
     assert found["mean_confidence"]["verdict"] == "none"
+    assert found["estimated_accuracy"]["verdict"] == "none", "no confidence shows that the truth was turned"
+    assert all(abs(value - REAL) < 0.02 for value in found["estimated_accuracy"]["values"])
+    assert {one["class"]: one["verdict"] for one in found["answers"]} == {"bad": "none", "good": "none"}
+    last = world.client.get("/api/v1/quality/comparison", params={**ask, "hours": 1}).json()["feedback"]
+    assert last["hours"] <= 1
     assert world.client.get("/api/v1/quality/comparison", params={**ask, "a": "quality:9"}).status_code == 404
+
+
+def test_bundles_that_never_ran_at_the_same_time_are_not_compared(world):
+    newer = QualityFleet(world.database, {f"n{at}": "bern" for at in range(10)}, digest=NEW, seed=2)
+    world.predict(range(-4, -2), labelled=1.0)
+    newer.predict(NOON_MS - HOUR_MS, labelled=1.0)
+    world.scan.tick()
+    found = world.client.get("/api/v1/quality/comparison", params={"slot": "quality", "a": OLD, "b": NEW}).json()
+    assert (found["feedback"]["verdict"], found["feedback"]["hours"]) == ("too_few", 0)
+    assert found["feedback"]["reason"] == "the bundles never ran in the same hour"
+    assert found["feedback"]["low"] is None
 
 
 def test_a_model_that_got_worse_alarms_by_its_labels_and_a_good_one_does_not(world):

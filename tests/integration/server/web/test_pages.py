@@ -8,12 +8,16 @@ from urllib.parse import quote
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from sqlmodel import col, update
 
 from fixtures_dashboard import HOSTILE, PASSWORD, seed
 from shoal_server.alerts import store as alerts
 from shoal_server.fleet import store as fleet
+from shoal_server.quality.tables import OutputHourRow
+from shoal_server.registry import store as registry
 from shoal_server.rollouts import store as rollouts
 from shoal_server.storage.database import Database
+from shoal_server.telemetry.tables import LabelRow
 
 from .conftest import ORIGIN, Browser, browser_of, dashboard
 
@@ -339,8 +343,19 @@ def test_buttons_do_what_they_say(changing: FastAPI) -> None:
 def test_every_page_works_on_this_database(database: Database, tmp_path: Path) -> None:
     app = dashboard(database, tmp_path)
     seed(app.state.shoal)
+    program = app.state.shoal
+    with program.database.write() as session:  # as if the older version had stayed at one site
+        older, newer = (registry.version(session, "meter-reader", name).digest for name in ("1.0.0", "1.1.0"))
+        for table in (OutputHourRow, LabelRow):
+            chosen = update(table).where(col(table.digest) == newer, col(table.device).like("cam-basel-%"))
+            session.execute(chosen.values(digest=older))
     client = browser_of(app, "admin")
     assert {path: client.get(path).status_code for path in PATHS} == dict.fromkeys(PATHS, 200)
+    text = _words(client.get("/models/meter-reader/compare?old=1.0.0&new=1.1.0").text)
+    assert "Answers in slot meter-reader" in text
+    assert "accuracy by labels 97.2 % 87.5 %" in text
+    assert re.search(r"-9\.\d points \(-\d+\.\d to \+?-?\d+\.\d\)", text)
+    assert "10 and 20" in text, "devices of each"
 
 
 def test_a_form_of_another_site_does_nothing(changing: FastAPI) -> None:

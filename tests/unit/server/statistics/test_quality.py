@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 
-from shoal_server.statistics.arms import compare_means, compare_shares, mean_sequence, share_sequence
 from shoal_server.statistics.calibration import (
     expected_calibration_error,
     isotonic,
@@ -225,38 +224,6 @@ def test_the_same_mix_is_no_shift_at_the_level():
 )
 def test_what_cannot_be_told_is_said(confusion, rows, words):
     assert words in estimate_label_shift(confusion, rows).reason
-
-
-# Arms ----------------------------------------------------------------------------------------------------------------
-
-
-def test_bounds_that_are_looked_at_all_the_time_are_seldom_ever_wrong():
-    rng, shares, means = random(8), 0, 0
-    looks = range(20, 2000, 90)
-    for _ in range(60):
-        hits = np.cumsum(rng.random(2000) < 0.9)
-        shares += any(not low <= 0.9 <= high for low, high in (share_sequence(hits[t], t + 1) for t in looks))
-        x = rng.exponential(size=2000)
-        s, q = np.cumsum(x), np.cumsum(x * x)
-        means += any(not low <= 1 <= high for low, high in (mean_sequence(s[t], q[t], t + 1) for t in looks if t > 99))
-    assert shares <= 3
-    assert means <= 4
-
-
-def test_a_better_arm_is_found_and_equal_arms_are_not_told_apart():
-    assert compare_shares((880, 4750), (1000, 5000)).verdict == "b_higher"
-    assert compare_shares((9500, 9000), (10_000, 10_000)).verdict == "a_higher"
-    assert compare_shares((900, 905), (1000, 1000)).verdict == "none"
-    assert compare_shares((40, 10), (40, 40)).verdict == "too_few"
-    assert compare_shares((9500, 9000), (10_000, 10_000), effect=(50, 50)).verdict == "none"
-
-
-def test_means_of_two_arms():
-    found = compare_means((5000.0, 6000.0), (6000.0, 8000.0), (5000, 5000))
-    assert found.verdict == "b_higher"
-    assert found.low < 0.2 < found.high
-    assert share_sequence(0, 0) == (0.0, 1.0)
-    assert mean_sequence(1.0, 1.0, 1) == (-math.inf, math.inf)
 
 
 def test_a_model_that_was_never_wrong_is_not_believed_where_it_is_hardly_sure() -> None:

@@ -150,23 +150,45 @@ def _gap(one: dict[str, Any]) -> str:
 
 
 def _print_comparison(found: dict[str, Any]) -> None:
-    rows = []
-    for name in ("feedback", "mean_confidence", "mean_score"):
-        one = found.get(name)
-        if one is None:
-            continue
-        words = {
-            "b_higher": f"{found['b']} is higher",
-            "a_higher": f"{found['a']} is higher",
-            "none": "no difference shown",
-        }
-        rows.append(
-            (
-                f"{one['metric']} by labels" if name == "feedback" else name.replace("_", " "),
-                words.get(one["verdict"], "too few to say"),
-                one["difference"],
-                NOTHING if one["low"] is None or one["high"] is None else f"{one['low']:+.4f} to {one['high']:+.4f}",
-                " / ".join(f"{n:.0f}" for n in one["n"]),
-            )
+    told = _comparisons(found)
+    rows = [
+        (
+            what,
+            _answer(one, found),
+            f"{NOTHING if one['difference'] is None else format(one['difference'], '+.4f')}",
+            NOTHING if one["low"] is None or one["high"] is None else f"{one['low']:+.4f} to {one['high']:+.4f}",
+            " / ".join(f"{n:.0f}" for n in one["n"]),
+            " / ".join(str(count) for count in one["devices"]),
         )
-    print_table(("what", "answer", "b - a", "holds at every look", "rows a / b"), rows, empty="Nothing to compare.")
+        for what, one in told
+    ]
+    headers = ("what", "answer", "b - a", "holds at every look", "rows a / b", "devices a / b")
+    print_table(headers, rows, empty="Nothing to compare.")
+    for reason in sorted({f"{what}: {one['reason']}" for what, one in told if one["reason"]}):
+        click.echo(f"Too few to say of {reason}.")
+    if any(not one["reason"] for _, one in told):
+        click.echo(
+            "Only hours in which both ran are counted. Devices must have been drawn by chance, as stages draw them."
+        )
+
+
+def _comparisons(found: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return what is told: of the classes those that differ, at most five."""
+    names = ("feedback", "estimated_accuracy", "mean_confidence", "mean_score")
+    told = [
+        (f"{one['metric']} by labels" if name == "feedback" else name.replace("_", " "), one)
+        for name in names
+        if (one := found.get(name)) is not None
+    ]
+    apart = [one for one in found.get("answers", []) if one["verdict"] in {"a_higher", "b_higher"}]
+    apart.sort(key=lambda one: -abs(one["difference"]))
+    return told + [(f"share of answer {one['class']!r}", one) for one in apart[:5]]
+
+
+def _answer(one: dict[str, Any], found: dict[str, Any]) -> str:
+    words = {
+        "b_higher": f"{found['b']} is higher",
+        "a_higher": f"{found['a']} is higher",
+        "none": "no difference shown",
+    }
+    return words.get(one["verdict"], "too few to say")
