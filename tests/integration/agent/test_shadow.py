@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from agent_bundles import bundle_files
+from agent_bundles import bundle_files, odd_model
 from shoal_agent.runtime.shadow import QUEUE_ROWS, Shadow
 from shoal_protocol.mqtt.topics import Up
 
@@ -126,3 +126,18 @@ def test_a_shadow_that_hangs_drops_rows_and_delays_no_answer(pair):
     world.until(lambda: dropped() >= 199, "the dropped rows are told")  # one call is in the shadow's hands
     leave.set()
     world.until(lambda: dropped() + sum(sums.rows for sums in shadows(world)) >= calls, "every row is accounted for")
+
+
+def test_a_shadow_whose_call_never_ends_is_cut_off_told_and_leaves_no_thread(world, monkeypatch):
+    monkeypatch.setattr("shoal_agent.updating.shadows.HANG_S", 0.2)
+    files = bundle_files(5.0, version="1.1") | {"model/model.onnx": odd_model(5.0, odd="hangs")}
+    first, second = world.pack(3.0, "1.0"), world.server.add_bundle(files)
+    world.server.assign("quality", first, shadow=world.server.release(second, "quality", "1.1"))
+    with world.agent(shadow_share=1.0) as agent:
+        world.until(lambda: shadow_state(world) == "running", "the shadow")
+        (shadow,) = beside(agent)
+        agent.model("quality").predict({"x": np.full((1, 2), 200.0, np.float32)})
+        world.until(lambda: shadow_state(world) == "failed", "the shadow's end")
+        assert world.report().shadow.error.code == "shadow_hang"
+        assert not shadow._thread.is_alive()
+        assert answer(agent) == 3.0

@@ -69,7 +69,14 @@ class Place:
         self.wish = ShadowWish(B)
         self.check = Cleared()
         self.active = SimpleNamespace(digest=A, name="q", version="1")
-        shadow = SimpleNamespace(start=lambda: None, stop=lambda: None, is_beside=lambda model: model is self.active)
+        self.running_s, self.cut = 0.0, 0
+        shadow = SimpleNamespace(
+            start=lambda: None,
+            stop=lambda: None,
+            is_beside=lambda model: model is self.active,
+            running_s=lambda: self.running_s,
+            cut_off=self._cut_off,
+        )
         self.host = SimpleNamespace(
             load=self._load,
             active=lambda _: self.active,
@@ -93,6 +100,9 @@ class Place:
     def advance(self) -> str:
         self.shadows.advance("q", Slot(active=A, shadow=self.wish), self._save)
         return self.shadows.reports()["q"].state
+
+    def _cut_off(self) -> None:
+        self.cut += 1
 
     def _load(self, _digest):
         self.loads += 1
@@ -147,3 +157,14 @@ def test_a_transport_that_fails_is_tried_again_after_a_wait(place):
     assert place.advance() == "waiting"
     place.clock.move(10)
     assert (place.advance(), place.shadows.is_fetching) == ("running", False)
+
+
+def test_a_shadow_that_hangs_is_cut_off_and_given_up(place):
+    assert place.advance() == "running"
+    place.running_s = 60.0
+    assert (place.advance(), place.cut) == ("running", 0)
+    place.running_s = 61.0
+    assert [place.advance() for _ in range(3)] == ["failed"] * 3
+    assert (place.cut, place.loads) == (1, 1)
+    assert place.shadows.reports()["q"].error.code == "shadow_hang"
+    assert not place.shadows.is_fetching

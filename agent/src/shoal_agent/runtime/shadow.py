@@ -85,6 +85,7 @@ class Shadow:
         self._waiting_rows = 0
         self._work = threading.Condition()
         self._stopping = False
+        self._began_ns = 0
         self._thread = threading.Thread(target=self._run, name=f"shadow-{model.name}", daemon=True)
 
     def start(self) -> None:
@@ -113,6 +114,16 @@ class Shadow:
             self.tally.dropped(self._waiting_rows)
             self._calls.clear()
         self.tally.has_ended = True
+
+    def running_s(self) -> float:
+        """Return for how many seconds the call at hand is compared; 0 when there is none."""
+        began_ns = self._began_ns
+        return (perf_counter_ns() - began_ns) / 1e9 if began_ns else 0.0
+
+    def cut_off(self) -> None:
+        """End the call at hand, and stop; the model answers nothing any more."""
+        self.model.engine.cut_off()
+        self.stop()
 
     def answered(self, feeds: Mapping[str, Array], outputs: Mapping[str, Array], elapsed_ns: int) -> None:
         """Take one answered call of the active model, or don't; called on the answering thread."""
@@ -166,7 +177,7 @@ class Shadow:
 
     def _compare(self, call: _Call) -> None:
         feeds, said, rows, elapsed_ns = call
-        start = perf_counter_ns()
+        start = self._began_ns = perf_counter_ns()
         try:
             shadow_said = self.model.run(feeds)
             elapsed = (elapsed_ns, perf_counter_ns() - start)
@@ -174,3 +185,5 @@ class Shadow:
         except Exception as error:  # noqa: BLE001  (whatever it does, it may only be counted)
             self.tally.failed()
             _log.debug("the shadow %s failed: %s", self.model.name, error)
+        finally:
+            self._began_ns = 0

@@ -43,6 +43,9 @@ MAX_STARTS = 3
 STEADY_S = 600.0
 """After so long beside the active model a shadow is no longer suspected of ending the agent."""
 
+HANG_S = 60.0
+"""A call of a shadow that is under way for longer will not end."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -160,6 +163,7 @@ class Shadows:
             self._bring(place, wish, save)
         if place.fault is None and place.model is not None:
             self._put_beside(name, place, active)
+            self._end_hanging(place)
             if wish.starts and place.shadow and self._monotonic() - place.since >= STEADY_S:
                 save(replace(wish, starts=0))
 
@@ -244,6 +248,15 @@ class Shadows:
         names = [shown(one.digest, f"{one.name}:{one.version}") for one in (place.model, active)]
         _log.info("slot %s: %s runs as a shadow of %s", name, *names)
         self._changed()
+
+    def _end_hanging(self, place: _Place) -> None:
+        """Give a shadow up whose call does not end: it would take a processor for good."""
+        if place.shadow is None or (running_s := place.shadow.running_s()) <= HANG_S:
+            return
+        self._fail(place, "shadow_hang", f"a call has been under way for {running_s:.0f} s; it was cut off")
+        place.shadow.cut_off()
+        place.model = place.shadow = None
+        self._host.release()
 
     def _fail(self, place: _Place, code: str, message: str) -> None:
         name = None if place.model is None else f"{place.model.name}:{place.model.version}"
