@@ -194,7 +194,7 @@ class Lane:
         ended = strace_points.failing_at(self.device.nursery, state, fate, place, error=error, lasting=lasting)
         told = f"{story.name}, {error} {'from' if lasting else 'at'} {place}"
         played = partial(Played, story.name, f"{place.syscall} {error}", told, ended.hit)
-        allowed = {0, 1, 2} if lasting else {0, 1} if place.gate == "boot" else {0}
+        allowed = {0, 1, 2, 3} if lasting else {0, 1, 3} if place.gate == "boot" else {0}
         if ended.status not in allowed:
             return played([_ended_badly(ended)])
         return played(self._judge(story, state, lots, settles=1.0 if lasting else _SETTLES, could_save=not lasting))

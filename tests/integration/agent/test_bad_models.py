@@ -176,7 +176,7 @@ def odd_rows(agent, odd: str) -> list[str]:
 def judged(said: list[str], odd: str) -> None:
     news = [one for one in said if one.startswith("1.1")]
     assert news
-    assert all("nan" in one if odd == "nan" else "terminate flag" in one for one in news)
+    assert all("nan" in one if odd == "nan" else "was cut off" in one for one in news)
 
 
 CODES = {"nan": "trial_nan", "hangs": "trial_hang"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +58,11 @@ def _settings(chart: Chart) -> list[Finding]:
         settings = load_settings(state=chart.folder, config=chart.config)
     except SettingsError as error:
         return [wrong("configuration", error.message, error.hint), machine.processors(None)]
-    interface = machine.local_interface(settings.listen, runs=FolderLock(chart.folder).held_by_other())
+    runs = FolderLock(chart.folder).held_by_other()
+    listen = settings.listen
+    with suppress(ShoalError):  # of the identity, which another check tells
+        listen = (stored_status(chart.folder)["listen"] if runs else None) or listen  # a flag of `run` counts more
+    interface = machine.local_interface(listen, runs=runs)
     checks = [machine.processors(settings.threads), interface, *updates.hooks(settings)]
     checks += updates.leave(chart.folder, settings, chart.clock)
     misspelt = [f"{wrong} is no setting's; is {meant} meant?" for wrong, meant in misspelt_variables().items()]

@@ -140,6 +140,11 @@ class Engine:
         """
         self._options.terminate = True
 
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether it was."""
+        return bool(self._options.terminate)
+
     def _direct(self, name: str) -> Any:
         """Return a call of the session below its Python class, or none where it has no such thing, or needs the class.
 

@@ -346,6 +346,11 @@ class LoadedModel(Followed):
             self.observer.refused()
             raise
         self.observer.failed()
+        if self.engine.is_cut_off:
+            raise InferenceError(
+                f"{self.name}:{self.version} was cut off, because a call of it did not end",
+                hint="ask again: the model before it answers",
+            ) from error
         shapes = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in feeds.items())
         raise InferenceError(
             f"{self.name}:{self.version} failed on {shapes}: {error}",
