@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -22,6 +23,9 @@ from shoal_protocol.canonical import canonical_bytes, parse_digest, sha256_diges
 from shoal_protocol.errors import ContentError
 
 REF_ANNOTATION = "org.opencontainers.image.ref.name"
+_REF_RE = re.compile(r"[a-z0-9._-]+(?::[0-9][A-Za-z0-9._-]*|@[a-z0-9:_-]+)")
+"""What looks like `name:1.4.0` or `name@champion`."""
+
 _LAYOUT_FILE = "oci-layout"
 _INDEX_FILE = "index.json"
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -85,10 +89,7 @@ def write_layout(layout: Layout, path: Path, *, force: bool = False) -> None:
     Raises:
         OutputExistsError: Something is there.
     """
-    if path.exists() and not force:
-        raise OutputExistsError(f"{path} exists", hint="choose another -o, or replace it with --force")
-    if path.exists() and path.is_dir() and any(path.iterdir()) and not (path / _LAYOUT_FILE).is_file():
-        raise OutputExistsError(f"{path} is a folder with other files in it", hint="choose another -o")
+    check_free(path, force=force)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".tar":
         partial = path.with_name(path.name + ".part")
@@ -99,6 +100,18 @@ def write_layout(layout: Layout, path: Path, *, force: bool = False) -> None:
         target = path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
+
+
+def check_free(path: Path, *, force: bool) -> None:
+    """Refuse a place where something is that `write_layout` would not replace.
+
+    Raises:
+        OutputExistsError: Something is there.
+    """
+    if path.exists() and not force:
+        raise OutputExistsError(f"{path} exists", hint="choose another -o, or replace it with --force")
+    if path.exists() and path.is_dir() and any(path.iterdir()) and not (path / _LAYOUT_FILE).is_file():
+        raise OutputExistsError(f"{path} is a folder with other files in it", hint="choose another -o")
 
 
 def _tar(files: Mapping[str, bytes]) -> bytes:
@@ -121,9 +134,19 @@ def read_layout(path: Path) -> Layout:
         ContentError: The layout holds no bundle, or is too large.
     """
     if not path.exists():
-        raise SourceError(f"there is nothing at {path}", hint="give a bundle's folder or .tar")
+        raise SourceError(f"there is nothing at {path}", hint=_what_to_give(path))
     with _folder_reader(path) if path.is_dir() else _tar_reader(path) as read:
         return _read(read)
+
+
+def _what_to_give(path: Path) -> str:
+    """Say what a missing path was probably meant to be: a reference, or one of the bundles beside it."""
+    if _REF_RE.fullmatch(str(path)):
+        name = str(path).replace(":", "-", 1) + ".tar"
+        have = f"that bundle may be {name}" if Path(name).is_file() else f"fetch it first: shoal-convert pull {path}"
+        return f"{path} is a reference, and a file is wanted here; {have}"
+    near = sorted(one.name for one in path.parent.glob("*.tar")) if path.parent.is_dir() else []
+    return "give a bundle's folder or .tar" + (f"; {path.parent} has {', '.join(near[:5])}" if near else "")
 
 
 def _read(read: Read) -> Layout:
@@ -197,9 +220,8 @@ def _tar_reader(path: Path) -> Iterator[Read]:
             archive = stack.enter_context(tarfile.open(path, mode="r:"))
             members = {member.name.removeprefix("./"): member for member in archive if member.isreg()}
         except (tarfile.TarError, OSError, EOFError) as error:
-            raise SourceError(
-                f"{path} is no tar of a bundle: {error}", hint="give a bundle's folder or .tar"
-            ) from error
+            hint = "give a bundle's folder or .tar; a trained model becomes one by shoal-convert pack"
+            raise SourceError(f"{path} is no tar of a bundle: {error}", hint=hint) from error
 
         def read(name: str, most: int) -> bytes:
             member = members.get(name)

@@ -170,6 +170,8 @@ def _better(tag: str) -> str:
     name, _, version = tag.rpartition(":") if ":" in tag else (tag, "", "")
     name = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     version = re.sub(r"[^A-Za-z0-9._-]+", "-", version.removeprefix("v")).strip("-.")
+    if name and not version and "@" not in tag:
+        return f"write the version too: -t {name}:1.0.0"
     if not name or not version[:1].isdigit():
         return ""
     return f"write -t {name}:{version}"

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str], None]
 
+_MOST_TAGS = 12
 _MOST_BUNDLE_BYTES = 4 * 1024**3
 
 
@@ -290,7 +291,7 @@ def pull(
     parsed = parse_ref(ref)
     reference = parsed.version or parsed.digest or parsed.alias or ""
     with _opened(url, token, ca) as registry:
-        raw = registry.manifest(parsed.name, reference)
+        raw = _manifest(registry, parsed.name, reference)
         if parsed.digest and sha256_digest(raw) != parsed.digest:
             raise SignatureError(f"{registry.url} sent another manifest than {parsed.digest}")
         manifest = parse_manifest(raw)
@@ -301,6 +302,20 @@ def pull(
         blobs = _fetched(registry, parsed.name, manifest, tell, bytes_received or (lambda _, __: None))
         referrers, stated = pull_statements(registry, parsed.name, sha256_digest(raw), tell)
     return Bundle.from_layout(Layout(reference, raw, referrers, {**stated, **blobs}))
+
+
+def _manifest(registry: Registry, name: str, reference: str) -> bytes:
+    """Return the manifest that a reference names; where there is none, say what there is."""
+    try:
+        return registry.manifest(name, reference)
+    except RegistryRefusedError as error:
+        if error.data.get("status") != 404:
+            raise
+        document = registry.json(f"/v2/{name}/tags/list")
+        tags = document.get("tags") if isinstance(document, dict) else None
+        listed = ", ".join(str(tag) for tag in (tags or [])[-_MOST_TAGS:])
+        hint = f"{name} has {listed}" if listed else f"nothing of the name {name} is there: was it pushed?"
+        raise RegistryRefusedError(error.message, hint=hint, status=404) from error
 
 
 def _fetched(

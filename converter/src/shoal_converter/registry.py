@@ -220,10 +220,7 @@ class Registry:
                     answer.close()
             except (httpx2.TransportError, httpx2.StreamError) as error:
                 if attempt == _ATTEMPTS:
-                    raise RegistryError(
-                        f"{self.url} can't be reached ({method}): {str(error) or type(error).__name__}",
-                        hint="is the address right, and the server running? SHOAL_URL or --url",
-                    ) from error
+                    raise _away(self.url, method, error) from error
             else:
                 if answer.status_code in good:
                     return answer
@@ -282,11 +279,26 @@ def _read_bounded(answer: httpx2.Response, most: int, received: Callable[[int], 
     answer._content = bytes(body)  # noqa: SLF001 - the way httpx's own read() keeps it
 
 
+def _away(url: str, method: str, error: Exception) -> RegistryError:
+    said = str(error) or type(error).__name__
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return RegistryError(
+            f"the certificate of {url} is not trusted: {said}",
+            hint="name the file of the authority that signed it by SHOAL_CA; a server with --lan keeps it as ca.pem",
+        )
+    if "WRONG_VERSION_NUMBER" in said:
+        return RegistryError(f"{url} doesn't speak TLS", hint=f"write {url.replace('https', 'http', 1)}")
+    return RegistryError(
+        f"{url} can't be reached ({method}): {said}",
+        hint="is the address right (http or https), and the server running? SHOAL_URL or --url",
+    )
+
+
 def _refusal(url: str, method: str, answer: httpx2.Response) -> RegistryError | RegistryRefusedError:
     said = _said(answer)
     if answer.status_code in {401, 403}:
         hint = (
-            "give a releaser's token by SHOAL_TOKEN or --token-file"
+            "give a token by SHOAL_TOKEN or --token-file; pushing needs a releaser's"
             if answer.status_code == 401
             else "the token's role is not enough: pushing needs releaser"
         )

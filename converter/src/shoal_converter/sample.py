@@ -345,6 +345,9 @@ def _fit_columns(data: Any, names: Sequence[str] | None, model: Any) -> Any:
         )
         hint = "give the columns that the model was fitted on: " + ", ".join(names[:20])
         if len(extra) == 1 and not absent:
-            hint = f"if {extra[0]!r} is the label, name it by --target {extra[0]} (command) or leave it out (Python)"
+            name = extra[0]
+            hint = (
+                f"if {name!r} is the label: --target {name} (command); else leave it out: df.drop(columns=[{name!r}])"
+            )
         raise SampleError(f"the sample's columns don't fit the model; {'; '.join(faults)}", hint=hint)
     return data.set_axis(given, axis=1)[list(names)]

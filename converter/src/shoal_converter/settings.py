@@ -44,7 +44,8 @@ def load_settings(
 
 
 def _normal(url: str) -> str:
-    return (url if "://" in url else f"http://{url}").rstrip("/")
+    """Return an address with its scheme and without the path of the distribution API, which some copy along."""
+    return (url if "://" in url else f"http://{url}").rstrip("/").removesuffix("/v2")
 
 
 def _token(env: Mapping[str, str], token_file: Path | None) -> str | None:

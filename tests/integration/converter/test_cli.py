@@ -109,8 +109,11 @@ def test_twenty_mistakes_are_told_with_their_cure(shoal_convert: Any, workshop: 
         (good(workshop, max_label_flips="lots"), 2, "is no share"),
         (good(workshop, meta="run"), 2, "is no KEY=VALUE"),
         (good(workshop, parent="nowhere.tar"), 2, "there is nothing at"),
-        (["verify", "nowhere.tar"], 2, "there is nothing at"),
-        (["inspect", workshop.file("train.csv")], 2, "is no tar of a bundle"),
+        (["verify", "nowhere.tar"], 2, ". has there.tar"),
+        (["inspect", workshop.file("train.csv")], 2, "becomes one by shoal-convert pack"),
+        (["push", "iris:1.0.0"], 2, "fetch it first: shoal-convert pull iris:1.0.0"),
+        (["check", "there:1"], 2, "is a reference, and a file is wanted here"),
+        (["pull", "there:1.0", "-o", "there.tar", "--url", "http://127.0.0.1:9"], 2, "--force"),
         (["pull", "iris", "--url", "http://127.0.0.1:9"], 2, "names no version"),
         (["pull", "iris:1.0", "--url", "ftp://here"], 2, "is no URL of a registry"),
     ]

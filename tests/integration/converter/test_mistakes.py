@@ -130,7 +130,7 @@ MISTAKES = (
             tag="iris:1.0+cpu"),
     Mistake("a name with blanks", OF_ARRAYS, 2, "'My Iris' is not a model name", "-t my-iris:1", ROWS, tag="My Iris:1"),
     Mistake("a path as a name", OF_ARRAYS, 2, "'../iris' is not a model name", "-t iris:1", ROWS, tag="../iris:1"),
-    Mistake("no version", OF_ARRAYS, 2, "names no version", "name:1.4.0", ROWS, tag="iris"),
+    Mistake("no version", OF_ARRAYS, 2, "names no version", "-t iris:1.0.0", ROWS, tag="iris"),
 )  # fmt: skip
 
 

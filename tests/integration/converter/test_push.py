@@ -103,6 +103,12 @@ def test_the_command_pushes_and_pulls(  # noqa: PLR0917 - pytest passes by name
     code, _, err = shoal_convert("pull", "iris:9.9.9")
     assert code == 1
     assert "refuses (404)" in err
+    assert "iris has 1.0.0" in err
+    assert shoal_convert("pull", "iris:1.0.0", "--url", f"{url}/v2/", "-o", "d.tar")[0] == 0
+    code, _, err = shoal_convert("pull", "rose:1.0.0")
+    assert "nothing of the name rose is there" in err
+    code, _, err = shoal_convert("pull", "iris:1.0.0", "--url", url.replace("http", "https"), "-o", "e.tar")
+    assert (code, "doesn't speak TLS" in err) == (6, True)
 
 
 def test_another_bundle_under_the_same_version_is_refused(

@@ -79,9 +79,16 @@ def pull(
     \b
     shoal-convert pull quality@champion -o quality.tar
     """  # noqa: D301 - click needs the character itself
-    from shoal_converter.pushing import pull as fetch  # noqa: PLC0415 - keeps --help quick
+    from shoal_converter.oci_layout import check_free  # noqa: PLC0415 - keeps --help quick
+    from shoal_converter.pushing import pull as fetch  # noqa: PLC0415 - as above
+    from shoal_protocol.refs import parse_ref  # noqa: PLC0415 - as above
 
     terminal, settings = Terminal(json_wanted=json_wanted), load_settings(url=url, token_file=token_file)
+    named = parse_ref(ref)
+    if output is None and named.version is not None:
+        output = Path(f"{named.name}-{named.version}.tar")
+    if output is not None:
+        check_free(output, force=force)  # before anything travels
     with terminal.growing_bar(f"pull {ref}") as count:
         bundle = fetch(
             ref,
