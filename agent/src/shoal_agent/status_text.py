@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from shoal_agent.updating.bundle_names import shown
+from shoal_protocol.bundle.layout import MODEL_ONNX
 
 Document = Mapping[str, Any]
 
@@ -45,6 +46,8 @@ def readiness(status: Document) -> str:
 
 def _slot(name: str, slot: Document) -> Iterator[str]:
     yield f"  {name}: {slot['state']}, active {_active(slot)}"
+    if slot["variant"] not in {None, "", MODEL_ONNX}:
+        yield f"    variant: {slot['variant']}"
     if slot["target"] not in {None, slot["active"]}:
         yield f"    wanted: {shown(slot['target'], slot['name'])}"
     if slot["trial"]:

@@ -59,4 +59,4 @@ def open_active(folder: Path, slot: str | None) -> LoadedModel:
     if digest is None:
         raise NoModelError(f"slot {name!r} has no model", hint="see `shoal-agent status`", slot=name)
     settings = load_settings(state=folder)
-    return load_stored(FolderBlobStore(folder), digest, facts=known_facts(settings), threads=settings.threads)[0]
+    return load_stored(FolderBlobStore(folder), digest, facts=known_facts(settings), threads=settings.threads)

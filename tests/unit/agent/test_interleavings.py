@@ -326,7 +326,8 @@ def test_a_shadow_that_begins_while_a_window_closes_is_told(reads):
 
 
 def test_the_last_window_of_a_model_waits_for_its_shadow_to_end():
-    model = SimpleNamespace(name="q", version="1", digest=DIGEST, engine=object(), observer=Observer(linear_spec(1, 2)))
+    engine, observer = SimpleNamespace(form="model/model.onnx"), Observer(linear_spec(1, 2))
+    model = SimpleNamespace(name="q", version="1", digest=DIGEST, engine=engine, observer=observer)
 
     class Model:
         pass

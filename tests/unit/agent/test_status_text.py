@@ -15,6 +15,7 @@ def status(**slot) -> dict:
         "state": "idle",
         "active": DIGEST,
         "bundle": "quality:1.0",
+        "variant": "model/model.onnx",
         "target": DIGEST,
         "name": "quality:1.0",
         "trial": None,
@@ -51,6 +52,11 @@ def test_what_is_wanted_and_not_active_yet_is_told():
         "  quality: downloading, active quality:1.0 (1a2b3c4d5e6f)",
         "    wanted: quality:1.1 (ffeeffeeffee)",
     ]
+
+
+def test_a_variant_is_told_where_it_is_not_the_canonical_model():
+    assert not any("variant" in line for line in described(status()))
+    assert "    variant: model/model.int8.onnx" in described(status(variant="model/model.int8.onnx"))
 
 
 def test_a_shadow_is_told_with_what_it_waits_for():

@@ -71,6 +71,7 @@ class Told:
                 shadows=(),
                 violations=(),
                 rules="",
+                variant="",
             )
         )
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from shoal_agent.domain.providers import CPU, KNOWN
 from shoal_agent.errors import UnfitError
 from shoal_agent.runtime.errors import ModelLoadError
+from shoal_protocol.bundle.layout import MODEL_ONNX
 
 _log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
@@ -77,6 +78,7 @@ class Engine:
         threads: Threads within an operator; 1 starts none.
         providers: Execution providers, the best first; what one can't do, or one that does not start, is left to the
             next.
+        form: Path of the file inside the bundle.
 
     Raises:
         MemoryError: There is not enough memory for it.
@@ -84,7 +86,10 @@ class Engine:
         UnfitError: None of the providers could be started, and the processor is not among them.
     """
 
-    def __init__(self, model: bytes, *, threads: int = 1, providers: Sequence[str] = (CPU,)) -> None:
+    def __init__(
+        self, model: bytes, *, threads: int = 1, providers: Sequence[str] = (CPU,), form: str = MODEL_ONNX
+    ) -> None:
+        self.form = form
         runtime = import_onnxruntime()
         options = runtime.SessionOptions()
         options.intra_op_num_threads = max(1, threads)

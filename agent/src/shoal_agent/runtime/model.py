@@ -140,7 +140,7 @@ class LoadedModel(Followed):
         schema = parse_schema(files.read(SCHEMA_JSON))
         spec = parse_reference(files.read(REFERENCE_JSON)).spec if files.has(REFERENCE_JSON) else None
         _check_runtime_version(info)
-        engine = Engine(files.read(variant), threads=threads or info.runtime.threads, providers=providers)
+        engine = Engine(files.read(variant), threads=threads or info.runtime.threads, providers=providers, form=variant)
         golden = read_golden(files, info, schema, variant=variant)
         model = cls(engine, info=info, schema=schema, digest=files.digest, spec=spec, golden=golden)
         if batching is not None:

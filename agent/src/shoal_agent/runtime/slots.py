@@ -22,6 +22,7 @@ from shoal_agent.runtime.memory import release_free_memory
 from shoal_agent.runtime.model import LoadedModel
 from shoal_agent.runtime.observer import Observer
 from shoal_agent.runtime.prediction import Prediction
+from shoal_protocol.bundle.layout import MODEL_ONNX
 
 _LOOKS_EVERY_S = 0.05
 
@@ -37,6 +38,7 @@ class Observed(msgspec.Struct, frozen=True):
         observer: What it saw.
         is_active: Whether it answers now.
         is_gone: Whether no call can be answered by it any more: the window that is closed next is its last.
+        variant: Path of the form of the model that answers; empty: the canonical one.
     """
 
     slot: str
@@ -46,6 +48,7 @@ class Observed(msgspec.Struct, frozen=True):
     observer: Observer
     is_active: bool
     is_gone: bool = False
+    variant: str = ""
 
 
 class SlotHandle:
@@ -151,7 +154,7 @@ class SlotTable:
     def observed(self) -> list[Observed]:
         """Return the observers of active models, then of those on their way out."""
         active = [
-            Observed(slot, model.name, model.version, model.digest, model.observer, is_active=True)
+            _observed(slot, model, is_active=True)
             for slot, cell in list(self._cells.items())
             if (model := cell.model) is not None
         ]
@@ -203,11 +206,24 @@ class _Cell:
         self.model: LoadedModel | None = None
 
 
+def _observed(slot: str, model: LoadedModel, *, is_active: bool) -> Observed:
+    form = model.engine.form
+    return Observed(
+        slot,
+        model.name,
+        model.version,
+        model.digest,
+        model.observer,
+        is_active,
+        variant="" if form == MODEL_ONNX else form,
+    )
+
+
 class _Leaving:
     """A replaced model: its session is kept here, so that it is freed by the swapping thread, not an answering one."""
 
     def __init__(self, slot: str, model: LoadedModel) -> None:
-        self._observed = Observed(slot, model.name, model.version, model.digest, model.observer, is_active=False)
+        self._observed = _observed(slot, model, is_active=False)
         self.observer = model.observer
         self.gone = threading.Event()
         self._engine: object | None = model.engine

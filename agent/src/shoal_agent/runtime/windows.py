@@ -43,6 +43,7 @@ class ClosedWindow(msgspec.Struct, frozen=True):
         shadows: How far shadows agreed with this model.
         violations: Rows that break each rule of the bundle's contract, then of rules beside it.
         rules: Hash of the rules beside it; empty: there are none.
+        variant: Path of the form of the model that predicted; empty: the canonical one.
     """
 
     slot: str
@@ -58,6 +59,7 @@ class ClosedWindow(msgspec.Struct, frozen=True):
     shadows: tuple[ShadowSums, ...] = ()
     violations: tuple[int, ...] = ()
     rules: str = ""
+    variant: str = ""
 
 
 class WindowSink(Protocol):
@@ -200,6 +202,7 @@ class WindowClock:
             profile=summary.profile,
             violations=summary.violations,
             rules=observed.observer.rules_hash,
+            variant=observed.variant,
         )
 
 

@@ -29,11 +29,8 @@ def merged_windows(parts: Sequence[ProfileMessage], *, seq: int) -> ProfileMessa
     """
     parts = sorted(parts, key=lambda part: part.start_ms)
     first = parts[0]
-    if (
-        len({(part.epoch, part.slot, part.digest, part.spec_hash, part.rules, len(part.violations)) for part in parts})
-        != 1
-    ):
-        raise ContentError("windows of different slots, bundles or layouts can't be merged")
+    if len({_stream(part) for part in parts}) != 1:
+        raise ContentError("windows of different slots, bundles, variants or layouts can't be merged")
     if any(part.labels or part.shadows for part in parts):
         raise ContentError("windows that carry labels or shadows' sums are not merged")
     counts = [decode_counts(part.body) for part in parts]
@@ -53,6 +50,12 @@ def merged_windows(parts: Sequence[ProfileMessage], *, seq: int) -> ProfileMessa
         violations=tuple(sum(counts) for counts in zip(*(part.violations for part in parts), strict=True)),
         body=encode_counts(_total([cells for cells, _ in counts]), _total([moments for _, moments in counts])),
     )
+
+
+def _stream(part: ProfileMessage) -> tuple[str | int, ...]:
+    """Return what windows must have in common to be merged."""
+    layout = (part.spec_hash, part.rules, len(part.violations))
+    return (part.epoch, part.slot, part.digest, part.variant, *layout)
 
 
 def _total(counts: Sequence[Counts]) -> Counts:

@@ -173,6 +173,7 @@ class Messages:
                 shadows=window.shadows,
                 violations=window.violations,
                 rules=window.rules,
+                variant=window.variant,
             )
         )
         return _bounded(raw)

@@ -57,8 +57,8 @@ class Seen(msgspec.Struct, frozen=True):
 
 def load_stored(
     store: BlobStore, digest: str, *, facts: DeviceFacts, threads: int | None, batching: Batching | None = None
-) -> tuple[LoadedModel, str]:
-    """Load a stored bundle; return the model and the path of the variant that was chosen.
+) -> LoadedModel:
+    """Load a stored bundle, in the variant that runs here.
 
     Raises:
         ContentError: It is not stored, or can't be run here.
@@ -79,7 +79,7 @@ def load_stored(
     if place.missing:
         model.fallback = f"the onnxruntime here has no {', '.join(place.missing)}"
         _log.warning("%s:%s runs on %s: %s", model.name, model.version, place.names[0], model.fallback)
-    return model, variant.path
+    return model
 
 
 class ModelHost:
@@ -117,7 +117,6 @@ class ModelHost:
         self._batching = batching
         self.holds_one = holds_one
         """Whether the active model has to be ended before another is tested or loaded."""
-        self._paths: dict[str, str] = {}
         self._installed: dict[str, str] = {}
 
     def load(self, digest: str) -> LoadedModel:
@@ -127,18 +126,14 @@ class ModelHost:
             ContentError: It is not stored, or can't be run here.
             DigestMismatchError: A file is damaged.
         """
-        model, variant = load_stored(
-            self._store, digest, facts=self._facts, threads=self._threads, batching=self._batching
-        )
-        self._paths[digest] = variant
-        return model
+        return load_stored(self._store, digest, facts=self._facts, threads=self._threads, batching=self._batching)
 
     def install(self, slot: str, model: LoadedModel) -> None:
         """Let a model answer from the next prediction on."""
         if self._feedback is not None:
             self._feedback.follow(slot, model)
         self._slots.install(slot, model)
-        self._installed[slot] = self._paths.get(model.digest, "")
+        self._installed[slot] = model.engine.form
 
     def remove(self, slot: str) -> None:
         """Leave the slot without a model."""

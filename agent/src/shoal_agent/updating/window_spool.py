@@ -136,5 +136,5 @@ def _span(window: ClosedWindow) -> Span | None:
     """
     if window.shadows:
         return None
-    stream = f"{window.slot} {window.digest} {window.spec_hash} {window.rules}"
+    stream = f"{window.slot} {window.digest} {window.spec_hash} {window.rules} {window.variant}"
     return Span(stream, window.start_ms, window.length_ms, round(window.resources.get("rows", window.n)))

@@ -29,6 +29,7 @@ MAX_CELLS = 1 << 18
 MOST_WINDOW_MS = 366 * 86_400_000
 """Longest window: devices merge waiting ones into days, so anything longer is a setting gone wrong, or a lie."""
 
+MOST_VARIANT_CHARACTERS = 200
 _FORMAT = 1
 _WIDE = 255
 _ZSTD_FROM = 200
@@ -54,6 +55,7 @@ class ProfileMessage(msgspec.Struct, frozen=True, kw_only=True):
         shadows: How far shadow models agreed with this one.
         violations: Rows that break each rule of the bundle's contract, in its order, then of rules beside it.
         rules: `counting.rules_hash` of the rules beside the bundle's contract; empty: there are none.
+        variant: Path of the form of the model that predicted; empty: the canonical one.
     """
 
     epoch: str
@@ -74,6 +76,7 @@ class ProfileMessage(msgspec.Struct, frozen=True, kw_only=True):
     shadows: tuple[ShadowSums, ...] = ()
     violations: tuple[int, ...] = ()
     rules: str = ""
+    variant: str = ""
 
     @property
     def end_ms(self) -> int:
@@ -130,6 +133,7 @@ class _Wire(msgspec.Struct, array_like=True, frozen=True):
     shadows: tuple[ShadowSums, ...] = ()
     violations: tuple[int, ...] = ()
     rules: bytes = b""
+    variant: str = ""
 
 
 _decoder = msgspec.msgpack.Decoder(_Wire)
@@ -169,6 +173,7 @@ def encode_profile(message: ProfileMessage) -> bytes:
             message.shadows,
             message.violations,
             bytes.fromhex(message.rules),
+            message.variant,
         )
     )
 
@@ -185,6 +190,8 @@ def decode_profile(raw: bytes) -> ProfileMessage:
         raise ContentError(f"profile: {error}") from error
     if len(wire.epoch) != 8 or len(wire.digest) != 32 or len(wire.spec_hash) != 8 or not 0 < len(wire.slot) <= 64:
         raise ContentError("profile: epoch, digest, spec hash or slot has a wrong length")
+    if len(wire.variant) > MOST_VARIANT_CHARACTERS or not wire.variant.isprintable():
+        raise ContentError("profile: the variant is no path of a file in a bundle")
     if len(wire.rules) not in {0, 8}:
         raise ContentError("profile: the hash of the rules has a wrong length")
     numbers = (wire.boot, wire.seq, wire.sent_at, wire.start_ms, wire.length_ms, wire.n, wire.errors, *wire.latency)
@@ -215,6 +222,7 @@ def decode_profile(raw: bytes) -> ProfileMessage:
         shadows=check_shadows(wire.shadows, latencies=LATENCIES),
         violations=wire.violations,
         rules=wire.rules.hex(),
+        variant=wire.variant,
     )
 
 

@@ -81,7 +81,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecordedWindow(msgspec.Struct, frozen=True, kw_only=True):
-    """One window; `cells` and `moments` are as in `Profile`, `latency` as in `ProfileMessage`."""
+    """One window; `cells` and `moments` are as in `Profile`, `latency` and `variant` as in `ProfileMessage`."""
 
     device: str
     digest: str
@@ -96,6 +96,7 @@ class RecordedWindow(msgspec.Struct, frozen=True, kw_only=True):
     moments: list[tuple[int, int]]
     latency: list[int] = msgspec.field(default_factory=list)
     resources: dict[str, float] = msgspec.field(default_factory=dict)
+    variant: str = ""
 
     def profile(self, spec: ProfileSpec) -> Profile:
         """Return the counts; raises `ContentError` when they are not what this spec can give."""

@@ -131,4 +131,5 @@ def _recorded(window: StoredWindow) -> RecordedWindow:
         moments=[(first, second) for first, second in moments.tolist()],
         latency=list(message.latency),
         resources=message.resources,
+        variant=message.variant,
     )

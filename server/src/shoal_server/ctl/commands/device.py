@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from shoal_protocol.bundle.layout import MODEL_ONNX
 from shoal_server.ctl.arguments import parse_labels
 from shoal_server.ctl.client import segment
 from shoal_server.ctl.commands.device_by_hand import export_parcel, import_mail
@@ -234,7 +235,7 @@ def _print_device(found: Mapping[str, Any], names: BundleNames) -> None:
         print_facts(
             {
                 "  desired": names.of(desired.get("digest")),
-                "  runs": names.of(report.get("active")),
+                "  runs": names.of(report.get("active")) + _form(report),
                 "  trial passed for": names.of(report.get("proven")),
                 "  can return to": names.of(report.get("previous")),
                 "  state": report.get("state"),
@@ -245,6 +246,12 @@ def _print_device(found: Mapping[str, Any], names: BundleNames) -> None:
                 "  error": _fault(report.get("error")),
             }
         )
+
+
+def _form(report: Mapping[str, Any]) -> str:
+    """Return which form of the model answers, where it is not the canonical one."""
+    form = report.get("variant")
+    return "" if form in {None, "", MODEL_ONNX} else f" in the variant {plain(form)}"
 
 
 device.add_command(export_parcel)
