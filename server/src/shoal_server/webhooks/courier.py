@@ -130,6 +130,9 @@ class Courier:
                 with self._database.write() as session:
                     queue.release(session, parcel)
                 raise
+            except Exception as error:  # noqa: BLE001 - the boundary of one delivery: it must not end the others'
+                _log.exception("webhook %s: event %s could not be made or sent", parcel.name, parcel.event.id)
+                answer = Answer(error=f"it could not be sent: {error}")
             settled = await self._write(threads, partial(self._settle, parcel=parcel, answer=answer))
             self._metrics.count(parcel.name, settled.outcome, answer)
             self._signals.bump("webhooks")

@@ -100,7 +100,10 @@ def claim(session: Session, webhook: int, *, token: str, now: float) -> Parcel |
     delivery = None if row is None else _next(session, row, now)
     if row is None or delivery is None:
         return None
-    event = session.get_one(EventRow, delivery.event)
+    event = session.get(EventRow, delivery.event)
+    if event is None:  # forgotten while somebody asked for it once more
+        delivery.state, delivery.finished_at, delivery.error = DeliveryState.FAILED.value, now, "its event is gone"
+        return None
     row.claim, row.claimed_until = token, now + LEASE_S
     delivery.attempts += 1
     delivery.attempted_at = now

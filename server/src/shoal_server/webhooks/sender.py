@@ -13,7 +13,9 @@ import email.utils
 import ssl
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -33,6 +35,7 @@ from shoal_server.webhooks.targets import (
 DEADLINE_S = 10.0
 MAX_HEAD_BYTES = 1024
 _TRIED_ADDRESSES = 4
+_LOOKUPS = 32
 _USER_AGENT = "Shoal-Webhooks/1"
 
 
@@ -87,6 +90,8 @@ class Sender:
         self._clock = clock
         self._lookup = lookup
         self._deadline_s = deadline_s
+        # Of its own: a lookup that nobody answers can't be broken off, and the end of a round must not wait for it.
+        self._lookups = ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="shoal-lookup")
         self._tls = None if ca is None else _trust(ca)
 
     def check(self, url: str) -> None:
@@ -118,7 +123,8 @@ class Sender:
         try:
             async with asyncio.timeout(self._deadline_s):
                 target = parse_target(url)
-                addresses = await asyncio.to_thread(allowed_addresses, target, self._allowed, self._lookup)
+                look = partial(allowed_addresses, target, self._allowed, self._lookup)
+                addresses = await asyncio.get_running_loop().run_in_executor(self._lookups, look)
                 return await self._reach(target, addresses, body, headers)
         except TimeoutError:
             return Answer(error=f"no complete answer within {self._deadline_s:g} s")

@@ -197,6 +197,58 @@ def test_a_database_that_is_away_for_a_moment_costs_a_second_sending_at_most(
     assert states(program) == [("delivered", 2, 204)]
 
 
+def test_a_delivery_that_can_not_be_made_holds_up_no_other_webhook(
+    program: Services, courier: Courier, hook: Hook, receiver: Receiver
+) -> None:
+    broken = hook(receiver.url, "broken")
+    hook(receiver.url, "whole")
+    with program.database.write() as session:
+        session.get_one(WebhookRow, broken.id).format = "of a later version"
+    say(program, "one")
+    courier.tick()
+    assert receiver.subjects == ["device:one"]
+    with program.database.read() as session:
+        first = session.exec(select(DeliveryRow).order_by(DeliveryRow.id)).first()  # type: ignore[arg-type]
+    assert (first.state, first.attempts) == ("pending", 1)
+    assert "of a later version" in first.error
+
+
+def test_a_delivery_whose_event_was_forgotten_is_given_up(
+    program: Services, courier: Courier, hook: Hook, receiver: Receiver
+) -> None:
+    row = hook(receiver.url)
+    with program.database.write() as session:
+        session.add(DeliveryRow(webhook=row.id or 0, event="evt_gone", created_at=program.clock()))
+    say(program, "one")
+    courier.tick()
+    courier.tick()
+    assert receiver.subjects == ["device:one"]
+    assert [state for state, _, _ in states(program)] == ["failed", "delivered"]
+
+
+def test_a_name_that_nobody_looks_up_keeps_no_other_webhook_waiting(
+    program: Services, hook: Hook, receiver: Receiver
+) -> None:
+    answered, asked = threading.Event(), threading.Event()
+
+    def slow(host: str, _port: int) -> list[str]:
+        if host == "slow.lan":
+            asked.set()
+            answered.wait(30)
+        return ["127.0.0.1"]
+
+    sender = Sender(allowed=parse_allowed(["127.0.0.1"]), clock=program.clock, lookup=slow, deadline_s=0.3)
+    port = receiver.url.split(":")[2]
+    hook(f"http://slow.lan:{port}", "slow")
+    say(program, "one")
+    try:
+        courier_of(program, sender=sender).tick()  # ends, though the lookup hasn't
+        assert asked.is_set()
+        assert states(program) == [("pending", 1, None)]
+    finally:
+        answered.set()
+
+
 def test_a_disabled_webhook_is_told_of_in_audit_and_alerts(
     program: Services, courier: Courier, hook: Hook, receiver: Receiver
 ) -> None:
