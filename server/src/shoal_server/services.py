@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlmodel import Session
 
+from shoal_server.link.port import LettingIn
 from shoal_server.signals import Signals
 from shoal_server.storage.blobs import BlobStore
 from shoal_server.storage.database import Clock, Database
@@ -60,8 +60,8 @@ class Services:
     bundles: Bundles = _ABSENT
     trust: TrustService = _ABSENT
     link: DeviceLink = _ABSENT
-    letting_in: threading.Lock = field(default_factory=threading.Lock)
-    """Held while the devices' credentials are read and told to the link, so that no older list comes after a newer."""
+    letting_in: LettingIn = field(default_factory=LettingIn)
+    """Shared by all that tell the link whom to let in, so that no older list comes after a newer."""
     ingest: Ingest = _ABSENT
     webhooks: Sender = _ABSENT
     call_devices: Callable[[Session], None] = _ABSENT

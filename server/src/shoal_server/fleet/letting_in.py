@@ -8,25 +8,25 @@ let in again by whoever had read before.
 
 from __future__ import annotations
 
-import threading
-
 from shoal_server.fleet import store
-from shoal_server.link.port import DeviceLink
+from shoal_server.link.port import DeviceLink, LettingIn
 from shoal_server.storage.database import Database
 
 
-def let_in(database: Database, link: DeviceLink, order: threading.Lock) -> None:
+def let_in(database: Database, link: DeviceLink, shared: LettingIn) -> None:
     """Let exactly the accepted devices in.
 
     Args:
         database: With the devices.
         link: The line to them.
-        order: One for all that tell this line; see `Services.letting_in`.
+        shared: One for all that tell this line; see `Services.letting_in`.
 
     Raises:
-        LinkError: The broker does not take them now.
+        LinkError: The broker does not take them now; it stays due.
     """
-    with order:
+    with shared.order:
+        shared.is_due = True
         with database.read() as session:
             known = store.credentials(session)
         link.sync_credentials(known)
+        shared.is_due = False

@@ -10,7 +10,6 @@ A crash between sending and marking sends the same document again, which does no
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 from securesystemslib.signer import Signer
@@ -18,7 +17,7 @@ from securesystemslib.signer import Signer
 from shoal_protocol.mqtt.topics import Down, down
 from shoal_server.fleet import assignments
 from shoal_server.fleet.letting_in import let_in
-from shoal_server.link.port import DeviceLink, LinkError
+from shoal_server.link.port import DeviceLink, LettingIn, LinkError
 from shoal_server.storage.database import Clock, Database
 
 BATCH = 200
@@ -48,14 +47,14 @@ class Publisher:
         link: DeviceLink,
         signer: Callable[[], Signer],
         clock: Clock,
-        letting_in: threading.Lock | None = None,
+        letting_in: LettingIn | None = None,
         batch: int = BATCH,
     ) -> None:
         self._database = database
         self._link = link
         self._signer = signer
         self._clock = clock
-        self._letting_in = letting_in or threading.Lock()
+        self._letting_in = letting_in or LettingIn()
         self._batch = batch
         self._connections = -1
         self._again_after: str | None = None
@@ -74,6 +73,8 @@ class Publisher:
         if connections != self._connections:
             let_in(self._database, self._link, self._letting_in)
             self._connections, self._again_after = connections, ""
+        elif self._letting_in.is_due:  # a revocation, say, that the broker did not take when it was told
+            let_in(self._database, self._link, self._letting_in)
         now = self._clock()
         with self._database.read() as session:
             wanted = assignments.due(session, now=now, limit=self._batch)

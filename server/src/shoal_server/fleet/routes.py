@@ -236,7 +236,7 @@ def delete_join_token(request: Request, program: Program, _who: Operator, token_
 
 
 def sync_credentials(program: Services) -> None:
-    """Let exactly the accepted devices in; a broker that can't be told now is told when its line is back."""
+    """Let exactly the accepted devices in; a broker that can't be told now is told by the publisher."""
     try:
         let_in(program.database, program.link, program.letting_in)
     except LinkError:

@@ -23,7 +23,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from shoal_protocol.errors import ContentError
@@ -83,9 +84,9 @@ class MosquittoCredentials:
         """Write the files and have mosquitto read them.
 
         Raises:
-            LinkError: It runs and does not let a user of the new file in.
+            LinkError: They can't be written, or it runs and does not let a user of the new file in.
         """
-        with self._lock:
+        with self._lock, self._writing():
             wanted = dict(credentials)
             if self._is_written and wanted == self._devices:
                 return
@@ -93,8 +94,12 @@ class MosquittoCredentials:
             self._apply(wanted.items())
 
     def kick(self, device: str) -> None:
-        """Take the device out for a moment, which ends its session."""
-        with self._lock:
+        """Take the device out for a moment, which ends its session.
+
+        Raises:
+            LinkError: As for `sync`.
+        """
+        with self._lock, self._writing():
             if device in self._devices:
                 self._apply((name, line) for name, line in self._devices.items() if name != device)
                 self._apply(self._devices.items())
@@ -105,19 +110,23 @@ class MosquittoCredentials:
         Raises:
             LinkError: The folder can't be written, or mosquitto runs and does not take the files.
         """
-        with self._lock:
-            try:
-                users = self._written()
-                if verify_secret(self._server_secret, users.get(self._server_user, "")) and self._is_acl_right():
-                    return
-                self._devices = {name: line for name, line in users.items() if DEVICE_RE.fullmatch(name)}
-                self._devices.pop(self._server_user, None)
-                self._apply(self._devices.items())
-            except OSError as error:
-                raise LinkError(
-                    f"can't write mosquitto's files in {self._folder}: {error}",
-                    hint="make the folder, owned by the user that mosquitto runs as: see deploy/mosquitto",
-                ) from error
+        with self._lock, self._writing():
+            users = self._written()
+            if verify_secret(self._server_secret, users.get(self._server_user, "")) and self._is_acl_right():
+                return
+            self._devices = {name: line for name, line in users.items() if DEVICE_RE.fullmatch(name)}
+            self._devices.pop(self._server_user, None)
+            self._apply(self._devices.items())
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise LinkError(
+                f"can't write mosquitto's files in {self._folder}: {error}",
+                hint="make the folder, owned by the user that mosquitto runs as: see deploy/mosquitto",
+            ) from error
 
     def _written(self) -> dict[str, str]:
         """Return the verifier lines that stand in the password file by user."""
@@ -131,17 +140,18 @@ class MosquittoCredentials:
 
     def _apply(self, devices: Iterable[Credential]) -> None:
         canary = _canary()
+        self._is_written = False
         self._write(devices, canary=canary)
-        self._is_written = True
         until = time.monotonic() + _PATIENCE_S
         while self._told_to_reload():
             if self._is_let_in(canary):
-                return
+                break
             if time.monotonic() > until:
                 raise LinkError(
                     f"mosquitto does not let in who stands in {self._folder / PASSWORDS}",
                     hint="it must read the files of this folder: see deploy/mosquitto",
                 )
+        self._is_written = True  # only now: what it did not take is told again, though nothing has changed
 
     def _write(self, devices: Iterable[Credential], *, canary: tuple[str, str]) -> None:
         lines = [(self._server_user, self._server_line), (canary[0], _new_line(canary[1])), *devices]

@@ -13,6 +13,7 @@ Invariants that every adapter keeps:
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
@@ -95,3 +96,16 @@ class DeviceLink(Protocol):
 
     def stop(self) -> None:
         """Say goodbye and close; returns when the handler will not be called again."""
+
+
+class LettingIn:
+    """What all share that tell one line whom to let in.
+
+    Attributes:
+        order: Held while the devices are read and told.
+        is_due: Whether the line has not taken the newest list: somebody has to tell it again.
+    """
+
+    def __init__(self) -> None:
+        self.order = threading.Lock()
+        self.is_due = False
