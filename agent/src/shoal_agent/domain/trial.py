@@ -110,21 +110,19 @@ def judge(trial: Trial, rules: TrialRules, *, running_s: float = 0.0) -> Verdict
     """
     if running_s > rules.call_s:
         return Verdict.HANGS
-    enough = trial.predictions >= rules.predictions
-    over = enough or trial.elapsed_s >= rules.seconds
-    found = _fault(trial, rules, enough=enough, over=over)
+    over = trial.predictions >= rules.predictions or trial.elapsed_s >= rules.seconds
+    found = _fault(trial, rules, over=over)
     if found is not None:
         return found
     return Verdict.PASSED if over and running_s <= _LONG_SHARE * rules.call_s else Verdict.CONTINUE
 
 
-def _fault(trial: Trial, rules: TrialRules, *, enough: bool, over: bool) -> Verdict | None:
+def _fault(trial: Trial, rules: TrialRules, *, over: bool) -> Verdict | None:
     """Return what is wrong so far.
 
     Args:
         trial: What was seen.
         rules: When it ends.
-        enough: Whether there were as many predictions as end it.
         over: Whether it is at its end.
     """
     if trial.over_bytes > 0:
@@ -134,4 +132,4 @@ def _fault(trial: Trial, rules: TrialRules, *, enough: bool, over: bool) -> Verd
     if trial.errors > rules.max_error_rate * trial.predictions and (over or trial.errors >= rules.min_errors):
         return Verdict.FAILED
     too_slow = trial.slow > rules.max_slow_rate * trial.predictions and trial.slow >= rules.min_errors
-    return Verdict.SLOW if too_slow and (enough or over) else None  # the first ones after a switch are slower
+    return Verdict.SLOW if too_slow and over else None  # the first ones after a switch are slower
