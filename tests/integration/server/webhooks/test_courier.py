@@ -14,6 +14,7 @@ from shoal_server.alerts.rules import AlertState
 from shoal_server.loops import Loop
 from shoal_server.outbox.tables import DeliveryRow, WebhookRow
 from shoal_server.services import Services
+from shoal_server.storage.database import Database
 from shoal_server.webhooks import queue
 from shoal_server.webhooks.courier import Courier
 from shoal_server.webhooks.sender import Sender
@@ -22,6 +23,11 @@ from shoal_server.webhooks.targets import parse_allowed
 from webhook_receiver import Receiver, receiving, status
 
 from .conftest import Hook, courier_of, say
+
+
+@pytest.fixture
+def database(on_sqlite: Database) -> Database:
+    return on_sqlite
 
 
 def states(program: Services) -> list[tuple[str, int, int | None]]:
@@ -159,20 +165,6 @@ def test_what_a_killed_worker_sent_and_did_not_say_is_sent_again(
     program.clock.advance(queue.LEASE_S + 1)
     courier.tick()
     assert states(program) == [("delivered", 2, 204)]
-
-
-def test_two_workers_on_one_database_send_nothing_twice(
-    program: Services, courier: Courier, hook: Hook, receiver: Receiver
-) -> None:
-    hook(receiver.url)
-    say(program, *(f"cam-{number}" for number in range(10)))
-    turns = [threading.Thread(target=one.tick) for one in (courier, courier_of(program))]
-    for turn in turns:
-        turn.start()
-    for turn in turns:
-        turn.join()
-    courier.tick()  # one may have left while the other held the claim
-    assert receiver.subjects == [f"device:cam-{number}" for number in range(10)]
 
 
 def test_a_database_that_is_away_for_a_moment_costs_a_second_sending_at_most(

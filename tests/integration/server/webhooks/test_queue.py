@@ -1,5 +1,7 @@
 """The outbox and the queue on both kinds of database: nothing is lost, nothing is told that did not happen."""
 
+import threading
+
 import pytest
 from sqlmodel import Session, select
 
@@ -7,11 +9,13 @@ from shoal_server.outbox import EventType, announce
 from shoal_server.outbox.tables import DeliveryRow, EventRow, WebhookRow
 from shoal_server.services import Services
 from shoal_server.webhooks import queue, store
+from shoal_server.webhooks.courier import Courier
 from shoal_server.webhooks.queue import Outcome, Parcel, Settled
 from shoal_server.webhooks.schedule import DISABLE_S, GIVE_UP_S, HELD_ATTEMPTS, LONGEST_PAUSE_S
 from shoal_server.webhooks.sender import Answer
+from webhook_receiver import Receiver
 
-from .conftest import Hook, event_of, say
+from .conftest import Hook, courier_of, event_of, say
 
 NOWHERE = "https://hooks.example.com/x"
 TAKEN, REFUSED, AWAY = Answer(status=204), Answer(status=500, error="answered 500"), Answer(error="no answer: x")
@@ -229,3 +233,17 @@ def test_the_number_of_waiting_deliveries_is_known(program: Services, hook: Hook
     with program.database.read() as session:
         assert queue.waiting(session) == 2
         assert isinstance(session, Session)
+
+
+def test_two_workers_on_one_database_send_nothing_twice(
+    program: Services, courier: Courier, hook: Hook, receiver: Receiver
+) -> None:
+    hook(receiver.url)
+    say(program, *(f"cam-{number}" for number in range(10)))
+    turns = [threading.Thread(target=one.tick) for one in (courier, courier_of(program))]
+    for turn in turns:
+        turn.start()
+    for turn in turns:
+        turn.join()
+    courier.tick()  # one may have left while the other held the claim
+    assert receiver.subjects == [f"device:cam-{number}" for number in range(10)]
