@@ -8,7 +8,6 @@ the colon. ``--full`` makes 120 injections of each kind, without it 30; ``--seed
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn import datasets
 
-from frame import Row, run
+from frame import Row, options, run
 from shoal_server.statistics.causes import UNITS
 from shoal_server.statistics.samples import Column, Verdict, compare
 from shoal_server.testing.gas_array import COLUMNS, GasArray
@@ -141,8 +140,5 @@ def rows(*, each: int, seed: int) -> Iterator[Row]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--full", action="store_true")
-    parser.add_argument("--seed", type=int, default=1)
-    said, _ = parser.parse_known_args()
+    said = options()
     run("drift_causes", rows(each=120 if said.full else 30, seed=said.seed))

@@ -8,7 +8,6 @@ windows in which something new alarms; a forger's own alarm is no false one. Bes
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != HERE] + [
 import numpy as np
 import numpy.typing as npt
 
-from frame import Row, compared, run
+from frame import Row, compared, options, run
 from shoal_server.drift.monitor_state import Scope
 from shoal_server.drift.season import Season
 from shoal_server.statistics.divergence import jensen_shannon
@@ -92,8 +91,5 @@ def _fixed_threshold(seed: int) -> Row:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--full", action="store_true")
-    parser.add_argument("--seed", type=int, default=1)
-    said, _ = parser.parse_known_args()
+    said = options()
     run("drift_false_alarms", rows(windows=WORLDS_OF_FULL if said.full else WORLDS_OF_FULL // 10, seed=said.seed))

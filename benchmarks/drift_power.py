@@ -13,7 +13,6 @@ other rows.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != HERE] + [
 
 import numpy as np
 
-from frame import Row, run
+from frame import Row, options, run
 from peers import PeerMissingError, ask
 from two_samples import ALPHA, CHANGES, REFERENCE, SHAPES, Found, Rows, experiment, half_found, ks_fires, views_fire
 
@@ -141,8 +140,5 @@ def _row(name: str, found: Found, least: float) -> Row:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--full", action="store_true")
-    parser.add_argument("--seed", type=int, default=1)
-    said, _ = parser.parse_known_args()
+    said = options()
     run("drift_power", rows(repeats=4000 if said.full else 600, seed=said.seed))

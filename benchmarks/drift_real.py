@@ -8,7 +8,6 @@ reference and current by its own order, then ``--splits`` times at random.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn import datasets
 
-from frame import Row, run
+from frame import Row, options, run
 from peers import PeerMissingError, ask
 from shoal_server.statistics.samples import Column, Verdict, compare
 from shoal_server.testing.gas_array import COLUMNS, GASES, GasArray
@@ -109,8 +108,5 @@ def _part(table: Table, chosen: npt.NDArray[np.bool_]) -> Table:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--splits", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=1)
-    said, _ = parser.parse_known_args()
+    said = options(splits=20)
     run("drift_real", rows(splits=said.splits, seed=said.seed))

@@ -9,6 +9,7 @@ and hands them to `run`, which prints a table and writes ``benchmarks/results/<n
 
 from __future__ import annotations
 
+import argparse
 import gc
 import importlib.metadata
 import json
@@ -138,6 +139,18 @@ def _timed(call: Callable[[], Any], loops: int, clock: Callable[[], float]) -> f
     for _ in range(loops):
         call()
     return (clock() - start) / loops
+
+
+def options(**numbers: int) -> argparse.Namespace:
+    """Return what the command line says: ``full``, ``seed``, and further whole numbers, given here with their defaults.
+
+    What else stands there is another benchmark's, when `run.py` runs them all.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--full", action="store_true")
+    for name, default in {"seed": 1, **numbers}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    return parser.parse_known_args()[0]
 
 
 def machine() -> dict[str, Any]:

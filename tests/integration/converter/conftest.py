@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,10 @@ from sklearn.preprocessing import StandardScaler
 
 from shoal_converter import Bundle, pack
 from shoal_converter.cli import run
+from shoal_server.registry.trust import TrustService
+from shoal_server.services import Services
+from shoal_server.storage.database import Database
+from shoal_server.testing import FakeClock, fake_services
 
 collect_ignore = [] if find_spec("torch") else ["test_torch_source.py"]
 """PyTorch is too large for the environment of every test; where somebody installed it, its tests run."""
@@ -74,3 +79,13 @@ def shoal_convert(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytes
         return code, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture
+def shoal(tmp_path: Path) -> Iterator[Services]:
+    database = Database(f"sqlite:///{tmp_path / 'shoal.db'}")
+    database.upgrade()
+    clock = FakeClock()
+    trust = TrustService(database, keys_folder=tmp_path / "keys", clock=clock)
+    yield fake_services(database, tmp_path, clock=clock, trust=trust)
+    database.close()

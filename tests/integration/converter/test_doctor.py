@@ -15,10 +15,8 @@ from shoal_converter.doctor.installation import libraries
 from shoal_server.access import Role
 from shoal_server.access import routes as access_routes
 from shoal_server.registry import trust_routes
-from shoal_server.registry.trust import TrustService
 from shoal_server.services import Services
-from shoal_server.storage.database import Database
-from shoal_server.testing import FakeClock, api_token, fake_services, listening, program_of
+from shoal_server.testing import api_token, listening, program_of
 from shoal_server.web import health
 
 REQUIRES = (
@@ -29,16 +27,6 @@ REQUIRES = (
     "pyarrow>=15; extra == 'parquet'",
     "pandas>=2.2; extra == 'parquet'",
 )
-
-
-@pytest.fixture
-def shoal(tmp_path: Path) -> Iterator[Services]:
-    database = Database(f"sqlite:///{tmp_path / 'shoal.db'}")
-    database.upgrade()
-    clock = FakeClock()
-    trust = TrustService(database, keys_folder=tmp_path / "keys", clock=clock)
-    yield fake_services(database, tmp_path, clock=clock, trust=trust)
-    database.close()
 
 
 @pytest.fixture

@@ -19,20 +19,8 @@ from shoal_converter.registry import Registry
 from shoal_protocol.canonical import canonical_bytes, sha256_digest
 from shoal_server.access import Role
 from shoal_server.registry import blob_routes, manifest_routes, routes, trust_routes
-from shoal_server.registry.trust import TrustService
 from shoal_server.services import Services
-from shoal_server.storage.database import Database
-from shoal_server.testing import FakeClock, api_token, fake_services, listening, program_of
-
-
-@pytest.fixture
-def shoal(tmp_path: Path) -> Iterator[Services]:
-    database = Database(f"sqlite:///{tmp_path / 'shoal.db'}")
-    database.upgrade()
-    clock = FakeClock()
-    trust = TrustService(database, keys_folder=tmp_path / "keys", clock=clock)
-    yield fake_services(database, tmp_path, clock=clock, trust=trust)
-    database.close()
+from shoal_server.testing import api_token, listening, program_of
 
 
 @pytest.fixture

@@ -47,14 +47,6 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def operator(server: Server) -> Iterator[httpx2.Client]:
-    origin = {"origin": server.runtime.url}
-    with httpx2.Client(base_url=server.runtime.url, trust_env=False, headers=origin) as client:
-        client.post("/api/v1/login", json={"name": "admin", "password": server.first_password})
-        yield client
-
-
-@pytest.fixture
 def ship(server: Server, operator: httpx2.Client, tmp_path: Path) -> Path:
     """The state folder of a device that has joined, and then left for the sea."""
     state = tmp_path / "ship"

@@ -82,14 +82,6 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def operator(server: Server) -> Iterator[httpx2.Client]:
-    origin = {"origin": server.runtime.url}
-    with httpx2.Client(base_url=server.runtime.url, trust_env=False, headers=origin, timeout=30) as client:
-        client.post("/api/v1/login", json={"name": "admin", "password": server.first_password})
-        yield client
-
-
-@pytest.fixture
 def fleet(server: Server, operator: httpx2.Client, tmp_path: Path) -> Iterator[Fleet]:
     token = operator.post("/api/v1/join-tokens", json={"uses": 2, "labels": {}}).json()["token"]
     agents = {}

@@ -46,14 +46,6 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     server.stop()
 
 
-@pytest.fixture
-def operator(server: Server) -> Iterator[httpx2.Client]:
-    origin = {"origin": server.runtime.url}
-    with httpx2.Client(base_url=server.runtime.url, trust_env=False, headers=origin) as client:
-        client.post("/api/v1/login", json={"name": "admin", "password": server.first_password})
-        yield client
-
-
 def _join(client: httpx2.Client, name: str) -> tuple[EnrolReply, Root]:
     """Do what `shoal-agent join` does: pin the root, prove a key, get a secret."""
     text = client.post("/api/v1/join-tokens", json={"uses": 1, "labels": {"site": "bern"}}).json()["token"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ import pytest
 
 from faulty_proxy import FaultyProxy, Mode
 from fixtures_broker import find_free_port
+from operator_client import logged_in
 from shoal_agent.adapters.enrolment import join
 from shoal_protocol.trust.assignment import SlotTarget
 from shoal_server.bootstrap import Server
@@ -46,10 +46,8 @@ class Scene:
         self._halt = threading.Event()
 
     def join(self) -> None:
-        trusting = ssl.create_default_context(cafile=self.server.runtime.ca)
         url = self.server.runtime.url.replace("0.0.0.0", "127.0.0.1")
-        with httpx2.Client(base_url=url, trust_env=False, verify=trusting, headers={"origin": url}) as operator:
-            operator.post("/api/v1/login", json={"name": "admin", "password": self.server.first_password})
+        with logged_in(self.server, url=url) as operator:
             token = operator.post("/api/v1/join-tokens", json={"uses": 1}).json()["token"]
             bundle = tiny_bundle()
             assert push_bundle(operator, bundle, headers={}).status_code == 201

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
 from fixtures_broker import eventually
+from operator_client import logged_in
 from shoal_agent import Agent
 from shoal_agent.adapters.enrolment import join
 from shoal_agent.adapters.http_client import HttpClient
@@ -46,10 +46,7 @@ def lan_settings(data: Path, **changes: Any) -> Any:
 
 def token_of(server: Server) -> str:
     assert server.runtime.ca is not None
-    trusting = ssl.create_default_context(cafile=server.runtime.ca)
-    with httpx2.Client(base_url=server.runtime.url, trust_env=False, verify=trusting) as client:
-        client.headers["origin"] = server.runtime.url
-        client.post("/api/v1/login", json={"name": "admin", "password": server.first_password})
+    with logged_in(server) as client:
         made = client.post("/api/v1/join-tokens", json={"uses": 9}).json()
     assert made["join"].startswith(f"shoal-agent join https://{lan_address()}:")
     return str(made["token"])

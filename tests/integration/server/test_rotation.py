@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from fixtures_broker import Mosquitto, PahoDevice, eventually
+from operator_client import logged_in
 from shoal_agent import Agent
 from shoal_agent.adapters.credentials import Credentials
 from shoal_agent.adapters.enrolment import join
@@ -41,14 +42,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def operator(server: Server) -> Iterator[httpx2.Client]:
     with logged_in(server) as client:
-        yield client
-
-
-@contextmanager
-def logged_in(server: Server) -> Iterator[httpx2.Client]:
-    url = server.runtime.url
-    with httpx2.Client(base_url=url, trust_env=False, headers={"origin": url}, timeout=30) as client:
-        client.post("/api/v1/login", json={"name": "admin", "password": server.first_password})
         yield client
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from operator_client import logged_in
 from shoal_server.bootstrap import Server
 from shoal_server.errors import StartError
 from shoal_server.runtime_file import read_runtime
@@ -175,11 +176,8 @@ def test_the_whole_server_works_on_both_databases(database_url: str, tmp_path: P
 @pytest.fixture
 def make_token() -> Callable[[Server], str]:
     def make(server: Server) -> str:
-        with httpx2.Client(base_url=server.runtime.url, trust_env=False) as client:
-            client.post("/api/v1/login", json={"name": "admin", "password": server.first_password})
-            body = {"name": "ci", "role": "releaser"}
-            made = client.post("/api/v1/tokens", json=body, headers={"origin": server.runtime.url})
-            return str(made.json()["token"])
+        with logged_in(server) as client:
+            return str(client.post("/api/v1/tokens", json={"name": "ci", "role": "releaser"}).json()["token"])
 
     return make
 

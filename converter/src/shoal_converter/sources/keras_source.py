@@ -22,7 +22,7 @@ import onnx
 
 from shoal_converter.errors import LibraryMissingError, SampleError, SourceError, UnsupportedModelError
 from shoal_converter.onnx_graph.names import rename_values
-from shoal_converter.sources.tensor_model import Run, TensorModel, tensor_model
+from shoal_converter.sources.tensor_model import TensorModel, tensor_model
 from shoal_converter.sources.tf2onnx_program import INSTALL, OPSET, converted_saved_model
 
 Array = npt.NDArray[Any]
@@ -67,10 +67,7 @@ def read_keras(model: Any, sample: Any) -> TensorModel:
             found = {f"output_{at}": leaf for at, leaf in enumerate(keras.tree.flatten(found))}
         return {outputs.get(name, name): keras.ops.convert_to_numpy(leaf) for name, leaf in found.items()}
 
-    def truth(_: Any) -> Run:
-        return run
-
-    return tensor_model(graph, framework="keras", run=truth)
+    return tensor_model(graph, framework="keras", run=lambda _: run)
 
 
 def _rename(graph: onnx.ModelProto, given: Mapping[str, str]) -> None:

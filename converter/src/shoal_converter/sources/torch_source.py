@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal_converter.errors import LibraryMissingError, SampleError, UnsupportedModelError
-from shoal_converter.sources.tensor_model import Run, TensorModel, tensor_model
+from shoal_converter.sources.tensor_model import TensorModel, tensor_model
 
 Array = npt.NDArray[Any]
 
@@ -70,10 +70,7 @@ def read_torch(model: Any, sample: Any) -> TensorModel:
         leaves = tree.tree_leaves(found)
         return {name: leaf.detach().cpu().numpy() for name, leaf in zip(outputs, leaves, strict=True)}
 
-    def truth(_: Any) -> Run:
-        return run
-
-    return tensor_model(graph, framework="pytorch", run=truth)
+    return tensor_model(graph, framework="pytorch", run=lambda _: run)
 
 
 def _arguments(module: Any, sample: Any) -> tuple[list[Any], dict[str, Any]]:
