@@ -4,12 +4,12 @@ Pages are tested on it, and it shows what a page looks like when there is someth
 would harm a page that doesn't escape.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from sqlmodel import Session
 
+from dashboard_rollouts import SITES, add_rollouts
 from shoal_protocol.bundle.assembly import build_manifest
 from shoal_protocol.bundle.manifest import encode_manifest
 from shoal_protocol.bundle.schema import (
@@ -42,11 +42,6 @@ from shoal_server.quality.scan import QualityScan
 from shoal_server.registry import store as registry
 from shoal_server.registry.bundles import Bundles
 from shoal_server.registry.tables import ModelVersion
-from shoal_server.rollouts import store as rollouts
-from shoal_server.rollouts.gates import Counts, GateResult, Verdict
-from shoal_server.rollouts.machine import RolloutState, StageState
-from shoal_server.rollouts.plan import parse_plan
-from shoal_server.rollouts.rollout import Member, Rollout, Stage
 from shoal_server.services import Services
 from shoal_server.telemetry.tables import LabelRow, WindowRow
 from shoal_server.webhooks import queue
@@ -56,7 +51,6 @@ from shoal_server.webhooks.sender import Answer
 HOSTILE = "<script>alert(1)</script>"
 PASSWORD = "correct horse battery"
 VERSIONS = ("1.0.0", "1.1.0", "1.2.0")
-_SITES = ("bern", "basel", "geneva")
 _BUCKETS = 24
 _FEATURES = ("brightness", "contrast", "blur", "temperature")
 
@@ -71,7 +65,7 @@ def seed(program: Services, *, windows: bool = True) -> dict[str, str]:
         add_people(session, now)
         _versions(session, digests, now)
         _devices(session, digests, now)
-        _rollouts(session, digests, now)
+        add_rollouts(session, digests, now)
         _alerts(session, now)
         _webhooks(session, now)
         if windows:
@@ -89,7 +83,7 @@ def _labels(program: Services, digest: str) -> None:
     hour_ms = int(program.clock() // 3600) * 3_600_000
     with program.database.write() as session:
         for at in range(30):
-            site = _SITES[at % 3]
+            site = SITES[at % 3]
             for truth, said, cell, n in ((3, 3, 62, 40), (3, 8, 40, 18 if site == "bern" else 2), (8, 8, 60, 30)):
                 session.add(
                     LabelRow(
@@ -202,7 +196,7 @@ def _versions(session: Session, digests: dict[str, str], now: float) -> None:
 
 def _devices(session: Session, digests: dict[str, str], now: float) -> None:
     for at in range(30):
-        site = _SITES[at % 3]
+        site = SITES[at % 3]
         name = f"cam-{site}-{at // 3 + 1:02}"
         _device(session, name=name, site=site, digests=digests, now=now, at=at)
     session.add(
@@ -269,194 +263,6 @@ def _plain(value: Any) -> Any:
     return msgspec.to_builtins(value)
 
 
-def plan_of(name: str, version: str) -> dict[str, Any]:
-    """A plan of three stages with every gate that there is."""
-    return {
-        "name": name,
-        "bundle": f"meter-reader:{version}",
-        "cohort": "site in (bern, basel, geneva)",
-        "stages": [
-            {"devices": {"percent": 10, "min": 3}, "soak": "30m"},
-            {"devices": {"percent": 40}, "soak": "2h", "approval": "required"},
-            {"devices": {"percent": 100}},
-        ],
-        "gates": {
-            "install": {"failed": "<= 5%", "lost": "<= 2%"},
-            "errors": {"vs": "control", "increase": "<= 1pp"},
-            "output": {"drift_vs": "control"},
-        },
-    }
-
-
-def gate(
-    name: str, verdict: str, value: float | None, threshold: float, reason: str, *, n: int = 9, devices: int = 9
-) -> GateResult:
-    """One gate's answer."""
-    return GateResult(
-        gate=name,
-        verdict=Verdict(verdict),
-        value=value,
-        bound=None if value is None else value * 0.8,
-        threshold=threshold,
-        n=n,
-        devices=devices,
-        reason=reason,
-    )
-
-
-def _rollout(name: str, version: str, digest: str, now: float, **changes: Any) -> Rollout:
-    members = {}
-    for at in range(30):
-        device = f"cam-{_SITES[at % 3]}-{at // 3 + 1:02}"
-        stage = 0 if at < 3 else 1 if at < 12 else 2
-        offered = changes.get("offered", 30)
-        members[device] = Member(
-            device=device,
-            stage=stage,
-            previous_name="meter-reader:1.0.0",
-            offered_at=now - 1200 if at < offered else None,
-            proven_at=now - 1100 if at < offered else None,
-        )
-    changes.pop("offered", None)
-    rollout = Rollout(
-        plan=parse_plan(plan_of(name, version)),
-        digest=digest,
-        bundle_name=f"meter-reader:{version}",
-        salt=name,
-        created_at=now,
-        created_by="person:olga",
-        members=members,
-        stages=(Stage(), Stage(), Stage()),
-    )
-    return replace(rollout, **changes)
-
-
-def _rollouts(session: Session, digests: dict[str, str], now: float) -> None:
-    passed = [
-        gate("install", "pass", 0.0, 0.05, "0 of 9 devices: 0 (threshold 0.05): passed on few devices"),
-        gate("lost", "pass", 0.0, 0.02, "0 of 9 devices: 0 (threshold 0.02): passed on few devices"),
-        gate("errors", "pass", 0.001, 0.01, "0.001 (threshold 0.01); against 21 devices not yet updated", n=4310),
-        gate("output", "pass", 0.021, 0.1, "0.021 (threshold 0.1); against 21 devices not yet updated; label", n=4310),
-    ]
-    failed = [
-        gate("install", "pass", 0.0, 0.05, "0 of 3 devices: 0 (threshold 0.05): passed on few devices", n=3, devices=3),
-        gate("lost", "pass", 0.0, 0.02, "0 of 3 devices: 0 (threshold 0.02): passed on few devices", n=3, devices=3),
-        gate("errors", "inconclusive", None, 0.01, "no predictions of the bundle can be compared yet", n=0, devices=0),
-        gate(
-            "output",
-            "fail",
-            0.41,
-            0.1,
-            "0.41 (threshold 0.1), with 95 % confidence above 0.33; against 27 devices not yet updated; label: 3",
-            n=1211,
-            devices=3,
-        ),
-    ]
-    full = Counts(eligible=9, offered=9, reported=9, healthy=9)
-    done = Stage(state=StageState.PASSED, counts=full, gates=tuple(passed), opened_at=now - 4000)
-    first = replace(done, counts=Counts(eligible=3, offered=3, reported=3, healthy=3))
-    _insert(
-        session,
-        _rollout(
-            "meter-1.0",
-            "1.0.0",
-            digests["1.0.0"],
-            now - 86_400 * 2,
-            state=RolloutState.COMPLETED,
-            completed_at=now - 86_400,
-            stages=(first, done, replace(done, counts=Counts(eligible=18, offered=18, reported=18, healthy=18))),
-        ),
-    )
-    _insert(
-        session,
-        _rollout(
-            "meter-1.2",
-            "1.2.0",
-            digests["1.2.0"],
-            now - 7200,
-            offered=3,
-            state=RolloutState.ROLLED_BACK,
-            reason="stage 1: the gate output failed: 0.41 (threshold 0.1), with 95 % confidence above 0.33",
-            ended_at=now - 6000,
-            stages=(
-                Stage(
-                    state=StageState.FAILED,
-                    counts=Counts(eligible=3, offered=3, reported=3, healthy=3),
-                    gates=tuple(failed),
-                    reason="the gate output failed",
-                ),
-                Stage(),
-                Stage(),
-            ),
-        ),
-    )
-    _insert(
-        session,
-        _rollout(
-            "meter-1.1",
-            "1.1.0",
-            digests["1.1.0"],
-            now - 1500,
-            offered=12,
-            state=RolloutState.RUNNING,
-            started_at=now - 1490,
-            stages=(
-                first,
-                Stage(
-                    state=StageState.SOAKING,
-                    opened_at=now - 900,
-                    soak_until=now + 1730,
-                    deadline_at=now + 86_400,
-                    counts=Counts(
-                        eligible=9, offered=8, reported=7, healthy=5, failed=1, lost=1, working=1, out_of_reach=1
-                    ),
-                    gates=(
-                        replace(
-                            passed[0],
-                            verdict=Verdict.INCONCLUSIVE,
-                            value=1 / 6,
-                            reason="1 of 6 devices: 0.167 (threshold 0.05): beyond the threshold, not yet proven",
-                        ),
-                        *passed[1:],
-                    ),
-                    reason="soaking: 1 gate has not passed",
-                ),
-                Stage(),
-            ),
-        ),
-    )
-
-
-def _insert(session: Session, rollout: Rollout) -> None:
-    version = rollout.bundle_name.partition(":")[2]
-    rollouts.insert(session, rollout, plan_of(rollout.name, version))
-    rollouts.save(session, replace(rollout, stages=()), rollout)
-    for minutes, action, reason in (
-        (0, "rollout.create", "selected 30 devices in 3 stages"),
-        (1, "rollout.stage.open", "3 devices are offered the bundle"),
-        (20, "rollout.stage.passed", rollout.reason or "every gate passed"),
-    ):
-        rollouts.record(
-            session,
-            rollout=rollout.name,
-            at=rollout.created_at + 60 * minutes,
-            actor="person:olga" if not minutes else "server",
-            action=action,
-            reason=reason,
-            stage=1 if minutes else None,
-            before=None,
-            after={"state": rollout.state},
-        )
-    audit.record(
-        session,
-        actor="person:olga",
-        action="rollout.create",
-        subject=f"rollout:{rollout.name}",
-        after={"bundle": rollout.bundle_name},
-        now=rollout.created_at,
-    )
-
-
 def _alerts(session: Session, now: float) -> None:
     alerts.raise_alert(
         session,
@@ -495,7 +301,7 @@ def _windows(session: Session, digests: dict[str, str], now: float) -> None:
     rows = []
     for back in range(_BUCKETS):
         for at in range(30):
-            site = _SITES[at % 3]
+            site = SITES[at % 3]
             fog = 1.0 if site == "bern" and back < 6 else 0.0
             profile = profile_of(spec, rows=120 + at, fog=fog, seed=back * 31 + at)
             start_ms = int(now // 300 - back - 2) * 300_000

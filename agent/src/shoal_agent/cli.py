@@ -6,6 +6,7 @@ Imports are lazy, because ``--help`` must not pay for onnxruntime (93 ms) or cry
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import time
@@ -27,12 +28,15 @@ from shoal_agent.settings import (
 )
 from shoal_agent.stopping import stop_on_signals
 from shoal_agent.terminal import flags_of, print_json
-from shoal_protocol.errors import CallerError, ShoalError
+from shoal_protocol.errors import CallerError, LocalError, ShoalError
 
 if TYPE_CHECKING:
     from shoal_agent.settings import Settings
 
 OK, FAILED, USAGE, NO_MODEL, NOT_ENROLLED = 0, 1, 2, 3, 4
+
+_OF_DISKS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
+"""Faults of the place where files are, which are nobody's mistake in this program."""
 
 _EPILOG = """\
 exit codes: 0 ok, 1 failed or degraded, 2 usage, 3 a slot has no model, 4 not enrolled
@@ -52,6 +56,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _told(error, as_json=getattr(given, "json", False))
     except BrokenPipeError:
         return FAILED
+    except OSError as error:
+        if error.errno not in _OF_DISKS:
+            raise
+        return _told(_of_disk(error, getattr(given, "state", None)), as_json=getattr(given, "json", False))
+
+
+def _of_disk(error: OSError, state: Path | None) -> LocalError:
+    where = error.filename or state or "the state folder"
+    return LocalError(
+        f"{where} can't be written or read: {error.strerror}",
+        hint="see `df`, the mount and the folder's rights, or let `shoal-agent doctor --offline` look at them",
+    )
 
 
 def _told(error: ShoalError, *, as_json: bool) -> int:

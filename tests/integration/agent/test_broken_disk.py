@@ -14,6 +14,7 @@ import pytest
 
 from shoal_agent.adapters.spare_spool import open_spool
 from shoal_agent.adapters.spool import SqliteSpool
+from shoal_agent.cli import main
 from shoal_agent.errors import SpoolError
 from shoal_agent.status import Health, health, stored_status
 from shoal_protocol.mqtt.topics import Up
@@ -169,3 +170,12 @@ def test_a_spare_goes_on_in_the_files_epoch_and_the_file_after_it(tmp_path, monk
     assert starts == sorted(set(starts))
     assert len(set(numbers)) == 8
     assert numbers[-2:] == [3, 4]
+
+
+def test_a_command_says_that_the_disk_is_full(settled, disk, capsys):
+    world, _ = settled
+    fill(disk)
+    assert main(["hold", "--state", str(world.state)]) == 1
+    told = capsys.readouterr().err
+    assert "No space left on device" in told
+    assert "df" in told

@@ -14,7 +14,8 @@ import pytest
 from argon2 import PasswordHasher
 from fastapi.testclient import TestClient
 
-from fixtures_dashboard import PASSWORD, plan_of, seed
+from dashboard_rollouts import plan_of
+from fixtures_dashboard import PASSWORD, seed
 from shoal_protocol.samples import SampleBatch, SampledRow
 from shoal_server.access import Role
 from shoal_server.access import routes as access_routes

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fixtures_dashboard import gate, plan_of
+from dashboard_rollouts import gate, plan_of
 from shoal_protocol.mqtt.messages import SlotReport
 from shoal_protocol.trust.assignment import SlotTarget
 from shoal_server.rollouts.commands import Verb
