@@ -208,7 +208,8 @@ class _Parser:
         values = [self._value()]
         while self._take("symbol", ","):
             values.append(self._value())
-        self._expect(")")
+        if not self._take("symbol", ")"):
+            self._fail("',' or ')'")
         return frozenset(values)
 
     def _expect(self, symbol: str) -> None:

@@ -7,7 +7,7 @@ run, so that what was shown is what is done.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,12 @@ from shoal_server.rollouts.plan import Plan, parse_plan
 from shoal_server.rollouts.references import References, known
 from shoal_server.rollouts.rollout import Member, Rollout, Stage
 from shoal_server.storage.database import lock_for_transaction
+
+_FIGURES: Mapping[str, Callable[[float, float], bool]] = {
+    "accuracy": lambda now, before: now < before - 0.01,
+    "mean_absolute_error": lambda now, before: now > before * 1.05,
+}
+"""The figures that bundles state of themselves, and by how much one must be worse to be worth a word."""
 
 
 class CreationError(ConflictError):
@@ -78,6 +84,7 @@ def draft(session: Session, plan: Plan, *, references: References, actor: str, n
     _check_minima(plan, members)
     notes = [
         *_deprecation(session, bundle),
+        *_worse_figures(session, plan, bundle, reached, references),
         *_check_outputs(plan, bundle, reached, references),
         *_notes(plan, members, reached),
     ]
@@ -204,6 +211,34 @@ def _check_minima(plan: Plan, members: Mapping[str, Member]) -> None:
                 )
 
 
+def _running(plan: Plan, reached: Sequence[Device]) -> Counter[str]:
+    """Return how many devices have proven which bundle in the plan's slot."""
+    reports = [device.reported.get(plan.slot) for device in reached]
+    return Counter(report.proven for report in reports if report is not None and report.proven is not None)
+
+
+def _worse_figures(
+    session: Session, plan: Plan, bundle: ResolvedBundle, reached: Sequence[Device], references: References
+) -> Iterator[str]:
+    """Note where a bundle states worse figures than one that it replaces.
+
+    No gate would: the output gate asks whether each bundle behaves as its own reference says.
+    """
+    new = known(references, bundle.digest)
+    for digest, devices in sorted(_running(plan, reached).items()):
+        old = known(references, digest)
+        row = registry.version_of_digest(session, digest)
+        if new is None or old is None or row is None or digest == bundle.digest:
+            continue
+        for name, margin in _FIGURES.items():
+            now, before = new.metrics.get(name), old.metrics.get(name)
+            if now is not None and before is not None and margin(now, before):
+                yield (
+                    f"{bundle.name} states {name.replace('_', ' ')} {now:.4g}, but {row.model}:{row.version}, which "
+                    f"{devices} of these devices run, {before:.4g}: no gate compares these"
+                )
+
+
 def _check_outputs(
     plan: Plan, bundle: ResolvedBundle, reached: Sequence[Device], references: References
 ) -> tuple[str, ...]:
@@ -217,8 +252,7 @@ def _check_outputs(
             hint="pack it with a sample, or leave gates.output out",
         )
     grids = {stream.name: stream.grid_hash for stream in new.spec.streams if stream.kind == "output"}
-    reports = [device.reported.get(plan.slot) for device in reached]
-    running = Counter(report.proven for report in reports if report is not None and report.proven is not None)
+    running = _running(plan, reached)
     notes: list[str] = []
     for digest in sorted(running.keys() - {bundle.digest}):
         parent = known(references, digest)

@@ -4,6 +4,7 @@ import threading
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from shoal_server.access import audit
 from shoal_server.alerts.store import alerts
@@ -16,10 +17,12 @@ from shoal_server.rollouts.commands import Verb, Wish
 from shoal_server.rollouts.control import Question
 from shoal_server.rollouts.gates import Difference, Evidence
 from shoal_server.rollouts.machine import RolloutState
+from shoal_server.rollouts.plan import parse_plan
 from shoal_server.rollouts.rollout import Rollout
 from shoal_server.rollouts.runner import Runner
 from shoal_server.signals import Signals
 from shoal_server.storage.database import Database
+from shoal_server.testing.drift_fleet import training_reference
 from shoal_server.testing.program import FakeClock
 from shoal_server.testing.rollout_world import NEW, OLD, plan_of
 from shoal_server.testing.simulated_devices import Behaviour, SimulatedDevice, fleet_of
@@ -278,8 +281,6 @@ def test_a_retry_of_a_completed_rollout_takes_no_device_from_a_newer_one(
 
 def test_dry_run_lists_the_devices_that_are_then_chosen(database: Database) -> None:
     scene = Scene(database)
-    from shoal_server.rollouts.plan import parse_plan
-
     with database.read() as session:
         draft = creation.draft(
             session,
@@ -289,6 +290,28 @@ def test_dry_run_lists_the_devices_that_are_then_chosen(database: Database) -> N
             now=scene.clock(),
         )
     assert draft.rollout.members == scene.create().members
+
+
+@pytest.mark.parametrize(("accuracy", "notes"), [(0.17, 1), (0.84, 0)])
+def test_a_bundle_that_states_worse_figures_than_what_runs_is_noted(
+    database: Database, accuracy: float, notes: int
+) -> None:
+    """Labels that were swapped in training: its own reference says that it answers so, and no gate objects."""
+    reference = training_reference(rows=50)
+    figures = {OLD: 0.84, NEW: accuracy}
+    stated = {digest: replace(reference, metrics={"accuracy": value}) for digest, value in figures.items()}
+    scene = Scene(database)
+    with database.read() as session:
+        draft = creation.draft(
+            session,
+            parse_plan(plan_of()),
+            references=stated.__getitem__,
+            actor="person:ada",
+            now=scene.clock(),
+        )
+    said = [note for note in draft.notes if "accuracy" in note]
+    assert len(said) == notes
+    assert all("0.17, but quality:1.0.0, which 10 of these devices run, 0.84" in note for note in said)
 
 
 @pytest.mark.parametrize(

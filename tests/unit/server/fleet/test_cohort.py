@@ -47,7 +47,8 @@ def test_queries(query: str, expected: bool) -> None:
     ("query", "position", "message"),
     [
         ("", 1, "expected the name of a label or fact, got the end"),
-        ("site in (bern", 14, "expected ')', got the end"),
+        ("site in (bern", 14, "expected ',' or ')', got the end"),
+        ("site in (bern zug)", 15, "expected ',' or ')', got 'zug'"),
         ("site in bern", 9, "expected '(', got 'bern'"),
         ("site = ", 8, "expected a value"),
         ("site = and", 8, "expected a value"),
