@@ -28,6 +28,12 @@ _LATER: Mapping[str, tuple[str, str]] = {
 """Commands of other modules: name -> where it is, and its line in the help."""
 
 
+_TRUST: Mapping[str, str] = {
+    "development": "development trust: this server holds all signing keys",
+    "release_key": "release keys: this server signs no releases, `shoal-convert push --key` does",
+}
+"""What is said at the start, by `TrustMode`."""
+
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _LOG_LEVELS = ["debug", "info", "warning", "error"]
 
@@ -206,7 +212,7 @@ def _announce(server: "Server", *, as_json: bool) -> None:
         click.echo(f"Shoal is ready at {runtime.url}  (devices: {runtime.broker_url}, data: {server.settings.data})")
         if runtime.ca is not None:
             click.echo(f"certificates are signed by {runtime.ca}: other machines need a copy, as SHOAL_CA or --ca")
-        click.echo("development trust: this server holds all signing keys")
+        click.echo(_TRUST[server.services.trust.mode.value])
     sys.stdout.flush()
 
 

@@ -10,9 +10,10 @@ turn finds.
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from time import monotonic
 from typing import Any
 
 from sqlmodel import Session, col, delete, select
@@ -30,7 +31,7 @@ from shoal_server.storage.database import Database
 GRACE_S = 24 * 3600.0
 """How long what nothing refers to is kept after it was pushed or asked for."""
 
-_AT_ONCE = 50
+_AT_ONCE, _AT_ONCE_S = 50, 0.5
 _log = logging.getLogger(__name__)
 
 
@@ -123,23 +124,18 @@ class Collector:
     def _sweep(self, before: float, *, manifests: int) -> Collected:
         """Remove stored blobs without a row, a few at a time so that pushes hardly wait."""
         stored = list(self._blobs.stored())
+        waiting = [blob.digest for blob in stored if blob.modified_at < before]
         removed: set[str] = set()
         refused = ""
-        old = [blob for blob in stored if blob.modified_at < before]
-        for begin in range(0, len(old), _AT_ONCE):
-            some = old[begin : begin + _AT_ONCE]
+        while waiting and not refused:
             with self._database.write() as session:
                 oci_store.lock_contents(session)
-                known = _known(session, [blob.digest for blob in some])
-                unknown = [blob.digest for blob in some if blob.digest not in known]
                 try:
-                    for digest in unknown:
-                        if self._blobs.remove(digest, before=before):
-                            removed.add(digest)
+                    looked_at = self._remove_some(session, waiting[:_AT_ONCE], before, removed)
                 except DeletesRefusedError as error:
-                    refused = error.message
+                    looked_at, refused = 0, error.message
                     _log.warning("garbage stays: %s; %s", error.message, error.hint)
-                    break
+            waiting = waiting[looked_at:]
         gone = [blob for blob in stored if blob.digest in removed]
         total, freed = sum(blob.size for blob in stored), sum(blob.size for blob in gone)
         return Collected(
@@ -150,6 +146,16 @@ class Collector:
             kept_bytes=total - freed,
             refused=refused,
         )
+
+    def _remove_some(self, session: Session, digests: Sequence[str], before: float, removed: set[str]) -> int:
+        """Remove what has no row, as long as pushes may wait for that; returns how many were looked at."""
+        known, until = _known(session, digests), monotonic() + _AT_ONCE_S
+        for number, digest in enumerate(digests, start=1):
+            if digest not in known and self._blobs.remove(digest, before=before):
+                removed.add(digest)
+            if monotonic() > until:
+                return number
+        return len(digests)
 
     def _complete_rows(self) -> None:
         """Fill in what rows of before this was written down don't say: parts of manifests, sizes of blobs."""

@@ -48,6 +48,8 @@ _EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 _TAG_RE = re.compile(r"blob-([0-9a-f]{64})")
 _NEXT_RE = re.compile(r'<([^<>]+)>\s*;\s*rel="?next"?')
 _PIECE_BYTES = 1024**2
+_UPLOAD_S = 600.0
+"""A registry may look through all bytes of an upload, or move them, before it says that it has them."""
 _SIZES = 4096
 _READS = 3
 """So often a download that breaks off without having brought anything is begun again."""
@@ -207,7 +209,9 @@ class RegistryBlobs(SpooledBlobs):
             joint = "&" if "?" in location else "?"
             address = f"{location}{joint}digest={digest}"
             try:
-                self._registry.send("PUT", address, good=(201,), headers=headers, content=pieces, attempts=1)
+                self._registry.send(
+                    "PUT", address, good=(201,), headers=headers, content=pieces, attempts=1, timeout_s=_UPLOAD_S
+                )
             except RegistryAwayError:
                 if last:
                     raise
@@ -216,16 +220,12 @@ class RegistryBlobs(SpooledBlobs):
 
     def _part(self, digest: str, at: int, end: int) -> Iterator[bytes]:
         """Go through some of a blob's bytes; where a download breaks off, the next begins there."""
-        fruitless = 0
+        fruitless, path = 0, f"/blobs/{parse_digest(digest)}"
         while at < end:
             before = at
             try:
-                with self._registry.stream(
-                    "GET",
-                    f"/blobs/{parse_digest(digest)}",
-                    good=(200, 206, 404),
-                    headers={"range": f"bytes={at}-{end - 1}"},
-                ) as answer:
+                wanted_range = {"range": f"bytes={at}-{end - 1}"}
+                with self._registry.stream(path, good=(200, 206, 404), headers=wanted_range) as answer:
                     if answer.status_code == 404:
                         raise NotFoundError(f"no blob {digest} is stored here", digest=digest)
                     skipped = 0 if answer.status_code == 206 else at

@@ -14,7 +14,7 @@ import base64
 import ssl
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
@@ -26,7 +26,8 @@ from shoal_server.errors import StartError
 from shoal_server.storage.registry_challenge import Challenge, parse_challenge
 from shoal_server.storage.registry_place import RegistryPlace
 
-_TIMEOUT = httpx2.Timeout(20.0, connect=5.0)
+_CONNECT_S = 5.0
+_TIMEOUT_S = 20.0
 _ATTEMPTS = 3
 _BUSY = frozenset({429, 502, 503, 504})
 _MOST_REDIRECTS = 5
@@ -45,6 +46,17 @@ class Answer:
 
 Content = bytes | Callable[[], Iterator[bytes]]
 """A body; a large one is given as what begins it anew, since a request may be sent twice."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A request, before it is known with which credentials it goes."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    content: Content | None
+    timeout_s: float
 
 
 class RegistryStoreError(LocalError):
@@ -87,7 +99,7 @@ class RegistryConnection:
         self._authorization = ""
         self._sleep = sleep
         self._client = httpx2.Client(
-            timeout=_TIMEOUT,
+            timeout=httpx2.Timeout(_TIMEOUT_S, connect=_CONNECT_S),
             verify=_authority(ca) if place.encrypted else True,
             transport=transport,
             headers={"user-agent": "shoal-server", "accept-encoding": "identity"},
@@ -106,6 +118,7 @@ class RegistryConnection:
         headers: Mapping[str, str] | None = None,
         content: Content | None = None,
         attempts: int = _ATTEMPTS,
+        timeout_s: float = _TIMEOUT_S,
     ) -> Answer:
         """Send a request and return the answer with its body.
 
@@ -116,12 +129,14 @@ class RegistryConnection:
             headers: of the request.
             content: its body.
             attempts: how often it is tried; once where the body continues something.
+            timeout_s: how long nothing may come or go.
 
         Raises:
             RegistryAwayError: no answer came, or one that breaks off.
             RegistryStoreError: the registry says no.
         """
-        with self.stream(method, path, good=good, headers=headers, content=content, attempts=attempts) as answer:
+        asked = _Asked(method, self.address(path), headers or {}, content, timeout_s)
+        with self._answered(asked, good=good, attempts=attempts) as answer:
             body = bytearray()
             try:
                 for piece in answer.iter_bytes():
@@ -132,25 +147,17 @@ class RegistryConnection:
                 raise self._away(error) from error
             return Answer(answer.status_code, answer.headers, bytes(body))
 
-    @contextmanager
     def stream(
-        self,
-        method: str,
-        path: str,
-        *,
-        good: Collection[int],
-        headers: Mapping[str, str] | None = None,
-        content: Content | None = None,
-        attempts: int = _ATTEMPTS,
-    ) -> Iterator[httpx2.Response]:
-        """Send a request and have the answer, its body unread, as long as the block lasts; raises as `send`."""
-        answer = self._tried(method, self.address(path), headers or {}, content, attempts=attempts)
-        try:
-            if answer.status_code not in good:
-                raise self._refusal(method, answer)
-            yield answer
-        finally:
-            answer.close()
+        self, path: str, *, good: Collection[int], headers: Mapping[str, str]
+    ) -> AbstractContextManager[httpx2.Response]:
+        """Get a path below the repository, and have the answer, its body unread, as long as a block lasts.
+
+        Raises:
+            RegistryAwayError: no answer came; a body that breaks off raises `httpx2.TransportError` where it is read.
+            RegistryStoreError: the registry says no.
+        """
+        asked = _Asked("GET", self.address(path), headers, None, _TIMEOUT_S)
+        return self._answered(asked, good=good, attempts=_ATTEMPTS)
 
     def address(self, location: str) -> str:
         """Return the address of a path below the repository, or of what the registry gave as a Location.
@@ -167,12 +174,20 @@ class RegistryConnection:
             )
         return found
 
-    def _tried(
-        self, method: str, url: str, headers: Mapping[str, str], content: Content | None, *, attempts: int
-    ) -> httpx2.Response:
+    @contextmanager
+    def _answered(self, asked: _Asked, *, good: Collection[int], attempts: int) -> Iterator[httpx2.Response]:
+        answer = self._tried(asked, attempts=attempts)
+        try:
+            if answer.status_code not in good:
+                raise self._refusal(asked.method, answer)
+            yield answer
+        finally:
+            answer.close()
+
+    def _tried(self, asked: _Asked, *, attempts: int) -> httpx2.Response:
         for attempt in range(1, attempts + 1):
             try:
-                answer = self._authorized(method, url, headers, content)
+                answer = self._authorized(asked)
             except httpx2.TransportError as error:
                 if attempt == attempts or isinstance(error, httpx2.TimeoutException):
                     raise self._away(error) from error
@@ -183,12 +198,10 @@ class RegistryConnection:
             self._sleep(0.1 * 4 ** (attempt - 1))
         raise AssertionError  # unreachable: the last attempt returns or raises
 
-    def _authorized(
-        self, method: str, url: str, headers: Mapping[str, str], content: Content | None
-    ) -> httpx2.Response:
+    def _authorized(self, asked: _Asked) -> httpx2.Response:
         """Send, and again with what a challenge asks for: at first, and whenever a token has expired."""
         used = self._authorization
-        answer = self._followed(method, url, headers, content, authorization=used)
+        answer = self._followed(asked, used)
         if answer.status_code != 401:
             return answer
         challenge = parse_challenge(answer.headers.get("www-authenticate", ""))
@@ -197,17 +210,20 @@ class RegistryConnection:
             return answer
         answer.close()
         self._authorization = granted
-        return self._followed(method, url, headers, content, authorization=granted)
+        return self._followed(asked, granted)
 
-    def _followed(
-        self, method: str, url: str, headers: Mapping[str, str], content: Content | None, *, authorization: str
-    ) -> httpx2.Response:
-        own = {"authorization": authorization} if authorization and self._is_own(url) else {}
-        body = content() if callable(content) else content
-        request = self._client.build_request(method, url, headers={**headers, **own}, content=body)
+    def _followed(self, asked: _Asked, authorization: str) -> httpx2.Response:
+        own = {"authorization": authorization} if authorization and self._is_own(asked.url) else {}
+        request = self._client.build_request(
+            asked.method,
+            asked.url,
+            headers={**asked.headers, **own},
+            content=asked.content() if callable(asked.content) else asked.content,
+            timeout=httpx2.Timeout(asked.timeout_s, connect=_CONNECT_S),
+        )
         answer = self._client.send(request, stream=True)
         for _ in range(_MOST_REDIRECTS):
-            if answer.next_request is None or method not in {"GET", "HEAD"}:
+            if answer.next_request is None or asked.method not in {"GET", "HEAD"}:
                 return answer
             answer.close()
             following = answer.next_request  # without our credentials when it leads elsewhere
@@ -216,7 +232,7 @@ class RegistryConnection:
         return answer
 
     def _is_own(self, url: str) -> bool:
-        return urlsplit(url).netloc == urlsplit(self.place.origin).netloc
+        return httpx2.URL(url).origin == httpx2.URL(self.place.origin).origin
 
     def _granted(self, challenge: Challenge) -> str:
         """Return the Authorization that a challenge asks for, empty when there is none for us."""

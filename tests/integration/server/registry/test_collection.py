@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from shoal_protocol.canonical import canonical_bytes, sha256_digest
-from shoal_server.registry import oci_store, store
+from shoal_server.registry import collection, oci_store, store
 from shoal_server.registry.collection import Collector
 from shoal_server.registry.needs import Need
 from shoal_server.services import Services
@@ -86,6 +86,22 @@ def test_what_nothing_refers_to_goes_after_the_grace_time(
     assert (planned.dry_run, planned.blobs, planned.bytes) == (True, done.blobs, done.bytes)
     assert (done.manifests, planned.manifests, done.blobs) == (1, 1, 4)  # the empty config is garbage too
     assert client.get(f"/v2/quality/manifests/{loose}", headers=releaser).status_code == 404
+
+
+def test_a_store_that_is_slow_holds_pushes_up_for_one_blob_at_a_time(
+    client: TestClient, shoal: Services, releaser: Headers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collection, "_AT_ONCE_S", -1.0)  # so any removal takes too long
+    bundle, turns = tiny_bundle(), []
+    push_bundle(client, bundle, headers=releaser)
+    for number in range(4):
+        upload(client, b"%d" % number, releaser)
+    lock = oci_store.lock_contents
+    monkeypatch.setattr(oci_store, "lock_contents", lambda session: turns.append(session) or lock(session))
+    total = len(stored(shoal))
+    found = collector(shoal).collect(before=ALL_OLD)
+    assert (found.blobs, whole(shoal, bundle)) == (4, True)
+    assert len(turns) == 1 + total  # one for the rows, then one for each blob
 
 
 def test_a_needed_digest_that_is_no_version_stays(client: TestClient, shoal: Services, releaser: Headers) -> None:
