@@ -120,3 +120,11 @@ def test_a_password_for_blobs_needs_a_name_and_never_goes_into_the_open(tmp_path
         Settings(data=tmp_path, blobs="oci://registry.example/models", blobs_password="x").check()
     with pytest.raises(CallerError, match="--blobs-ca"):
         Settings(data=tmp_path, blobs_ca=tmp_path / "ca.pem").check()
+
+
+def test_receivers_of_webhooks_are_allowed_by_flag_or_environment() -> None:
+    environment = {"SHOAL_WEBHOOK_ALLOW": "chat.lan, 10.0.0.0/8", "SHOAL_WEBHOOK_CA": "/etc/ca.pem"}
+    told = settings_from(environment, {"data": Path("d")})
+    assert told.webhook_allow == ("chat.lan", "10.0.0.0/8")
+    assert told.webhook_ca == Path("/etc/ca.pem")
+    assert settings_from(environment, {"data": Path("d"), "webhook_allow": ("x.lan",)}).webhook_allow == ("x.lan",)
