@@ -74,6 +74,7 @@ def test_pages_in_a_real_browser(program: FastAPI, browser: Any) -> None:
             _open_every_page(browser, url)
             _watch_a_rollout(browser, url, program.state.shoal)
             _resume_by_button(browser, program.state.shoal)
+            _unfold_an_answer(browser, url, program.state.shoal)
             assert _console(browser) == []
         finally:
             program.state.shoal.signals.close()  # ends the event streams; the server would wait for the browser
@@ -95,7 +96,8 @@ def _log_in(browser: Any, url: str) -> None:
 def _open_every_page(browser: Any, url: str) -> None:
     paths = [link.get_attribute("href") for link in browser.find_elements("css selector", ".nav a")]
     paths += [f"{url}/{path}" for path in ("devices/cam-new-01", "models/meter-reader/1.1.0", "rollouts/meter-1.2")]
-    assert len(paths) == 11
+    paths.append(f"{url}/webhooks/ops")
+    assert len(paths) == 13
     for path in paths:
         browser.get(path)
         if browser.find_elements("css selector", ".pulse"):
@@ -135,6 +137,24 @@ def _resume_by_button(browser: Any, shoal: Services) -> None:
     _until(lambda: "go on" in _find(browser, ".timeline").text)
     with shoal.database.read() as session:
         assert store.read(session, "meter-1.1").reason == "resume by person:olga: go on"
+
+
+def _unfold_an_answer(browser: Any, url: str, shoal: Services) -> None:
+    """What somebody has unfolded stays so when the page is brought up to date."""
+    from shoal_server.webhooks import store
+
+    browser.get(url + "/webhooks/ops")
+    _until(lambda: _find(browser, ".pulse").text == "live")
+    _find(browser, "#deliveries summary").click()
+    rows = len(browser.find_elements("css selector", "#deliveries tbody tr"))
+    with shoal.database.write() as session:
+        hook = store.get(session, "ops")
+        delivered = store.deliveries(session, hook)[-1][0]
+        store.redeliver(session, hook, delivered.id or 0, now=shoal.clock())
+    shoal.signals.bump("webhooks")
+    _until(lambda: len(browser.find_elements("css selector", "#deliveries tbody tr")) == rows + 1)
+    assert browser.execute_script("return document.querySelector('#deliveries details').open") is True
+    assert _console(browser) == []
 
 
 def _find(browser: Any, selector: str) -> Any:
