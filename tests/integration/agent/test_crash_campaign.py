@@ -56,7 +56,7 @@ def test_full_disks_find_nothing(crash, tmp_path):
     if "full" in lacks:
         pytest.skip(lacks["full"])
     result = tmp_path / "campaign-crash.json"
-    assert crash.campaign(crash.Plan(12, SEED, lanes=2, kinds=("full",), flaws=()), result) == 0, result.read_text()
+    assert crash.campaign(crash.Plan(8, SEED, lanes=1, kinds=("full",), flaws=()), result) == 0, result.read_text()
 
 
 def test_only_an_unfinished_sweep_of_the_same_seed_and_points_goes_on(crash, tmp_path):

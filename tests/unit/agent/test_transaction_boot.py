@@ -51,6 +51,28 @@ def test_boot_with_a_model_that_no_longer_loads_goes_back(device):
     assert device.events()[-1] == "rolled_back"
 
 
+def test_a_proven_model_without_memory_at_boot_is_waited_for_and_not_called_bad(device):
+    device.install("1.0")
+    second = device.install("1.1")
+    device.host.broken[second] = MemoryError()
+    device.restart()
+    assert (device.slot.active, dict(device.slot.bad)) == (second, {})
+    assert device.all.troubles["s"].code == "memory_short"
+    device.host.broken.clear()
+    device.turn(60.0)
+    assert (device.host.answering, dict(device.all.troubles)) == ({"s": second}, {})
+
+
+def test_a_model_on_trial_without_memory_at_boot_makes_place_for_the_proven_one(device):
+    first = device.install("1.0")
+    second = device.bundle("1.1")
+    device.want(second)
+    device.host.broken[second] = MemoryError()
+    device.restart()
+    device.turn()
+    assert (device.host.answering, device.slot.bad[second].code) == ({"s": first}, "over_budget")
+
+
 def test_boot_with_damaged_files_runs_the_previous_and_fetches_again(device):
     first = device.install("1.0")
     second = device.install("1.1")

@@ -78,13 +78,14 @@ class Placing:
             return Postponed(MEMORY_SHORT, "there is not enough memory now to load the model", costly=True)
         return Loaded(starts=self._starts)
 
-    def install(self, name: str, digest: str | None, *, looks: int) -> SlotEvent | None:
+    def install(self, name: str, digest: str | None, *, looks: int, on_trial: bool) -> SlotEvent | None:
         """Let a bundle answer, or nobody; returns what is wrong with it, and nothing when all is well.
 
         Args:
             name: Of the slot.
             digest: Of the bundle; none: nobody is to answer.
             looks: As for `load`.
+            on_trial: Whether it is on probation: then the model before it may need less memory, else it is waited for.
 
         Raises:
             OSError: This machine failed, not the bundle's files: no descriptor or no memory just now.
@@ -102,8 +103,11 @@ class Placing:
                 if isinstance(error, OSError) and not tells_of_damage(error):
                     raise
                 return self._damage(name, digest, error, looks=looks)
-            except (ShoalError, MemoryError) as error:
-                return Failed(error.code if isinstance(error, ShoalError) else "over_budget", str(error))
+            except MemoryError:
+                what = "there is not enough memory now to load the model"
+                return Failed("over_budget", what) if on_trial else Postponed(MEMORY_SHORT, what)
+            except ShoalError as error:
+                return Failed(error.code, str(error))
         self._room.filled(name)
         return None
 

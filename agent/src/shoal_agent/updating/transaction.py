@@ -409,10 +409,13 @@ class Transactions:
     def _install(self, name: str, effect: Install) -> None:
         """Let a bundle answer; one that can't is damaged or failed, and the slot goes on to the next that may work."""
         self._watch.begins(name)
-        fault = self._placing.install(name, effect.digest, looks=self._agenda.failures(name))
+        on_trial = self._ledger.slot(name).trial is not None
+        fault = self._placing.install(name, effect.digest, looks=self._agenda.failures(name), on_trial=on_trial)
         if fault is not None:
             self._go_on(name, effect, fault)
             return
+        if self._agenda.failures(name):
+            self._troubles.pop(name, None)
         self._agenda.succeeded(name)
         self._watch.began(name)
         if self._ledger.slot(name).state is SlotState.ROLLING_BACK:
