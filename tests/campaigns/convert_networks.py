@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
@@ -16,6 +17,11 @@ from shoal_converter.cli import run as shoal_convert
 
 Point = tuple[str, Callable[[], str]]
 Ask = Callable[[bytes, Any], dict[str, Any]]
+_FORMS = {
+    "torch": ("object", "file", "file", "mlflow pickle", "mlflow pt2"),
+    "keras": ("object", "file", "folder", "mlflow keras", "mlflow tensorflow"),
+}
+"""How a network reaches the converter; what MLflow writes is written by MLflow itself."""
 _NEAR = {"rtol": 1e-4, "atol": 1e-5}
 _SEEN = 40
 
@@ -26,7 +32,7 @@ def networks(framework: str, source: random.Random, ask: Ask) -> Iterator[Point]
     kinds = list(shelf)
     for at in range(10**6):
         name = kinds[0] if not at else source.choice(kinds)
-        form = "object" if not at else source.choice(("object", "file", "folder" if framework == "keras" else "file"))
+        form = "object" if not at else source.choice(_FORMS[framework])
         seed = source.randrange(2**31)
         yield f"{name}, {form}, {seed}", lambda n=name, f=form, s=seed: _judge(framework, shelf[n], f, s, ask)
 
@@ -57,7 +63,10 @@ def _judge(
 
 def _by_file(framework: str, network: Any, seen: Any, form: str) -> bytes:
     np.savez("rows.npz", **(seen if isinstance(seen, Mapping) else {"X": seen}))
-    if framework == "torch":
+    if form.startswith("mlflow"):
+        source, trust = "logged", ["--trust"] if framework == "torch" else []
+        _log(network, seen, form.partition(" ")[2])
+    elif framework == "torch":
         import torch
 
         rows = torch.export.Dim("rows")
@@ -82,6 +91,26 @@ def _by_file(framework: str, network: Any, seen: Any, form: str) -> bytes:
         raise ConverterError(f"exit code {code}")
     assert code == 0, f"exit code {code}"
     return Bundle.open(Path("any-1.0.0.tar")).files["model/model.onnx"]
+
+
+def _log(network: Any, seen: Any, flavour: str) -> None:
+    """Let MLflow save a network in the folder ``logged``."""
+    import importlib
+
+    shutil.rmtree("logged", ignore_errors=True)
+    if flavour in {"keras", "tensorflow"}:
+        importlib.import_module(f"mlflow.{flavour}").save_model(network, "logged")
+        return
+    import mlflow.pytorch
+
+    few = tuple(values[:4] for values in seen.values()) if isinstance(seen, Mapping) else seen[:4]
+    example = {"input_example": few} if flavour == "pt2" else {}
+    try:
+        mlflow.pytorch.save_model(network.eval(), "logged", serialization_format=flavour, **example)
+    except Exception as error:
+        if flavour == "pickle":
+            raise
+        raise ConverterError(f"by MLflow itself: {str(error).splitlines()[0]}") from error
 
 
 def _torch_says(network: Any, rows: Any) -> list[Any]:

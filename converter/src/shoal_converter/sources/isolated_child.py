@@ -6,6 +6,7 @@ It gives up network, files and other processes before it loads anything, keeps i
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
@@ -127,9 +128,12 @@ def _rows(table: Table, model: Any) -> Any:
     from shoal_converter.sources.boosting.models import is_boosting  # noqa: PLC0415
     from shoal_converter.sources.native_file import typed_rows  # noqa: PLC0415
     from shoal_converter.sources.tensor_model import TensorModel  # noqa: PLC0415
+    from shoal_converter.sources.torch_source import is_torch  # noqa: PLC0415
 
     if isinstance(model, TensorModel):
         return table.tensors_for([each.name for each in model.inputs])
+    if is_torch(model):
+        return table.arrays_for(inspect.signature(model.forward).parameters)
     rows = table.rows_for(model)
     return typed_rows(model, rows) if is_boosting(model) else rows
 

@@ -16,12 +16,12 @@ from shoal_converter.sources.native_file import SUFFIXES as NATIVE
 from shoal_converter.sources.onnx_source import SUFFIX as ONNX
 from shoal_converter.sources.tensorflow_file import is_saved_model
 from shoal_converter.sources.torch_file import SUFFIXES as TORCH_WITHOUT_PROGRAM
-from shoal_converter.sources.torch_file import no_program
+from shoal_converter.sources.torch_file import holds_network, no_program
 
 Trust = Literal["isolated", "unisolated"]
 """Whether a program may run with network and other people's files in reach, where it can't be shut off from them."""
 
-Reader = Literal["pickle", "skops", "native", "onnx", "torch", "keras", "saved_model"]
+Reader = Literal["pickle", "skops", "native", "onnx", "torch", "network", "keras", "saved_model"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Kind:
 
 
 _PICKLE = Kind("pickle", "a pickle", program=True)
+_NETWORK = Kind("network", "a pickled network of PyTorch", program=True)
 _SAVED_MODEL = Kind("saved_model", "a SavedModel of TensorFlow", program=True)
 _KINDS: dict[str, Kind] = {
     **dict.fromkeys((".joblib", ".pkl", ".pickle"), _PICKLE),
@@ -86,6 +87,8 @@ def kind_of(path: Path) -> Kind:
     suffix = path.suffix.lower()
     if suffix in _KINDS:
         return _KINDS[suffix]
+    if suffix in TORCH_WITHOUT_PROGRAM and holds_network(path):
+        return _NETWORK
     if suffix in TORCH_WITHOUT_PROGRAM:
         raise no_program(path)
     if suffix in _ELSE:
@@ -113,7 +116,7 @@ def check_trusted(path: Path, *, trust: Trust | None) -> Kind:
 
 
 def load_model(path: Path, *, trust: Trust | None = None, trusted_types: Sequence[str] = ()) -> Any:
-    """Load a model: an estimator, or a `TensorModel`.
+    """Load a model: an estimator, a `TensorModel`, or a network that is exported by running it.
 
     Args:
         path: File or folder.
@@ -142,6 +145,10 @@ def load_model(path: Path, *, trust: Trust | None = None, trusted_types: Sequenc
         from shoal_converter.sources.torch_file import read_program  # noqa: PLC0415
 
         return read_program(path)
+    if kind.reader == "network":
+        from shoal_converter.sources.torch_file import read_network  # noqa: PLC0415
+
+        return read_network(path)
     if kind.reader == "keras":
         from shoal_converter.sources.tensorflow_file import read_keras_file  # noqa: PLC0415
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -102,6 +102,17 @@ class Table:
             return self.further.get(names[0], self.matrix)
         arrays = self.columns if self.columns is not None else {self.matrix_name: self.matrix, **self.further}
         return {name: arrays[name] for name in names} if set(names) <= set(arrays) else arrays
+
+    def arrays_for(self, names: Collection[str]) -> Any:
+        """Return the rows for a network whose arguments have these names: arrays by name, or one, floats in float32."""
+        arrays = self.columns if self.columns is not None else {self.matrix_name: self.matrix, **self.further}
+        if arrays and set(arrays) <= set(names):
+            return dict(arrays)
+        if self.columns is None:
+            return self.matrix
+        if any(values.ndim != 1 or values.dtype.kind not in "biuf" for values in self.columns.values()):
+            raise self.unclear()
+        return np.column_stack([values.astype(np.float32) for values in self.columns.values()])
 
 
 def read_table(path: Path, *, target: str | None = None) -> Table:

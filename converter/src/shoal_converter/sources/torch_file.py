@@ -1,13 +1,16 @@
-"""Networks of PyTorch in files: a .pt2 holds an exported program; .pt, .pth and .ckpt mostly hold no whole network.
+"""Networks of PyTorch in files: a .pt2 holds an exported program; .pt, .pth and .ckpt a pickled network, or weights.
 
 A .pt2 is read by torch.export.load, which unpickles some of what is inside and evaluates its symbolic shapes: it runs
 code, so it needs the caller's trust like any pickle (https://docs.pytorch.org/docs/stable/export.html). What is in a
-.pt is told from the names in its archive, without loading anything.
+.pt is told from its archive without loading anything: weights alone name storages and little else, a network (as
+MLflow's pickles are) the classes of its layers.
 """
 
 from __future__ import annotations
 
+import pickletools
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 from shoal_converter.errors import LibraryMissingError, SourceError
@@ -29,13 +32,7 @@ def read_program(path: Path) -> TensorModel:
         LibraryMissingError: PyTorch is not installed.
         UnsupportedModelError: It can't be exported; says why.
     """
-    try:
-        import torch.export  # noqa: PLC0415 - heavy, optional
-    except ImportError as error:
-        raise LibraryMissingError(
-            f"{path.name} is a program of PyTorch, which is not installed here",
-            hint="pip install 'shoal-converter[torch]' (the CPU build: --index-url https://download.pytorch.org/whl/cpu)",
-        ) from error
+    torch = _imported(path)
     from shoal_converter.sources.torch_source import quiet, read_torch  # noqa: PLC0415 - with PyTorch only
 
     if not any(name.endswith("archive_format") for name in _names(path)):
@@ -50,6 +47,65 @@ def read_program(path: Path) -> TensorModel:
             hint=f"was it written by torch.export.save of this version ({torch.__version__}) or an older one?",
         ) from error
     return read_torch(program, None)
+
+
+def _imported(path: Path) -> Any:
+    try:
+        import torch.export  # noqa: PLC0415 - heavy, optional
+    except ImportError as error:
+        raise LibraryMissingError(
+            f"{path.name} is a program of PyTorch, which is not installed here",
+            hint="pip install 'shoal-converter[torch]' (the CPU build: --index-url https://download.pytorch.org/whl/cpu)",
+        ) from error
+    return torch
+
+
+def holds_network(path: Path) -> bool:
+    """Tell whether a file of PyTorch is a pickle of a whole network: one that names a layer or a class of others."""
+    try:
+        with ZipFile(path) as archive:
+            name = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
+            return name is not None and any(map(_is_layer, _classes(archive.read(name))))
+    except (BadZipFile, OSError, ValueError):  # of PyTorch before 1.6, or no pickle
+        return False
+
+
+def _classes(pickled: bytes) -> list[str]:
+    """Return what a pickle names, by its own instructions (https://docs.python.org/3/library/pickletools.html)."""
+    found, texts = [], [""]
+    for code, argument, _ in pickletools.genops(pickled):
+        if code.name in {"GLOBAL", "INST"}:
+            found.append(str(argument).replace(" ", ".", 1))
+        elif code.name == "STACK_GLOBAL":
+            found.append(".".join(texts[-2:]))
+        elif isinstance(argument, str):
+            texts.append(argument)
+    return found
+
+
+def _is_layer(name: str) -> bool:
+    return name.startswith(("torch.nn.modules.", "cloudpickle.")) and not name.endswith("Parameter")
+
+
+def read_network(path: Path) -> Any:
+    """Run the pickle of a network and return it, in the processor's memory.
+
+    Raises:
+        SourceError: A class that it is made of is not here, or it is no network.
+        LibraryMissingError: PyTorch is not installed.
+    """
+    torch = _imported(path)
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise SourceError(
+            f"{path.name} can't be loaded: {reason}",
+            hint="is the code of its classes installed, or its folder in PYTHONPATH?",
+        ) from error
+    if not isinstance(found, torch.nn.Module):
+        raise no_program(path)
+    return found
 
 
 def no_program(path: Path) -> SourceError:
