@@ -42,7 +42,7 @@ def probes(sample: Sample) -> Iterator[Sample]:
 def _between(sample: Sample, first: Array, second: Array) -> Sample:
     def halfway(at: int, values: Array) -> Array:
         column = sample.columns[at]
-        if not column.dtype.startswith("float") or _source_values(sample, at).dtype.kind in "biu":
+        if not column.dtype.startswith("float") or column.is_boolean or _source_values(sample, at).dtype.kind in "biu":
             return np.asarray(values[first[:, at]])
         fed = sample.values(column)  # halfway between numbers as they are fed, so that both sides get the same
         return np.asarray((fed[first[:, at]] + fed[second[:, at]]) / 2)

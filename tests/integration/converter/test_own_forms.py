@@ -292,3 +292,39 @@ def test_a_forest_of_large_numbers_that_cancel_each_other_out_is_as_good_as_in_d
     fitted(model, ROWS[SEEN], (AMOUNT * 1e7)[SEEN] - np.median(AMOUNT * 1e7))
     found = found_by(to_onnx(model, ROWS[SEEN]), BEYOND)
     np.testing.assert_allclose(found["value"].ravel(), model.predict(BEYOND), rtol=1e-6)
+
+
+def test_topics_are_found_by_turns_of_which_each_row_has_its_own_number() -> None:
+    counts = RNG.integers(0, 9, (160, 4)).astype(float) * (RNG.random((160, 4)) < 0.6)
+    model = fitted(decomposition.LatentDirichletAllocation(3, random_state=0, doc_topic_prior=0.1), counts[SEEN])
+    raw = to_onnx(model, counts[SEEN])
+    rows = np.concatenate([counts[110:], np.zeros((1, 4)), counts[:1] * 1000])
+    assert_near(found_by(raw, rows)["transformed"], model.transform(rows))
+    assert_near(found_by(raw, rows[7:8])["transformed"], model.transform(rows)[7:8])
+
+
+def test_identifiers_that_double_cannot_tell_apart_are_told_apart() -> None:
+    known = 2**53 + np.arange(8)
+    frame = pd.DataFrame({"id": np.resize(known, 160), "x": ROWS[:, 0]})
+    encode = compose.make_column_transformer(
+        (preprocessing.OneHotEncoder(handle_unknown="ignore"), ["id"]), remainder="passthrough"
+    )
+    model = pipeline.make_pipeline(encode, linear_model.LogisticRegression()).fit(frame, frame["id"] % 3 == 0)
+    session = ort.InferenceSession(to_onnx(model, frame))
+    new = pd.DataFrame({"id": np.r_[known, known[-1] + 1], "x": np.zeros(9)})
+    fed = {
+        "id": new[["id"]].to_numpy(),
+        "x": new[["x"]].to_numpy(np.float32 if "float)" in session.get_inputs()[1].type else float),
+    }
+    np.testing.assert_allclose(session.run(None, fed)[1], model.predict_proba(new), rtol=1e-4, atol=1e-5)
+
+
+def test_truth_values_of_which_some_are_missing_keep_their_columns() -> None:
+    flags = pd.DataFrame({"flag": np.resize(np.array([True, False, None, True, False], dtype=object), 160)})
+    encode = compose.make_column_transformer((preprocessing.OneHotEncoder(handle_unknown="ignore"), ["flag"]))
+    model = pipeline.make_pipeline(encode, linear_model.LogisticRegression()).fit(flags, flags["flag"].isna())
+    session = ort.InferenceSession(to_onnx(model, flags))
+    (given,) = session.get_inputs()
+    rows = np.array([[1.0], [0.0], [np.nan]], dtype=np.float32 if given.type == "tensor(float)" else np.float64)
+    expected = model.predict_proba(pd.DataFrame({"flag": np.array([True, False, None], dtype=object)}))
+    np.testing.assert_allclose(session.run(None, {given.name: rows})[1], expected, rtol=1e-4, atol=1e-5)

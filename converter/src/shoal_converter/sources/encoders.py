@@ -57,10 +57,16 @@ def target_encoder(f: Formula, model: Any) -> tuple[str, ...]:
 
 
 def _looked_up(f: Formula, model: Any, tables: list[Array]) -> str:
-    single = [(f.columns(name, [at]), text) for name, width, text in f.widths() for at in range(width)]
+    single = [
+        (name, f.whole(given), at, text) for given, (name, width, text) in enumerate(f.widths()) for at in range(width)
+    ]
     parts = []
-    for (column, text), categories, table in zip(single, model.categories_, tables, strict=True):
-        place = f.place(f.numbers(column) if text and not _of_texts(categories) else column, categories)
+    for (name, whole, at, text), categories, table in zip(single, model.categories_, tables, strict=True):
+        column = f.columns(name, [at])
+        if whole is not None and np.asarray(categories).dtype.kind in "iu":
+            place = f.whole_place(f.columns(whole, [at]), categories)
+        else:
+            place = f.place(f.numbers(column) if text and not _of_texts(categories) else column, categories)
         parts.append(f.node("Gather", table, f.flat(place), axis=0))
     return f.node("Concat", *parts, axis=1)
 

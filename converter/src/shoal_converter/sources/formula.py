@@ -79,9 +79,20 @@ class Formula:
         """Tell whether an input holds texts."""
         return element_type(self._operator.inputs[at].type) == TensorProto.STRING
 
+    def whole(self, at: int) -> str | None:
+        """Return an input of whole numbers as it is, int64 and not cast; none where it holds something else."""
+        variable = self._operator.inputs[at]
+        return str(variable.full_name) if element_type(variable.type) == TensorProto.INT64 else None
+
     def numbers(self, texts: str) -> str:
         """Return numbers that were written as texts, in double."""
         return self.node("Cast", texts, to=TensorProto.DOUBLE)
+
+    def whole_place(self, x: str, categories: Any) -> str:
+        """Return the same as `place` for int64, which double can't tell apart beyond 2**53."""
+        keys = np.asarray(categories).astype(np.int64).tolist()
+        table: dict[str, Any] = {"keys_int64s": keys, "values_int64s": list(range(len(keys)))}
+        return self.node("LabelEncoder", x, op_domain="ai.onnx.ml", op_version=2, default_int64=len(keys), **table)
 
     def place(self, x: str, categories: Any) -> str:
         """Return the place of each value of one column, [N, 1], among its categories; unseen ones get the next."""

@@ -7,12 +7,11 @@ Loop: each turn looks for the next such entry of every row.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from onnx import GraphProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, TensorProto
 
 from shoal_converter.sources.formula import Formula
+from shoal_converter.sources.loop_body import ENDLESS, Body
 
 
 def kept(f: Formula, values: str, count: int) -> tuple[str, str]:
@@ -30,48 +29,13 @@ def kept(f: Formula, values: str, count: int) -> tuple[str, str]:
     nexts = f.node("Expand", np.int64(0), f.node("Concat", rows, np.array([1]), axis=0))
     some = f.node("Squeeze", f.node("Greater", rows, np.array([0])))
     body = _body(f.unique("heap"), count)
-    result = f.several(4, "Loop", _ENDLESS, some, heap, places, nexts, values, body=body)
+    result = f.several(4, "Loop", ENDLESS, some, heap, places, nexts, values, body=body)
     return result[0], result[1]
-
-
-_ENDLESS = np.int64(2**62)  # the condition ends the Loop; skl2onnx sorts no node that leaves an input out
-
-
-class _Body:
-    """Nodes of the Loop's body, under names that nothing outside has."""
-
-    def __init__(self, prefix: str) -> None:
-        self.graph = GraphProto(name=prefix)
-        self._prefix, self._number = prefix, 0
-
-    def name(self) -> str:
-        self._number += 1
-        return f"{self._prefix}.{self._number}"
-
-    def given(self, kind: int, shape: list[Any]) -> str:
-        name = self.name()
-        self.graph.input.append(helper.make_tensor_value_info(name, kind, shape))
-        return name
-
-    def node(self, operation: str, *inputs: Any, **attributes: Any) -> str:
-        name = self.name()
-        names = [each if isinstance(each, str) else self._const(each) for each in inputs]
-        self.graph.node.append(helper.make_node(operation, names, [name], **attributes))
-        return name
-
-    def give(self, value: str, kind: int, shape: list[Any]) -> None:
-        name = self.node("Identity", value)
-        self.graph.output.append(helper.make_tensor_value_info(name, kind, shape))
-
-    def _const(self, value: Any) -> str:
-        name = self.name()
-        self.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
 
 
 def _body(prefix: str, count: int) -> GraphProto:
     """Push the next entry of each row that is smaller than the heap's largest, and say whether there was any."""
-    b = _Body(prefix)
+    b = Body(prefix)
     b.given(TensorProto.INT64, [])
     b.given(TensorProto.BOOL, [])
     heap, places = b.given(TensorProto.DOUBLE, [None, count]), b.given(TensorProto.INT64, [None, count])
@@ -95,7 +59,7 @@ def _body(prefix: str, count: int) -> GraphProto:
     return b.graph
 
 
-def _sunk(b: _Body, heap: tuple[str, str], entry: tuple[str, str], enters: str, count: int) -> tuple[str, str]:
+def _sunk(b: Body, heap: tuple[str, str], entry: tuple[str, str], enters: str, count: int) -> tuple[str, str]:
     """Return the heap and its places with the entry at the root sunk to where it belongs, in rows where it enters."""
     values, places = heap
     value, place = entry
@@ -119,5 +83,5 @@ def _sunk(b: _Body, heap: tuple[str, str], entry: tuple[str, str], enters: str, 
     return b.node("Where", here, value, new_values), b.node("Where", here, place, new_places)
 
 
-def _shape(b: _Body, like: str, width: int) -> str:
+def _shape(b: Body, like: str, width: int) -> str:
     return b.node("Concat", b.node("Shape", like, end=1), np.array([width]), axis=0)

@@ -38,6 +38,7 @@ from shoal_converter.sources.sparse_codes import sparse_code
 from shoal_converter.sources.splines import spline_transformer
 from shoal_converter.sources.stacking import stacked_classifier, stacked_regressor
 from shoal_converter.sources.support_vectors import has_no_probabilities, support_vector_classifier
+from shoal_converter.sources.topics import latent_dirichlet_allocation
 from shoal_converter.sources.vectorisers import count_vectorizer, has_known_terms, tfidf_vectorizer
 
 Form = Callable[[Formula, Any], tuple[str, ...]]
@@ -155,6 +156,7 @@ _OWN: dict[str, Own] = {
     "GradientBoostingRegressor": Own(composed=boosted_regressor, suits=needs_own_form),
     "RandomTreesEmbedding": Own(random_trees_embedding),
     "PolynomialCountSketch": Own(sketches.polynomial_count_sketch),
+    "LatentDirichletAllocation": Own(latent_dirichlet_allocation),
     "KernelDensity": Own(sketches.kernel_density),
     "CountVectorizer": Own(count_vectorizer, suits=has_known_terms),
     "TfidfVectorizer": Own(tfidf_vectorizer, suits=has_known_terms),

@@ -35,7 +35,6 @@ _COMPOSITES = ("Pipeline", "ColumnTransformer", "FeatureUnion")
 _ITERATED = {
     "NMF": "transform() iterates over all rows together until they converge: a row's answer depends on the others",
     "MiniBatchNMF": "transform() iterates over all rows together: a row's answer depends on the others",
-    "LatentDirichletAllocation": "transform() iterates until each row converges, which has no closed form",
     "HashingVectorizer": "hashing of words in any language has no operator in ONNX",
 }
 """Why some estimators will not have a form."""
@@ -43,7 +42,6 @@ _ITERATED = {
 _WAYS_ROUND = {
     "NMF": "use TruncatedSVD or PCA in its place, whose transform() is a product of matrices",
     "MiniBatchNMF": "use TruncatedSVD or PCA in its place, whose transform() is a product of matrices",
-    "LatentDirichletAllocation": "use TruncatedSVD in its place, or compute the topics before the model",
     "FunctionTransformer": "use a function of numpy itself (np.log1p, np.sqrt, …), or compute it before the model",
     "HashingVectorizer": "use CountVectorizer or TfidfVectorizer with max_features",
     **dict.fromkeys(
