@@ -32,7 +32,7 @@ from shoal_converter.onnx_runtime import Runner, RuntimeRefusedError
 from shoal_converter.probing import probes
 from shoal_converter.rounding import culprit, lost_precision
 from shoal_converter.sample import Column, Sample, make_sample
-from shoal_converter.sources import text_settings
+from shoal_converter.sources import inexact_settings
 from shoal_converter.sources.estimator import Answer, answers, last_step, refuse_input
 from shoal_converter.sources.middle import as_transformer
 from shoal_converter.sources.sklearn_export import export
@@ -324,7 +324,7 @@ def _parity_error(
         f"the ONNX model differs from its source at {step}{where}: {best.report.sentence()}{why}",
         step=step,
         report=report | ({} if loss is None else {"feature": loss.feature}),
-        hint=text_settings.advice(model) or _advice(best),
+        hint=inexact_settings.advice(model, sample.source) or _advice(best),
         data=data,
     )
 

@@ -211,3 +211,11 @@ def test_a_vectoriser_whose_settings_have_no_exact_form_is_refused_with_what_to_
     with pytest.raises(ParityError) as caught:
         to_onnx(model, texts)
     assert word in caught.value.hint
+
+
+def test_rows_in_float32_before_trees_are_refused_with_what_to_change() -> None:
+    rows = (RNG.integers(0, 50, (400, 3)) / 10.0).astype(np.float32)
+    model = make_pipeline(StandardScaler(), RandomForestClassifier(12, random_state=0)).fit(rows, rows.sum(axis=1) > 7)
+    with pytest.raises(ParityError) as caught:
+        to_onnx(model, rows)
+    assert "float64" in caught.value.hint

@@ -33,6 +33,30 @@ def test_a_state_dict_says_that_the_network_is_missing(tmp_path: Path) -> None:
     assert "torch.export.save" in refused.value.hint
 
 
+@pytest.mark.parametrize(
+    ("module", "name", "whole"),
+    [
+        ("torch.nn.modules.linear", "Linear", True),
+        ("cloudpickle.cloudpickle", "_make_skeleton_class", True),
+        ("collections", "OrderedDict", False),
+        ("torch._utils", "_rebuild_tensor_v2", False),
+    ],
+)
+def test_a_pickled_network_is_told_from_weights_without_loading_it(
+    tmp_path: Path, module: str, name: str, *, whole: bool
+) -> None:
+    path = tmp_path / "model.pth"
+    with ZipFile(path, "w") as made:
+        made.writestr("model/data.pkl", f"\x80\x02c{module}\n{name}\n.".encode("latin-1"))
+    if not whole:
+        with pytest.raises(SourceError, match="weights"):
+            kind_of(path)
+        return
+    assert kind_of(path).what == "a pickled network of PyTorch"
+    with pytest.raises(UntrustedPickleError, match="runs whatever code"):
+        check_trusted(path, trust=None)
+
+
 def test_torchscript_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="is TorchScript") as refused:
         kind_of(archive(tmp_path / "model.pt", "model/data.pkl", "model/code/__torch__.py"))

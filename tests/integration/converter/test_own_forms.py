@@ -34,7 +34,7 @@ from sklearn import (
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401 - it shows the imputer
 from sklearn.gaussian_process import kernels
 
-from shoal_converter import UnsupportedModelError, to_onnx
+from shoal_converter import ParityError, UnsupportedModelError, to_onnx
 from shoal_converter.probing import probes
 from shoal_converter.sample import make_sample
 
@@ -292,6 +292,13 @@ def test_a_forest_of_large_numbers_that_cancel_each_other_out_is_as_good_as_in_d
     fitted(model, ROWS[SEEN], (AMOUNT * 1e7)[SEEN] - np.median(AMOUNT * 1e7))
     found = found_by(to_onnx(model, ROWS[SEEN]), BEYOND)
     np.testing.assert_allclose(found["value"].ravel(), model.predict(BEYOND), rtol=1e-6)
+
+
+def test_an_imputer_by_neighbours_that_are_equally_far_is_refused_with_what_to_use() -> None:
+    whole = np.where(RNG.random((160, 4)) < 0.3, np.nan, RNG.integers(0, 3, (160, 4)).astype(float))
+    with pytest.raises(ParityError) as caught:
+        to_onnx(fitted(impute.KNNImputer(n_neighbors=3), whole), whole)
+    assert "IterativeImputer" in caught.value.hint
 
 
 def test_topics_are_found_by_turns_of_which_each_row_has_its_own_number() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
-from shoal_converter import UnsupportedModelError, pack
-from shoal_converter.errors import SampleError
+from shoal_converter import Bundle, UnsupportedModelError, pack
+from shoal_converter.errors import EXIT_OK, SampleError
 
 torch: Any = import_module("torch")  # by name: mypy and the other tests do without it
 
@@ -56,3 +58,17 @@ def test_a_branch_on_values_is_refused_with_the_reason() -> None:
 def test_one_row_is_too_few_to_tell_that_their_number_is_free() -> None:
     with pytest.raises(SampleError, match="two rows"):
         pack(torch.nn.Flatten(), sample=IMAGES[:1], tag="net:1.0.0")
+
+
+def test_a_pickle_of_a_whole_network_is_exported_on_the_sample(shoal_convert: Any, tmp_path: Path) -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    torch.save(net, tmp_path / "net.pth")
+    rows = np.random.default_rng(0).normal(size=(40, 3))
+    np.savetxt(tmp_path / "rows.csv", rows, delimiter=",", header="a,b,c", comments="")
+    code, _, err = shoal_convert("pack", "net.pth", "--trust", "--sample", "rows.csv", "-t", "net:1.0.0")
+    assert code == EXIT_OK, err
+    raw = Bundle.open(tmp_path / "net-1.0.0.tar").files["model/model.onnx"]
+    session = ort.InferenceSession(raw)
+    found = session.run(None, {session.get_inputs()[0].name: rows.astype(np.float32)})[0]
+    with torch.no_grad():
+        np.testing.assert_allclose(found, net(torch.from_numpy(rows).float()), rtol=1e-4, atol=1e-5)
