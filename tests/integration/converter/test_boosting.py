@@ -53,6 +53,7 @@ def _inside() -> dict[str, Any]:
     for kind in ("xgboost", "lightgbm"):
         found[f"{kind} after a scaler"] = make_pipeline(StandardScaler(), classifier(kind))
         found[f"{kind} calibrated"] = CalibratedClassifierCV(classifier(kind), cv=2)
+        found[f"{kind} calibrated by steps"] = CalibratedClassifierCV(classifier(kind), method="isotonic", cv=2)
         found[f"{kind} stacked"] = StackingClassifier([("a", classifier(kind)), ("b", other)], cv=2)
         found[f"{kind} searched"] = GridSearchCV(classifier(kind), {"max_depth": [2, 3]}, cv=2)
     return found

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
+from shoal_converter.sources.boosting.models import is_boosting
 from shoal_converter.sources.compositions import one_vs_rest_scores
 from shoal_converter.sources.estimator import last_step
 from shoal_converter.sources.formula import Formula
@@ -25,6 +26,8 @@ from shoal_converter.sources.stacking import stacked_scores
 
 def decision_form(model: Any) -> Decision | None:
     """Return how a classifier's scores are computed beside its probabilities; none where there is no form for them."""
+    if is_boosting(model) and hasattr(model, "decision_function"):
+        return _of_a_framework
     if not type(model).__module__.startswith("sklearn."):
         return None
     if is_linear_classifier(model):
@@ -47,6 +50,10 @@ def can_be_stacked(model: Any) -> bool:
     asked = zip(model.estimators_, model.stack_method_, strict=True)
     single = not isinstance(getattr(model, "_label_encoder", None), list)
     return single and all(method != "decision_function" or has_scores(each) for each, method in asked)
+
+
+def _of_a_framework(_: Formula, inner: Inner, model: Any, x: str | None) -> str:
+    return inner.raw_scores(model, x, 0 if x is None else model.n_features_in_)
 
 
 def _boosted(f: Formula, inner: Inner, model: Any, x: str | None) -> str:

@@ -16,6 +16,7 @@ _ANY_OF_EQUALS = (
     "KNNImputer takes one of several training rows that are equally far by an order of numpy's that differs between "
     "processors: train with IterativeImputer or SimpleImputer in its place"
 )
+_ITERATING = frozenset({"LatentDirichletAllocation"})
 _VECTORISERS = ("CountVectorizer", "TfidfVectorizer")
 
 
@@ -26,11 +27,12 @@ def advice(model: Any, rows: Any) -> str:
         model: Fitted.
         rows: Of the sample, as the model takes them.
     """
+    name = type(model).__name__
     found = [each for step in _steps(model) for each in _changes(step)]
-    if getattr(rows, "dtype", None) == np.float32 and hasattr(model, "steps"):
+    if getattr(rows, "dtype", None) == np.float32 and (hasattr(model, "steps") or name in _ITERATING):
         found.append(
-            "train on float64 rows, X.astype('float64'): scikit-learn computes float32 rows in float32, and what comes "
-            "after them tells every rounding apart"
+            "train on float64 rows, X.astype('float64'): scikit-learn computes float32 rows in float32, and devices "
+            "in float64"
         )
     return "; ".join(dict.fromkeys(found))
 

@@ -7,7 +7,7 @@ names of their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import onnx
@@ -18,7 +18,8 @@ from shoal_converter.sources.estimator import last_step
 from shoal_converter.sources.formula import Formula
 from shoal_converter.sources.middle import as_transformer
 
-Export = Callable[[Any, list[tuple[str, str, int]]], onnx.ModelProto]
+Options = Mapping[int, Mapping[str, Any]]
+Export = Callable[[Any, list[tuple[str, str, int]], Options | None], onnx.ModelProto]
 Decision = Callable[[Formula, "Inner", Any, str | None], str]
 """Writes the scores of a classifier of one kind, about some rows or what the outer one is given."""
 
@@ -84,18 +85,24 @@ class Inner:
         shares = self.probabilities(model)
         return self._formula.columns(shares, [1]) if len(model.classes_) == 2 else shares
 
+    def raw_scores(self, model: Any, x: str | None = None, width: int = 0) -> str:
+        """Return a boosting framework's scores to the last digit, [N, 1] for two classes, else [N, C]."""
+        scores = self._outputs(model, x, width, options={id(model): {"raw_scores": True, "exactly": True}})[1]
+        return self._formula.columns(scores, [1]) if len(model.classes_) == 2 else scores
+
     def matrix(self) -> str:
         """Return all inputs as one tensor."""
         inputs = self._formula.inputs
         return inputs[0] if len(inputs) == 1 else self._formula.node("Concat", *inputs, axis=1)
 
-    def _outputs(self, model: Any, x: str | None, width: int, *, cast: bool = True) -> list[str]:
+    def _outputs(
+        self, model: Any, x: str | None, width: int, *, cast: bool = True, options: Options | None = None
+    ) -> list[str]:
         """Convert an estimator and put it here; fed with `x`, or with all inputs of the outer estimator."""
         formula = self._formula
         given = formula.given() if x is None else [("rows", x, "float64", width)]
-        graph = with_true_output_types(
-            self._export(model, [(name, dtype, wide) for name, _, dtype, wide in given])
-        ).graph
+        inputs = [(name, dtype, wide) for name, _, dtype, wide in given]
+        graph = with_true_output_types(self._export(model, inputs, options)).graph
         prefix = formula.unique("inner") + "."
         rename_values(graph, lambda name: prefix + name)
         formula.insert(graph, [value for _, value, _, _ in given])

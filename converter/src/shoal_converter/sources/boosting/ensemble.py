@@ -155,6 +155,7 @@ class Ensemble:
         missing: A number that counts as missing, beside NaN.
         threshold: For the decision ``positive``, above which score.
         raw: For a classifier, scores are asked for in place of probabilities.
+        exactly: Whether trees of float64 are added one by one, as the framework does, and not in float32.
         classes: For a classifier, its classes in the order of the answers.
     """
 
@@ -170,4 +171,5 @@ class Ensemble:
     missing: float | None = None
     threshold: float = 0.0
     raw: bool = False
+    exactly: bool = False
     classes: Array | None = None

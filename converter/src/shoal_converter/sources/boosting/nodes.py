@@ -6,6 +6,7 @@ double, for which ai.onnx.ml 3 keeps double thresholds and leaves in tensors. Th
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -23,6 +24,7 @@ from shoal_converter.sources.boosting.ensemble import (
     ZeroMissing,
 )
 from shoal_converter.sources.formula import Formula
+from shoal_converter.sources.leaves import in_order, looked_up, nothing
 
 Array = npt.NDArray[Any]
 
@@ -152,9 +154,33 @@ def _trees(f: Formula, ensemble: Ensemble, table: str) -> str:
     assert isinstance(body, Trees)
     made = _made(f, ensemble, body, table)
     fed = table if not made else f.node("Concat", table, *made, axis=1)
+    if ensemble.exactly and ensemble.arithmetic == "float64" and _by_turns(body, ensemble.scores):
+        return _one_by_one(f, ensemble, body, fed)
+    return f.node("Cast", _ensemble(f, ensemble, body, fed), to=TensorProto.DOUBLE)
+
+
+def _ensemble(f: Formula, ensemble: Ensemble, body: Trees, fed: str) -> str:
     attributes = _attributes(body, ensemble)
-    found = f.node("TreeEnsembleRegressor", fed, op_domain="ai.onnx.ml", op_version=3, **attributes)
-    return f.node("Cast", found, to=TensorProto.DOUBLE)
+    return f.node("TreeEnsembleRegressor", fed, op_domain="ai.onnx.ml", op_version=3, **attributes)
+
+
+def _by_turns(body: Trees, scores: int) -> bool:
+    """Tell whether each tree adds to one score, and one tree after another to the next score."""
+    return all(len(tree.targets) == 1 and tree.targets[0] == at % scores for at, tree in enumerate(body.trees))
+
+
+def _one_by_one(f: Formula, ensemble: Ensemble, body: Trees, fed: str) -> str:
+    """Return the sums of the trees in double, added in their order: monotone curves tell the last digit apart."""
+    places = [np.arange(len(tree.left), dtype=np.float64)[:, np.newaxis] for tree in body.trees]
+    placed = [
+        replace(tree, targets=(at,), values=each)
+        for at, (tree, each) in enumerate(zip(body.trees, places, strict=True))
+    ]
+    leaves = _ensemble(f, replace(ensemble, scores=len(placed)), replace(body, trees=tuple(placed)), fed)
+    tables = [np.asarray(tree.values, np.float64).reshape(len(tree.left)) for tree in body.trees]
+    values = looked_up(f, f.node("Cast", leaves, to=TensorProto.INT64), tables)
+    stages = f.node("Reshape", values, np.array([-1, len(placed) // ensemble.scores, ensemble.scores]))
+    return in_order(f, nothing(f, fed, ensemble.scores), stages)
 
 
 def _made(f: Formula, ensemble: Ensemble, body: Trees, table: str) -> list[str]:

@@ -26,7 +26,12 @@ _CLASSES = {
     "catboost": ("CatBoostClassifier", "CatBoostRegressor", "CatBoostRanker"),
     "shoal_converter.sources.boosting.native": ("BoosterClassifier", "BoosterRegressor", "BoosterRanker"),
 }
-_OPTIONS = {"zipmap": [True, False, "columns"], "raw_scores": [True, False], "nocl": [True, False]}
+_OPTIONS = {
+    "exactly": [True, False],
+    "zipmap": [True, False, "columns"],
+    "raw_scores": [True, False],
+    "nocl": [True, False],
+}
 
 
 @contextlib.contextmanager
@@ -102,6 +107,8 @@ def _shape(operator: Any) -> None:
 
 def _convert(scope: Any, operator: Any, container: Any) -> None:
     ensemble: Ensemble = ensemble_of(operator.raw_operator)
+    if _settings(container, operator.raw_operator).get("exactly"):
+        ensemble = replace(ensemble, exactly=True)
     f = Formula(scope, operator, container, read_inputs=False)
     variables = [(each.full_name, element_type(each.type), _columns(each)) for each in operator.inputs]
     f.give(*nodes.write(f, _raw(ensemble) if _asks_scores(container, operator.raw_operator) else ensemble, variables))
@@ -109,8 +116,11 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
 
 def _asks_scores(container: Any, model: Any) -> bool:
     """Tell whether an estimator around this one takes its scores: scikit-learn does where there are any."""
-    options = (container.options or {}).get(id(model), {})
-    return bool(options.get("raw_scores", False)) and hasattr(model, "decision_function")
+    return bool(_settings(container, model).get("raw_scores", False)) and hasattr(model, "decision_function")
+
+
+def _settings(container: Any, model: Any) -> dict[str, Any]:
+    return dict((container.options or {}).get(id(model), {}))
 
 
 def _raw(ensemble: Ensemble) -> Ensemble:
