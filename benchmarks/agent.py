@@ -3,8 +3,9 @@
 Floor of a prediction: onnxruntime's own session with the same model, options and rows, same process, interleaved,
 both on the thread's CPU clock (one thread does all of it), since the machine is shared.
 Floor of memory and start: a process that imports onnxruntime and numpy, opens the same model and runs it once. A start
-lasts from exec to the end of the first prediction; byte code is there on both sides, as on an installed device. It is
-told by the wall and by CPU time, since the machine is shared.
+lasts from exec to the end of the first prediction. Both sides run in an environment that holds what the agent requires
+and nothing else, and find their byte code, as on an installed device. It is told by the wall and by CPU time, since the
+machine is shared.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
-from importlib.metadata import PackageNotFoundError, distribution
 from itertools import cycle
 from pathlib import Path
 
 from device import joined_device
 from frame import Row, compared, paired, run
+from installed import environment, size_mb
 from models import NAMES, batches, bundle, load, trained
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -122,11 +123,12 @@ def _prediction(title: str, model: LoadedModel, scale: tuple[int, int], target: 
 def _processes() -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
+        python = environment(folder / "installed")
         for name in ("gbdt", "forest"):
             raw = trained(name)
             graph, layout = folder / f"{name}.onnx", write_layout(folder / name, *bundle(raw))
             graph.write_bytes(raw)
-            run_script = partial(_Script, byte_code=folder / "byte-code")
+            run_script = partial(_Script, python=python, byte_code=folder / "byte-code")
             bare, alone = run_script(BARE, graph), run_script(BUNDLE, layout)
             with joined_device(folder / f"{name}-state", raw) as state:
                 floor_mb, serving_mb = bare.resident_mb(), run_script(BUNDLE + SERVING, layout).resident_mb()
@@ -151,8 +153,8 @@ def _starts(ours: Mapping[str, _Script], bare: _Script) -> Iterator[Row]:
 
 
 class _Script:
-    def __init__(self, code: str, argument: Path, *, byte_code: Path) -> None:
-        self._code, self._argument = code, str(argument)
+    def __init__(self, code: str, argument: Path, *, python: Path, byte_code: Path) -> None:
+        self._python, self._code, self._argument = str(python), code, str(argument)
         plain = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         self._environment = {**plain, "PYTHONPYCACHEPREFIX": str(byte_code)}
 
@@ -170,47 +172,18 @@ class _Script:
 
     def _run(self, code: str) -> str:
         # -P: the folder that this was started from may hold an http.py, as this one does
-        command = [sys.executable, "-P", "-c", code, self._argument]
+        command = [self._python, "-P", "-c", code, self._argument]
         return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=self._environment).stdout
 
 
 def _installation() -> Iterator[Row]:
-    floor = _installed_mb({"onnxruntime", "numpy"})
-    ours = _installed_mb({"shoal-agent"})
-    title = "installed files, over onnxruntime and numpy"
-    yield Row(title, ours, "MB", floor, ours / floor, "<= floor + 22 MB", ours - floor <= 22)
-
-
-def _installed_mb(roots: set[str]) -> float:
-    """Return the size of packages and all they require, by the files that this environment has of them."""
-    from packaging.requirements import Requirement  # noqa: PLC0415
-
-    done: dict[str, int] = {}
-    pending = set(roots)
-    while pending:
-        name = pending.pop().lower().replace("_", "-")
-        if name in done:
-            continue
-        try:
-            package = distribution(name)
-        except PackageNotFoundError:
-            continue
-        done[name] = _size(name, package.files or [])
-        for text in package.requires or []:
-            required = Requirement(text)
-            if required.marker is None or required.marker.evaluate({"extra": ""}):
-                pending.add(required.name)
-    return sum(done.values()) / 1e6
-
-
-def _size(name: str, files: list) -> int:
-    """Count sources of an editable package where they are; byte code is made anew anywhere, so it is left out."""
-    if name.startswith("shoal-"):
-        part = name.removeprefix("shoal-")
-        folder = Path(__file__).parent.parent / part / "src"
-        return sum(path.stat().st_size for path in folder.rglob("*.py"))
-    paths = [Path(file.locate()) for file in files if file.suffix != ".pyc"]
-    return sum(path.stat().st_size for path in paths if path.is_file())
+    for title, leave_out in (
+        ("installed files, over onnxruntime and numpy", frozenset[str]()),
+        ("the same without packages' tests and test data (Debian package)", frozenset({"tests", "test_data"})),
+    ):
+        floor = size_mb("onnxruntime", "numpy", leave_out=leave_out)
+        ours = size_mb("shoal-agent", leave_out=leave_out)
+        yield Row(title, ours, "MB", floor, ours / floor, "<= floor + 22 MB", ours - floor <= 22)
 
 
 if __name__ == "__main__":

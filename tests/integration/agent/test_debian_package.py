@@ -57,6 +57,7 @@ def test_it_says_what_it_is_and_needs(package: Path) -> None:
     assert "./usr/bin/shoal-agent -> /opt/shoal-agent/bin/shoal-agent" in listed
     assert " root/root " in listed
     assert "__pycache__" not in listed
+    assert "/test_data/" not in listed
 
 
 def test_what_is_in_it_answers(unpacked: Path, tmp_path: Path) -> None:
