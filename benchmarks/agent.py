@@ -34,7 +34,7 @@ from shoal_agent.runtime.model import LoadedModel
 
 AT_ONE = {"linear": 1.25}
 AT_1024 = {"gbdt": 1.05, "forest": 1.05, "mlp": 1.25}
-STARTS = 7
+STARTS = 15
 
 ENDED = """
 os._exit(0)
