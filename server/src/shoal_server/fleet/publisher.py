@@ -15,7 +15,7 @@ from collections.abc import Callable
 from securesystemslib.signer import Signer
 
 from shoal_protocol.mqtt.topics import Down, down
-from shoal_server.fleet import assignments
+from shoal_server.fleet import assignments, store
 from shoal_server.fleet.letting_in import let_in
 from shoal_server.link.port import DeviceLink, LettingIn, LinkError
 from shoal_server.storage.database import Clock, Database
@@ -116,10 +116,26 @@ class Publisher:
         published: dict[str, tuple[int, float]] = {}
         for document in (signed[device] for device in devices):
             try:
-                self._link.publish(down(document.device, Down.DESIRED), document.envelope, retain=True)
+                if self._sent(document):
+                    published[document.device] = (document.generation, document.issued_at)
             except LinkError:
                 break
-            published[document.device] = (document.generation, document.issued_at)
         with self._database.write() as session:
             assignments.mark_published(session, published)
         return len(published)
+
+    def _sent(self, document: assignments.SignedDocument) -> bool:
+        """Send one document, unless its device was thrown out meanwhile; tells whether it was sent.
+
+        Whoever throws a device out takes the same lock afterwards, and then clears what is stored for it: no document
+        comes after that.
+
+        Raises:
+            LinkError: The line does not take it.
+        """
+        with self._letting_in.order:
+            with self._database.read() as session:
+                if not store.is_accepted(session, document.device):
+                    return False
+            self._link.publish(down(document.device, Down.DESIRED), document.envelope, retain=True)
+            return True

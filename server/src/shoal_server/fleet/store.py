@@ -88,6 +88,12 @@ def verify_secret(session: Session, device_id: str, secret: str) -> bool:
     return secret_fits(raw, row.verifier) or (row.next_verifier != "" and secret_fits(raw, row.next_verifier))
 
 
+def is_accepted(session: Session, device_id: str) -> bool:
+    """Tell whether a device is let in."""
+    state = session.exec(select(DeviceRow.state).where(DeviceRow.id == device_id)).first()
+    return state == DeviceState.ACCEPTED
+
+
 def credentials(session: Session) -> list[tuple[str, str]]:
     """Return id and verifier line of every accepted device, for `DeviceLink.sync_credentials`."""
     query = select(DeviceRow.id, DeviceRow.verifier).where(DeviceRow.state == DeviceState.ACCEPTED)

@@ -50,6 +50,25 @@ def test_what_changed_is_published_once(database: Database) -> None:
     assert scene.heard("cam-1").generation == 2
 
 
+def test_nothing_stays_stored_for_a_device_that_is_revoked_while_documents_go_out(database: Database) -> None:
+    scene = Scene(database, 3)
+    for name in ("cam-0", "cam-1", "cam-2"):
+        scene.assign(name)
+    publish = scene.link.publish
+
+    def revoking(topic: str, payload: bytes, *, retain: bool = False) -> None:
+        publish(topic, payload, retain=retain)
+        scene.link.publish = publish  # type: ignore[method-assign]  # once
+        with database.write() as session:
+            store.revoke(session, "cam-1")
+        publish(down("cam-1", Down.DESIRED), b"", retain=True)  # as whoever throws it out does
+
+    scene.link.publish = revoking  # type: ignore[method-assign]  # as above
+    scene.publisher.tick()
+    assert down("cam-1", Down.DESIRED) not in scene.link.stored
+    assert scene.heard("cam-2").slots == {"quality": TARGET}
+
+
 def test_everything_is_sent_again_at_a_pace_when_the_line_is_new(database: Database) -> None:
     scene = Scene(database, 7, batch=3)
     for number in range(7):
