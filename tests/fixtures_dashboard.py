@@ -348,7 +348,7 @@ def _webhooks(session: Session, now: float) -> None:
     wish = webhooks.Wish(
         url="https://ops.example.com/in/s3cret",
         types=("device.*", "alert.*"),
-        least_severity="warning",
+        min_severity="warning",
         format="cloudevents",
         enabled=True,
     )

@@ -26,7 +26,7 @@ def announce(session: Session, event: Event) -> int:
         session: Of the open write transaction that makes it happen.
         event: What happened.
     """
-    enabled = select(WebhookRow.id, WebhookRow.types, WebhookRow.least_severity).where(col(WebhookRow.enabled))
+    enabled = select(WebhookRow.id, WebhookRow.types, WebhookRow.min_severity).where(col(WebhookRow.enabled))
     name, severity = event.type.value, event.severity
     hooks = [
         hook

@@ -1,4 +1,4 @@
-"""Who wants which events: patterns of types, and for alerts the least severity. Pure.
+"""Who wants which events: patterns of types, and for alerts the lowest severity. Pure.
 
 A pattern is a type with `*` for any run of characters: `rollout.*`, `*.resolved`, `alert.opened`. The full names of the
 wire (`dev.shoal.alert.opened.v1`) are taken too.
@@ -43,7 +43,7 @@ def parse_patterns(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def parse_least_severity(word: str | None) -> str | None:
+def parse_min_severity(word: str | None) -> str | None:
     """Return a severity, None for all.
 
     Raises:
@@ -63,7 +63,7 @@ def matches(pattern: str, name: str) -> bool:
     return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
 
 
-def wants(patterns: Collection[str], least_severity: str | None, *, name: str, severity: str | None) -> bool:
+def wants(patterns: Collection[str], min_severity: str | None, *, name: str, severity: str | None) -> bool:
     """Tell whether an event passes a filter; the severity filters only what has one.
 
     >>> wants(["*"], "critical", name="alert.opened", severity="warning")
@@ -71,7 +71,7 @@ def wants(patterns: Collection[str], least_severity: str | None, *, name: str, s
     >>> wants(["*"], "critical", name="rollout.paused", severity=None)
     True
     """
-    known = severity in SEVERITIES and least_severity in SEVERITIES
-    if known and SEVERITIES.index(str(severity)) < SEVERITIES.index(str(least_severity)):
+    known = severity in SEVERITIES and min_severity in SEVERITIES
+    if known and SEVERITIES.index(str(severity)) < SEVERITIES.index(str(min_severity)):
         return False
     return any(matches(pattern, name) for pattern in patterns)

@@ -34,7 +34,7 @@ class WebhookRow(SQLModel, table=True):
     """Often a secret by itself, as Slack's are; shown whole to admins only."""
     format: str
     types: list[str] = Field(sa_column=Column(JSON, nullable=False))
-    least_severity: str | None = None
+    min_severity: str | None = None
     enabled: bool = True
     disabled_reason: str = ""
     """Why the server disabled it; empty: a person did, or it is enabled."""

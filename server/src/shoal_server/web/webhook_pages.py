@@ -42,18 +42,18 @@ def create_webhook(
     name: Annotated[str, Form(max_length=63)],
     url: Annotated[str, Form(max_length=MAX_URL)],
     types: Annotated[str, Form(max_length=4000)] = "",
-    least_severity: Annotated[str, Form(max_length=20)] = "",
+    min_severity: Annotated[str, Form(max_length=20)] = "",
     form: Annotated[str, Form(alias="format", max_length=20)] = Format.CLOUDEVENTS.value,
 ) -> Response:
     """Make a webhook and show its secret, this once; a form with a mistake comes back as it was filled in."""
-    given = {"name": name.strip(), "url": url.strip(), "types": types, "least_severity": least_severity, "format": form}
+    given = {"name": name.strip(), "url": url.strip(), "types": types, "min_severity": min_severity, "format": form}
     patterns = types.replace(",", " ").split() or ["*"]
     try:
         wanted = routes.NewWebhook(
             name=given["name"],
             url=given["url"],
             types=patterns,
-            least_severity=least_severity or None,
+            min_severity=min_severity or None,
             format=form,
         )
         made = routes.create_webhook(wanted, request, Response(), program, principal)
@@ -147,7 +147,7 @@ def _list(
         formats=[str(one) for one in Format],
         severities=SEVERITIES,
         types=[(type_.value, texts[type_]) for type_ in EventType if type_ is not EventType.WEBHOOK_TEST],
-        given=given or {"name": "", "url": "", "types": "", "least_severity": "", "format": Format.CLOUDEVENTS.value},
+        given=given or {"name": "", "url": "", "types": "", "min_severity": "", "format": Format.CLOUDEVENTS.value},
         problem="" if error is None else error.message,
         hint="" if error is None else error.hint,
         may_change=may_change,

@@ -136,6 +136,8 @@ class Courier:
             settled = await self._write(threads, partial(self._settle, parcel=parcel, answer=answer))
             self._metrics.count(parcel.name, settled.outcome, answer)
             self._signals.bump("webhooks")
+            if settled.disabled:
+                self._signals.bump("alerts")
             if settled.outcome is not Outcome.DELIVERED:
                 _log.info("webhook %s: %s: %s", parcel.name, settled.outcome, answer.error)
 

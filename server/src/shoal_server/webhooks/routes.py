@@ -29,7 +29,7 @@ from shoal_server.webhooks.views import audited, delivery_json, webhook_json
 router = APIRouter(prefix="/api/v1", tags=["webhooks"])
 
 Patterns = Annotated[list[str], Field(description="event types with * for anything, such as rollout.* or alert.opened")]
-LeastSeverity = Annotated[str | None, Field(description="alerts below it are not sent: info, warning, critical")]
+MinSeverity = Annotated[str | None, Field(description="alerts below it are not sent: info, warning, critical")]
 
 
 class NewWebhook(BaseModel):
@@ -38,7 +38,7 @@ class NewWebhook(BaseModel):
     name: str = Field(max_length=63)
     url: str = Field(max_length=MAX_URL)
     types: Patterns = ["*"]
-    least_severity: LeastSeverity = None
+    min_severity: MinSeverity = None
     format: str = Field(default=Format.CLOUDEVENTS.value, description=", ".join(Format))
     enabled: bool = True
 
@@ -53,15 +53,15 @@ class WebhookChanges(BaseModel):
 
     url: str | None = Field(default=None, max_length=MAX_URL)
     types: Annotated[list[str] | None, Field(description="patterns of event types")] = None
-    least_severity: Annotated[str | None, Field(description="null: alerts of all severities")] = None
+    min_severity: Annotated[str | None, Field(description="null: alerts of all severities")] = None
     format: str | None = None
     enabled: bool | None = None
 
     def wish(self, row: WebhookRow) -> store.Wish:
         """Return what the webhook shall be then."""
         given = {name: getattr(self, name) for name in self.model_fields_set}
-        kept = {name: value for name, value in given.items() if value is not None or name == "least_severity"}
-        present = {name: getattr(row, name) for name in ("url", "types", "least_severity", "format", "enabled")}
+        kept = {name: value for name, value in given.items() if value is not None or name == "min_severity"}
+        present = {name: getattr(row, name) for name in ("url", "types", "min_severity", "format", "enabled")}
         wanted = {**present, **kept}
         return store.Wish(**{**wanted, "types": tuple(wanted["types"])})
 
@@ -134,7 +134,8 @@ def edit_webhook(  # noqa: PLR0917 - FastAPI passes by name
         record_change(
             session, request, action="webhook.edit", subject=f"webhook:{name}", before=before, after=audited(row)
         )
-    program.signals.bump("webhooks")
+    for topic in ("webhooks", "alerts"):
+        program.signals.bump(topic)
     response.headers["etag"] = store.entity_tag(row)
     return webhook_json(row, whole=True)
 
@@ -148,7 +149,8 @@ def delete_webhook(name: str, request: Request, program: Program, _principal: Ad
             resolve_alert(session, alert_key(row.id), now=program.clock())
         record_change(session, request, action="webhook.delete", subject=f"webhook:{name}", before=audited(row))
         store.remove(session, row)
-    program.signals.bump("webhooks")
+    for topic in ("webhooks", "alerts"):
+        program.signals.bump(topic)
 
 
 @router.post("/webhooks/{name}/rotate", operation_id="webhooks_rotate")

@@ -13,7 +13,7 @@ from sqlmodel import Session, col, func, select
 
 from shoal_protocol.errors import CallerError
 from shoal_server.errors import ConflictError, NotFoundError, PreconditionError
-from shoal_server.outbox.filters import parse_least_severity, parse_patterns
+from shoal_server.outbox.filters import parse_min_severity, parse_patterns
 from shoal_server.outbox.tables import DeliveryRow, DeliveryState, EventRow, WebhookRow
 from shoal_server.storage.database import lock_for_transaction
 from shoal_server.webhooks.bodies import parse_format
@@ -31,12 +31,12 @@ class Wish:
 
     Attributes:
         types: Patterns of event types.
-        least_severity: Of alerts; None: all.
+        min_severity: Of alerts; None: all.
     """
 
     url: str
     types: tuple[str, ...]
-    least_severity: str | None
+    min_severity: str | None
     format: str
     enabled: bool
 
@@ -45,7 +45,7 @@ class Wish:
         return Wish(
             url=self.url,
             types=parse_patterns(self.types),
-            least_severity=parse_least_severity(self.least_severity),
+            min_severity=parse_min_severity(self.min_severity),
             format=parse_format(self.format).value,
             enabled=self.enabled,
         )
@@ -73,7 +73,7 @@ def create(session: Session, name: str, wish: Wish, *, by: str, now: float) -> W
         url=wish.url,
         format=wish.format,
         types=list(wish.types),
-        least_severity=wish.least_severity,
+        min_severity=wish.min_severity,
         enabled=wish.enabled,
         secret=new_secret(),
         created_at=now,
@@ -96,7 +96,7 @@ def edit(session: Session, row: WebhookRow, wish: Wish) -> None:
     if wish.enabled:
         row.disabled_reason = ""
     row.url, row.format, row.enabled = wish.url, wish.format, wish.enabled
-    row.types, row.least_severity = list(wish.types), wish.least_severity
+    row.types, row.min_severity = list(wish.types), wish.min_severity
     row.revision += 1
     session.add(row)
     session.flush()

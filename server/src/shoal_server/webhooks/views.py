@@ -22,7 +22,7 @@ def webhook_json(row: WebhookRow, *, whole: bool) -> dict[str, Any]:
         "name": row.name,
         "url": row.url if whole else masked(row.url),
         "types": list(row.types),
-        "least_severity": row.least_severity,
+        "min_severity": row.min_severity,
         "format": row.format,
         "enabled": row.enabled,
         "disabled_reason": row.disabled_reason,
@@ -38,7 +38,7 @@ def webhook_json(row: WebhookRow, *, whole: bool) -> dict[str, Any]:
 
 def audited(row: WebhookRow) -> dict[str, Any]:
     """Return what the audit keeps of a webhook: no secret, nothing of its URL but the host."""
-    names = ("types", "least_severity", "format", "enabled")
+    names = ("types", "min_severity", "format", "enabled")
     return {"url": masked(row.url), **{name: getattr(row, name) for name in names}}
 
 

@@ -66,7 +66,7 @@ def _end(folder: Path, behaviour: Behaviour, *, at: int, after_commit: bool) -> 
     fleet = StoredFleet(database, fleet_of(5, active=OLD, behaviours={NEW: behaviour}), clock=clock)
     with database.write() as session:
         wish = webhooks.Wish(
-            url="https://x.example", types=("*",), least_severity=None, format="cloudevents", enabled=True
+            url="https://x.example", types=("*",), min_severity=None, format="cloudevents", enabled=True
         )
         webhooks.create(session, "ops", wish, by="tests", now=clock())
         plan = plan_of(stages=_STAGES, rate={"in_flight": 1})

@@ -93,7 +93,7 @@ def test_a_webhook_is_made_by_the_form_and_its_secret_shown_once(admin: TestClie
 def test_a_form_with_a_mistake_comes_back_as_it_was_filled_in(
     admin: TestClient, receiver: Receiver, change: dict[str, str], says: str
 ) -> None:
-    given = {"name": "other", "url": receiver.url, "types": "alert.*", "least_severity": "critical", **change}
+    given = {"name": "other", "url": receiver.url, "types": "alert.*", "min_severity": "critical", **change}
     answer = admin.post("/webhooks", data=given)
     assert answer.status_code in (400, 409)
     assert says in answer.text

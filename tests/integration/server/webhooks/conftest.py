@@ -71,7 +71,7 @@ def hook(program: Services) -> Hook:
     """Makes a webhook."""
 
     def make(url: str, name: str = "ops", types: tuple[str, ...] = ("*",), **changes: Any) -> WebhookRow:
-        given = {"least_severity": None, "format": "cloudevents", "enabled": True, **changes}
+        given = {"min_severity": None, "format": "cloudevents", "enabled": True, **changes}
         with program.database.write() as session:
             wish = store.Wish(url=url, types=types, **given)
             return store.create(session, name, wish, by="tests", now=program.clock())

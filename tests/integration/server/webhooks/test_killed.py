@@ -59,7 +59,7 @@ def test_killed_between_commit_and_delivery_and_between_delivery_and_its_record(
 
 
 def _announce_one(database: Database, receiver: Receiver) -> None:
-    wish = store.Wish(url=receiver.url, types=("*",), least_severity=None, format="cloudevents", enabled=True)
+    wish = store.Wish(url=receiver.url, types=("*",), min_severity=None, format="cloudevents", enabled=True)
     with database.write() as session:
         store.create(session, "ops", wish, by="tests", now=1.0)
     import time

@@ -54,9 +54,9 @@ def actions(program: Services, name: str = "ops") -> list[str]:
 def test_a_webhook_is_made_with_a_secret_that_is_shown_once(
     client: TestClient, program: Services, admin: dict[str, str], receiver: Receiver
 ) -> None:
-    made = make(client, admin, receiver.url, types=["dev.shoal.rollout.*", "alert.opened"], least_severity="warning")
+    made = make(client, admin, receiver.url, types=["dev.shoal.rollout.*", "alert.opened"], min_severity="warning")
     assert made["secret"].startswith("whsec_")
-    assert (made["types"], made["least_severity"]) == (["rollout.*", "alert.opened"], "warning")
+    assert (made["types"], made["min_severity"]) == (["rollout.*", "alert.opened"], "warning")
     assert (made["format"], made["enabled"]) == ("cloudevents", True)
     for shown in (
         client.get(HOOKS, headers=admin).json()["items"][0],
@@ -84,7 +84,7 @@ def test_who_only_looks_sees_no_path_of_a_url(client: TestClient, admin: dict[st
         ({"url": "hooks.example.com"}, "expected a URL"),
         ({"types": ["rollouts.*"]}, "no event has a type like 'rollouts.*'"),
         ({"types": []}, "patterns of event types"),
-        ({"least_severity": "high"}, "info, warning, critical"),
+        ({"min_severity": "high"}, "info, warning, critical"),
         ({"format": "discord"}, "cloudevents, slack, teams"),
         ({"name": "Ops Team"}, "is no name for a webhook"),
         ({"name": "taken"}, "there is already a webhook taken"),
@@ -105,17 +105,17 @@ def test_an_edit_names_the_state_that_it_edits(
     client: TestClient, program: Services, admin: dict[str, str], receiver: Receiver
 ) -> None:
     first = client.get(f"{HOOKS}/{make(client, admin, receiver.url)['name']}", headers=admin).headers["etag"]
-    change = {"types": ["alert.*"], "least_severity": "critical"}
+    change = {"types": ["alert.*"], "min_severity": "critical"}
     assert client.patch(f"{HOOKS}/ops", json=change, headers=admin).status_code == 428
     edited = client.patch(f"{HOOKS}/ops", json=change, headers={**admin, "if-match": first})
-    assert (edited.json()["types"], edited.json()["least_severity"]) == (["alert.*"], "critical")
+    assert (edited.json()["types"], edited.json()["min_severity"]) == (["alert.*"], "critical")
     assert edited.json()["url"] == receiver.url
     assert edited.headers["etag"] not in ("", first)
     stale = client.patch(f"{HOOKS}/ops", json={"enabled": False}, headers={**admin, "if-match": first})
     assert (stale.status_code, stale.json()["code"]) == (412, "precondition_failed")
     again = {**admin, "if-match": edited.headers["etag"]}
-    lifted = client.patch(f"{HOOKS}/ops", json={"least_severity": None}, headers=again)
-    assert lifted.json()["least_severity"] is None
+    lifted = client.patch(f"{HOOKS}/ops", json={"min_severity": None}, headers=again)
+    assert lifted.json()["min_severity"] is None
     assert actions(program) == ["webhook.create", "webhook.edit", "webhook.edit"]
 
 
@@ -206,7 +206,7 @@ def test_enabling_a_disabled_webhook_ends_its_alert(
 def test_an_alert_says_the_same_in_the_api_and_in_the_webhook(
     client: TestClient, program: Services, admin: dict[str, str], courier: Courier, receiver: Receiver
 ) -> None:
-    make(client, admin, receiver.url, types=["alert.*"], least_severity="warning")
+    make(client, admin, receiver.url, types=["alert.*"], min_severity="warning")
     told = {
         "kind": "drift",
         "subject": "slot:q",

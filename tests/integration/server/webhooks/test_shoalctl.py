@@ -57,7 +57,7 @@ def test_a_webhook_is_made_tried_changed_and_deleted(ctl: Ctl, receiver: Receive
     assert _json(ctl, "test", "ops")["state"] == "delivered"
     assert _json(ctl, "list")["items"][0]["types"] == ["rollout.*"]
     changed = _json(ctl, "edit", "ops", "--type", "alert.*", "--min-severity", "any", "--disable")
-    assert (changed["types"], changed["least_severity"], changed["enabled"]) == (["alert.*"], None, False)
+    assert (changed["types"], changed["min_severity"], changed["enabled"]) == (["alert.*"], None, False)
     assert "disabled" in ctl("list")[1]
     assert _json(ctl, "edit", "ops", "--enable", "--to", f"{receiver.url}/2")["url"] == f"{receiver.url}/2"
     shown = ctl("show", "ops")[1]

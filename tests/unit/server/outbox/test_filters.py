@@ -3,7 +3,7 @@
 import pytest
 
 from shoal_protocol.errors import CallerError
-from shoal_server.outbox.filters import MAX_PATTERNS, matches, parse_least_severity, parse_patterns, wants
+from shoal_server.outbox.filters import MAX_PATTERNS, matches, parse_min_severity, parse_patterns, wants
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,6 @@ def test_the_severity_filters_only_what_has_one(least: str | None, severity: str
 
 
 def test_an_unknown_severity_is_refused() -> None:
-    assert parse_least_severity("critical") == "critical"
+    assert parse_min_severity("critical") == "critical"
     with pytest.raises(CallerError, match="info, warning, critical"):
-        parse_least_severity("high")
+        parse_min_severity("high")

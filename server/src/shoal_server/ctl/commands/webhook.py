@@ -81,7 +81,7 @@ def create(
         "name": name,
         "url": target,
         "types": list(patterns) or ["*"],
-        "least_severity": min_severity,
+        "min_severity": min_severity,
         "format": form,
         "enabled": not disabled,
     }
@@ -133,7 +133,7 @@ def edit(
     named = {"url": target, "types": list(patterns) or None, "format": form, "enabled": enabled}
     changes: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
     if min_severity is not None:
-        changes["least_severity"] = None if min_severity == "any" else min_severity
+        changes["min_severity"] = None if min_severity == "any" else min_severity
     if not changes:
         raise click.UsageError("say what to change: --to, --type, --min-severity, --format, --enable or --disable")
     etag = call.client.send("GET", _path(name)).headers["etag"]
@@ -232,7 +232,7 @@ def _print_webhook(found: dict[str, Any]) -> None:
     print_facts(
         {name: found[name] for name in names}
         | {
-            "min severity": found["least_severity"] or "any",
+            "min severity": found["min_severity"] or "any",
             "state": _state(found),
             "why": found["disabled_reason"],
             "last delivered": ago(found["delivered_at"]),

@@ -55,7 +55,7 @@ def upgrade() -> None:
         sa.Column("url", sa.Text(), nullable=False),
         sa.Column("format", sa.String(), nullable=False),
         sa.Column("types", sa.JSON(), nullable=False),
-        sa.Column("least_severity", sa.String(), nullable=True),
+        sa.Column("min_severity", sa.String(), nullable=True),
         sa.Column("enabled", sa.Boolean(), nullable=False),
         sa.Column("disabled_reason", sa.String(), nullable=False),
         sa.Column("secret", sa.String(), nullable=False),
