@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal_server.quality import estimates, store
-from shoal_server.quality.outputs import OutputLayout
+from shoal_server.quality.outputs import OutputLayout, Outputs
 from shoal_server.quality.report import Bundles, Gathered
 from shoal_server.quality.watch import summed
 from shoal_server.statistics.arms import ALPHA, Arm, Comparison
@@ -150,7 +150,7 @@ def _on_answers(said: tuple[_Said, _Said]) -> list[dict[str, Any]]:
     return found
 
 
-def _columns(said: _Said) -> Any:
+def _columns(said: _Said) -> Outputs:
     """Return where the cells of each stream lie, in the form of what they hold."""
     return said.layout.read(0, np.arange(len(said.layout.cells)))
 
