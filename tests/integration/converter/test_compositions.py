@@ -30,16 +30,18 @@ from sklearn.ensemble import (
     StackingRegressor,
     VotingClassifier,
 )
+from sklearn.feature_selection import SelectFromModel
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline, make_union
+from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import (
     FunctionTransformer,
     Normalizer,
     OneHotEncoder,
+    PolynomialFeatures,
     PowerTransformer,
     QuantileTransformer,
     StandardScaler,
@@ -120,6 +122,9 @@ ON_ROWS: dict[str, Callable[[], Any]] = {
     "temperature": lambda: calibrated(straight(), "temperature"),
     "temperature of probabilities": lambda: calibrated(GaussianNB(), "temperature"),
     "stacking": lambda: StackingClassifier([("a", straight()), ("b", forest()), ("c", LinearSVC())], passthrough=True),
+    "steps that are passed through": lambda: Pipeline([("scale", "passthrough"), ("reduce", None), ("last", forest())]),
+    "products": lambda: make_pipeline(PolynomialFeatures((2, 3), interaction_only=True), StandardScaler(), straight()),
+    "selected by a model": lambda: make_pipeline(SelectFromModel(forest()), forest()),
     "clusters in the middle": lambda: make_pipeline(StandardScaler(), KMeans(5, n_init=2, random_state=0), straight()),
     "components in the middle": lambda: make_pipeline(LinearDiscriminantAnalysis(), forest()),
     "clusters in a union": lambda: make_pipeline(make_union(PCA(2), KMeans(3, n_init=1, random_state=0)), straight()),
@@ -209,6 +214,13 @@ def test_boosting_of_numbers_after_another_model() -> None:
     rows = data()[0]
     model = GradientBoostingRegressor(n_estimators=5, init=Ridge(), loss="huber")
     assert_alike(model.fit(rows[:SEEN], rows[:SEEN, 0] * 2 + 1e6), rows, rows[:SEEN])
+
+
+def test_products_of_seconds_since_1970_are_computed_in_double() -> None:
+    rng = np.random.default_rng(0)
+    rows = np.c_[1.7e9 + rng.integers(0, 250_000, 150) + 0.5, rng.normal(size=150)]
+    model = make_pipeline(PolynomialFeatures(2), StandardScaler(), Ridge())
+    assert_alike(model.fit(rows[:SEEN], ((rows[:SEEN, 0] - 1.7e9) / 86400) ** 2), rows, rows[:SEEN])
 
 
 def test_several_labels_of_a_perceptron() -> None:

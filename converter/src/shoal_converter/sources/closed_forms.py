@@ -233,6 +233,20 @@ def text_imputer(f: Formula, model: Any) -> str:
     return f.node("Where", f.node("Cast", gaps, to=9), fill, f.x)
 
 
+def polynomial_features(f: Formula, model: Any) -> tuple[str, ...]:
+    """Products of the features, each as often as its power says; 1 for those of none."""
+    powers = np.asarray(model.powers_)  # [products, features]
+    none = f.node("Add", f.node("Mul", f.number(f.node("IsNaN", f.columns(f.x, [0]))), 0.0), 1.0)
+    rows, one = f.node("Concat", f.x, none, axis=1), powers.shape[1]
+    factors = [np.repeat(np.arange(one), row) for row in powers]
+    degree = max(1, *(len(each) for each in factors))
+    places = np.array([[*each, *[one] * (degree - len(each))] for each in factors], dtype=np.int64)
+    product = f.columns(rows, places[:, 0])
+    for at in range(1, degree):
+        product = f.node("Mul", product, f.columns(rows, places[:, at]))
+    return (product,)
+
+
 def selection(f: Formula, model: Any) -> tuple[str, ...]:
     """The chosen columns."""
     return (f.columns(f.x, np.flatnonzero(model.get_support())),)

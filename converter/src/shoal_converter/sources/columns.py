@@ -1,7 +1,7 @@
 """Columns of a ColumnTransformer and parts of a FeatureUnion, in the plain form that skl2onnx reads.
 
-Slices, masks, negative places and functions become lists; what is dropped goes. The model itself is never changed: what
-is rewritten is a shallow copy.
+Slices, masks, negative places and functions become lists; what is dropped or passed through goes. The model itself is
+never changed: what is rewritten is a shallow copy.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ def plain(model: Any, names: Collection[str]) -> Any:
     if hasattr(model, "best_estimator_"):
         return plain(model.best_estimator_, names)
     if hasattr(model, "steps"):
-        return _replaced(model, "steps", [(name, plain(step, names)) for name, step in model.steps])
+        working = [(name, step) for name, step in model.steps if not _is_passed(step)]
+        return _replaced(model, "steps", [(name, plain(step, names)) for name, step in working or model.steps])
     if hasattr(model, "transformers_") and hasattr(model, "_transformer_to_input_indices"):
         return _replaced(model, "transformers_", _columns(model, names))
     if hasattr(model, "transformer_list"):
@@ -40,6 +41,10 @@ def _columns(model: Any, names: Collection[str]) -> list[tuple[str, Any, list[An
         named = bool(known) and all(known[at] in names for at in places)
         parts.append((name, plain(step, names), [known[at] for at in places] if named else places))
     return parts
+
+
+def _is_passed(step: Any) -> bool:
+    return step is None or (isinstance(step, str) and step == "passthrough")
 
 
 def _is_drop(step: Any) -> bool:

@@ -117,6 +117,7 @@ _OWN: dict[str, Own] = {
     "IsotonicRegression": Own(forms.isotonic),
     "MissingIndicator": Own(forms.missing_indicator),
     "SequentialFeatureSelector": Own(forms.selection),
+    "SelectFromModel": Own(forms.selection),
     "RFE": Own(forms.selection),
     "RFECV": Own(forms.selection),
     **{
@@ -130,6 +131,7 @@ _OWN: dict[str, Own] = {
     "MaxAbsScaler": Own(scalers.max_abs_scaler),
     "MinMaxScaler": Own(scalers.min_max_scaler),
     "KBinsDiscretizer": Own(scalers.bins),
+    "PolynomialFeatures": Own(forms.polynomial_features),
     "Normalizer": Own(scalers.normalizer),
     "Binarizer": Own(scalers.binarizer),
     "KNeighborsClassifier": Own(neighbours.kneighbors_classifier, _CLASSIFIER, suits=_one_output),
