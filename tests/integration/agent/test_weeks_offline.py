@@ -10,6 +10,7 @@ import pytest
 
 from shoal_agent.adapters.spool import SqliteSpool
 from shoal_agent.domain.device import DeviceState
+from shoal_agent.runtime.windows import ClosedWindow
 from shoal_agent.testing import FakeClock, FakeLink
 from shoal_agent.updating.messages import Messages
 from shoal_agent.updating.uplink import Situation, Uplink
@@ -64,7 +65,7 @@ class Offline:
         self.answered += rows
         self.cells += cells
         self.sink.append(
-            SimpleNamespace(
+            ClosedWindow(
                 slot="q",
                 digest=A,
                 spec_hash="0" * 16,
