@@ -243,7 +243,7 @@ class Bundle:
             rows += [(name, f"{value:.4g} on the {of}") for name, value in sorted(reference.metrics.items())]
             rows += [(f"  {name}", said) for name, said in segment_lines(reference)]
             top = sorted(reference.importance.items(), key=lambda item: (-item[1], item[0]))[:5]
-            rows.append(("importance", ", ".join(f"{name} {value:.3g}" for name, value in top)))
+            rows += [("importance", ", ".join(f"{name} {value:.3g}" for name, value in top))] if top else []
         if len(self.info.variants) > 1:
             forms = (
                 f"{f.path} {len(self.files[f.path]):,} bytes, {f.platform or 'anywhere'}" for f in self.info.variants
