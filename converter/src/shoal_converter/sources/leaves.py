@@ -7,7 +7,7 @@ as in double. RandomTreesEmbedding has one column a leaf.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -135,7 +135,7 @@ def leaf_places(f: Formula, rows: str, trees: Sequence[Tree]) -> str:
 
 def leaf_places_of(f: Formula, trees: Sequence[Any], x: str | None = None) -> str:
     """Return the same for trees of scikit-learn's, which see rows rounded to float32."""
-    placed = [_in_column(tree.node_count, at, len(trees)) for at, tree in enumerate(trees)]
+    placed = (_in_column(tree.node_count, at, len(trees)) for at, tree in enumerate(trees))  # wide: one at a time
     return f.node("Cast", added_up(f, trees, placed, len(trees), x=x), to=TensorProto.INT64)
 
 
@@ -185,7 +185,7 @@ def added_up_finely(
     return f.node("Add", f.columns(both, range(width)), f.columns(both, range(width, 2 * width)))
 
 
-def added_up(f: Formula, trees: Sequence[Any], targets: Sequence[Array], width: int, *, x: str | None = None) -> str:
+def added_up(f: Formula, trees: Sequence[Any], targets: Iterable[Array], width: int, *, x: str | None = None) -> str:
     """Return the sum over trees of the rows in `targets` (one a node) of the leaves that a row falls into, [N, width].
 
     Rows are rounded to float32 once, as scikit-learn's trees do, and thresholds downwards, so that they compare alike.
