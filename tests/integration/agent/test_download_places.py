@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from places_to_download_from import Place
-from shoal_agent.adapters import download
 from shoal_agent.adapters.blob_store import FolderBlobStore
 from shoal_agent.adapters.download import OciFetcher
 from shoal_agent.adapters.http_client import HttpClient
@@ -432,7 +431,7 @@ def test_memory_disk_and_size_bound_what_is_asked_for(device, monkeypatch):
     assert device.server.asked[-1]["accept-encoding"] == "zstd"
     device.store.discard_part(BLOB.digest)
     usage = type("Usage", (), {"free": 2 * len(DATA)})
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda _path: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: usage)
     device.fetch()
     assert device.server.asked[-1]["accept-encoding"] == "identity"
 

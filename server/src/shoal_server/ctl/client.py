@@ -20,6 +20,8 @@ from shoal_server.ctl.settings import Settings
 
 _TIMEOUT = httpx2.Timeout(30.0, connect=5.0)
 _LONG_TIMEOUT = httpx2.Timeout(120.0, connect=5.0)
+_LIMITS = httpx2.Limits(keepalive_expiry=2.0)
+"""An idle connection is given up before the server does, after 5 s: a request may not meet it while it is closed."""
 _PAGE = 200
 
 
@@ -42,6 +44,7 @@ class Client:
                 headers=headers,
                 verify=_trust(settings),
                 timeout=_TIMEOUT,
+                limits=_LIMITS,
                 transport=transport,
             )
         except (httpx2.InvalidURL, ValueError) as error:
