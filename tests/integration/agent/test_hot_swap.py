@@ -5,6 +5,8 @@ import http.client
 import json
 import threading
 import weakref
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,6 +44,20 @@ class Loads:
         self.times += 1
 
 
+def swap_meanwhile(
+    slots: SlotTable, models: list[LoadedModel], stop: threading.Event, *work: Callable[[], None]
+) -> None:
+    """Install one model after the other while threads work, each until it is told to stop."""
+    threads = [threading.Thread(target=each) for each in work]
+    for thread in threads:
+        thread.start()
+    while models:
+        slots.install("quality", models.pop(0))
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+
 def test_a_hundred_swaps_under_four_threads_drop_and_mix_nothing() -> None:
     releases = Loads()
     slots = SlotTable(release=releases)
@@ -59,14 +75,7 @@ def test_a_hundred_swaps_under_four_threads_drop_and_mix_nothing() -> None:
                     errors.append((answer.version, answer["value"].tolist()))
                 counts[thread] += len(x)
 
-    threads = [threading.Thread(target=ask, args=(at,)) for at in range(4)]
-    for thread in threads:
-        thread.start()
-    while models:
-        slots.install("quality", models.pop(0))
-    stop.set()
-    for thread in threads:
-        thread.join()
+    swap_meanwhile(slots, models, stop, *(partial(ask, at) for at in range(4)))
     assert errors == []
     observed = slots.observed()
     answered = [one.observer.close_window() for one in observed]
@@ -207,14 +216,7 @@ def test_every_row_is_in_one_window_however_models_are_swapped_and_windows_close
         while not stop.is_set():
             clock.close_all()
 
-    threads = [threading.Thread(target=ask, args=(at,)) for at in range(4)] + [threading.Thread(target=close)]
-    for thread in threads:
-        thread.start()
-    while models:
-        slots.install("quality", models.pop(0))
-    stop.set()
-    for thread in threads:
-        thread.join()
+    swap_meanwhile(slots, models, stop, close, *(partial(ask, at) for at in range(4)))
     clock.close_all()
     assert rows.n == sum(counts) > 0
 

@@ -111,8 +111,10 @@ class WindowSpool:
             return
         try:
             for mark in self._labels.taken():
-                is_stored = self._spool.has_stored(_labels_key(mark))
-                self._labels.delivered(mark) if is_stored else self._labels.put_back(mark)
+                if self._spool.has_stored(_labels_key(mark)):
+                    self._labels.delivered(mark)
+                else:
+                    self._labels.put_back(mark)
             self._is_settled = True
         except (LabelBookError, SpoolError) as error:
             _log.warning("labels that were under way wait: %s", error)
@@ -132,7 +134,7 @@ def _labels_key(mark: int) -> str:
 def _span(window: ClosedWindow) -> Span | None:
     """Return what a window may be merged by; none: never, because it says more than counts that add up.
 
-    Labels are booked under the number of the message that takes them along, so such a message has no span either.
+    A message that takes labels along has no span either: the book asks for it by the mark that it was stored with.
     """
     if window.shadows:
         return None
