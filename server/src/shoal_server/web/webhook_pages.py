@@ -92,9 +92,9 @@ def show_webhook(
 
 
 @router.post("/{name}/test")
-def test_webhook(name: str, request: Request, program: Program, principal: Operator) -> Response:
+def try_webhook(name: str, request: Request, program: Program, principal: Operator) -> Response:
     """Send a test event; what came of it is the newest delivery of the page."""
-    routes.test_webhook(name, request, program, principal)
+    routes.try_webhook(name, request, program, principal)
     return redirect(f"/webhooks/{segment(name)}")
 
 

@@ -164,7 +164,7 @@ def rotate_secret(name: str, request: Request, program: Program, _principal: Adm
 
 
 @router.post("/webhooks/{name}/test", operation_id="webhooks_test")
-def test_webhook(name: str, request: Request, program: Program, principal: Operator) -> dict[str, Any]:
+def try_webhook(name: str, request: Request, program: Program, principal: Operator) -> dict[str, Any]:
     """Send a test event now, once, whatever the filter, and say what came of it; also to a disabled webhook."""
     with program.database.read() as session:
         row = store.get(session, name)
