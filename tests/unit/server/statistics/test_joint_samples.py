@@ -53,3 +53,30 @@ def test_missing_values_are_no_reason_to_stop(holes: float) -> None:
     for table in (mine, theirs):
         table["flow"][: int(holes * len(table["flow"]))] = np.nan
     assert compare_jointly(mine, theirs, alpha=0.01).found.verdict is not Verdict.DRIFT
+
+
+@pytest.mark.parametrize(("features", "rows"), [(50, (300, 1000)), (40, (800, 800))])
+def test_components_do_not_fit_the_reference_better_than_equal_rows(features: int, rows: tuple[int, int]) -> None:
+    random = np.random.default_rng(5)
+    mine, theirs = (
+        {f"x{at}": values for at, values in enumerate(random.normal(size=(features, count)))} for count in rows
+    )
+    both = compare_jointly(mine, theirs, alpha=0.01)
+    assert both.looked_at == 6
+    assert both.found.verdict is Verdict.NONE
+
+
+def test_components_of_many_rows_are_fitted_to_the_same_part_of_both_samples() -> None:
+    random = np.random.default_rng(6)
+    mine, theirs = (
+        {f"x{at}": values for at, values in enumerate(random.normal(size=(3, count)))} for count in (1_000, 250_000)
+    )
+    theirs["x1"] = 0.5 * theirs["x0"] + np.sqrt(0.75) * theirs["x1"]
+    both = compare_jointly(mine, theirs, alpha=0.01)
+    assert [one.kind for one in both.found.features if one.verdict is Verdict.DRIFT].count("joint") >= 1
+
+
+def test_a_few_rows_tell_nothing_of_how_columns_move_together() -> None:
+    both = compare_jointly(columns(1, correlation=0.9), columns(2, correlation=0.9, rows=3), alpha=0.01)
+    assert both.found.verdict is Verdict.TOO_FEW
+    assert both.looked_at == 0
