@@ -41,7 +41,7 @@ class View(StrEnum):
 VIEWS = tuple(View)
 _RANGE, _MISSING = VIEWS.index(View.RANGE), VIEWS.index(View.MISSING)
 
-NUMERIC_SHARE = np.array([0.78, 0.06, 0.06, 0.05, 0.05])
+NUMERIC_SHARE = np.array([0.79, 0.06, 0.05, 0.05, 0.05])
 CATEGORICAL_SHARE = np.array([0.0, 0.0, 0.7, 0.15, 0.15])
 """Of the level that each view gets, in the order of `VIEWS`: most for what drifts most often and is hardest to see."""
 

@@ -10,7 +10,7 @@ from scipy import stats
 from shoal_protocol.profile.grid import CategoricalGrid, fit_numeric
 from shoal_protocol.profile.profile import ProfileSpec, Stream
 from shoal_server.statistics import samples
-from shoal_server.statistics.contrasts import Pair, location_p
+from shoal_server.statistics.contrasts import Pair, both_beyond, location_p
 from shoal_server.statistics.layout import Layout
 from shoal_server.statistics.views import NUMERIC_SHARE, VIEWS, View, Views, dispersion, five_views, rate_p, rate_z
 
@@ -105,7 +105,7 @@ def test_power_for_a_shift_of_a_tenth_of_a_standard_deviation() -> None:
     assert views.effect[:, 0, 0].mean() == pytest.approx(0.098, abs=0.01)
 
 
-def test_a_shift_of_sharply_peaked_values_is_found_about_as_often_as_by_raw_rows() -> None:
+def test_a_shift_of_sharply_peaked_values_is_found_as_often_as_by_raw_rows() -> None:
     random = np.random.default_rng(12)
     repeats, shift = 400, 0.085
     before, after = random.laplace(size=REFERENCE), random.laplace(size=(repeats, ROWS)) + shift
@@ -113,8 +113,8 @@ def test_a_shift_of_sharply_peaked_values_is_found_about_as_often_as_by_raw_rows
     views = five_views(LAYOUT, count(before[None]), count(after))
     alone = 2 * stats.norm.sf(np.abs(views.z[:, 0, 0])) / NUMERIC_SHARE[0]  # by Wilcoxon's score only
     power = float((views.p_value[:, 0] < ALPHA).mean())
-    assert power >= 0.85 * np.mean(raw)
-    assert power >= (alone < ALPHA).mean() + 0.03
+    assert power >= 0.93 * np.mean(raw)
+    assert power >= (alone < ALPHA).mean() + 0.04
 
 
 def test_a_few_rows_that_move_up_in_a_falling_distribution_are_found_as_often_as_by_raw_rows() -> None:
@@ -132,15 +132,48 @@ def test_a_few_rows_that_move_up_in_a_falling_distribution_are_found_as_often_as
     raw = np.mean([stats.ks_2samp(before, rows, method="asymp").pvalue < ALPHA for rows in after])
     views = five_views(layout, counted(before[None])[0], counted(after))
     assert 0.3 < raw < 0.8, "or nothing is shown"
-    assert (views.p_value[:, 0] < ALPHA).mean() >= 0.9 * raw
+    assert (views.p_value[:, 0] < ALPHA).mean() >= 0.95 * raw
 
 
-def test_the_larger_of_the_scores_of_location_holds_its_level() -> None:
+@pytest.mark.parametrize(
+    ("sizes", "values"),
+    [
+        ((500, 500), lambda r, size: r.normal(size=size)),
+        ((10_000, 200), lambda r, size: r.laplace(size=size)),
+        ((400, 200), lambda r, size: np.where(r.random(size) < 0.6, 0.0, r.exponential(size=size))),
+        ((400, 200), lambda r, size: r.poisson(2.0, size=size).astype(float)),
+        ((200, 2000), lambda r, size: (r.random(size) < 0.5).astype(float)),
+    ],
+    ids=["normal", "few peaked", "most are zero", "counts", "two values"],
+)
+def test_the_four_scores_of_location_hold_their_level_together(
+    sizes: tuple[int, int], values: Callable[[np.random.Generator, tuple[int, ...]], Rows]
+) -> None:
+    """The bound is close to the truth: hardly less than asked for, and not more than chance explains."""
     random = np.random.default_rng(13)
-    pair = Pair.of(LAYOUT, count(random.normal(size=(8000, 500))), count(random.normal(size=(8000, 500))))
-    p = location_p(pair)[:, 0]
+    grid = fit_numeric(values(random, (10_000,)))
+    layout = Layout.of(ProfileSpec((Stream("x", "input", grid, "x"),)))
+    coarse = np.searchsorted(np.array(grid.coarse), np.arange(grid.cells), side="right") - 1
+    truth = np.bincount(coarse[grid.cells_of(values(random, (200_000,)))], minlength=grid.size) / 200_000
+    a, b = (random.multinomial(rows, truth, size=8000).astype(float) for rows in sizes)
+    p = location_p(Pair.of(layout, a, b))[:, 0]
     for level in (0.1, 0.05, 0.01):
-        assert 0.7 * level <= (p < level).mean() <= 1.25 * level
+        assert 0.8 * level <= (p < level).mean() <= 1.05 * level + 2.6 * (level / 8000) ** 0.5
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.3, -0.7, 0.93, 1.0])
+@pytest.mark.parametrize("tails", [(0.01, 0.01), (0.002, 0.04), (1e-9, 1e-6), (0.6, 0.3), (1.0, 0.05)])
+def test_two_correlated_scores_are_both_beyond_as_often_as_the_bivariate_normal_says(
+    correlation: float, tails: tuple[float, float]
+) -> None:
+    found = float(both_beyond(np.array([tails[0]]), np.array([tails[1]]), np.array([correlation]))[0])
+    limits, r = stats.norm.ppf(np.array(tails) / 2), abs(correlation)
+    if r == 1:
+        assert found == pytest.approx(min(tails), rel=1e-3)
+    else:
+        grid = np.linspace(limits[0] - 12, limits[0], 20_001)  # P(X < h, Y < k) by the conditional normal of Y
+        density = stats.norm.pdf(grid) * stats.norm.cdf((limits[1] - r * grid) / np.sqrt(1 - r * r))
+        assert found == pytest.approx(2 * float(np.trapezoid(density, grid)), rel=1e-3)
 
 
 def test_categories_have_no_location_and_no_shape() -> None:
