@@ -223,7 +223,7 @@ def test_going_back_needs_somewhere_to_go(device):
 
 def test_progress_is_told(device):
     shares = []
-    device.all._changed = lambda: shares.append(device.all.progress().get("s", 0.0))
+    device.all._course.changed = lambda: shares.append(device.all.progress().get("s", 0.0))
     device.want(device.bundle("1.0"))
     assert max(shares) == 1.0
     assert device.slot.state is SlotState.TRIAL
@@ -239,7 +239,7 @@ def test_progress_within_a_file_is_told_a_twentieth_at_a_time(device):
         blobs(*args, came=came, **named)
 
     device.fetcher.blob = slowly
-    device.all._changed = lambda: shares.append(device.all.progress().get("s", 0.0))
+    device.all._course.changed = lambda: shares.append(device.all.progress().get("s", 0.0))
     device.want(digest)
     assert device.slot.active == digest
     assert len(shares) < 50  # of thousands of reads
