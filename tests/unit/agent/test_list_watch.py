@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from shoal_agent.domain.slot import SlotState
+from shoal_agent.errors import NoModelError
 from shoal_agent.testing import FakeClock, FakeTrust
 from shoal_agent.updating.list_watch import ListWatch
+from shoal_agent.updating.messages import Messages
+from shoal_agent.updating.requests import RollBackRequest
+from shoal_agent.updating.updater import Inbox, Updater
 from shoal_protocol.canonical import sha256_digest
+from shoal_protocol.errors import TrustError
 from shoal_protocol.mqtt.messages import Event, Reported, parse_message
 from shoal_protocol.mqtt.topics import Up
 
@@ -37,6 +44,45 @@ def test_without_network_the_newest_list_that_was_verified_speaks_even_expired()
     trust.online, trust.expired = False, True
     watch.look_soon()
     assert set(watch.look([A]) or {}) == {A}
+
+
+def test_what_is_known_without_network_needs_no_turn_and_may_be_nothing():
+    trust = FakeTrust()
+    watch = ListWatch(trust, monotonic=FakeClock(), every_s=600.0)
+    trust.online = False
+    assert watch.known([A]) == {A: "the signed list of version 1 does not name it any more"}
+
+    def damaged():
+        raise TrustError("the cache is damaged")
+
+    trust.newest = damaged
+    assert watch.known([A]) is None
+
+
+def test_nobody_at_the_device_goes_back_to_what_the_list_bars_as_it_is_known_here(device):
+    old, new = device.bundle("1.0"), device.bundle("2.0")
+    prove(device, old)
+    prove(device, new)
+    device.trust.deny, device.trust.online = frozenset({old}), False
+    watch = ListWatch(device.trust, monotonic=device.clock, every_s=600.0)  # not due: the start was just now
+    updater = Updater(
+        device.all,
+        intake=None,
+        inbox=Inbox(),
+        spool=device.spool,
+        messages=Messages(epoch=device.spool.epoch, boot=1, clock=device.clock),
+        desk=SimpleNamespace(requests=list, show=lambda: None),
+        tick_s=1.0,
+        monotonic=device.clock,
+        watch=watch,
+    )
+    request = RollBackRequest(slot="s", reason="no")
+    updater._inbox.put_request(request)
+    updater.turn()
+    assert isinstance(request.error, NoModelError)
+    assert "no previous model to go back to" in str(request.error)
+    assert f"{old[:19]}… is barred" in str(request.error)
+    assert (device.slot.active, device.slot.previous) == (new, None)
 
 
 def test_a_revoked_bundle_that_runs_runs_on_and_is_reported(device):

@@ -61,19 +61,33 @@ class ListWatch:
         wanted = sorted(set(digests))
         if self._monotonic() < self._due_at or not wanted:
             return None
-        listed = self._newest()
-        if listed is None:
-            return None
-        return {digest: why for digest in wanted if (why := listed.revocation(digest)) is not None}
+        listed = self._refreshed()
+        return None if listed is None else _revoked(listed, wanted)
 
-    def _newest(self) -> SignedList | None:
+    def known(self, digests: Iterable[str]) -> Mapping[str, str] | None:
+        """Return, without any network, why bundles are revoked by the list that was verified last; none: there is none.
+
+        Args:
+            digests: As for `look`.
+        """
+        listed = self._stored()
+        return None if listed is None else _revoked(listed, sorted(set(digests)))
+
+    def _refreshed(self) -> SignedList | None:
         self._due_at = self._monotonic() + self._every_s
         try:
             return self._trust.refresh()
         except (PeerError, TrustError, ContentError, OSError) as error:
             _log.info("the signed list could not be looked at: %s", error)
             self._due_at = self._monotonic() + min(RETRY_S, self._every_s)
+        return self._stored()
+
+    def _stored(self) -> SignedList | None:
         try:
             return self._trust.newest()
         except (TrustError, ContentError, OSError):
             return None
+
+
+def _revoked(listed: SignedList, digests: Iterable[str]) -> Mapping[str, str]:
+    return {digest: why for digest in digests if (why := listed.revocation(digest)) is not None}

@@ -261,7 +261,7 @@ class Updater:
         try:
             match request:
                 case RollBackRequest():
-                    self._transactions.roll_back(request.slot, request.reason)
+                    self._roll_back(request)
                 case ImportRequest():
                     request.told = self._import(request.path)
                 case ExportRequest():
@@ -270,6 +270,13 @@ class Updater:
             request.error = error
         finally:
             request.done.set()
+
+    def _roll_back(self, request: RollBackRequest) -> None:
+        """Go back, but to nothing that the signed list bars as it is known here; that needs no network."""
+        revoked = None if self._watch is None else self._watch.known(self._transactions.digests())
+        if revoked is not None:
+            self._transactions.bar(revoked)
+        self._transactions.roll_back(request.slot, request.reason)
 
     def _import(self, path: Path) -> dict[str, Any]:
         intake, by_hand = self._need_intake(), self._carrier()
