@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal_agent.errors import SettingsError
-from shoal_agent.settings import given_settings, misspelt_variables, names, of_file, parsed, state_folder
+from shoal_agent.settings import Settings, given_settings, misspelt_variables, names, of_file, parsed, state_folder
 from shoal_agent.terminal import flags_of, print_json
 
 OK, FAILED = 0, 1
@@ -106,17 +106,25 @@ def _config_show(given: argparse.Namespace) -> int:
         (name, getattr(settings, attribute), found[name].source if name in found else "default")
         for name, attribute in names().items()
     ]
-    misspelt = misspelt_variables()
+    misspelt, faults = misspelt_variables(), _hook_faults(settings)
     if given.json:
         shown = {name: {"value": value, "origin": origin} for name, value, origin in rows}
-        print_json({"settings": shown, "misspelt": misspelt})
+        print_json({"settings": shown, "misspelt": misspelt, "faults": faults})
         return OK
     for name, value, origin in rows:
         told = ", ".join(value) if isinstance(value, tuple) else "none" if value is None else f"{value}"
         print(f"{name:28}{told:27} {origin if given.origin else ''}".rstrip())
     for wrong, meant in misspelt.items():
         sys.stderr.write(f"shoal-agent: {wrong} is no setting's variable; is {meant} meant?\n")
+    for fault in faults:
+        sys.stderr.write(f"shoal-agent: {fault}\n")
     return OK
+
+
+def _hook_faults(settings: Settings) -> list[str]:
+    from shoal_agent.hook_programs import faults, programs  # noqa: PLC0415 - msgspec comes with it
+
+    return faults(programs(settings))
 
 
 def _install(given: argparse.Namespace) -> int:

@@ -79,8 +79,16 @@ def test_a_hook_that_can_not_be_run_is_wrong_and_none_is_no_finding(tmp_path):
     hook = tmp_path / "veto"
     assert updates.hooks(Settings()) == []
     found = updates.hooks(Settings(hooks_veto=str(hook)))
-    assert (found[0].state, "no executable" in found[0].came) == (State.WRONG, True)
-    hook.touch(mode=0o755)
+    assert (found[0].state, found[0].came) == (
+        State.WRONG,
+        f"hooks.veto = {hook} is not there; until it can be run, no update is activated",
+    )
+    hook.mkdir()
+    assert "is no file" in updates.hooks(Settings(hooks_veto=str(hook)))[0].came
+    hook.rmdir()
+    hook.touch(mode=0o644)
+    assert "is not executable" in updates.hooks(Settings(hooks_on_rollback=str(hook)))[0].came
+    hook.chmod(0o755)
     assert updates.hooks(Settings(hooks_veto=str(hook)))[0].state is State.OK
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shoal_agent import hook_programs
 from shoal_agent.adapters.download import OciFetcher
 from shoal_agent.adapters.hold_file import HoldFile
 from shoal_agent.adapters.http_client import HttpClient
@@ -19,7 +21,6 @@ from shoal_agent.adapters.sources import Sources
 from shoal_agent.adapters.state_file import StateFile as FolderStateFile
 from shoal_agent.adapters.transfer import Pace, Transfers
 from shoal_agent.domain.backoff import Backoff
-from shoal_agent.domain.occasion import HookKind
 from shoal_agent.domain.reference_time import plausible, reference_ms
 from shoal_agent.domain.trial import TrialRules
 from shoal_agent.machine import batching_of, week_instant
@@ -42,6 +43,8 @@ from shoal_protocol.maintenance import Instant, parse_windows
 if TYPE_CHECKING:
     from shoal_agent.updating.courier import Courier
 from shoal_agent.bootstrap.base import Base
+
+_log = logging.getLogger(__name__)
 
 _MOST_PATCH_BYTES = 256 << 20
 
@@ -97,16 +100,13 @@ def _courier(base: Base, uplink: Uplink) -> Courier:
 
 def make_hooks(settings: Settings, *, beat: Callable[[], None]) -> Hooks:
     """Make what calls the integrator's programs, if there are any."""
-    programs = {
-        HookKind.VETO: settings.hooks_veto,
-        HookKind.ON_ACTIVATE: settings.hooks_on_activate,
-        HookKind.ON_ROLLBACK: settings.hooks_on_rollback,
-    }
-    given = {kind: Path(program) for kind, program in programs.items() if program}
+    given = hook_programs.programs(settings)
     if not given:
         return NoHooks()
     from shoal_agent.adapters.hooks import ChildHooks  # noqa: PLC0415 - few devices have hooks
 
+    for fault in hook_programs.faults(given):
+        _log.warning("%s", fault)
     return ChildHooks(given, timeout_s=settings.hooks_timeout_s, beat=beat)
 
 

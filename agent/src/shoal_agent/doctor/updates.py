@@ -6,6 +6,7 @@ import datetime as dt
 import os
 from pathlib import Path
 
+from shoal_agent import hook_programs
 from shoal_agent.adapters.hold_file import HoldFile
 from shoal_agent.doctor.findings import Finding, note, ok, wrong
 from shoal_agent.machine import week_instant
@@ -16,21 +17,11 @@ from shoal_protocol.maintenance import closed_s, parse_windows
 
 def hooks(settings: Settings) -> list[Finding]:
     """Check that each configured hook is an executable; without hooks there is nothing to check."""
-    given = {
-        "hooks.veto": settings.hooks_veto,
-        "hooks.on_activate": settings.hooks_on_activate,
-        "hooks.on_rollback": settings.hooks_on_rollback,
-    }
-    faults = [
-        f"{name} = {path} is no executable file"
-        for name, path in given.items()
-        if path and not (Path(path).is_file() and os.access(path, os.X_OK))
-    ]
+    given = hook_programs.programs(settings)
+    faults = hook_programs.faults(given)
     if faults:
-        advice = "chmod +x it, or correct the path; while the veto hook fails, nothing is activated"
-        return [wrong("hooks", "; ".join(faults), advice)]
-    named = [name for name, path in given.items() if path]
-    return [ok("hooks", f"{', '.join(named)} can be run")] if named else []
+        return [wrong("hooks", "; ".join(faults), "chmod +x it, or correct the path")]
+    return [ok("hooks", f"{', '.join(f'hooks.{kind}' for kind in given)} can be run")] if given else []
 
 
 def leave(folder: Path, settings: Settings, clock: Clock) -> list[Finding]:
