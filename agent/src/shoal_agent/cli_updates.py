@@ -44,7 +44,8 @@ def add_commands(add: Add) -> None:
     bring.add_argument("--wait", type=float, default=300.0, metavar="S", help="for self-test and activation; 0: don't")
     bring.add_argument("--json", action="store_true")
     carry = add("export", _export, "Write what waits for the server into a file, for `shoalctl device import`.")
-    carry.add_argument("file", metavar="FILE", type=Path, help="the mail to write, e.g. /media/usb/press-4.mail")
+    carry.add_argument("file", nargs="?", metavar="FILE", type=Path, help="the mail to write: /media/usb/press-4.mail")
+    carry.add_argument("-o", "--output", metavar="FILE", type=Path, help="the same, as for `shoalctl device export`")
     carry.add_argument("--json", action="store_true")
 
 
@@ -94,24 +95,27 @@ def _export(given: argparse.Namespace) -> int:
     from shoal_agent.adapters.identity import FolderLock, IdentityFolder  # noqa: PLC0415 - msgspec comes with it
     from shoal_agent.updating.desk import ask_export  # noqa: PLC0415 - likewise
 
-    folder = state_folder(given.state)
+    files = {path for path in (given.file, given.output) if path is not None}
+    if len(files) != 1:
+        raise SettingsError("expected one file to write", hint="shoal-agent export FILE")
+    folder, target = state_folder(given.state), files.pop()
     device = IdentityFolder(folder / "identity").load().device
-    if given.file.is_dir() or not given.file.absolute().parent.is_dir():
-        raise SettingsError(f"{given.file} can't be written: expected a file in a folder that is there")
+    if target.is_dir() or not target.absolute().parent.is_dir():
+        raise SettingsError(f"{target} can't be written: expected a file in a folder that is there")
     try:
         if FolderLock(folder).held_by_other():
-            told = ask_export(folder, given.file, timeout_s=_PATIENCE_S)
+            told = ask_export(folder, target, timeout_s=_PATIENCE_S)
         else:
             with _agent_without_link(folder) as agent:
-                told = agent.export_mail(given.file)
+                told = agent.export_mail(target)
     except OSError as error:
-        raise LocalError(f"{given.file} can't be written: {error.strerror}") from error
+        raise LocalError(f"{target} can't be written: {error.strerror}") from error
     windows, events = told.get("profile", 0), told.get("event", 0)
     if given.json:
-        print_json({"file": str(given.file), "windows": windows, "events": events})
+        print_json({"file": str(target), "windows": windows, "events": events})
         return 0
-    print(f"{windows} windows and {events} events of {device} are in {given.file}; they also stay here.")
-    print(f"At the server: shoalctl device import {given.file.name}")
+    print(f"{windows} windows and {events} events of {device} are in {target}; they also stay here.")
+    print(f"At the server: shoalctl device import {target.name}")
     return 0
 
 

@@ -229,6 +229,10 @@ def test_config_shows_where_each_value_comes_from_and_checks_a_file(tmp_path):
     assert shown["log.format"] == {"value": "json", "origin": f"{file}:2"}
     assert shown["trial.seconds"]["origin"] == "default"
     assert "1 settings" in shoal_agent("config", "check", str(file), check=0).stdout
+    hook = ["config", "show", "--set", f"hooks.veto={tmp_path / 'veto'}"]
+    told = f"hooks.veto = {tmp_path / 'veto'} is not there; until it can be run, no update is activated"
+    assert shoal_agent(*hook, "--state", str(tmp_path), check=0).stderr == f"shoal-agent: {told}\n"
+    assert json.loads(shoal_agent(*hook, *state, check=0).stdout)["faults"] == [told]
     file.write_text("[log]\nlevels = 3\n")
     unknown = shoal_agent("config", "check", str(file), check=2).stderr
     assert "is log.level meant?" in unknown
@@ -294,6 +298,9 @@ def test_a_running_agent_takes_a_parcel_in_and_writes_mail(running, tmp_path):
     shoal_agent("import", str(tmp_path / "missing"), *state, check=2)
     told = json.loads(shoal_agent("export", str(tmp_path / "mail"), "--json", *state, check=0).stdout)
     assert (told["file"], (tmp_path / "mail").read_bytes().count(b"\n") >= 1) == (str(tmp_path / "mail"), True)
+    told = json.loads(shoal_agent("export", "-o", str(tmp_path / "again"), "--json", *state, check=0).stdout)
+    assert (tmp_path / "again").read_bytes().count(b"\n") >= 1, told
+    assert "expected one file" in shoal_agent("export", *state, check=2).stderr
     shoal_agent("export", str(tmp_path / "no" / "folder"), *state, check=2)
     assert not list((world.state / "requests").iterdir())
 

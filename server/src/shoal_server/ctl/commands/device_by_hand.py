@@ -17,11 +17,12 @@ from shoal_server.ctl.program import Call, connected
 
 @click.command("export")
 @click.argument("name")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option(
-    "-o", "--output", required=True, metavar="FILE", type=click.Path(path_type=Path), help="The parcel to write."
+    "-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="The parcel to write; or as FILE."
 )
 @connected
-def export_parcel(call: Call, *, name: str, output: Path) -> None:
+def export_parcel(call: Call, *, name: str, file: Path | None, output: Path | None) -> None:
     r"""Write what a device should run into a file, with all that it needs, for `shoal-agent import FILE` there.
 
     The device verifies it as if it came over the network, and believes it for 14 days.
@@ -30,6 +31,7 @@ def export_parcel(call: Call, *, name: str, output: Path) -> None:
     Example:
       shoalctl device export press-4 -o /media/usb/press-4.parcel
     """
+    output = _only_one(file, output)
     if output.is_dir() or not output.absolute().parent.is_dir():
         raise FileError(f"{output} can't be written: expected a file in a folder that is there")
     size = _write(call, name, output)
@@ -91,6 +93,14 @@ def _write(call: Call, name: str, output: Path) -> int:
     finally:
         temporary.unlink(missing_ok=True)
     return size
+
+
+def _only_one(file: Path | None, output: Path | None) -> Path:
+    """Take the file as `shoal-agent export` does too: as an argument, or by -o."""
+    given = {path for path in (file, output) if path is not None}
+    if len(given) != 1:
+        raise click.UsageError("expected one file to write: NAME FILE, or NAME -o FILE")
+    return given.pop()
 
 
 def _lines(file: Path) -> Iterator[bytes]:
