@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from securesystemslib.signer import Key
 from tuf.api import exceptions
-from tuf.api.metadata import Metadata, Root, Targets, Timestamp
+from tuf.api.metadata import Metadata, Root, TargetFile, Targets, Timestamp
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from shoal_agent.adapters.durable import sync_file, sync_folder
@@ -64,7 +65,7 @@ def refresh(folder: Path, *, http: DocumentSource, bootstrap: bytes, now_ms: int
     return stored.releases
 
 
-def run_workflow(folder: Path, *, http: DocumentSource, base: str, bootstrap: bytes, now_ms: int) -> None:
+def run_workflow(folder: Path, *, http: DocumentSource, base: str, bootstrap: bytes, now_ms: int) -> Updater:
     """Run the client workflow of the specification, sections 5.3 to 5.6, and sync what it stored.
 
     Args:
@@ -74,6 +75,9 @@ def run_workflow(folder: Path, *, http: DocumentSource, base: str, bootstrap: by
         bootstrap: The pinned root.
         now_ms: Reference time for expiry.
 
+    Returns:
+        The updater, which has the newest verified metadata.
+
     Raises:
         TransportError: A download failed.
         TrustError: The metadata can't be trusted.
@@ -81,11 +85,35 @@ def run_workflow(folder: Path, *, http: DocumentSource, base: str, bootstrap: by
     folder.mkdir(parents=True, exist_ok=True)
     _drop_empty(folder)
     config = UpdaterConfig(prefix_targets_with_hash=False)
-    try:
+    with _storing(folder):
         updater = Updater(str(folder), base, fetcher=_Fetcher(http), config=config, bootstrap=bootstrap)
         # the updater offers no way to give it a clock other than the device's, which may be wrong by decades
         updater._trusted_set.reference_time = _as_date(now_ms)  # noqa: SLF001
         updater.refresh()
+    return updater
+
+
+def delegated_target(updater: Updater, name: str, *, folder: Path) -> TargetFile | None:
+    """Search delegated roles for a target, section 5.6.7; for the conformance suite, as no list of ours delegates.
+
+    Args:
+        updater: Refreshed.
+        name: Path of the target.
+        folder: Cache of the client.
+
+    Raises:
+        TransportError: A download failed.
+        TrustError: A role on the way can't be trusted.
+    """
+    with _storing(folder):
+        return updater.get_targetinfo(name)
+
+
+@contextmanager
+def _storing(folder: Path) -> Iterator[None]:
+    """Let python-tuf download, verify and store; its errors become ours, and what it stored is synced."""
+    try:
+        yield
     except exceptions.DownloadError as error:
         raise TransportError(f"the signed list could not be fetched: {error}") from error
     except exceptions.RepositoryError as error:

@@ -1,8 +1,8 @@
 """The command set by which the TUF conformance suite drives a client: ``shoal-agent tuf-client``.
 
 Owns three commands over this agent's own refresh, fetcher and verification, so that what the suite judges is what
-devices do (https://github.com/theupdateframework/tuf-conformance, CLIENT-CLI.md). Not for operators. Delegations are
-not known here (version 1 of Shoal's list has none), so the suite's tests of delegations fail as expected.
+devices do (https://github.com/theupdateframework/tuf-conformance, CLIENT-CLI.md). Not for operators. Only here are
+delegated roles searched, by python-tuf: a device takes no release from one, as version 1 of Shoal's list has none.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, TargetFile, Targets
+from tuf.api.metadata import TargetFile
+from tuf.ngclient import Updater
 
 from shoal_agent.adapters import tuf_client
 from shoal_agent.adapters.durable import put
@@ -36,28 +37,27 @@ def run(given: argparse.Namespace) -> int:
         put(folder / "root.json", raw)
         put(_pinned(folder), raw)
         return 0
-    _refresh(folder, given.metadata_url, days=given.days_in_future)
+    updater = _refresh(folder, given.metadata_url, days=given.days_in_future)
     if given.action == "download":
-        _download(folder, given)
+        _download(updater, folder, given)
     return 0
 
 
-def _refresh(folder: Path, url: str | None, *, days: float) -> None:
+def _refresh(folder: Path, url: str | None, *, days: float) -> Updater:
     if not url:
         raise CallerError("refresh needs --metadata-url")
     now_ms = int((time.time() + days * 86_400) * 1000)
-    tuf_client.run_workflow(
+    return tuf_client.run_workflow(
         folder, http=_client(url), base=f"{url.rstrip('/')}/", bootstrap=_pinned(folder).read_bytes(), now_ms=now_ms
     )
 
 
-def _download(folder: Path, given: argparse.Namespace) -> None:
+def _download(updater: Updater, folder: Path, given: argparse.Namespace) -> None:
     """Fetch one target unless the very file is there already; its bytes are checked before it takes its place."""
     name, base = given.target_name or given.target_url, given.target_base_url
     if not (name and base and given.target_dir):
         raise CallerError("download needs --target-name, --target-base-url and --target-dir")
-    targets = Metadata[Targets].from_bytes((folder / "targets.json").read_bytes()).signed
-    target = targets.targets.get(name)
+    target = tuf_client.delegated_target(updater, name, folder=folder)
     if target is None:
         raise UnsignedError(f"the signed list does not name {name!r}")
     place = Path(given.target_dir) / quote(name, safe="")
