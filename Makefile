@@ -12,6 +12,7 @@ PYPROJECTS := $(foreach d,$(DISTRIBUTIONS),$(d)/pyproject.toml)
 
 BENCH ?= all
 BENCH_ARGS ?=
+CAMPAIGN_ARGS ?=
 NAME ?= crash
 POINTS ?= 150
 SEED ?= 1
@@ -75,8 +76,8 @@ imports: $(VENV)/.dev
 bench: $(VENV)/.dev  ## BENCH=agent|download|bulk|drift_power|drift_false_alarms|drift_causes|drift_real|quality|http|ingest|pack|profile|two_versions, all without it; BENCH_ARGS=--full
 	@$(BIN)/python benchmarks/run.py $(BENCH) $(BENCH_ARGS)
 
-campaign: $(VENV)/.dev  ## NAME=convert|crash|drift|faults POINTS=n SEED=s: long seeded sweeps
-	@$(BIN)/python tests/campaigns/$(NAME).py --points $(POINTS) --seed $(SEED)
+campaign: $(VENV)/.dev  ## NAME=convert|crash|drift|faults POINTS=n SEED=s: long seeded sweeps; CAMPAIGN_ARGS=--help
+	@$(BIN)/python tests/campaigns/$(NAME).py --points $(POINTS) --seed $(SEED) $(CAMPAIGN_ARGS)
 
 wheels: $(VENV)/.run  ## dist/*.whl of all four parts, to install elsewhere by file: pip install dist/shoal_protocol-*.whl dist/shoal_agent-*.whl
 	@rm -f dist/shoal_*.whl

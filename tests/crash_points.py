@@ -45,6 +45,12 @@ FLAW_SHOWS = {"late": (), "unsynced": ("rename", "fsync", "close"), "unordered":
 ROOM = {"pages": range(64), "inodes": range(32)}
 """Of what so much is left on a disk that is nearly full: from nothing to more than a story needs."""
 
+TRIES = 5
+"""So many runs at most are made for a point: no two runs make exactly the same calls, and some settle before."""
+
+AGAIN = 9_973
+"""From a turn to the one that is played in its stead, far from those that other points take; a prime."""
+
 _SETTLES = 0.1
 """Share of the points after which the device goes on with its server until it has arrived."""
 
@@ -135,10 +141,14 @@ class Lane:
     small: full_disks.FullDisk | None = None
     kinds: Sequence[str] = KINDS
 
-    def point(self, index: int, seed: int) -> Played:
-        """Play a point of the campaign."""
-        kind = self.kinds[index % len(self.kinds)]
-        return self.play(kind, index // len(self.kinds), random.Random(f"{seed}/{index}"))
+    def point(self, index: int, seed: int) -> Iterator[Played]:
+        """Play a point: until an agent came to its place, or was at fault, or `TRIES` of them settled before."""
+        kind, turn = self.kinds[index % len(self.kinds)], index // len(self.kinds)
+        for attempt in range(TRIES):
+            played = self.play(kind, turn + attempt * AGAIN, random.Random(f"{seed}/{index}/{attempt}"))
+            yield played
+            if played.hit or played.faults:
+                return
 
     def play(self, kind: str, turn: int, lots: random.Random, *, flaw: str | None = None) -> Played:
         """Play one point of a kind.

@@ -6,12 +6,15 @@ none; the device has not gone back behind what it told the server; no number was
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from agent_bundles import bundle_files
 from agent_nursery import Nursery
@@ -21,6 +24,62 @@ from shoal_agent.adapters.state_file import decode_state
 from shoal_agent.domain.slot import Slot
 from shoal_agent.testing import SimulatedServer
 from shoal_protocol.mqtt.topics import Up
+
+CLOSE = 1e-3
+"""Relative difference up to which an answer is a model's; a device may run another form of it."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """One bundle that the device is to run.
+
+    Attributes:
+        version: As it is signed.
+        files: Path inside the bundle -> content.
+        answer: The first number of the last output that its model says to the device's question.
+    """
+
+    version: str
+    files: Mapping[str, bytes]
+    answer: float
+
+
+def weights() -> tuple[Release, Release]:
+    """Two models of one weight each, which is their answer; the rest of their bundles is much alike."""
+    of = {"1.0": 3.0, "1.1": 5.0}
+    old, new = (Release(v, bundle_files(w, version=v, padding=5_000), w) for v, w in of.items())
+    return old, new
+
+
+def packed(paths: Sequence[Path], folder: Path) -> tuple[tuple[Release, Release], str]:
+    """Read two bundles that the converter packed, and ask both the golden rows of the first.
+
+    Args:
+        paths: The old and the new bundle.
+        folder: Where the question is kept.
+
+    Returns:
+        Both, and the path of the question.
+    """
+    from shoal_converter import Bundle
+    from shoal_converter.self_test import golden
+
+    bundles = [Bundle.open(path) for path in paths]
+    rows, _ = golden(bundles[0])
+    question = folder / "question.npz"
+    np.savez(question, **rows)
+    old, new = (Release(version, b.files, _said(b, rows)) for version, b in zip(("1.0", "1.1"), bundles, strict=True))
+    if math.isclose(old.answer, new.answer, rel_tol=10 * CLOSE):
+        raise SystemExit(f"both models say {old.answer} to the golden rows of the first: take two that differ")
+    return (old, new), str(question)
+
+
+def _said(bundle: Any, rows: Mapping[str, np.ndarray]) -> float:
+    """Ask a bundle's model without any agent."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(bundle.files["model/model.onnx"], providers=["CPUExecutionProvider"])
+    return float(session.run(None, dict(rows))[-1].flat[0])
 
 
 @dataclass(frozen=True)
@@ -58,13 +117,17 @@ class Device:
         server: Told by the device.
         nursery: Where its agents come from.
         folder: For everything.
-        answers: What the model of each bundle says to a one.
+        releases: The old and the new bundle.
+        question: An npz file with the inputs that `Release.answer` answers; none: ones, for ``x``.
+        answers: What the model of each bundle says to that.
         stories: What can happen to it.
     """
 
     server: SimulatedServer
     nursery: Nursery
     folder: Path
+    releases: tuple[Release, Release] = field(default_factory=weights)
+    question: str = ""
     answers: dict[str | None, float] = field(default_factory=dict)
     stories: list[Story] = field(default_factory=list)
 
@@ -77,10 +140,10 @@ class Device:
         """Make the beginnings of the stories, and count their steps."""
         join(self.server.url, self.server.join_token, self.state, name="dev-1", labels={}, facts={}, clock=time.time)
         joined = self._keep("joined")
-        old, first = self._release(3.0, "1.0")
+        old, first = self._release(self.releases[0])
         self._settle(old)
         settled = self._keep("settled")
-        new, second = self._release(5.0, "1.1")
+        new, second = self._release(self.releases[1])
         self._settle(new)
         updated = self._keep("updated")
         drafts = [
@@ -138,7 +201,7 @@ class Device:
             yield f"the device never arrived: {ended.told[-1500:]}"
             return
         seen = self._look(state).seen
-        if seen.get("answer") != self.answers[story.path[-1]]:
+        if not self._is_answer_of(story.path[-1], seen.get("answer")):
             yield f"it arrived, but another model answers: {seen}"
 
     def _forgotten(self, story: Story, slot: Slot) -> Iterator[str]:
@@ -176,16 +239,20 @@ class Device:
             yield f"after a start nothing answers: {ended.told[-1500:]}"
         elif seen["active"] not in allowed or (seen["active"] is None and active is not None):
             yield f"{active} is active on the disk, after a start it is {seen['active']}"
-        elif seen["answer"] != self.answers.get(seen["active"]):
+        elif not self._is_answer_of(seen["active"], seen["answer"]):
             yield f"{seen['active']} is active and answers {seen['answer']}"
 
-    def _look(self, state: Path) -> Ended:
-        return self.nursery.run(state, Fate("", look=True))
+    def _is_answer_of(self, digest: str | None, said: float | None) -> bool:
+        expected = self.answers.get(digest)
+        return said == expected or (None not in {said, expected} and math.isclose(said, expected, rel_tol=CLOSE))
 
-    def _release(self, weight: float, version: str) -> tuple[str, bytes]:
-        digest = self.server.add_bundle(bundle_files(weight, version=version, padding=5_000))
-        self.answers[digest] = weight
-        return digest, self.server.assign("quality", self.server.release(digest, "quality", version))
+    def _look(self, state: Path) -> Ended:
+        return self.nursery.run(state, Fate("", look=True, question=self.question))
+
+    def _release(self, release: Release) -> tuple[str, bytes]:
+        digest = self.server.add_bundle(release.files)
+        self.answers[digest] = release.answer
+        return digest, self.server.assign("quality", self.server.release(digest, "quality", release.version))
 
     def _settle(self, wanted: str) -> None:
         ended = self.nursery.run(self.state, Fate(wanted))

@@ -9,6 +9,8 @@ import os
 import subprocess
 from pathlib import Path
 
+from own_mounts import own_mounts
+
 PAGE = 4096
 _ROOM = {"size": str(64 << 20), "nr_inodes": "20000"}
 
@@ -61,6 +63,7 @@ def missing(folder: Path) -> str | None:
         return "needs root, to mount"
     disk = FullDisk(folder)
     try:
+        own_mounts()
         disk.fresh()
         disk.leave("pages", 1)
         disk.leave("inodes", 1)

@@ -40,6 +40,7 @@ class Fate:
             stored model answers and updating is about to begin; none: nowhere.
         look: Whether it only starts, says what answers, and ends; no server, nobody helps.
         patience_s: It gives up waiting after so many seconds.
+        question: An npz file with the inputs that an agent which only looks asks its model; none: ones, for ``x``.
     """
 
     wanted: str
@@ -50,6 +51,7 @@ class Fate:
     gate: str | None = None
     look: bool = False
     patience_s: float = 15.0
+    question: str = ""
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,8 @@ def main(state: Path, fate: Fate) -> None:
         window_s=3600.0, poll_s=0.05, trial_predictions=10, trial_seconds=0.1, retry_max_s=0.1, listen="none"
     )
     if fate.look:
-        _look(Agent(state, settings, overrides=Overrides(preflight=FakePreflight(), link=lambda _identity: None)))
+        silent = Overrides(preflight=FakePreflight(), link=lambda _identity: None)
+        _look(Agent(state, settings, overrides=silent), fate.question)
     _stop_at(fate.gate)
     agent = Agent(state, settings, overrides=Overrides(preflight=FakePreflight()))
     _start(agent)
@@ -238,9 +241,11 @@ def _say(text: str) -> None:
         print(text, flush=True)
 
 
-def _look(agent: Any) -> None:
+def _look(agent: Any, question: str) -> None:
     """Say what answers after a start, before the agent goes on with what was under way; never returns."""
     import numpy as np
+
+    asked = dict(np.load(question)) if question else {"x": np.ones((1, 2), np.float32)}
 
     from shoal_agent.updating.updater import Updater
 
@@ -249,7 +254,8 @@ def _look(agent: Any) -> None:
     slot = agent.status()["slots"].get("quality", {})
     answer = None
     if slot.get("active") is not None:
-        answer = float(agent.model("quality").predict({"x": np.ones((1, 2), np.float32)})["y"][0, 0])
+        said = agent.model("quality").predict(asked)
+        answer = float([*said.values()][-1].flat[0])
     print("saw " + json.dumps({"active": slot.get("active"), "answer": answer}), flush=True)
     agent.stop()
     os._exit(0)

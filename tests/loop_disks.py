@@ -13,6 +13,8 @@ import struct
 import subprocess
 from pathlib import Path
 
+from own_mounts import own_mounts
+
 _FS_IOC_SHUTDOWN = 0x8004587D
 JOURNALS = {"synced": 0, "journal flushed": 1, "journal lost": 2}
 """FS_GOING_FLAGS_DEFAULT writes all back first; LOGFLUSH the journal alone; NOLOGFLUSH nothing that was not synced."""
@@ -80,6 +82,7 @@ def missing(kind: str, folder: Path) -> str | None:
         return f"mkfs.{kind} is not installed (Debian: apt-get install {'xfsprogs' if kind == 'xfs' else 'e2fsprogs'})"
     disk = LoopDisk(kind, folder)
     try:
+        own_mounts()
         disk.fresh()
         disk.cut("journal lost")
         disk.recover()

@@ -36,13 +36,13 @@ sys.path.insert(0, str(HERE.parent))
 
 from agent_nursery import Nursery  # noqa: E402 - the path comes first
 from crash_points import CONTROLS, CUT_KINDS, KINDS, TRACED, Lane, Map, Played, caught, controls, missing  # noqa: E402
-from crash_stories import Device  # noqa: E402
+from crash_stories import Device, packed, weights  # noqa: E402
 from full_disks import FullDisk  # noqa: E402
 from loop_disks import LoopDisk  # noqa: E402
 from shoal_agent.testing import SimulatedServer  # noqa: E402
 
 RESULT = HERE.parents[1] / "benchmarks" / "results" / "campaign-crash.json"
-CONTROL_POINTS = 60
+CONTROL_POINTS = 200
 """So many points at most may a flawed agent stay unnoticed."""
 
 
@@ -56,6 +56,7 @@ class Plan:
         lanes: Devices at once.
         kinds: Kinds of points that are wanted.
         flaws: Of the agents that must be caught first.
+        bundles: An old and a new one, of the converter; none: two models of one weight each.
     """
 
     points: int
@@ -63,6 +64,7 @@ class Plan:
     lanes: int = 3
     kinds: Sequence[str] = KINDS
     flaws: Sequence[str] = tuple(CONTROLS)
+    bundles: Sequence[Path] = ()
 
 
 @contextmanager
@@ -74,7 +76,9 @@ def lanes_of(plan: Plan, kinds: Sequence[str]) -> Iterator[list[Lane]]:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shoal-crash-")))
             server = stack.enter_context(SimulatedServer())
             server.codes = True  # updates come as patches, which have more steps
-            device = Device(server, stack.enter_context(Nursery(folder)), folder)
+            nursery = stack.enter_context(Nursery(folder))
+            releases, question = packed(plan.bundles, folder) if plan.bundles else (weights(), "")
+            device = Device(server, nursery, folder, releases, question)
             device.prepare()
             here = lanes[0].map if lanes else Map.of(device, seed=plan.seed) if TRACED & {*kinds} else Map()
             disks = {kind: LoopDisk(disk, folder) for kind, disk in CUT_KINDS.items() if kind in kinds}
@@ -120,21 +124,26 @@ class Record:
         self.plan, self._result = plan, result
         self._lock = threading.Lock()
         self._began, self._before = time.monotonic(), known.get("seconds", 0.0)
-        self.document: dict[str, Any] = {"seed": plan.seed, "points": plan.points, "done": [], "failures": []} | known
+        self.document: dict[str, Any] = {
+            "seed": plan.seed, "points": plan.points, "done": [], "never_hit": [], "failures": [],
+        } | known  # fmt: skip
 
-    def add(self, index: int, kind: str, played: Played) -> None:
-        """Note a point."""
+    def add(self, index: int, kind: str, runs: Sequence[Played]) -> None:
+        """Note a point, and the runs that were made for it; the last one counts."""
         with self._lock:
             done, failures = self.document["done"], self.document["failures"]
             done.append(index)
-            for table, entry in (("by_kind", kind), ("by_story", played.story)):
-                self._count(table, entry, "points" if played.hit else "settled before")
-            if played.hit:
-                self._count("by_end", kind, played.how)
-            failures += [{"point": index, "what": played.told, "fault": fault} for fault in played.faults]
+            if not runs[-1].hit:
+                self.document["never_hit"].append(index)
+            for played in runs:
+                for table, entry in (("by_kind", kind), ("by_story", played.story)):
+                    self._count(table, entry, "points" if played.hit else "settled before")
+                if played.hit:
+                    self._count("by_end", kind, played.how)
+                failures += [{"point": index, "what": played.told, "fault": fault} for fault in played.faults]
+                for fault in played.faults:
+                    print(f"point {index} ({played.told}): {fault}", flush=True)
             self.note()
-            for fault in played.faults:
-                print(f"point {index} ({played.told}): {fault}", flush=True)
             if len(done) % 25 == 0 or len(done) == self.plan.points:
                 seconds = self.document["seconds"]
                 print(f"{len(done)}/{self.plan.points} points, {len(failures)} failures, {seconds} s", flush=True)
@@ -153,7 +162,10 @@ class Record:
 
     def told(self) -> str:
         """Return what was swept, kind by kind."""
-        lines = []
+        never = len(self.document["never_hit"])
+        lines = [
+            f"{len(self.document['done']) - never} points at which something happened, {never} at which nothing did"
+        ]
         for kind, counts in self.document.get("by_kind", {}).items():
             ends = self.document.get("by_end", {}).get(kind, {})
             early = counts.get("settled before", 0)
@@ -188,7 +200,7 @@ def _sweep(lanes: Sequence[Lane], record: Record) -> None:
         try:
             while not errors and not stopping.is_set():
                 index = left.get_nowait()
-                record.add(index, lane.kinds[index % len(lane.kinds)], lane.point(index, record.plan.seed))
+                record.add(index, lane.kinds[index % len(lane.kinds)], [*lane.point(index, record.plan.seed)])
         except queue.Empty:
             return
         except BaseException as error:  # noqa: BLE001 - raised again below
@@ -225,11 +237,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--lanes", type=int, default=3)
     parser.add_argument("--kind", action="append", choices=KINDS, help="only this kind of points; may be repeated")
+    parser.add_argument(
+        "--bundles", nargs=2, type=Path, metavar=("OLD", "NEW"), default=(),
+        help="bundles that shoal-convert packed, to be updated from and to; both take the same inputs",
+    )  # fmt: skip
     parser.add_argument("--result", type=Path, default=RESULT)
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.disable(logging.CRITICAL)  # agents that find damage say so loudly, and here all do
-    plan = Plan(given.points, given.seed, given.lanes, tuple(given.kind or KINDS))
+    kinds = tuple(given.kind or KINDS)
+    plan = Plan(given.points, given.seed, given.lanes, kinds, bundles=tuple(given.bundles))
     try:
         return campaign(plan, given.result)
     except KeyboardInterrupt:

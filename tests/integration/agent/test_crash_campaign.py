@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -93,3 +94,42 @@ def _sync(cut: PowerCut, path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     cut.synced(descriptor)
     os.close(descriptor)
+
+
+COPIED = """
+import subprocess, sys
+from pathlib import Path
+
+from loop_disks import LoopDisk, missing
+
+copies = "read go; exec unshare --mount sh -c 'echo copied; exec sleep 600'"
+stranger = subprocess.Popen(["sh", "-c", copies], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+kind, folder = sys.argv[1], Path(sys.argv[2])
+assert missing(kind, folder) is None
+disk = LoopDisk(kind, folder)
+disk.fresh()
+try:
+    (disk.root / "kept").write_text("synced")
+    disk.sync()
+    print("go", file=stranger.stdin, flush=True)
+    assert stranger.stdout.readline() == "copied\\n"
+    disk.cut("synced")
+    disk.recover()
+    assert (disk.root / "kept").read_text() == "synced"
+finally:
+    stranger.kill()
+    stranger.wait()
+    disk.unmount()
+"""
+
+
+@pytest.mark.slow
+def test_a_cut_disk_is_mounted_anew_though_another_process_copies_what_is_mounted(tmp_path):
+    lacks = missing(tmp_path)
+    kinds = [kind for kind in CUT_KINDS if kind not in lacks]
+    if not kinds:
+        pytest.skip("; ".join(f"{kind}: {lacks[kind]}" for kind in CUT_KINDS))
+    tests = str(CAMPAIGNS.parent)
+    command = [sys.executable, "-c", COPIED, CUT_KINDS[kinds[0]], str(tmp_path)]
+    done = subprocess.run(command, cwd=tests, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
