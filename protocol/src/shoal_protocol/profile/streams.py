@@ -67,7 +67,7 @@ def input_streams(field: FieldSpec, values: Array) -> list[Stream]:
     raw = Stream(field.name, "input", NumericGrid(0.0, 1.0), field.tensor, field.column)
     if column.dtype.kind in "OUS":
         return _text_streams(raw, column)
-    unit = _time_unit(column)
+    unit = time_unit(column)
     if unit is not None:
         params = {"per_s": unit}
         hours, days = (CategoricalGrid(tuple(sorted(map(str, range(most))))) for most in (24, 7))
@@ -185,7 +185,7 @@ def _is_whole(column: Array) -> bool:
     return bool(finite.size and (finite == np.rint(finite)).all())
 
 
-def _time_unit(column: Array) -> int | None:
+def time_unit(column: Array) -> int | None:
     """Return in what parts of a second a column of whole numbers counts the time since 1970, or none if it doesn't."""
     finite = column[np.isfinite(column)].astype(np.float64) if column.dtype.kind in "iuf" else column[:0]
     if finite.size < 2 or not _is_whole(column):

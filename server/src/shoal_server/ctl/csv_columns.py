@@ -8,11 +8,13 @@ that say what to do.
 from __future__ import annotations
 
 import csv
+import gzip
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -20,6 +22,9 @@ from shoal_server.ctl.errors import FileError
 from shoal_server.ctl.sample_columns import MISSING, Raw, Table, listed, number
 
 _DELIMITERS = (",", ";", "\t", "|")
+_NO_SPACES = (".csv", ".tsv", ".gz")
+"""Names of files whose one column may have a name of several words."""
+
 _PIECE = 20_000
 
 
@@ -33,20 +38,55 @@ def read_csv(path: Path, *, texts: Collection[str] = ()) -> Table:
     Raises:
         FileError: It can't be read, has no names or rows, or rows of different lengths.
     """
+    encoding, notes = "utf-8-sig", []
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            file.seek(0)
-            delimiter = max(_DELIMITERS, key=first.count)
-            columns = _columns(csv.reader(file, delimiter=delimiter), path, texts=texts, commas=delimiter != ",")
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        try:
+            found, first_line = _read(path, encoding, texts)
+        except UnicodeDecodeError:
+            encoding = _other_encoding(path)
+            found, first_line = _read(path, encoding, texts)
+            notes = [f"{path.name} is no UTF-8; it was read as {encoding}."]
+    except (OSError, EOFError, UnicodeError, csv.Error) as error:
         raise FileError(f"{path.name} can't be read as CSV: {error}", hint="save it as UTF-8 text") from error
-    mixed = [column.name for column in columns if column.mixed]
+    mixed = [column.name for column in found if column.mixed]
     if mixed:  # few are: their numbers must stand as they were written
         return read_csv(path, texts={*texts, *mixed})
-    commas = [column.name for column in columns if column.commas]
-    notes = [f"decimal commas of {path.name} were read as points ({listed(commas)})."] if commas else []
-    return Table({column.name: column.whole() for column in columns}, notes)
+    commas = [column.name for column in found if column.commas]
+    notes += [f"decimal commas of {path.name} were read as points ({listed(commas)})."] if commas else []
+    return Table({column.name: column.whole() for column in found}, notes, first_line)
+
+
+def opened(path: Path, encoding: str = "utf-8-sig") -> TextIO:
+    """Open a text, packed by gzip or not.
+
+    Args:
+        path: Of the file.
+        encoding: Of the text.
+    """
+    if path.suffix.lower() == ".gz":
+        return gzip.open(path, "rt", encoding=encoding, newline="")
+    return path.open(encoding=encoding, newline="")
+
+
+def _other_encoding(path: Path) -> str:
+    """Tell UTF-16, which begins with a mark, from what Windows writes in western Europe."""
+    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+        begins = file.read(4096)
+    if begins[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    if b"\0" in begins:
+        raise OSError("it holds bytes that no text has")
+    return "cp1252"
+
+
+def _read(path: Path, encoding: str, texts: Collection[str]) -> tuple[list[_Column], tuple[str, ...]]:
+    with opened(path, encoding) as file:
+        first = file.readline()
+        file.seek(0)
+        delimiter = max(_DELIMITERS, key=first.count)
+        spaced = first.count(delimiter) == 0 and len(first.split()) > 1 and path.suffix.lower() not in _NO_SPACES
+        rows: Iterable[list[str]] = (line.split() for line in file) if spaced else csv.reader(file, delimiter=delimiter)
+        return _columns(iter(rows), path, texts=texts, commas=delimiter != "," or spaced)
 
 
 @dataclass
@@ -93,10 +133,15 @@ def _floats(values: Sequence[str]) -> np.ndarray | None:
         return None
 
 
-def _columns(reader: Iterator[list[str]], path: Path, *, texts: Collection[str], commas: bool) -> list[_Column]:
-    header = _header(next((row for row in reader if row), None), path)
+def _columns(
+    reader: Iterator[list[str]], path: Path, *, texts: Collection[str], commas: bool
+) -> tuple[list[_Column], tuple[str, ...]]:
+    first = next((row for row in reader if row), None)
+    header, first_line = _header(first, path)
     columns = [_Column(name, name in texts, commas) for name in header]
-    read = 1
+    read = 0 if first_line else 1
+    if first_line and first is not None:
+        reader = chain([first], reader)
     while piece := list(islice(reader, _PIECE)):
         rows = [row for row in piece if row]
         if any(len(row) != len(header) for row in rows):
@@ -110,19 +155,23 @@ def _columns(reader: Iterator[list[str]], path: Path, *, texts: Collection[str],
         read += len(piece)
     if not any(column.numbers or column.texts for column in columns):
         raise FileError(f"{path.name} has names of columns, but no rows", hint="was it written completely?")
-    return columns
+    return columns, first_line
 
 
-def _header(first: list[str] | None, path: Path) -> list[str]:
+def _header(first: list[str] | None, path: Path) -> tuple[list[str], tuple[str, ...]]:
+    """Return the names of the columns, and the first line if it holds values in their place."""
     if first is None:
         raise FileError(f"{path.name} is empty", hint="the first line must hold the names of the columns")
-    header = [name.strip() for name in first]
-    if sum(number(name) is not None for name in header) > len(header) / 2:
-        raise FileError(
-            f"the first line of {path.name} holds values ({', '.join(header[:4])}, …) instead of names",
-            hint="put a line with the names of the columns first",
-        )
+    header = [name.strip() or f"column {at}" for at, name in enumerate(first, start=1)]
+    if sum(number(name) is not None for name in header) > len(header) / 2 and not _counts(first):
+        return [f"x{at}" for at in range(1, len(first) + 1)], tuple(name.strip() for name in first)
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise FileError(f"{path.name} has columns with the same name: {listed(twice)}", hint="rename them")
-    return header
+    return header, ()
+
+
+def _counts(first: Sequence[str]) -> bool:
+    """Tell whether columns are named by numbers in their order, as pandas does where nobody named them."""
+    names = [name.strip() for name in first if name.strip()]
+    return names in ([str(at) for at in range(start, start + len(names))] for start in (0, 1))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 Column: TypeAlias = npt.NDArray[Any]
 Raw: TypeAlias = "Column | list[str]"
 
-MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "<na>", "nat", "#n/a", "#na", "-nan"})
 """Texts that mean that there is no value, in small letters."""
 
 
@@ -23,10 +23,12 @@ class Table:
     Attributes:
         columns: Numbers with NaN for missing, or texts.
         notes: What people must know of how they were read.
+        first_line: Values that stand where the names of the columns should; empty: they are named.
     """
 
     columns: dict[str, Raw]
     notes: list[str] = field(default_factory=list)
+    first_line: tuple[str, ...] = ()
 
 
 def number(text: str) -> float | None:

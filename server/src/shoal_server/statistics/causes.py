@@ -207,15 +207,22 @@ def _categories(view: View, before: Counter[str], now: Counter[str]) -> str:
     respelled = next((value for value in fresh if _folded(value) in folded), None)
     if respelled is not None:
         return f"new spelling: {folded[_folded(respelled)]!r} is now also written {respelled!r}"
+    if before and fresh and not before.keys() & now.keys():
+        known = _some([value for value, _ in before.most_common()])
+        return f"coding: no value is one of before: {_some(fresh)} in place of {known}"
     if fresh and (view is View.RANGE or now[fresh[0]] / total_b > 0.01):
         share = percent(sum(now[value] for value in fresh) / total_b)
-        more = f" and {len(fresh) - 3} more" if len(fresh) > 3 else ""
         word = "category" if len(fresh) == 1 else "categories"
-        return f"new {word}: {', '.join(map(repr, fresh[:3]))}{more} ({share} of values)"
+        return f"new {word}: {_some(fresh)} ({share} of values)"
     if gone:
         return f"missing category: {gone[0]!r} ({percent(before[gone[0]] / total_a)} of the reference) is gone"
     moved = max(before | now, key=lambda value: abs(now[value] / total_b - before[value] / total_a))
     return f"mix: {moved!r} went from {percent(before[moved] / total_a)} to {percent(now[moved] / total_b)}"
+
+
+def _some(values: list[str]) -> str:
+    more = f" and {len(values) - 3} more" if len(values) > 3 else ""
+    return ", ".join(map(repr, values[:3])) + more
 
 
 def _folded(text: str) -> str:

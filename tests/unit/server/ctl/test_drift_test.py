@@ -73,7 +73,7 @@ def test_answers_and_exit_codes(shoalctl: Run, reference: Path, tmp_path: Path) 
 def test_people_are_told_in_words(shoalctl: Run, reference: Path, tmp_path: Path) -> None:
     code, out, err = shoalctl(reference, write_csv(tmp_path / "b.csv", rows(900, seed=2, shift=2)))
     assert (code, err) == (3, "")
-    assert out.startswith("Drift in 1 of 3 features, most plainly temp (900 rows against 1500).")
+    assert out.startswith("Drift in 1 of 3 features, most plainly temp (900 rows against 1,500).")
     assert "location +0.6" in out
 
 
@@ -156,16 +156,18 @@ def mistake(tmp_path: Path, name: str, content: str) -> Path:
     [
         ("x.csv", "", "is empty"),
         ("x.csv", "temp,flow,line\n", "no rows"),
-        ("x.csv", "1,2,3\n4,5,6\n", "instead of names"),
+        ("x.csv", "4,5,6\n7,8,9\n", "instead of names"),
         ("x.csv", "temp,flow,line\n1,2\n", "row 2 of x.csv has 2 values, but there are 3 columns"),
         ("x.csv", "temp,temp,line\n1,2,A\n", "same name: temp"),
-        ("x.csv", "temp,line\n1,A\n", "--features temp,line"),
+        ("x.csv", "temp,line\n1,A\n", "--ignore flow"),
         (
             "x.csv",
             "temp,flow,line\nwarm,2,A\ncold,3,B\n",
             "temp holds numbers in reference.csv, but texts such as 'warm'",
         ),
-        ("x.xlsx", "?", "give one of .csv"),
+        ("x.xlsx", "?", "save the sheet as CSV"),
+        ("x.pkl", "?", "pickles run code"),
+        ("x.doc", "?", "give one of .csv"),
         ("x.npz", "nonsense", "holds no arrays of numpy"),
         ("x.parquet", "nonsense", "arquet"),
     ],

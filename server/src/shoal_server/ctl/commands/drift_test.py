@@ -52,7 +52,7 @@ def test(
     given: str | None,
     page: Path | None,
 ) -> ExitCode:
-    """Compare two files of rows (CSV, JSON lines, npz, Parquet) column by column; needs no server.
+    """Compare two files of rows (CSV, JSON, npz, Parquet, svmlight) column by column; needs no server.
 
     Exit codes: 0 no drift, 3 drift, 4 too few rows to say, 2 a file can't be compared.
 
@@ -112,7 +112,7 @@ def _print(found: Comparison, *, rows: tuple[int, int], notes: list[str], page: 
     from shoal_server.statistics.answers import answer, p_text  # noqa: PLC0415 - imports numpy
     from shoal_server.statistics.words import effect_text  # noqa: PLC0415 - likewise
 
-    click.echo(f"{answer(found)} ({rows[1]} rows against {rows[0]}).")
+    click.echo(f"{answer(found)} ({rows[1]:,} rows against {rows[0]:,}).")
     table: list[tuple[Any, ...]] = [
         (
             one.name,
