@@ -66,7 +66,7 @@ import paho.mqtt.client
 from shoal_agent.serving.api import Api
 from shoal_agent.serving.http import LocalServer
 from shoal_agent.serving.listen import Listen
-server = LocalServer(Api(slots).handle, Listen("127.0.0.1", 0))
+server = LocalServer(Api(slots).answerer, Listen("127.0.0.1", 0))
 server.start()
 """
 

@@ -177,7 +177,7 @@ def _serve_ours(pipe: Connection, model: bytes, folder: str) -> None:
     slots = SlotTable()
     slots.install("quality", load(model, spec=True))
     tcp, unix = Listen("127.0.0.1", 0), Listen(path=Path(folder) / f"ours-{time.monotonic_ns()}.sock")
-    servers = [LocalServer(Api(slots, hosts=listen.hosts).handle, listen) for listen in (tcp, unix)]
+    servers = [LocalServer(Api(slots, hosts=listen.hosts).answerer, listen) for listen in (tcp, unix)]
     pipe.send(dict(zip(("TCP", "Unix socket"), [server.start() for server in servers], strict=True)))
     pipe.recv()
     for server in servers:

@@ -3,9 +3,11 @@
 import gzip
 import http.client
 import json
+import re
 import socket
 import stat
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,17 +31,21 @@ X = np.random.default_rng(3).normal(size=(3, 4)).astype(np.float32)
 TCP = Listen("127.0.0.1", 0)
 
 
+def loaded(features: int) -> LoadedModel:
+    digest, blobs = linear_bundle(features)
+    return LoadedModel.load(from_blobs(digest, lambda name, _: blobs[name]))
+
+
 @pytest.fixture(scope="module")
 def slots() -> SlotTable:
     table = SlotTable()
-    digest, blobs = linear_bundle()
-    table.install("quality", LoadedModel.load(from_blobs(digest, lambda name, _: blobs[name])))
+    table.install("quality", loaded(4))
     return table
 
 
 @contextmanager
 def served(slots: SlotTable, listen: Listen = TCP, limits: Limits | None = None) -> Iterator[str]:
-    server = LocalServer(Api(slots, hosts=listen.hosts).handle, listen, limits=limits)
+    server = LocalServer(Api(slots, hosts=listen.hosts).answerer, listen, limits=limits)
     address = server.start()
     try:
         yield address
@@ -199,6 +205,52 @@ def test_a_request_in_pieces_and_several_at_once(address: str) -> None:
     assert twice.count(b"HTTP/1.1 200 OK\r\n") == 2
 
 
+def test_heads_of_any_order_on_one_connection_get_their_own_answers(address: str) -> None:
+    def request(path: str, body: bytes, *headers: str) -> bytes:
+        method = "POST" if body else "GET"
+        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}", *headers]
+        return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+    rows = [json.dumps([{f"x{at}": 10.0**digits for at in range(4)}]).encode() for digits in (0, 5, 12)]
+    tensor = json.dumps(infer_body()).encode()
+    packed = gzip.compress(rows[0])
+    parts = [
+        *(request("/v1/predict", row) for row in rows),
+        request("/v1/predict", packed, "Content-Encoding: gzip"),
+        request("/v1/predict", packed),
+        request("/v2/models/quality/infer", tensor),
+        request("/v2", b""),
+        request("/v2/models/quality/infer", tensor + b" "),
+        request("/v2/health/live", b""),
+        request("/v1/predict", rows[2], "Connection: close"),
+    ]
+    for sent in (parts, [b"".join(parts)]):
+        received = raw_exchange(address, *sent)
+        statuses = re.findall(rb"HTTP/1\.1 (\d+)", received)
+        assert b" ".join(statuses) == b"200 200 200 200 400 200 200 200 200 200"
+        assert received.count(b'"prediction_id"') == 7
+
+
+def test_a_connection_that_repeats_its_head_is_answered_by_the_model_of_the_moment() -> None:
+    table = SlotTable(drain_s=0)
+    first, second = loaded(4), loaded(5)
+    gone = weakref.ref(first)
+    table.install("quality", first)
+    with served(table) as url:
+        client = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+        rows = [{f"x{at}": 1.0 for at in range(4)}]
+        assert ask(client, "POST", "/v1/predict", rows)[1]["digest"] == first.digest
+        table.install("quality", second)
+        del first
+        assert gone() is None  # an idle connection keeps no model
+        status, told, _ = ask(client, "POST", "/v1/predict", rows)
+        assert (status, [fault["field"] for fault in told["faults"]]) == (400, ["x4"])
+        assert ask(client, "POST", "/v1/predict", [{**rows[0], "x4": 1.0}])[1]["digest"] == second.digest
+        table.remove("quality")
+        assert ask(client, "POST", "/v1/predict", rows)[0] == 503
+        client.close()
+
+
 def test_compressed_and_expected_bodies(client: http.client.HTTPConnection, address: str) -> None:
     packed = gzip.compress(json.dumps(infer_body()).encode())
     assert ask(client, "POST", "/v2/models/quality/infer", packed, Content_Encoding="gzip")[0] == 200
@@ -284,7 +336,7 @@ def test_a_unix_socket_serves_and_goes(slots: SlotTable, tmp_path: Path) -> None
             connection.sendall(b"GET /v2/health/live HTTP/1.1\r\n\r\n")
             assert connection.recv(1000).startswith(b"HTTP/1.1 200")
         with pytest.raises(LocalError, match="can't listen on .*: Address already in use$"):
-            LocalServer(Api(slots).handle, Listen(path=path)).start()
+            LocalServer(Api(slots).answerer, Listen(path=path)).start()
     assert not path.exists()
     with socket.socket(socket.AF_UNIX) as crashed:
         crashed.bind(str(path))  # and never unlinked
@@ -299,7 +351,7 @@ def test_stopping_ends_open_connections_and_threads(slots: SlotTable) -> None:
         assert ask(client, "GET", "/v2")[0] == 200
         taken = Listen("127.0.0.1", int(url.rpartition(":")[2]))
         with pytest.raises(LocalError):
-            LocalServer(Api(slots).handle, taken).start()
+            LocalServer(Api(slots).answerer, taken).start()
     assert threading.active_count() == before
     with pytest.raises((http.client.HTTPException, OSError)):
         ask(client, "GET", "/v2")

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -72,6 +73,18 @@ def test_single_rows_on_the_static_binding_are_equal_and_the_callers_own() -> No
     for at, answer in enumerate(answers):  # later runs must not have changed earlier answers
         assert np.allclose(answer["probabilities"], expected[at : at + 1], atol=1e-6)
         answer["probabilities"][:] = 0
+
+
+def test_an_array_from_another_process_takes_the_static_binding() -> None:
+    model = load(linear_bundle())
+    model.predict({"x": X[:1]})
+    binding = model._thread.binding
+    assert binding is not None
+    unpickled = pickle.loads(pickle.dumps(X[:1]))
+    assert unpickled.dtype is not X.dtype  # the same dtype by another name
+    assert binding.run({"x": unpickled}) is not None
+    assert binding.run({"x": X[:1].astype(">f4")}) is None
+    assert model._feeds(feeds := {"x": unpickled}) is feeds
 
 
 def test_threads_have_bindings_of_their_own() -> None:

@@ -29,7 +29,7 @@ def client() -> Iterator[Any]:
     slots = SlotTable()
     slots.install("quality", load(linear_bundle()))
     slots.install("mixed", load(make_bundle(mixed_model(), mixed_schema())))
-    server = LocalServer(Api(slots, hosts=Listen("127.0.0.1").hosts).handle, Listen("127.0.0.1", 0))
+    server = LocalServer(Api(slots, hosts=Listen("127.0.0.1").hosts).answerer, Listen("127.0.0.1", 0))
     url = server.start()
     connection = triton.InferenceServerClient(url.removeprefix("http://"))
     yield connection

@@ -2,12 +2,16 @@
 
 import json
 
+import msgspec
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from shoal_agent.serving.http_message import Head, HttpError, parse_head
+from shoal_agent.runtime.errors import InputError
+from shoal_agent.runtime.inputs import InputPlan
+from shoal_agent.serving.http_message import Head, HttpError, KnownHead, parse_head
 from shoal_agent.serving.inference_protocol import (
     InferAnswer,
     InferRequest,
@@ -16,6 +20,8 @@ from shoal_agent.serving.inference_protocol import (
     parse_infer,
 )
 from shoal_agent.serving.plain_rows import parse_rows
+from shoal_agent.serving.row_table import RowTable
+from shoal_protocol.bundle.schema import FieldSpec, ModelSchema, TensorSpec
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -39,6 +45,21 @@ def test_any_bytes_are_a_head_or_an_http_error(raw: bytes) -> None:
     except HttpError as error:
         parsed = error
     assert isinstance(parsed, Head) or 400 <= parsed.status < 500
+
+
+HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\nX-B: c"
+
+
+@settings(deadline=None)
+@given(st.integers(0, len(HEAD)), st.integers(0, 6), st.binary(max_size=6) | st.sampled_from([b"9", b"\r\n", b": 1"]))
+def test_a_head_that_is_known_again_is_what_parsing_makes_of_it(at: int, cut: int, new: bytes) -> None:
+    data = HEAD[:at] + new + HEAD[at + cut :] + b"\r\n\r\nbody"
+    found = KnownHead(HEAD, parse_head(HEAD)).read(data)
+    if found is not None:
+        parsed = parse_head(data[: found[0] - 4])
+        headers = {**parsed.headers, "content-length": "12"}
+        assert msgspec.structs.replace(parsed, content_length=12, headers=headers) == parse_head(HEAD)
+        assert (found[1], data[found[0] :]) == (parsed.content_length, b"body")
 
 
 @settings(deadline=None)
@@ -86,3 +107,47 @@ def test_an_answer_read_as_a_request_is_the_same_array(array: np.ndarray, binary
         finite = np.isfinite(array)
         assert np.array_equal(back[finite], array[finite])
         assert np.isnan(back[~finite]).all()
+
+
+def one_matrix(dtype: str) -> ModelSchema:
+    fields = tuple(
+        FieldSpec(name=name, dtype=dtype, tensor="x", column=at) for at, name in enumerate(("b", "a\u00e9", "c"))
+    )
+    return ModelSchema(tensors=(TensorSpec(name="x", dtype=dtype, shape=(None, 3)),), inputs=fields, outputs=())
+
+
+def columns(*dtypes: str) -> ModelSchema:
+    names = ("b", "a\u00e9", "c")
+    return ModelSchema(
+        tensors=tuple(TensorSpec(name=f"t{n}", dtype=d, shape=(None, 1)) for n, d in zip(names, dtypes, strict=True)),
+        inputs=tuple(FieldSpec(name=n, dtype=d, tensor=f"t{n}", column=0) for n, d in zip(names, dtypes, strict=True)),
+        outputs=(),
+    )
+
+
+SCHEMAS = (
+    *(one_matrix(dtype) for dtype in ("float32", "float64", "float16")),
+    columns("float64", "float64", "float64"),
+    columns("float32", "float64", "float32"),
+)
+NUMBER = st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**80), 2**80)
+ROW = st.fixed_dictionaries({"b": NUMBER, "a\u00e9": NUMBER, "c": NUMBER})
+NEARLY = st.fixed_dictionaries({"b": NUMBER | JSON}, optional={"a\u00e9": NUMBER, "c": NUMBER, "d": NUMBER})
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+@settings(deadline=None, max_examples=60)
+@given(rows=st.lists(ROW, min_size=1, max_size=4) | st.lists(NEARLY, max_size=3))
+def test_rows_read_at_once_are_what_the_long_way_makes_of_them(schema: ModelSchema, rows: list[object]) -> None:
+    body = json.dumps(rows).encode()
+    got = RowTable(schema).read(body)
+    try:
+        expected = InputPlan(schema).row_feeds(parse_rows(body))
+    except (RequestError, InputError):
+        assert got is None
+        return
+    if got is not None:
+        assert list(got) == list(expected)
+        for name, array in got.items():
+            assert (array.dtype, array.shape) == (expected[name].dtype, expected[name].shape)
+            assert array.tobytes() == expected[name].tobytes()

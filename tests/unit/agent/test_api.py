@@ -17,7 +17,7 @@ API = Api(SlotTable(), hosts=frozenset({"localhost", "127.0.0.1", "[::1]"}))
 
 def ask(target: str, *headers: str, method: str = "GET", host: str = "localhost:8130") -> Response:
     lines = [f"{method} {target} HTTP/1.1", f"Host: {host}", *headers]
-    return API.handle(parse_head("\r\n".join(lines).encode()), b"")
+    return API.answerer(parse_head("\r\n".join(lines).encode()))(b"")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shoal_agent.serving.http_message import HttpError, Response, encode_response, parse_head
+from shoal_agent.serving.http_message import HttpError, KnownHead, Response, encode_response, parse_head
 
 
 def head(*lines: str) -> bytes:
@@ -67,3 +67,42 @@ def test_an_answer_is_framed_by_its_length() -> None:
     )
     closing = encode_response(response, keep_alive=False, head_only=True)
     assert closing.endswith(b"Content-Length: 2\r\nX-A: 1\r\nConnection: close\r\n\r\n")
+
+
+LINES = ("POST /v1/predict HTTP/1.1", "Host: localhost", "content-LENGTH: 120", "X-After: 1")
+
+
+def known(*lines: str) -> KnownHead:
+    return KnownHead(head(*lines), parse_head(head(*lines)))
+
+
+@pytest.mark.parametrize("length", ["120", "7", "0", "999999999999999"])
+def test_a_repeated_head_is_known_whatever_the_length_of_its_body(length: str) -> None:
+    again = head(*LINES).replace(b"120", length.encode()) + b"\r\n\r\n"
+    assert known(*LINES).read(again + b"body") == (len(again), int(length))
+
+
+def test_a_head_without_a_body_is_known_as_a_whole() -> None:
+    lines = ("GET /v2 HTTP/1.1", "Host: localhost")
+    assert known(*lines).read(head(*lines) + b"\r\n\r\nGET") == (len(head(*lines)) + 4, 0)
+    assert known(*lines).read(head(*lines) + b"\r\nX: 1\r\n\r\n") is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"120", b""),
+        (b"120", b"+12"),
+        (b"120", b"12 "),
+        (b"120", b"1\xb2"),
+        (b"120", b"1" * 16),
+        (b"120", b"12\n"),
+        (b"120\r\n", b"120\r\nContent-Length: 5\r\n"),
+        (b"X-After: 1", b"X-After: 2"),
+        (b"X-After: 1", b"Transfer-Encoding: chunked"),
+        (b"POST", b"PUT"),
+        (b"1\r\n\r\n", b"1\r\n"),
+    ],
+)
+def test_any_other_head_is_not_known(old: bytes, new: bytes) -> None:
+    assert known(*LINES).read((head(*LINES) + b"\r\n\r\n").replace(old, new, 1)) is None

@@ -68,6 +68,12 @@ def test_what_is_wrong_is_said(tensor: dict[str, object], says: str) -> None:
         parse_infer(request(**tensor))
 
 
+@pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64"])
+def test_what_is_beyond_the_range_of_floats_is_infinite_and_nobody_is_warned(datatype: str) -> None:
+    x = parse_infer(request(datatype=datatype, shape=[1, 2], data=[1e300, 1])).tensors["x"]
+    assert x.tolist() == [[1e300 if datatype == "FP64" else np.inf, 1.0]]
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"inputs": 1}', b'{"inputs": [{"name": "x"}]}', b"\xff"])
 def test_other_bodies_are_refused(body: bytes) -> None:
     with pytest.raises(RequestError):

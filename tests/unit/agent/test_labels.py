@@ -296,10 +296,9 @@ def test_a_damaged_book_is_put_aside(tmp_path):
 
 def post(api: Api, document: object) -> tuple[int, dict]:
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
-    answer = api.handle(
-        Head("POST", "/v1/feedback", {}, {"host": "localhost"}, len(body), keep_alive=True, expects_continue=False),
-        body,
-    )
+    headers = {"host": "localhost"}
+    head = Head("POST", "/v1/feedback", {}, headers, len(body), keep_alive=True, expects_continue=False)
+    answer = api.answerer(head)(body)
     return answer.status, json.loads(answer.body)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal_agent.runtime.contract_rules import rule_faults
-from shoal_agent.runtime.conversion import Array, converted, dtype_name, numpy_dtype, shown, truths_as_numbers
+from shoal_agent.runtime.conversion import Array, converted, dtype_name, floats, numpy_dtype, shown, truths_as_numbers
 from shoal_agent.runtime.errors import Fault, InputError
 from shoal_agent.runtime.nan_screen import holds_nan
 from shoal_protocol.bundle.schema import FieldSpec, ModelSchema, TensorSpec
@@ -35,7 +35,7 @@ class InputPlan:
         self._truths = {f.tensor for f in schema.inputs if f.dtype == "bool" != self._tensors[f.tensor].dtype}
         self._no_missing = _no_missing(schema)
         self._closed = [field for field in schema.inputs if field.categories is not None]
-        self._matrices = _matrices(schema)
+        self._matrices = float_tables(schema)
         self._refusing = [
             (rule, self._fields[rule.field])
             for rule in schema.contract
@@ -78,8 +78,7 @@ class InputPlan:
             if not set(map(type, values)) <= _NUMBERS:
                 break
             try:
-                with np.errstate(over="ignore"):
-                    feeds[name] = np.array(values, dtype=dtype).reshape(len(rows), len(names))
+                feeds[name] = floats(values, dtype).reshape(len(rows), len(names))
             except OverflowError:  # a whole number beyond any float; the columns' way names it
                 break
         if len(feeds) < len(self._tensors) or any(len(row) != len(self._fields) for row in rows):
@@ -204,7 +203,7 @@ def check_rows(rows: Any) -> None:
         raise InputError([Fault("rows", 'a row such as {"age": 34}', shown(wrong[1]), wrong[0])])
 
 
-def _matrices(schema: ModelSchema) -> list[tuple[str, list[str], np.dtype[Any]]] | None:
+def float_tables(schema: ModelSchema) -> list[tuple[str, list[str], np.dtype[Any]]] | None:
     """Return (tensor, features in the order of its columns, dtype), if all tensors are plain tables of floats."""
     found = []
     for tensor in schema.tensors:

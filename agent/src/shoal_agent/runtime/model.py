@@ -322,7 +322,7 @@ class LoadedModel(Followed):
             if not self._has_text and hasattr(inputs, "keys") and len(inputs) == len(self._exact):
                 for name, dtype in self._exact:
                     array = inputs.get(name)
-                    if type(array) is not np.ndarray or array.dtype is not dtype or not array.size:
+                    if type(array) is not np.ndarray or array.dtype != dtype or not array.size:
                         break
                 else:
                     if self.plan.has_rules:

@@ -51,6 +51,11 @@ class Prediction(Mapping[str, npt.NDArray[Any]]):
         return len(self._outputs)
 
     @property
+    def outputs(self) -> dict[str, npt.NDArray[Any]]:
+        """The same as a plain dict, which is faster to go through."""
+        return self._outputs
+
+    @property
     def bundle(self) -> str:
         """``name:version`` of the bundle that answered."""
         return f"{self._identity.name}:{self._identity.version}"

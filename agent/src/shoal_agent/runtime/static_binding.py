@@ -80,7 +80,9 @@ class StaticBinding:
         """
         for name, buffer, dtype, shape in self._inputs:
             array = inputs.get(name)
-            if type(array) is not np.ndarray or array.dtype is not dtype or array.shape != shape:
+            if type(array) is not np.ndarray or array.shape != shape:
+                return None
+            if array.dtype is not dtype and array.dtype != dtype:  # the same by another name: the array was unpickled
                 return None
             buffer[...] = array
         if len(inputs) != len(self._inputs):

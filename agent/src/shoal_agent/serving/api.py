@@ -14,7 +14,7 @@ answer of a model names the bundle's version and digest.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -24,10 +24,12 @@ from shoal_agent.runtime.feedback import Feedback
 from shoal_agent.runtime.model import LoadedModel
 from shoal_agent.runtime.slots import SlotTable
 from shoal_agent.serving import inference_protocol as protocol
-from shoal_agent.serving.http_message import Head, HttpError, Response
+from shoal_agent.serving.http_message import Answer, Head, HttpError, Response
 from shoal_agent.serving.labels import take_labels
 from shoal_agent.serving.metrics import CONTENT_TYPE, exposition
 from shoal_agent.serving.plain_rows import answer_rows, as_json, parse_rows
+from shoal_agent.serving.row_table import RowTable
+from shoal_protocol.bundle.schema import ModelSchema
 from shoal_protocol.errors import CallerError, LocalError, ShoalError
 
 _log = logging.getLogger(__name__)
@@ -50,17 +52,28 @@ class Api:
         self._slots = slots
         self._hosts = hosts
         self._feedback = feedback
+        self._tables: dict[str, RowTable] = {}  # of schemas, not models: who holds a model holds its memory
 
-    def handle(self, head: Head, body: bytes) -> Response:
-        """Answer one request; every error becomes an answer too."""
+    def answerer(self, head: Head) -> Answer:
+        """Return what answers the bodies that come with a head; every error becomes an answer too.
+
+        What depends on the head alone is looked at here, once for all requests that repeat it. The model is not: each
+        body is answered by the one that is active then.
+        """
         try:
             self._guard(head)
-            return self._route(head, body)
-        except ShoalError as error:
-            return problem(error)
-        except Exception:  # noqa: BLE001  (the loop's boundary: a bad request must not end the connection's thread)
-            _log.exception("a request failed: %s %s", head.method, head.path)
-            return problem(LocalError("the agent failed on this request; its log says why"))
+            answer = self._route(head)
+        except Exception as error:  # noqa: BLE001  (the loop's boundary, as below)
+            refusal = _refusal(head, error)
+            return lambda _body: refusal
+
+        def safely(body: bytes) -> Response:
+            try:
+                return answer(body)
+            except Exception as error:  # noqa: BLE001  (a bad request must not end the connection's thread)
+                return _refusal(head, error)
+
+        return safely
 
     def _guard(self, head: Head) -> None:
         """Refuse web pages: they may send what looks like a plain request to any port of this machine."""
@@ -71,40 +84,40 @@ class Api:
                 403, f"Host is {head.headers.get('host', '')!r:.80}, expected {' or '.join(sorted(self._hosts))}"
             )
 
-    def _route(self, head: Head, body: bytes) -> Response:
+    def _route(self, head: Head) -> Answer:
         match head.path.strip("/").split("/"):
             case ["v2", "models", slot, *rest]:
-                return self._model_route(head, body, slot, rest)
+                return self._model_route(head, slot, rest)
             case ["v1", "predict"]:
-                return _only(head, "POST", lambda: self._predict(head, body))
+                return _only(head, "POST", lambda body: self._predict(head, body))
             case ["v1", "feedback"]:
-                return _only(head, "POST", lambda: self._take_labels(body))
+                return _only(head, "POST", self._take_labels)
             case ["v2"]:
-                return _only(head, "GET", lambda: _json(protocol.server_metadata(_own_version())))
+                return _only(head, "GET", lambda _: _json(protocol.server_metadata(_own_version())))
             case ["v2", "health", "live"]:
-                return _only(head, "GET", lambda: _json({"live": True}))
+                return _only(head, "GET", lambda _: _json({"live": True}))
             case ["v2", "health", "ready"]:
-                return _only(head, "GET", self._ready)
+                return _only(head, "GET", lambda _: self._ready())
             case ["v2", "models"]:
-                return _only(head, "GET", self._models)
+                return _only(head, "GET", lambda _: self._models())
             case ["metrics"]:
-                page = exposition(self._slots.observed())
-                return _only(head, "GET", lambda: Response(200, page, CONTENT_TYPE))
+                return _only(head, "GET", lambda _: Response(200, exposition(self._slots.observed()), CONTENT_TYPE))
         raise HttpError(
             404, f"there is no {head.path!r:.120} here", hint="see /v2, /v2/models, /v1/predict, /v1/feedback, /metrics"
         )
 
-    def _model_route(self, head: Head, body: bytes, slot: str, rest: Sequence[str]) -> Response:
+    def _model_route(self, head: Head, slot: str, rest: Sequence[str]) -> Answer:
         version = None
         if len(rest) >= 2 and rest[0] == "versions":
             version, rest = rest[1], rest[2:]
         match list(rest):
             case ["infer"]:
-                return _only(head, "POST", lambda: self._infer(head, body, slot, version))
+                json_length = _json_length(head)
+                return _only(head, "POST", lambda body: self._infer(slot, version, body, json_length))
             case ["ready"]:
-                return _only(head, "GET", lambda: _json({"name": slot, "ready": bool(self._model(slot, version))}))
+                return _only(head, "GET", lambda _: _json({"name": slot, "ready": bool(self._model(slot, version))}))
             case []:
-                return _only(head, "GET", lambda: self._metadata(slot, version))
+                return _only(head, "GET", lambda _: self._metadata(slot, version))
         raise HttpError(404, f"a model has no {'/'.join(rest)!r:.80}", hint="see /infer, /ready and the model itself")
 
     def _model(self, slot: str, version: str | None) -> LoadedModel:
@@ -116,15 +129,12 @@ class Api:
             raise HttpError(404, f"slot {slot!r:.80} runs version {model.version}, not {version!r:.80}")
         return model
 
-    def _infer(self, head: Head, body: bytes, slot: str, version: str | None) -> Response:
+    def _infer(self, slot: str, version: str | None, body: bytes, json_length: int | None) -> Response:
         model = self._model(slot, version)
-        length = head.headers.get(protocol.HEADER_LENGTH)
-        if length is not None and not (length.isascii() and length.isdigit()):
-            raise HttpError(400, f"Inference-Header-Content-Length is {length!r:.40}, expected a number")
-        request = protocol.parse_infer(body, None if length is None else int(length))
+        request = protocol.parse_infer(body, json_length)
         prediction = model.predict(request.tensors)
         parameters = {"digest": model.digest, "prediction_id": prediction.prediction_id}
-        answer = protocol.InferAnswer(slot, model.version, prediction, parameters)
+        answer = protocol.InferAnswer(slot, model.version, prediction.outputs, parameters)
         payload, json_length = protocol.encode_infer(answer, request)
         if json_length is None:
             return Response(200, payload)
@@ -134,7 +144,8 @@ class Api:
     def _predict(self, head: Head, body: bytes) -> Response:
         slot = head.query.get("slot") or self._only_slot()
         model = self._model(slot, None)
-        prediction = model.predict_rows(parse_rows(body))
+        feeds = self._table(slot, model.schema).read(body)
+        prediction = model.predict_rows(parse_rows(body)) if feeds is None else model.predict(feeds)
         return _json(
             {
                 "slot": slot,
@@ -142,9 +153,15 @@ class Api:
                 "version": prediction.version,
                 "digest": prediction.digest,
                 "prediction_id": prediction.prediction_id,
-                "predictions": answer_rows(prediction, model.schema),
+                "predictions": answer_rows(prediction.outputs, model.schema),
             }
         )
+
+    def _table(self, slot: str, schema: ModelSchema) -> RowTable:
+        table = self._tables.get(slot)
+        if table is None or table.schema is not schema:
+            table = self._tables[slot] = RowTable(schema)
+        return table
 
     def _take_labels(self, body: bytes) -> Response:
         if self._feedback is None:
@@ -210,11 +227,28 @@ def _status(error: ShoalError) -> int:
     return 500 if isinstance(error, (InferenceError, LocalError)) else 502
 
 
-def _only(head: Head, method: str, answer: Callable[[], Response]) -> Response:
+def _refusal(head: Head, error: Exception) -> Response:
+    if isinstance(error, ShoalError):
+        return problem(error)
+    _log.exception("a request failed: %s %s", head.method, head.path)
+    return problem(LocalError("the agent failed on this request; its log says why"))
+
+
+def _only(head: Head, method: str, answer: Answer) -> Answer:
     if head.method == method or (method == "GET" and head.method == "HEAD"):
-        return answer()
+        return answer
     allow = "GET, HEAD" if method == "GET" else method
     raise HttpError(405, f"{head.path!r:.120} takes {allow}, not {head.method}", allow=allow)
+
+
+def _json_length(head: Head) -> int | None:
+    """Return how many bytes of the body are JSON; none: all of them."""
+    text = head.headers.get(protocol.HEADER_LENGTH)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise HttpError(400, f"Inference-Header-Content-Length is {text!r:.40}, expected a number")
+    return int(text)
 
 
 def _own_version() -> str:

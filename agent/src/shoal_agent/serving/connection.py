@@ -16,9 +16,10 @@ from shoal_agent.serving.api import problem
 from shoal_agent.serving.http_message import (
     CONTINUE,
     MAX_HEAD_BYTES,
+    Answer,
     Head,
     HttpError,
-    Response,
+    KnownHead,
     encode_response,
     parse_head,
 )
@@ -26,7 +27,8 @@ from shoal_agent.serving.http_message import (
 _RECEIVE = 16_384
 """Kept for each connection: a fresh buffer a call makes the allocator grow and trim the heap each time."""
 
-Handler = Callable[[Head, bytes], Response]
+Handler = Callable[[Head], Answer]
+"""Says who answers what comes with a head; must not raise."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -50,7 +52,7 @@ class Connection:
 
     Args:
         connection: Blocking, with the kernel's time limits set.
-        handler: Answers a request; must not raise.
+        handler: Says who answers; asked again only when the head is another one than before.
         limits: What the client may use.
     """
 
@@ -60,29 +62,42 @@ class Connection:
         self._limits = limits
         self._buffer = memoryview(bytearray(_RECEIVE))
         self._pending = b""
-        self._raw_head = b""
-        self._head: Head | None = None
+        self._known: tuple[KnownHead, Answer] | None = None
 
     def serve(self) -> None:
         """Answer until the client goes, errs, or asks to close."""
         while True:
             try:
-                head = self._read_head()
-                if head is None:
+                request = self._read_head()
+                if request is None:
                     return
-                body = self._read_body(head)
+                head, size, answer = request
+                body = self._read_body(head, size)
             except HttpError as error:
                 # what follows can't be told from the rest of this request: close
                 self._socket.sendall(encode_response(problem(error), keep_alive=False))
                 return
-            response = self._handler(head, body)
-            payload = encode_response(response, keep_alive=head.keep_alive, head_only=head.method == "HEAD")
+            payload = encode_response(answer(body), keep_alive=head.keep_alive, head_only=head.method == "HEAD")
             self._socket.sendall(payload)
             if not head.keep_alive:
                 return
 
-    def _read_head(self) -> Head | None:
+    def _read_head(self) -> tuple[Head, int, Answer] | None:
+        """Return the next head, how many bytes of body follow, and who answers them; none: the client has gone."""
         pending = self._pending or self._receive()
+        if self._known is not None and (found := self._known[0].read(pending)) is not None:
+            end, size = found
+            self._pending = pending[end:]
+            return self._known[0].head, size, self._known[1]
+        raw = self._read_raw_head(pending)
+        if raw is None:
+            return None
+        head = parse_head(raw)
+        answer = self._handler(head)
+        self._known = KnownHead(raw, head), answer
+        return head, head.content_length, answer
+
+    def _read_raw_head(self, pending: bytes) -> bytes | None:
         deadline = 0.0
         while (end := pending.find(b"\r\n\r\n")) < 0:
             if not pending:
@@ -96,17 +111,16 @@ class Connection:
             pending += more
         if end > MAX_HEAD_BYTES:
             raise HttpError(431, f"the head is longer than {MAX_HEAD_BYTES} bytes")
-        raw, self._pending = pending[:end], pending[end + 4 :]
-        if raw != self._raw_head or self._head is None:  # clients repeat their heads: parse each once
-            self._head, self._raw_head = parse_head(raw), raw
-        return self._head
+        self._pending = pending[end + 4 :]
+        return pending[:end]
 
-    def _read_body(self, head: Head) -> bytes:
-        size = head.content_length
+    def _read_body(self, head: Head, size: int) -> bytes:
         if size > self._limits.body_bytes:
             raise HttpError(413, f"the body has {size} bytes, at most {self._limits.body_bytes} are taken")
         pending = self._pending
-        if len(pending) >= size:
+        if len(pending) == size:
+            body, self._pending = pending, b""
+        elif len(pending) > size:
             body, self._pending = pending[:size], pending[size:]
         else:
             if head.expects_continue:

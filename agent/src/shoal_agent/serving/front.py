@@ -53,8 +53,8 @@ class Front:
         """
         self.open()
         for address, listener in zip(self._addresses, self._listeners, strict=True):
-            handle = Api(slots, hosts=address.hosts, feedback=feedback).handle
-            self._servers.append(LocalServer(handle, address, listener=listener))
+            answerer = Api(slots, hosts=address.hosts, feedback=feedback).answerer
+            self._servers.append(LocalServer(answerer, address, listener=listener))
         return [server.start() for server in self._servers]
 
     def faults(self) -> list[str]:

@@ -26,7 +26,7 @@ class LocalServer:
     """Serves a handler.
 
     Args:
-        handler: Answers a request; must not raise.
+        handler: Says who answers what comes with a head; must not raise.
         listen: Where.
         limits: What a client may use.
         listener: A socket that listens there already.

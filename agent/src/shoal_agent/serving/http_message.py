@@ -8,7 +8,8 @@ request differently. Pure: no socket.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from http import HTTPStatus
 from urllib.parse import parse_qsl, unquote
 
@@ -21,6 +22,8 @@ MAX_HEADERS = 64
 
 _REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) (/[\x21-\x7e]{0,2047}) HTTP/1\.([01])")
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}):[ \t]*([\x20-\x7e\x80-\xff\t]*)")
+_LENGTH = re.compile(rb"\r\nContent-Length:[ \t]*([0-9]{1,15})(?=\r\n)", re.IGNORECASE)
+_MOST_DIGITS = 15
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -71,7 +74,42 @@ class Response(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
+Answer = Callable[[bytes], Response]
+"""Answers the bodies that come with one head; must not raise."""
+
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class KnownHead:
+    """A head that was parsed once, and is known again by its bytes: clients repeat theirs, but for the body's length.
+
+    Args:
+        raw: All before the empty line.
+        head: What `parse_head` made of it.
+    """
+
+    __slots__ = ("_after", "_before", "_length", "head")
+
+    def __init__(self, raw: bytes, head: Head) -> None:
+        whole = raw + b"\r\n\r\n"
+        digits = _LENGTH.search(whole)  # of two, none would have parsed
+        self.head = head
+        self._before = whole if digits is None else whole[: digits.start(1)]
+        self._after = b"" if digits is None else whole[digits.end(1) :]
+        self._length = head.content_length
+
+    def read(self, data: bytes) -> tuple[int, int] | None:
+        """Return where this head ends in what was received, and how many bytes of body follow; none: it isn't there."""
+        if not data.startswith(self._before):
+            return None
+        start = len(self._before)
+        if not self._after:
+            return start, self._length
+        end = data.find(b"\r", start, start + _MOST_DIGITS + 1)
+        digits = data[start:end]
+        if end < 0 or not digits.isdigit() or not data.startswith(self._after, end):
+            return None
+        return end + len(self._after), int(digits)
 
 
 def parse_head(raw: bytes) -> Head:
@@ -118,14 +156,20 @@ def encode_response(response: Response, *, keep_alive: bool, head_only: bool = F
         keep_alive: Whether the connection stays open.
         head_only: For HEAD: the length of the body without the body.
     """
-    extra = "".join([f"{name}: {value}\r\n" for name, value in response.headers.items()])
-    head = (
-        f"HTTP/1.1 {response.status} {_REASONS.get(response.status, '')}\r\n"
-        f"Content-Type: {response.content_type}\r\n"
-        f"Content-Length: {len(response.body)}\r\n"
-        f"{extra}{'' if keep_alive else 'Connection: close' + chr(13) + chr(10)}\r\n"
-    ).encode("latin-1")
-    return head if head_only else head + response.body
+    headers = "".join([f"{name}: {value}\r\n" for name, value in response.headers.items()]) if response.headers else ""
+    return b"%b%d\r\n%b%b\r\n%b" % (
+        _start(response.status, response.content_type),
+        len(response.body),
+        headers.encode("latin-1"),
+        b"" if keep_alive else b"Connection: close\r\n",
+        b"" if head_only else response.body,
+    )
+
+
+@lru_cache(maxsize=64)
+def _start(status: int, content_type: str) -> bytes:
+    reason = _REASONS.get(status, "")
+    return f"HTTP/1.1 {status} {reason}\r\nContent-Type: {content_type}\r\nContent-Length: ".encode("latin-1")
 
 
 def _query(text: str) -> dict[str, str]:

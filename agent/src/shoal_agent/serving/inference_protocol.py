@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from shoal_agent.runtime.conversion import floats
 from shoal_protocol.bundle.schema import ModelSchema
 from shoal_protocol.errors import CallerError
 
@@ -24,11 +25,14 @@ EXTENSIONS = ("binary_tensor_data",)
 HEADER_LENGTH = "inference-header-content-length"
 """Header that says how many bytes of the body are JSON; present exactly when a tensor follows in binary."""
 
-_DATATYPES = {
-    "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1", "INT16": "<i2",
-    "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
+_DTYPES = {
+    name: np.dtype(code)
+    for name, code in {
+        "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1", "INT16": "<i2",
+        "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
+    }.items()
 }  # fmt: skip
-_NAMES = {np.dtype(code): name for name, code in _DATATYPES.items()}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _BYTES = "BYTES"
 _MAX_ELEMENTS = 1 << 26
 _MAX_DIMENSIONS = 16
@@ -93,13 +97,11 @@ class _Request(msgspec.Struct):
 
 
 _request_decoder = msgspec.json.Decoder(_Request)
-_flat_decoders: dict[str, msgspec.json.Decoder[Any]] = {
-    "f": msgspec.json.Decoder(list[float]),
-    "i": msgspec.json.Decoder(list[int]),
-    "u": msgspec.json.Decoder(list[int]),
-    "b": msgspec.json.Decoder(list[bool]),
-    "S": msgspec.json.Decoder(list[str]),
+_decoders = {
+    kind: msgspec.json.Decoder(list[value])  # type: ignore[valid-type]  # one of these four
+    for kind, value in {"f": float, "i": int, "u": int, "b": bool, "S": str}.items()
 }
+_flat_decoders = {name: _decoders[dtype.kind] for name, dtype in _DTYPES.items()} | {_BYTES: _decoders["S"]}
 _encoder = msgspec.json.Encoder()
 
 
@@ -113,15 +115,14 @@ def parse_infer(body: bytes | memoryview, header_length: int | None = None) -> I
     Raises:
         RequestError: It is no such request, or data does not fill its shape.
     """
-    view = memoryview(body)
-    if header_length is not None and not 0 <= header_length <= len(view):
-        raise RequestError(f"Inference-Header-Content-Length is {header_length}, but the body has {len(view)} bytes")
-    text = view if header_length is None else view[:header_length]
+    if header_length is not None and not 0 <= header_length <= len(body):
+        raise RequestError(f"Inference-Header-Content-Length is {header_length}, but the body has {len(body)} bytes")
+    text = body if header_length is None else memoryview(body)[:header_length]
     try:
         request = _request_decoder.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise RequestError(f"the body is no infer request: {error}") from error
-    blobs = _Blobs(view[len(text) :])
+    blobs = _Blobs(memoryview(body), len(text))
     tensors = {entry.name: _tensor(entry, blobs) for entry in request.inputs}
     if len(tensors) != len(request.inputs):
         raise RequestError("an input stands twice in the request")
@@ -146,8 +147,7 @@ def encode_infer(answer: InferAnswer, request: InferRequest) -> tuple[bytes, int
     wanted = request.outputs
     if wanted is None:
         wanted = dict.fromkeys(answer.outputs, request.binary_outputs)
-    unknown = [name for name in wanted if name not in answer.outputs]
-    if unknown:
+    elif unknown := [name for name in wanted if name not in answer.outputs]:
         raise RequestError(f"the model has no output {unknown[0]!r}; it has {', '.join(answer.outputs)}")
     blobs: list[bytes] = []
     outputs = [_output(name, answer.outputs[name], blobs if binary else None) for name, binary in wanted.items()]
@@ -185,15 +185,15 @@ def datatype_of(dtype: np.dtype[Any]) -> str:
     >>> datatype_of(np.dtype("float32")), datatype_of(np.dtype(object))
     ('FP32', 'BYTES')
     """
-    return _BYTES if dtype.kind in "OUS" else _NAMES[dtype.newbyteorder("<")]
+    return _NAMES.get(dtype) or (_BYTES if dtype.kind in "OUS" else _NAMES[dtype.newbyteorder("<")])
 
 
 class _Blobs:
     """The binary tensors behind the JSON, taken in the order of the inputs."""
 
-    def __init__(self, view: memoryview) -> None:
+    def __init__(self, view: memoryview, start: int) -> None:
         self._view = view
-        self._at = 0
+        self._at = start
 
     def take(self, size: int, name: str) -> memoryview:
         if not 0 <= size <= len(self._view) - self._at:
@@ -208,9 +208,9 @@ class _Blobs:
 
 
 def _tensor(entry: _Input, blobs: _Blobs) -> Array:
-    if entry.datatype != _BYTES and entry.datatype not in _DATATYPES:
+    if entry.datatype not in _flat_decoders:
         raise RequestError(
-            f"input {entry.name!r}: datatype {entry.datatype!r:.40} is not one of BYTES, {', '.join(_DATATYPES)}"
+            f"input {entry.name!r}: datatype {entry.datatype!r:.40} is not one of BYTES, {', '.join(_DTYPES)}"
         )
     count = _count(entry)
     size = entry.parameters.get("binary_data_size")
@@ -225,23 +225,26 @@ def _tensor(entry: _Input, blobs: _Blobs) -> Array:
 
 def _count(entry: _Input) -> int:
     count = math.prod(entry.shape)
-    if len(entry.shape) > _MAX_DIMENSIONS or any(n < 0 for n in entry.shape) or count > _MAX_ELEMENTS:
+    if len(entry.shape) > _MAX_DIMENSIONS or min(entry.shape, default=0) < 0 or count > _MAX_ELEMENTS:
         raise RequestError(f"input {entry.name!r}: the shape {entry.shape[:20]} is negative or too large")
     return count
 
 
 def _from_json(entry: _Input, count: int) -> Array:
-    kind = "S" if entry.datatype == _BYTES else np.dtype(_DATATYPES[entry.datatype]).kind
     try:
-        values = _flat_decoders[kind].decode(entry.data)
+        values = _flat_decoders[entry.datatype].decode(entry.data)
     except msgspec.DecodeError as error:
+        kind = "S" if entry.datatype == _BYTES else _DTYPES[entry.datatype].kind
         values = _nested_values(entry, kind, error)
     if len(values) != count:
         raise RequestError(f"input {entry.name!r}: {len(values)} values do not fill the shape {entry.shape}")
-    if kind == "S":
+    if entry.datatype == _BYTES:
         return np.array(values, dtype=object)
+    dtype = _DTYPES[entry.datatype]
+    if dtype.kind == "f":
+        return floats(values, dtype)
     try:
-        return np.array(values, dtype=_DATATYPES[entry.datatype])
+        return np.array(values, dtype)
     except OverflowError as error:
         raise RequestError(f"input {entry.name!r}: a number is out of range for {entry.datatype}") from error
 
@@ -271,7 +274,7 @@ def _nested_values(entry: _Input, kind: str, cause: msgspec.DecodeError) -> list
 def _from_binary(entry: _Input, blob: memoryview, count: int) -> Array:
     if entry.datatype == _BYTES:
         return _unpack_texts(entry.name, blob, count)
-    dtype = np.dtype(_DATATYPES[entry.datatype])
+    dtype = _DTYPES[entry.datatype]
     if len(blob) != count * dtype.itemsize:
         raise RequestError(
             f"input {entry.name!r}: {len(blob)} bytes do not fill the shape {entry.shape} of {entry.datatype}"

@@ -60,14 +60,17 @@ def _from_object(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _column(array: npt.NDArray[Any], classes: tuple[str, ...] | None) -> list[Any]:
-    if array.ndim == 0:
-        return [array.item()]
-    flat = array.reshape(len(array), -1)
-    if flat.shape[1] == 1:
-        return list(flat[:, 0].tolist())
-    if classes is not None and len(classes) == flat.shape[1]:
-        return [dict(zip(classes, row, strict=True)) for row in flat.tolist()]
-    return list(array.tolist())
+    values: Any = array.tolist()
+    if array.ndim < 2:
+        return values if array.ndim else [values]
+    width = array.size // max(1, len(array))
+    if width != 1 and (classes is None or len(classes) != width):
+        return list(values)
+    if array.ndim > 2:
+        values = array.reshape(-1, width).tolist()
+    if width == 1 or classes is None:
+        return [value for (value,) in values]
+    return [dict(zip(classes, row, strict=True)) for row in values]
 
 
 def as_json(document: Mapping[str, Any]) -> bytes:
