@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shoal_agent.adapters.folder_owner import as_owner
 from shoal_agent.bulk.command import add_predict
 from shoal_agent.cli_service import add_inspection, add_service
 from shoal_agent.cli_updates import add_commands
@@ -92,13 +93,14 @@ def _join(given: argparse.Namespace) -> int:
     from shoal_agent.adapters.enrolment import join  # noqa: PLC0415 - urllib3 and cryptography come with it
     from shoal_agent.machine import device_facts  # noqa: PLC0415
 
-    if given.if_needed and _joined_already(state_folder(given.state)):
+    folder = as_owner(state_folder(given.state))
+    if given.if_needed and _joined_already(folder):
         return OK
     facts = device_facts()
     joined = join(
         given.url,
         join_token(given.token),
-        state_folder(given.state),
+        folder,
         name=given.name,
         labels=_labels(given.label),
         facts={"platform": facts.platform, "onnxruntime": facts.onnxruntime},
@@ -115,7 +117,7 @@ def _join(given: argparse.Namespace) -> int:
         )
     else:
         print(f"This device is {device}, {joined.state} by {url}.")
-    print(f"Start it with: shoal-agent run --state {state_folder(given.state)}")
+    print(f"Start it with: shoal-agent run --state {folder}")
     return OK
 
 
@@ -140,7 +142,7 @@ def _run(given: argparse.Namespace) -> int:
     from shoal_agent.serving.front import Front  # noqa: PLC0415 - only `run` needs it
     from shoal_agent.status_text import readiness  # noqa: PLC0415 - likewise
 
-    state = state_folder(given.state)
+    state = as_owner(state_folder(given.state))
     if not state.exists():  # for good, where anything else that is wrong with a folder may pass
         raise NotEnrolledError(
             f"there is no state folder {state}", hint="name it by --state or SHOAL_STATE; `join` makes it"
@@ -159,7 +161,12 @@ def _run(given: argparse.Namespace) -> int:
                 print(f"answering at {address}", flush=True)
             manager.ready(readiness(agent.status()))
             try:
-                serve_until(stop, manager, lambda: agent.faults() + front.faults())
+                serve_until(
+                    stop,
+                    manager,
+                    lambda: agent.faults() + front.faults(),
+                    status=lambda: readiness(agent.status()),
+                )
             finally:
                 manager.stopping()
                 front.stop()
@@ -207,7 +214,7 @@ def _rollback(given: argparse.Namespace) -> int:
     from shoal_agent.updating.bundle_names import shown_stored  # noqa: PLC0415
     from shoal_agent.updating.desk import ask_roll_back  # noqa: PLC0415
 
-    folder = state_folder(given.state)
+    folder = as_owner(state_folder(given.state))
     slot = chosen_slot(stored_state(folder), given.slot)
     if FolderLock(folder).held_by_other():
         ask_roll_back(folder, slot, reason=given.reason, timeout_s=60.0)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from shoal_agent.adapters.folder_owner import as_owner
 from shoal_agent.errors import SettingsError
 from shoal_agent.settings import Settings, given_settings, misspelt_variables, names, of_file, parsed, state_folder
 from shoal_agent.terminal import flags_of, print_json
@@ -67,7 +68,9 @@ def add_service(add: Callable[..., argparse.ArgumentParser]) -> None:
 def _doctor(given: argparse.Namespace) -> int:
     from shoal_agent.doctor import Chart, examine, is_well  # noqa: PLC0415 - ssl, sqlite3 and numpy come with it
 
-    chart = Chart(state_folder(given.state), config=given.config, offline=given.offline, take_over=given.take_over)
+    chart = Chart(
+        as_owner(state_folder(given.state)), config=given.config, offline=given.offline, take_over=given.take_over
+    )
     found = examine(chart)
     if given.json:
         print_json({"ok": is_well(found), "checks": [finding.document() for finding in found]})
@@ -149,13 +152,20 @@ def _install(given: argparse.Namespace) -> int:
         sys.stdout.write(unit_text(unit))
         return OK
     steps = installation(unit, name=given.name, start_now=given.now)
-    return _steps(steps, given, carry_out)
+    code = _steps(steps, given, carry_out)
+    if not unit.url and not given.dry_run:
+        print(f"Unless this device has joined: shoal-agent join URL --token … --state /var/lib/{given.name}")
+    if not given.now and not given.dry_run:
+        print(f"Start it with: systemctl start {given.name}")
+    return code
 
 
 def _uninstall(given: argparse.Namespace) -> int:
     from shoal_agent.service.installation import carry_out, removal  # noqa: PLC0415 - as above
 
     code = _steps(removal(name=given.name), given, carry_out)
+    if given.dry_run:
+        return code
     print(f"The state folder /var/lib/{given.name} and the user stay.")
     return code
 

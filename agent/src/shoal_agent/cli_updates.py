@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shoal_agent.adapters.folder_owner import as_owner
 from shoal_agent.errors import SettingsError
 from shoal_agent.settings import state_folder
 from shoal_agent.terminal import print_json
@@ -54,7 +55,7 @@ def _hold(given: argparse.Namespace) -> int:
     from shoal_agent.domain.hold import Hold  # noqa: PLC0415 - likewise
     from shoal_agent.status import stored_now_ms  # noqa: PLC0415 - sqlite3 comes with it
 
-    folder = state_folder(given.state)
+    folder = as_owner(state_folder(given.state))
     now_ms = stored_now_ms(folder)
     until_ms = end_of_hold(span=given.span, until=given.until, now_ms=now_ms)
     HoldFile(folder).save(Hold(since_ms=now_ms, until_ms=until_ms, reason=given.reason.strip()[:300]))
@@ -68,7 +69,7 @@ def _unhold(given: argparse.Namespace) -> int:
     from shoal_agent.adapters.hold_file import HoldFile  # noqa: PLC0415 - msgspec comes with it
     from shoal_agent.status import stored_now_ms  # noqa: PLC0415 - sqlite3 comes with it
 
-    folder = state_folder(given.state)
+    folder = as_owner(state_folder(given.state))
     stored_now_ms(folder)  # says so when this is no device's folder
     print("Updates go on." if HoldFile(folder).remove() else "Nothing was on hold.")
     return 0
@@ -85,6 +86,7 @@ def _import(given: argparse.Namespace) -> int:
         told = ask_import(folder, given.file, timeout_s=_PATIENCE_S)
         status = _watched(partial(_stored, folder), told, given.wait)
     else:
+        _check_file(given.file, by=f"the owner of {as_owner(folder)}, while no agent runs there")
         with _agent_without_link(folder) as agent:
             told = agent.import_parcel(given.file)
             status = _watched(agent.status, told, given.wait)
@@ -106,7 +108,7 @@ def _export(given: argparse.Namespace) -> int:
         if FolderLock(folder).held_by_other():
             told = ask_export(folder, target, timeout_s=_PATIENCE_S)
         else:
-            with _agent_without_link(folder) as agent:
+            with _agent_without_link(as_owner(folder)) as agent:
                 told = agent.export_mail(target)
     except OSError as error:
         raise LocalError(f"{target} can't be written: {error.strerror}") from error
@@ -126,12 +128,12 @@ def _agent_without_link(folder: Path) -> Agent:
     return Agent(folder, overrides=Overrides(link=lambda _identity: None))
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Path, *, by: str = "this user") -> None:
     try:
         with path.open("rb"):
             return
     except OSError as error:
-        raise SettingsError(f"{path} can't be read: {error.strerror}") from error
+        raise SettingsError(f"{path} can't be read by {by}: {error.strerror}") from error
 
 
 def _stored(folder: Path) -> dict[str, Any]:

@@ -29,9 +29,17 @@ def ear(tmp_path):
 def test_what_a_service_manager_hears(ear):
     manager = ServiceManager(ear.getsockname(), watchdog_s=30)
     manager.ready("dev-1:\nx")
-    manager.alive()
+    manager.alive("dev-1: x")
+    manager.alive("dev-1: y")
+    manager.alive("dev-1: y")
     manager.stopping()
-    assert [ear.recv(999).decode().splitlines()[0] for _ in range(3)] == ["READY=1", "WATCHDOG=1", "STOPPING=1"]
+    assert [ear.recv(999).decode() for _ in range(5)] == [
+        "READY=1\nSTATUS=dev-1: x",
+        "WATCHDOG=1",
+        "WATCHDOG=1\nSTATUS=dev-1: y",
+        "WATCHDOG=1",
+        "STOPPING=1\nSTATUS=stopping",
+    ]
 
 
 def test_without_a_service_manager_nothing_is_sent_and_one_that_is_gone_ends_nothing(tmp_path, caplog):
@@ -51,11 +59,22 @@ def test_no_sign_of_life_once_something_hangs(ear):
             stop.set()
         return found
 
-    serve_until(stop, ServiceManager(ear.getsockname(), watchdog_s=0.003), faults)
-    assert [ear.recv(999) for _ in range(2)] == [b"WATCHDOG=1", b"STATUS=updating hangs"]
+    serve_until(stop, ServiceManager(ear.getsockname(), watchdog_s=0.003), faults, status=lambda: "well")
+    assert [ear.recv(999) for _ in range(2)] == [b"WATCHDOG=1\nSTATUS=well", b"STATUS=updating hangs"]
     ear.setblocking(False)
     with pytest.raises(BlockingIOError):
         ear.recv(999)
+
+
+def test_without_a_watchdog_the_service_manager_still_hears_what_is_answered(ear):
+    stop = threading.Event()
+
+    def status():
+        stop.set()
+        return "dev-1: quality: quality:1.1"
+
+    serve_until(stop, ServiceManager(ear.getsockname()), list, status=status)
+    assert ear.recv(999) == b"WATCHDOG=1\nSTATUS=dev-1: quality: quality:1.1"
 
 
 def test_a_watchdog_that_is_meant_for_another_process_is_not_fed():
@@ -109,7 +128,7 @@ def test_the_steps_of_an_installation(tmp_path):
 
     def run(words):
         ran.append(words[:2])
-        return 0 if words[0] != "id" else 1
+        return "" if words[0] != "id" else "exit code 1: no such user"
 
     carry_out(steps, run=run, tell=lambda _step: None)
     assert ran == [
@@ -117,12 +136,16 @@ def test_the_steps_of_an_installation(tmp_path):
         ("systemctl", "restart"),
     ]  # fmt: skip
     assert (tmp_path / "shoal-agent.service").read_text() == unit_text(Unit(program=PROGRAM))
-    carry_out(removal(name="shoal-agent", folder=tmp_path), run=lambda words: words[1] == "disable", tell=ran.append)
+    carry_out(
+        removal(name="shoal-agent", folder=tmp_path),
+        run=lambda words: "not loaded" * (words[1] == "disable"),
+        tell=ran.append,
+    )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_step_that_fails_is_named(tmp_path):
-    with pytest.raises(StateFolderError, match="systemctl enable x: exit code 7"):
-        carry_out([Command(("systemctl", "enable", "x"))], run=lambda _words: 7, tell=print)
+    with pytest.raises(StateFolderError, match="systemctl enable x: exit code 7: denied"):
+        carry_out([Command(("systemctl", "enable", "x"))], run=lambda _words: "exit code 7: denied", tell=print)
     with pytest.raises(StateFolderError, match=r"write .*x\.service"):
         carry_out([Write(tmp_path / "none" / "x.service", "x")], tell=print)

@@ -106,7 +106,7 @@ class IdentityFolder:
                 hint="run the line that `shoalctl token create` printed: shoal-agent join URL --token … --state DIR",
             ) from error
         except OSError as error:
-            raise StateFolderError(f"{path} can't be read: {error.strerror}", hint=_WHOSE) from error
+            raise StateFolderError(f"{path} can't be read: {error.strerror}", hint=self._remedy()) from error
         except msgspec.DecodeError as error:
             raise DamagedFileError(
                 f"{path} is damaged: {error}",
@@ -140,6 +140,14 @@ class IdentityFolder:
             return (self._folder / name).read_bytes()
         except FileNotFoundError:
             return None
+
+    def _remedy(self) -> str:
+        """Return what to do about an identity that this user may not read."""
+        state = self._folder.parent
+        with suppress(OSError):
+            if state.stat().st_uid == os.geteuid():  # somebody copied or unpacked it here as another user
+                return f"it belongs to another user than its folder; as root: chown -R --reference={state} {state}"
+        return _WHOSE
 
     def _prepare(self) -> None:
         if not self._folder.is_dir():

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shoal_agent.adapters.folder_owner import as_owner
 from shoal_agent.errors import SettingsError
 from shoal_agent.settings import state_folder
 
@@ -91,6 +92,8 @@ def _asked_model(given: argparse.Namespace) -> Iterator[LoadedModel]:
     from shoal_agent.stored_model import chosen_slot, open_active, stored_state  # noqa: PLC0415 - likewise
 
     folder = state_folder(given.state)
+    if given.count:
+        as_owner(folder)
     slot = chosen_slot(stored_state(folder), given.slot)
     model = open_active(folder, slot)
     if not given.count:

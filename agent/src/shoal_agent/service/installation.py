@@ -5,7 +5,6 @@ Owns what is done to the system: a user, the unit file, systemd's own commands. 
 
 from __future__ import annotations
 
-import logging
 import shlex
 import subprocess
 from collections.abc import Callable, Sequence
@@ -21,10 +20,8 @@ UNIT_FOLDER: Final = Path("/etc/systemd/system")
 _HIDDEN: Final = (Path("/home"), Path("/root"), Path("/run/user"), Path("/tmp"), Path("/var/tmp"))  # noqa: S108 - told, not used
 """Places that the unit hides from the service: ProtectHome, PrivateTmp."""
 
-_log = logging.getLogger(__name__)
-
-Run = Callable[[Sequence[str]], int]
-"""Runs a command and returns its exit code."""
+Run = Callable[[Sequence[str]], str]
+"""Runs a command and returns what went wrong; empty: nothing."""
 
 
 @dataclass(frozen=True)
@@ -137,19 +134,17 @@ def _carry_out(step: Step, run: Run, tell: Callable[[str], None]) -> None:
         case Remove(path):
             path.unlink(missing_ok=True)
         case Command(words, unless, may_fail):
-            if unless and run(unless) == 0:
+            if unless and not run(unless):
                 return
-            code = run(words)
-            if code and not may_fail:
-                raise OSError(f"exit code {code}")
+            fault = run(words)
+            if fault and not may_fail:
+                raise OSError(fault)
     tell(str(step))
 
 
-def _process(words: Sequence[str]) -> int:
+def _process(words: Sequence[str]) -> str:
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
         raise OSError(f"there is no {words[0]} here; does systemd run this machine?") from error
-    if done.returncode and done.stderr:
-        _log.info("%s: %s", shlex.join(words), done.stderr.strip())
-    return done.returncode
+    return f"exit code {done.returncode}: {done.stderr.strip()}" if done.returncode else ""

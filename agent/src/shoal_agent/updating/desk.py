@@ -153,6 +153,7 @@ def ask_import(folder: Path, parcel: Path, *, timeout_s: float) -> dict[str, Any
     copy = path.with_suffix(_PARCEL)
     try:
         shutil.copyfile(parcel, copy)
+        copy.chmod(0o644)  # whatever the asker's umask: the agent may be another user; the folder lets in nobody else
         answer = _ask(path, _Wish(kind="import"), timeout_s=timeout_s)
         if answer is not None and answer.error is not None:  # told by the name that was given here
             answer.error = re.sub(rf"\S*{re.escape(copy.name)}", str(parcel), answer.error)
@@ -224,6 +225,7 @@ def _silence(timeout_s: float) -> str:
 def _write(path: Path, data: bytes) -> None:
     temporary = path.with_suffix(_TEMPORARY)
     temporary.write_bytes(data)
+    temporary.chmod(0o644)
     temporary.replace(path)
 
 
