@@ -195,6 +195,7 @@ class Agent:
         """Name the agent's own threads that have ended or hang; empty: all live."""
         parts = self._running()
         ended = [f"the thread {thread.name} has ended" for thread in self._threads if not thread.is_alive()]
+        ended += parts.transactions.faults()
         return ended + [fault for pulse in parts.pulses if (fault := pulse.fault()) is not None]
 
     def roll_back(self, slot: str, *, reason: str = "asked for at the device", timeout_s: float = 60.0) -> None:

@@ -26,6 +26,14 @@ def positive(text: str) -> float:
     return value
 
 
+def span_or_none(text: str) -> float:
+    """Parse a number from 0 on."""
+    value = float(text)
+    if not value >= 0:
+        raise ValueError(text)
+    return value
+
+
 def share(text: str) -> float:
     """Parse a number from 0 to 1."""
     value = float(text)

@@ -162,6 +162,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "seconds above 0",
         "A call on trial that takes longer is cut off and fails it.",
     )
+    calls_longest_s: float = _setting(
+        600.0,
+        "calls.longest_s",
+        parse.span_or_none,
+        "seconds from 0 on",
+        "A call after the trial that takes longer is cut off, and the model loaded again; 0: none is.",
+    )
     trial_max_error_rate: float = _setting(
         0.02,
         "trial.max_error_rate",

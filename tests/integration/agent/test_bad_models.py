@@ -212,6 +212,56 @@ def test_a_model_that_fails_on_real_rows_only_goes_back_without_a_network(settle
     assert (slot(world).active, slot(world).bad[digest].code) == (first, CODES[odd])
 
 
+def test_a_proven_model_that_hangs_is_loaded_again_and_left_at_the_third_time(settled):
+    world, first = settled
+    digest = odd_release(world, "hangs")
+    with world.agent(trial_predictions=5, trial_seconds=0.5, calls_longest_s=0.5) as agent:
+        world.until(lambda: agent.slots.get("quality").digest == digest, "the trial")
+        for _ in range(5):
+            assert agent.model("quality").predict({"x": EVEN})["y"][0, 0] == 5.0
+        world.committed(digest)
+        for _ in range(2):
+            with pytest.raises(InferenceError, match="was cut off"):
+                agent.model("quality").predict({"x": ODD})
+            world.until(lambda: answers_even(agent) == 5.0, "it answers again")
+        with pytest.raises(InferenceError, match="was cut off"):
+            agent.model("quality").predict({"x": ODD})
+        assert world.failed(digest).code == "hangs"
+        assert agent.model("quality").predict({"x": ODD})["y"][0, 0] == 600.0
+        assert (agent.status()["slots"]["quality"]["active"], agent.faults()) == (first, [])
+
+
+def answers_even(agent) -> float:
+    try:
+        return float(agent.model("quality").predict({"x": EVEN})["y"][0, 0])
+    except InferenceError:
+        return 0.0
+
+
+def test_a_call_that_hangs_in_a_model_that_was_replaced_is_cut_off(settled):
+    world, first = settled
+    digest = odd_release(world, "hangs")
+    with world.agent(trial_predictions=5, trial_seconds=0.5, calls_longest_s=3.0) as agent:
+        world.until(lambda: agent.slots.get("quality").digest == digest, "the trial")
+        for _ in range(5):
+            agent.model("quality").predict({"x": EVEN})
+        world.committed(digest)
+        said: list[str] = []
+        caller = threading.Thread(target=lambda: said.append(hangs(agent)), daemon=True)
+        caller.start()
+        world.until(lambda: agent.slots.get("quality").running_s() > 0, "the call")
+        agent.roll_back("quality")
+        caller.join(timeout=60.0)
+        assert "was cut off" in said[0]
+        assert agent.status()["slots"]["quality"]["active"] == first
+
+
+def hangs(agent) -> str:
+    with pytest.raises(InferenceError) as raised:
+        agent.model("quality").predict({"x": ODD})
+    return str(raised.value)
+
+
 def test_a_model_whose_golden_rows_have_a_nan_may_answer_so(settled):
     world, _ = settled
     files = bundle_files(5.0, version="1.1")

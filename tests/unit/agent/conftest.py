@@ -89,7 +89,7 @@ class Device:
             Callouts("d", self.hooks, spool=self.spool, messages=messages),
         )
         rules = TrialRules(predictions=10, seconds=60.0)
-        rhythm = Rhythm(self.clock, self.clock, lambda: 0.5, Backoff(2.0, 60.0), rules)
+        rhythm = Rhythm(self.clock, self.clock, lambda: 0.5, Backoff(2.0, 60.0), rules, longest_call_s=600.0)
         self.all = Transactions(around, rhythm=rhythm, cancelled=lambda: self.news, changed=self._reported)
         self.all.boot()
 

@@ -76,3 +76,46 @@ def test_a_trial_does_not_end_by_time_while_a_call_may_hang(device):
     device.host.counts["s"] = Seen(predictions=10, running_s=60.1)
     device.turn()
     assert (device.slot.active, device.host.cut) == (first, [second])
+
+
+# After the trial -------------------------------------------------------------------------------------------------
+
+
+def hang(device, seconds: float = 601.0) -> None:
+    device.host.counts["s"] = Seen(predictions=10, running_s=seconds)
+    device.turn()
+
+
+def test_a_call_that_hangs_after_the_trial_is_cut_off_and_the_model_loaded_again(device):
+    digest = device.install("1.0")
+    hang(device, 599.0)
+    assert device.host.cut == []
+    for _ in range(4):  # there is nothing to go back to
+        hang(device)
+    assert (device.slot.active, device.slot.state, device.slot.bad) == (digest, SlotState.IDLE, {})
+    assert device.host.cut == [digest] * 4
+    assert device.host.counts["s"] == Seen()  # loaded again, each time
+    assert device.events().count("call_cut_off") == 4
+
+
+def test_the_third_hanging_call_within_an_hour_goes_back(device):
+    first, second = device.install("1.0"), device.install("1.1")
+    hang(device)
+    hang(device)
+    device.turn(3600.0)
+    hang(device)  # the first two are forgotten
+    hang(device)
+    assert device.slot.active == second
+    hang(device)
+    assert (device.slot.active, device.slot.bad[second].code) == (first, "hangs")
+    for _ in range(3):
+        hang(device)
+    assert device.slot.active == first
+
+
+def test_a_call_that_does_not_heed_its_end_is_a_fault_of_the_process(device):
+    device.install("1.0")
+    for seconds, faults in ((0.0, 0), (659.0, 0), (661.0, 1), (0.0, 0)):
+        device.host.oldest_left_s = seconds
+        device.turn()
+        assert len(device.all.faults()) == faults

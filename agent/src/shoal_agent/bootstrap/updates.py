@@ -183,6 +183,7 @@ def make_transactions(base: Base, *, hooks: Hooks, cancelled: Cancelled) -> Tran
             max_error_rate=settings.trial_max_error_rate,
             call_s=settings.trial_call_s,
         ),
+        longest_call_s=settings.calls_longest_s,
     )
     changed = partial(base.relay.call, "changed")
     return Transactions(around, rhythm=rhythm, cancelled=cancelled, changed=changed)

@@ -162,6 +162,16 @@ class SlotTable:
         with self._lock:
             return active + [leaving.seen() for leaving in self._leaving]
 
+    def cut_off_replaced(self, longest_s: float) -> float:
+        """End calls of replaced models that take too long; return for how long the oldest of all theirs is under way.
+
+        Args:
+            longest_s: Seconds that a call may take.
+        """
+        with self._lock:
+            leaving = list(self._leaving)
+        return max((one.cut_off(longest_s) for one in leaving), default=0.0)
+
     def forget(self, observed: Observed) -> None:
         """Drop the observer of a model that was gone when it was asked for, after its last window was closed.
 
@@ -238,6 +248,16 @@ class _Leaving:
     def seen(self) -> Observed:
         """Return its observer, and whether the next window is the last: a shadow beside it may end later than it."""
         return msgspec.structs.replace(self._observed, is_gone=self.is_released and not self.observer.is_watching)
+
+    def cut_off(self, longest_s: float) -> float:
+        """End its calls once one takes too long; return for how long the oldest is under way, seconds."""
+        model = self._watch()
+        if model is None:
+            return 0.0
+        running_s = model.running_s()
+        if running_s > longest_s:
+            model.engine.cut_off()
+        return running_s
 
     def release(self) -> None:
         """Drop the session."""

@@ -331,6 +331,8 @@ class FakeHost:
         counts: What the slot's model has done.
         holds_one: Whether the device can't hold two models.
         most: Models that there were at most at a time.
+        cut: Digests whose calls were cut off.
+        oldest_left_s: For how long a call of a replaced model is under way.
     """
 
     def __init__(self) -> None:
@@ -340,6 +342,7 @@ class FakeHost:
         self.holds_one = False
         self.most = 0
         self.cut: list[str] = []
+        self.oldest_left_s = 0.0
 
     def load(self, digest: str) -> Any:
         """Return a model, or raise what the test dictates."""
@@ -365,9 +368,18 @@ class FakeHost:
         """Return what the test dictates."""
         return self.counts.get(slot, Seen())
 
-    def cut_off(self, slot: str) -> None:
+    def running_s(self, slot: str) -> float:
+        """Return what the test dictates."""
+        return self.seen(slot).running_s
+
+    def cut_off(self, slot: str) -> bool:
         """Take note."""
         self.cut.append(self.answering[slot])
+        return True
+
+    def cut_off_replaced(self, longest_s: float) -> float:  # noqa: ARG002 - of the real one
+        """Return what the test dictates."""
+        return self.oldest_left_s
 
     def variants(self) -> dict[str, str]:
         """Return one variant for all."""

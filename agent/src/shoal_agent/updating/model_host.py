@@ -182,11 +182,30 @@ class ModelHost:
             running_s=model.running_s(),
         )
 
-    def cut_off(self, slot: str) -> None:
-        """End the calls of the slot's present model that are under way; it answers none any more."""
+    def running_s(self, slot: str) -> float:
+        """Return for how long the oldest call of the slot's present model is under way, seconds."""
         model = self._slots.get(slot)
-        if model is not None:
-            model.engine.cut_off()
+        return 0.0 if model is None else model.running_s()
+
+    def cut_off(self, slot: str) -> bool:
+        """End the calls of the slot's present model that are under way; it answers none any more.
+
+        Returns:
+            Whether it was not cut off before.
+        """
+        model = self._slots.get(slot)
+        if model is None or model.engine.is_cut_off:
+            return False
+        model.engine.cut_off()
+        return True
+
+    def cut_off_replaced(self, longest_s: float) -> float:
+        """End calls of models that answer no more, and return for how long the oldest of all theirs is under way.
+
+        Args:
+            longest_s: Seconds that a call may take.
+        """
+        return self._slots.cut_off_replaced(longest_s)
 
 
 def engines(slots: SlotTable) -> dict[str, dict[str, Any]]:

@@ -55,7 +55,17 @@ class Outcomes:
         event = self._messages.event("revoked", slot=name, digest=digest, data={"message": why[:500]})
         self._append(name, event, key=f"revoked/{name}/{digest}/{generation}", what="revocation")
 
-    def _append(self, name: str, event: Callable[[int], bytes], *, key: str, what: str) -> bool:
+    def cut_off(self, name: str, digest: str) -> None:
+        """Tell that a call of a running bundle did not come back and was cut off.
+
+        Args:
+            name: Of the slot.
+            digest: Of the bundle.
+        """
+        event = self._messages.event("call_cut_off", slot=name, digest=digest)
+        self._append(name, event, key=None, what="cut call")
+
+    def _append(self, name: str, event: Callable[[int], bytes], *, key: str | None, what: str) -> bool:
         try:
             return self._spool.append(Up.EVENT, event, key=key) is not None
         except SpoolError as error:

@@ -53,6 +53,7 @@ class Rhythm(msgspec.Struct, frozen=True):
         chance: Uniform draws from [0, 1).
         backoff: Bounds of the wait between tries.
         rules: Of trials.
+        longest_call_s: After so long a call of a model that is not on trial is cut off, seconds; 0: never.
     """
 
     clock: Clock
@@ -60,6 +61,7 @@ class Rhythm(msgspec.Struct, frozen=True):
     chance: Callable[[], float]
     backoff: Backoff
     rules: TrialRules
+    longest_call_s: float = 0.0
 
     def delay_s(self, wait: Wait) -> float:
         """Return how long to wait: after a costly failure from a fifth of the usual longest wait to 72 times that.

@@ -40,6 +40,7 @@ from shoal_agent.errors import NoModelError
 from shoal_agent.ports import Cancelled
 from shoal_agent.updating.agenda import Agenda
 from shoal_agent.updating.boot import runnable_state
+from shoal_agent.updating.call_watch import CallWatch
 from shoal_agent.updating.course import Course
 from shoal_agent.updating.execution import Execution
 from shoal_agent.updating.garbage import Garbage
@@ -80,6 +81,7 @@ class Transactions:
         placing = Placing(around.host, around.store, starts=rhythm.rules.starts)
         self._course = Course(self._ledger, self._agenda, self._garbage, drop=placing.drop, changed=changed)
         self._watch = TrialWatch(around.host, rules=rhythm.rules, monotonic=rhythm.monotonic)
+        self._calls = CallWatch(around.host, longest_s=rhythm.longest_call_s, monotonic=rhythm.monotonic)
         self._shadows = Shadows(
             around.host,
             around.work,
@@ -140,6 +142,10 @@ class Transactions:
     def variants(self) -> dict[str, str]:
         """Return the path of the variant that answers, by slot."""
         return self._around.host.variants()
+
+    def faults(self) -> list[str]:
+        """Name what only a restart of the process mends; any thread may ask."""
+        return self._calls.faults()
 
     def shadows(self) -> dict[str, ShadowReport]:
         """Return what runs beside the active models, by slot."""
@@ -261,6 +267,20 @@ class Transactions:
             verdict = self._watch.verdict(name, self._ledger.slot(name))
             if verdict is not None:
                 self._course.handle(name, verdict)
+            self._look_at_calls(name)
+        self._calls.look_at_replaced()
+
+    def _look_at_calls(self, name: str) -> None:
+        """Do what a call that had to be cut off asks for."""
+        slot = self._ledger.slot(name)
+        found = self._calls.look(name, slot)
+        if found is None:
+            return
+        self._outcomes.cut_off(name, str(slot.active))
+        if isinstance(found, Failed):
+            self._course.handle(name, found)
+        else:
+            self._agenda.add(name, (found,))
 
     def _look_at_hold(self) -> None:
         """Report that the operator's hold began, changed or ended."""
