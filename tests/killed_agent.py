@@ -159,6 +159,7 @@ def import_all() -> None:
     import tuf.ngclient  # noqa: F401
     import urllib3  # noqa: F401
 
+    import shoal_agent.adapters.tuf_client
     import shoal_agent.bootstrap
     import shoal_agent.runtime.engine
     import shoal_agent.runtime.model
@@ -191,6 +192,7 @@ def _stop_at(gate: str | None) -> None:
 def main(state: Path, fate: Fate) -> None:
     """Run the agent until it has settled, or ended itself."""
     from shoal_agent import Agent
+    from shoal_agent.adapters.judge import InProcessJudge
     from shoal_agent.bootstrap import Overrides
     from shoal_agent.settings import Settings
     from shoal_agent.testing import FakePreflight
@@ -203,7 +205,8 @@ def main(state: Path, fate: Fate) -> None:
         silent = Overrides(preflight=FakePreflight(), link=lambda _identity: None)
         _look(Agent(state, settings, overrides=silent), fate.question)
     _stop_at(fate.gate)
-    agent = Agent(state, settings, overrides=Overrides(preflight=FakePreflight()))
+    # signatures are judged here, so that each step of storing what was signed is one of the steps
+    agent = Agent(state, settings, overrides=Overrides(preflight=FakePreflight(), judge=InProcessJudge))
     _start(agent)
     slot = agent.status()["slots"].get("quality", {})
     _say(f"started with {slot.get('active')}")

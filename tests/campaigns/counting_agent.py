@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from shoal_agent import Agent
+from shoal_agent.adapters.judge import InProcessJudge
 from shoal_agent.bootstrap import Overrides
 from shoal_agent.errors import NoModelError
 from shoal_agent.testing import FakePreflight
@@ -34,7 +35,7 @@ QUICK = {
 
 def new_agent(state: Path) -> Agent:
     """Return an agent with short windows, whose self-tests pass at once: processes would be most of the work."""
-    return Agent(state, QUICK, overrides=Overrides(preflight=FakePreflight()))
+    return Agent(state, QUICK, overrides=Overrides(preflight=FakePreflight(), judge=InProcessJudge))
 
 
 def rows(lots: random.Random) -> dict[str, np.ndarray]:

@@ -79,6 +79,12 @@ class TransportError(PeerError):
     code = "transport"
 
 
+class JudgeError(PeerError):
+    """The process that judges signatures ended or fell silent; it is asked again later."""
+
+    code = "judge"
+
+
 class ListUnusableError(PeerError):
     """The signed list of releases can't be used now: it expired, or what the server sent can't be trusted."""
 

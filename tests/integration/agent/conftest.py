@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from agent_bundles import bundle_files
 from shoal_agent import Agent
 from shoal_agent.adapters.enrolment import join
+from shoal_agent.adapters.judge import InProcessJudge
 from shoal_agent.bootstrap import Overrides
 from shoal_agent.settings import Settings
 from shoal_agent.testing import FakePreflight, SimulatedServer
@@ -108,4 +109,4 @@ def world(tmp_path: Path) -> Iterator[World]:
     with SimulatedServer() as server:
         state = tmp_path / "state"
         join(server.url, server.join_token, state, name="dev-1", labels={"site": "bern"}, facts={}, clock=time.time)
-        yield World(server, state, settings, Overrides(preflight=FakePreflight()))
+        yield World(server, state, settings, Overrides(preflight=FakePreflight(), judge=InProcessJudge))

@@ -14,7 +14,8 @@ import msgspec
 import shoal_agent
 import shoal_protocol
 
-HEAVY = {"cryptography", "email", "paho", "securesystemslib", "ssl", "tuf", "urllib3"}
+JUDGING = {"cryptography", "securesystemslib", "tuf"}
+HEAVY = {*JUDGING, "email", "paho", "ssl", "urllib3"}
 UNUSED = {"backports.zstd", "compression.zstd", "rfc8785", "shutil", "subprocess", "tomllib"}
 """Each takes one to three milliseconds, and only later steps use it."""
 
@@ -44,6 +45,27 @@ def test_the_stored_model_answers_before_trust_and_network_are_imported(world):
     assert HEAVY & {name.partition(".")[0] for name in told["modules"]} == set()
     assert UNUSED & {*told["modules"]} == set()
     assert told["dataclasses"] == []  # each takes half a millisecond, a msgspec struct a fiftieth of it (docs/adr)
+
+
+AT_WORK = """
+import json, sys, time
+from shoal_agent import Agent
+settings = {"listen": "none", "window_s": 0.5, "poll_s": 0.1, "trial.predictions": 1, "trial.seconds": 0.1}
+with Agent(sys.argv[1], settings) as agent:
+    until = time.monotonic() + 100
+    while time.monotonic() < until and agent.status()["slots"].get("quality", {}).get("active") is None:
+        time.sleep(0.05)
+    print(json.dumps({"active": agent.status()["slots"]["quality"]["active"], "modules": [*sys.modules]}))
+"""
+
+
+def test_an_agent_that_has_installed_a_release_has_judged_nothing_itself(world):
+    digest = world.pack(3.0, "1.0")
+    world.assign(digest)
+    run = [sys.executable, "-P", "-c", AT_WORK, str(world.state)]
+    told = json.loads(subprocess.run(run, check=True, capture_output=True, text=True, timeout=180).stdout)
+    assert told["active"] == digest
+    assert JUDGING & {name.partition(".")[0] for name in told["modules"]} == set()  # 10 MB (docs/adr)
 
 
 def test_no_struct_has_a_default_that_was_meant_for_a_dataclass():

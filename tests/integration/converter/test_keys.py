@@ -22,7 +22,8 @@ from shoal_converter.signing.authority import Authority
 from shoal_converter.signing.keyring import RootMemory
 from shoal_converter.signing.pipeline import open_release_key
 from shoal_protocol.canonical import sha256_digest
-from shoal_protocol.trust.targets import SignedList, signed_list
+from shoal_protocol.trust.signed_list import SignedList
+from shoal_protocol.trust.targets import signed_list
 from shoal_server.access import Role
 from shoal_server.registry import blob_routes, manifest_routes, routes, trust_routes
 from shoal_server.registry.trust import TrustService

@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from fixtures_broker import eventually
 from shoal_agent import Agent
 from shoal_agent.adapters.enrolment import join
+from shoal_agent.adapters.judge import InProcessJudge
 from shoal_agent.bootstrap import Overrides
 from shoal_converter import pack
 from shoal_converter.pack_options import PackOptions
@@ -89,7 +90,7 @@ def fleet(server: Server, operator: httpx2.Client, tmp_path: Path) -> Iterator[F
     for name in NAMES:
         state = tmp_path / name
         join(server.runtime.url, token, state, name=name, labels={}, facts={}, clock=time.time)
-        agents[name] = Agent(state, QUICK, overrides=Overrides(preflight_turns=turns))
+        agents[name] = Agent(state, QUICK, overrides=Overrides(preflight_turns=turns, judge=InProcessJudge))
         agents[name].start()
     fleet = Fleet(agents)
     yield fleet

@@ -16,6 +16,7 @@ from shoal_agent.updating.desk import Desk, ask_roll_back
 from shoal_agent.updating.messages import Messages
 from shoal_agent.updating.updater import Inbox, Updater
 from shoal_protocol.trust.assignment import Assignment, SlotTarget, sign_assignment
+from shoal_protocol.trust.envelope import opened
 
 SIGNER = CryptoSigner.generate_ecdsa()
 NO_SPACE = OSError(28, "No space left on device")
@@ -31,7 +32,7 @@ class Place:
         self.worked = 0
         self.inbox, self.spool = Inbox(), MemorySpool()
         trust = SimpleNamespace(
-            assignment_keys=lambda: [SIGNER.public_key],
+            opened=lambda raw, kind, what: opened(raw, kind, [SIGNER.public_key], what=what),
             refresh=lambda: None,
             check_time=lambda _issued: None,
             now_ms=lambda: self.now_ms,

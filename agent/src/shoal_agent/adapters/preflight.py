@@ -1,23 +1,21 @@
 """PREFLIGHT: a stored bundle's self-test in a child process, where a bad model can do no harm.
 
 Owns starting, bounding and reading the child (`shoal_agent.adapters.preflight_child`), and what each way of its ending
-means. A fresh interpreter, never a fork: children forked from a process with threads hung. The child sets its limits
-itself, so that they hold from its first import on; this side holds the wall clock.
+means. The child sets its limits itself, so that they hold from its first large import on; this side holds the wall
+clock.
 """
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 import threading
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from shoal_agent.adapters import child
 from shoal_agent.errors import CancelledError
 from shoal_agent.ports import Cancelled, Clock, PreflightLimits, PreflightOutcome
 
@@ -77,35 +75,26 @@ class ChildPreflight:
             self._turns.release()
 
     def _run(self, digest: str, limits: PreflightLimits, cancelled: Cancelled) -> PreflightOutcome:
-        import subprocess  # noqa: PLC0415 - 2 ms, of which most starts have no use
+        from subprocess import TimeoutExpired  # noqa: PLC0415 - 2 ms, of which most starts have no use
 
-        request = msgspec.json.encode(
-            {"folder": str(self._folder), "digest": digest, "limits": limits, "path": sys.path}
-        )
-        child = subprocess.Popen(
-            [sys.executable, "-I", str(CHILD)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            env=_environment(),
-        )
+        request = msgspec.json.encode({"folder": str(self._folder), "digest": digest, "limits": limits})
+        process = child.start(CHILD)
         deadline = self._clock() + limits.wall_s
         timed_out = False
-        _hand_in(child, request)
+        _hand_in(process, child.first_order() + request)
         while True:
             try:
-                output, _ = child.communicate(timeout=_POLL_S)
+                output, _ = process.communicate(timeout=_POLL_S)
                 break
-            except subprocess.TimeoutExpired:
+            except TimeoutExpired:
                 timed_out = self._clock() >= deadline
                 if timed_out or cancelled():
-                    _kill(child)
-                    output, _ = child.communicate()
+                    child.kill(process)
+                    output, _ = process.communicate()
                     if not timed_out:
                         raise CancelledError("the self-test was given up") from None
                     break
-        return judge_ending(_parse(output), child.returncode, timed_out=timed_out, limits=limits)
+        return judge_ending(_parse(output), process.returncode, timed_out=timed_out, limits=limits)
 
 
 def judge_ending(report: ChildReport, status: int, *, timed_out: bool, limits: PreflightLimits) -> PreflightOutcome:
@@ -126,7 +115,7 @@ def judge_ending(report: ChildReport, status: int, *, timed_out: bool, limits: P
             code="preflight_timeout",
             message=f"the self-test did not end within {limits.wall_s:g} s (it came to the stage {report.stage!r})",
         )
-    how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+    how = child.how_it_ended(status)
     if timed_out:
         how = f"{limits.wall_s:g} s were over"
     if not begun or status == -signal.SIGKILL:
@@ -139,16 +128,16 @@ def judge_ending(report: ChildReport, status: int, *, timed_out: bool, limits: P
     )
 
 
-def _hand_in(child: Popen[bytes], request: bytes) -> None:
+def _hand_in(process: Popen[bytes], request: bytes) -> None:
     """Write the request, which is far smaller than a pipe's buffer, and end the child's input.
 
     Not by `communicate`: where that times out before it has written all, its next call writes nothing more (CPython
     3.11, `Popen._communicate`), and the child would wait for the rest until its wall clock ends.
     """
-    assert child.stdin is not None
-    with suppress(BrokenPipeError), child.stdin:
-        child.stdin.write(request)
-    child.stdin = None
+    assert process.stdin is not None
+    with suppress(BrokenPipeError), process.stdin:
+        process.stdin.write(request)
+    process.stdin = None
 
 
 def _parse(output: bytes) -> ChildReport:
@@ -158,16 +147,3 @@ def _parse(output: bytes) -> ChildReport:
         except msgspec.DecodeError:
             continue
     return ChildReport()
-
-
-def _environment() -> Mapping[str, str]:
-    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "TMPDIR") if name in os.environ}
-    threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return {**kept, **threads, "ORT_DISABLE_TELEMETRY": "1", "LC_ALL": "C.UTF-8"}
-
-
-def _kill(child: Popen[bytes]) -> None:
-    try:
-        os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return

@@ -1,8 +1,7 @@
 """The child process of PREFLIGHT: sets its own limits, loads a stored bundle and runs its golden rows.
 
 Started as a script by `shoal_agent.adapters.preflight` with ``python -I``; reads one request from standard input and
-writes one JSON line for every stage that it reaches. Standard output is duplicated first and then closed to all others,
-so that what a library prints can't be taken for the answer.
+writes one JSON line for every stage that it reaches.
 
 The memory limit is set when all libraries are there and before a byte of the model is read, to what the process has by
 then and what the model is allowed: interpreter and libraries take more on a machine with more cores. It is on
@@ -13,9 +12,7 @@ machine has available, and where that runs short all the same, the kernel is ask
 from __future__ import annotations
 
 import json
-import os
 import resource
-import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -27,17 +24,18 @@ MEMINFO = Path("/proc/meminfo")
 
 def main() -> None:
     """Answer one request."""
-    answers = _take_stdout()
+    order = json.loads(sys.stdin.buffer.readline())
+    sys.path[:] = order["path"]
+    from shoal_agent.adapters.child import obey  # noqa: PLC0415 - its path came with the order
+
+    answers = obey(order)
     request = json.loads(sys.stdin.buffer.read())
-    sys.path[:] = request["path"]
-    _die_with_parent()
-    _die_before_others()
     _limit_time(request["limits"])
     _say(answers, stage="started")
     _say(answers, **_outcome(answers, request))
 
 
-def _outcome(answers: IO[str], request: dict[str, Any]) -> dict[str, Any]:
+def _outcome(answers: IO[bytes], request: dict[str, Any]) -> dict[str, Any]:
     from shoal_agent.runtime.bundle_files import from_store  # noqa: PLC0415 - only after the limits are set
     from shoal_agent.runtime.engine import import_onnxruntime, ran_out_of_memory  # noqa: PLC0415
     from shoal_agent.runtime.model import LoadedModel  # noqa: PLC0415
@@ -98,8 +96,6 @@ def _limit_time(limits: dict[str, Any]) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    with suppress(OSError):
-        os.nice(5)  # the active model answers meanwhile
 
 
 class _Limit(NamedTuple):
@@ -115,14 +111,15 @@ class _Limit(NamedTuple):
 
 def _limit_memory(request: dict[str, Any]) -> _Limit:
     """Set the limit: what the model is allowed, or what the device has available where that is less."""
-    from shoal_agent.domain.slot import MEMORY_SHORT  # noqa: PLC0415 - its path came with the request
+    from shoal_agent.adapters.child import data_bytes  # noqa: PLC0415 - their path came with the order
+    from shoal_agent.domain.slot import MEMORY_SHORT  # noqa: PLC0415 - likewise
     from shoal_protocol.bundle.memory import memory_allowance  # noqa: PLC0415
 
     limits = request["limits"]
     allowance, available = memory_allowance(_model_bytes(request), limits["memory_bytes"]), _available_bytes()
     is_short = available is not None and available < allowance
     most = available if available is not None and is_short else allowance
-    data = _data_bytes() + most + BYTES_PER_THREAD * (limits["threads"] - 1)
+    data = data_bytes() + most + BYTES_PER_THREAD * (limits["threads"] - 1)
     resource.setrlimit(resource.RLIMIT_DATA, (data, data))
     whose = "this device has available now" if is_short else "it is allowed"
     code = MEMORY_SHORT if is_short else "over_budget"
@@ -131,7 +128,7 @@ def _limit_memory(request: dict[str, Any]) -> _Limit:
 
 def _model_bytes(request: dict[str, Any]) -> int:
     """Return the size of the form of the model that is tested; 0 where it isn't there, which loading it says."""
-    from shoal_protocol.bundle.layout import FILEPATH_ANNOTATION  # noqa: PLC0415 - its path came with the request
+    from shoal_protocol.bundle.layout import FILEPATH_ANNOTATION  # noqa: PLC0415 - its path came with the order
 
     manifest, blobs = _places(request)
     for layer in json.loads(manifest.read_bytes())["layers"]:
@@ -150,36 +147,8 @@ def _available_bytes() -> int | None:
     return None
 
 
-def _data_bytes() -> int:
-    """Return what counts against RLIMIT_DATA now: the sixth number of /proc/self/statm, in pages, see proc(5)."""
-    return int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
-
-
-def _die_before_others() -> None:
-    """Ask Linux to take this process first when memory runs short, so that it does not take the agent."""
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to kill this process when the agent dies, so that a killed agent leaves nothing behind."""
-    import ctypes  # noqa: PLC0415 - only here
-
-    set_death_signal = 1  # PR_SET_PDEATHSIG, see prctl(2)
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL, 0, 0, 0)
-
-
-def _take_stdout() -> IO[str]:
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.dup2(null, 2)
-    return answers
-
-
-def _say(answers: IO[str], **fields: Any) -> None:
-    answers.write(json.dumps(fields) + "\n")
+def _say(answers: IO[bytes], **fields: Any) -> None:
+    answers.write(json.dumps(fields).encode() + b"\n")
     answers.flush()
 
 

@@ -5,12 +5,14 @@
     trust/floor.json         version of the newest signed list and newest signed time that were ever verified
 
 The floors are our own and synced, because the TUF client syncs nothing: a cache file that a power cut emptied counts as
-absent there, and its memory of versions would be lost. The TUF client itself (and with it cryptography) is imported at
-the first use, which comes after the first prediction is possible.
+absent there, and its memory of versions would be lost. Who verifies is a `Judge`; what it found last is kept here, so
+that it is asked for what is new only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,9 +27,8 @@ from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.errors import ContentError, DigestMismatchError, ExpiredError, RollbackError, TrustError
 
 if TYPE_CHECKING:
-    from securesystemslib.signer import Key
-
-    from shoal_protocol.trust.targets import SignedList
+    from shoal_agent.adapters.judge import Judge, StoredList, Verdict
+    from shoal_protocol.trust.signed_list import SignedList
 
 
 class Floors(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,15 +53,30 @@ class TrustStore:
         http: The server; none: only what is known already.
         root_digest: Of the pinned root.
         clock: Seconds UTC by the device's clock.
+        judge: Makes who verifies, from the folder of what it stores; none: in this process.
     """
 
-    def __init__(self, folder: Path, *, http: HttpClient | None, root_digest: str, clock: Clock) -> None:
+    def __init__(
+        self, folder: Path, *, http: HttpClient | None, root_digest: str, clock: Clock,
+        judge: Callable[[Path], Judge] | None = None,
+    ) -> None:  # fmt: skip
         self._folder = folder
         self._metadata = folder / "metadata"
         self._http = http
         self._root_digest = root_digest
         self._clock = clock
         self._floors: Floors | None = None
+        self._make_judge = judge
+        self._keys: tuple[str, ...] | None = None
+        self._stored: StoredList | None = None
+
+    @cached_property
+    def _judge(self) -> Judge:
+        if self._make_judge is not None:
+            return self._make_judge(self._metadata)
+        from shoal_agent.adapters.judge import InProcessJudge  # noqa: PLC0415 - a start asks nothing
+
+        return InProcessJudge(self._metadata)
 
     def floors(self) -> Floors:
         """Return the floors; read once, because nobody else writes them.
@@ -155,22 +171,19 @@ class TrustStore:
             TransportError: The server could not be reached.
             TrustError: What it sent can't be trusted; what was known stays.
         """
-        from shoal_agent.adapters import tuf_client  # noqa: PLC0415 - see the module's docstring
-
         http = source or self._http
         if http is None:
             raise TrustError("there is no server to ask for the signed list")
-        bootstrap = self._pinned()
         try:
-            found = tuf_client.refresh(self._metadata, http=http, bootstrap=bootstrap, now_ms=self.now_ms())
+            found = self._refreshed(http)
         except ExpiredError:
             if not self._forget_times_of_old_keys():
                 raise
-            found = tuf_client.refresh(self._metadata, http=http, bootstrap=bootstrap, now_ms=self.now_ms())
+            found = self._refreshed(http)
         self._forget_times_of_old_keys()
-        self._hold_floor(found)
-        self.raise_floors(targets_version=found.version)
-        return found
+        self._hold_floor(found.releases)
+        self.raise_floors(targets_version=found.releases.version)
+        return found.releases
 
     def known(self) -> SignedList | None:
         """Return the list that was verified last.
@@ -179,9 +192,7 @@ class TrustStore:
             ExpiredError: It is no longer valid for new installs.
             TrustError: The cache is damaged.
         """
-        from shoal_agent.adapters import tuf_client  # noqa: PLC0415 - see the module's docstring
-
-        stored = tuf_client.stored_list(self._metadata, bootstrap=self._pinned())
+        stored = self._recalled()
         if stored is None:
             return None
         self._hold_floor(stored.releases)
@@ -195,32 +206,55 @@ class TrustStore:
         Raises:
             TrustError: The cache is damaged.
         """
-        from shoal_agent.adapters import tuf_client  # noqa: PLC0415 - see the module's docstring
-
-        stored = tuf_client.stored_list(self._metadata, bootstrap=self._pinned())
+        stored = self._recalled()
         if stored is None:
             return None
         self._hold_floor(stored.releases)
         return stored.releases
 
-    def assignment_keys(self) -> list[Key]:
-        """Return the keys of the timestamp role in the newest verified root."""
-        from shoal_agent.adapters import tuf_client  # noqa: PLC0415 - see the module's docstring
+    def opened(self, raw: bytes, kind: str, *, what: str) -> bytes:
+        """Return the payload of an envelope that the timestamp role's key of the newest verified root signed.
 
-        return tuf_client.timestamp_keys(self._metadata, bootstrap=self._pinned())
+        Args:
+            raw: As received.
+            kind: Which type it must have.
+            what: What it is called in errors.
+
+        Raises:
+            TrustError: It did not sign it.
+            ContentError: The envelope does not parse, or is of another type.
+            PeerError: It can't be judged now.
+        """
+        return self._learnt(self._judge.open(raw, kind, what=what, pinned=self._pinned())).payload
 
     def list_ends_ms(self) -> int:
         """Return until when the stored list lets new installs in, milliseconds since the epoch; 0: there is none."""
-        from shoal_agent.adapters import tuf_client  # noqa: PLC0415 - see the module's docstring
-
         try:
-            stored = tuf_client.stored_list(self._metadata, bootstrap=self._pinned())
+            stored = self._recalled()
         except (TrustError, ContentError):  # a damaged cache: a refresh makes it whole
             return 0
         return 0 if stored is None else stored.expires_ms
 
     def _time_keys(self) -> tuple[str, ...]:
-        return tuple(sorted(key.keyid for key in self.assignment_keys()))
+        if self._keys is None:
+            self._learnt(self._judge.time_keys(pinned=self._pinned()))
+        return self._keys or ()
+
+    def _refreshed(self, source: DocumentSource) -> StoredList:
+        self._keys = self._stored = None  # even a refresh that fails may have brought a newer root
+        found = self._learnt(self._judge.refresh(source, pinned=self._pinned(), now_ms=self.now_ms())).stored
+        assert found is not None  # see `Judge`
+        return found
+
+    def _recalled(self) -> StoredList | None:
+        if self._stored is None:
+            self._learnt(self._judge.recall(pinned=self._pinned()))
+        return self._stored
+
+    def _learnt(self, verdict: Verdict) -> Verdict:
+        """Keep what a judge found; one question is not asked about the list, and its answer says nothing of it."""
+        self._keys, self._stored = verdict.time_keys, verdict.stored or self._stored
+        return verdict
 
     def _forget_times_of_old_keys(self) -> bool:
         """Drop the floor of time when a root took its keys away; True when it was dropped."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from securesystemslib.signer import Key
@@ -18,18 +17,11 @@ from tuf.api.metadata import Metadata, Root, TargetFile, Targets, Timestamp
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from shoal_agent.adapters.durable import sync_file, sync_folder
+from shoal_agent.adapters.judge import StoredList
 from shoal_agent.errors import TransportError
 from shoal_agent.ports import DocumentSource
 from shoal_protocol.errors import ExpiredError, RollbackError, TrustError, UnsignedError
-from shoal_protocol.trust.targets import SignedList, signed_list
-
-
-@dataclass(frozen=True)
-class StoredList:
-    """A verified list, and until when it allows new installs."""
-
-    releases: SignedList
-    expires_ms: int
+from shoal_protocol.trust.targets import signed_list
 
 
 class _Fetcher(FetcherInterface):
@@ -45,7 +37,7 @@ class _Fetcher(FetcherInterface):
                 yield chunk
 
 
-def refresh(folder: Path, *, http: DocumentSource, bootstrap: bytes, now_ms: int) -> SignedList:
+def refresh(folder: Path, *, http: DocumentSource, bootstrap: bytes, now_ms: int) -> StoredList:
     """Run the client workflow once and sync what it stored.
 
     Args:
@@ -62,7 +54,7 @@ def refresh(folder: Path, *, http: DocumentSource, bootstrap: bytes, now_ms: int
     stored = stored_list(folder, bootstrap=bootstrap)
     if stored is None:
         raise TrustError("the signed list is missing after a refresh")
-    return stored.releases
+    return stored
 
 
 def run_workflow(folder: Path, *, http: DocumentSource, base: str, bootstrap: bytes, now_ms: int) -> Updater:

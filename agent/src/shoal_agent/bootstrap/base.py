@@ -32,6 +32,7 @@ from shoal_agent.updating.messages import Messages
 from shoal_agent.updating.updater import Inbox
 
 if TYPE_CHECKING:
+    from shoal_agent.adapters.judge import Judge
     from shoal_agent.adapters.tls import CertificateTime
     from shoal_agent.runtime.feedback import Feedback
     from shoal_agent.runtime.slots import SlotTable
@@ -49,6 +50,8 @@ class Overrides(msgspec.Struct, frozen=True):
         state_file: Wraps the state file.
         store: Wraps the blob store.
         preflight: Instead of a child process.
+        judge: Makes who judges signatures, from the folder of the signed documents; none: a child process. Many agents
+            in one process are better off with `shoal_agent.adapters.judge.InProcessJudge`.
     """
 
     clock: Clock = time.time
@@ -59,6 +62,7 @@ class Overrides(msgspec.Struct, frozen=True):
     state_file: Callable[[StateFile], StateFile] = lambda real: real
     store: Callable[[BlobStore], BlobStore] = lambda real: real
     preflight: Preflight | None = None
+    judge: Callable[[Path], Judge] | None = None
 
 
 class Relay:
@@ -130,7 +134,13 @@ def make_base(state: Path, settings: Settings, overrides: Overrides) -> Base:
 
     http = HttpClient(identity.url, login=credentials, ca_file=ca_file, certificate_time=certificate_time)
     facts = known_facts(settings)
-    trust = TrustStore(state / "trust", http=http, root_digest=identity.root_digest, clock=overrides.clock)
+    trust = TrustStore(
+        state / "trust",
+        http=http,
+        root_digest=identity.root_digest,
+        clock=overrides.clock,
+        judge=overrides.judge or child_judge,
+    )
     return Base(
         state=state,
         settings=settings,
@@ -159,6 +169,13 @@ def make_base(state: Path, settings: Settings, overrides: Overrides) -> Base:
         store=overrides.store(FolderBlobStore(state, needed=partial(needed_blobs, facts=facts))),
         relay=Relay(),
     )
+
+
+def child_judge(folder: Path) -> Judge:
+    """Return a judge in child processes; made at the first question."""
+    from shoal_agent.adapters.judge_process import ChildJudge  # noqa: PLC0415 - a start asks nothing
+
+    return ChildJudge(folder)
 
 
 def new_client(base: Base) -> HttpClient:

@@ -12,11 +12,9 @@ import msgspec
 from shoal_agent.ports.work import Cancelled
 from shoal_protocol.bundle.manifest import Descriptor
 
-if TYPE_CHECKING:  # cryptography and tuf stay out of a start
-    from securesystemslib.signer import Key
-
+if TYPE_CHECKING:  # a start does without
     from shoal_protocol.parcel import About
-    from shoal_protocol.trust.targets import SignedList
+    from shoal_protocol.trust.signed_list import SignedList
 
 
 class HeldBlob(msgspec.Struct, frozen=True):
@@ -78,9 +76,6 @@ class Trust(Protocol):
 
     def newest(self) -> SignedList | None:
         """Return the list that was verified last, even when it has expired, without any network."""
-
-    def assignment_keys(self) -> list[Key]:
-        """Return the keys that sign assignments, of the newest verified root."""
 
     def targets_version(self) -> int:
         """Return the version below which no signed list is accepted."""

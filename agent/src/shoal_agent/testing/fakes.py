@@ -27,7 +27,7 @@ from shoal_protocol.bundle.manifest import Descriptor, Manifest, parse_manifest
 from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.errors import ContentError, DigestMismatchError, ExpiredError
 from shoal_protocol.mqtt.topics import Up
-from shoal_protocol.trust.targets import SignedList, TargetEntry
+from shoal_protocol.trust.signed_list import SignedList, TargetEntry
 
 
 @dataclass
@@ -242,10 +242,6 @@ class FakeTrust:
     def newest(self) -> SignedList | None:
         """Return the list, expired or not."""
         return self._list()
-
-    def assignment_keys(self) -> list[Any]:
-        """Return none."""
-        return []
 
     def targets_version(self) -> int:
         """Return the version."""

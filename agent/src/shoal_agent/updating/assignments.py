@@ -14,17 +14,15 @@ from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.errors import ContentError, ExpiredError, TrustError
 
 if TYPE_CHECKING:
-    from securesystemslib.signer import Key
-
     from shoal_protocol.trust.assignment import Assignment
-    from shoal_protocol.trust.targets import SignedList
+    from shoal_protocol.trust.signed_list import SignedList
 
 
 class AssignmentTrust(Protocol):
     """What verifying an assignment needs."""
 
-    def assignment_keys(self) -> list[Key]:
-        """Return the keys of the timestamp role in the newest verified root."""
+    def opened(self, raw: bytes, kind: str, *, what: str) -> bytes:
+        """Return the payload of an envelope that the timestamp role's key of the newest verified root signed."""
 
     def refresh(self) -> SignedList:
         """Fetch newer metadata, and with it a newer root."""
@@ -123,13 +121,13 @@ class AssignmentIntake:
         return assignment
 
     def _verified_now(self, raw: bytes) -> Assignment:
-        from shoal_protocol.trust.assignment import verify_assignment  # noqa: PLC0415 - cryptography comes with it
+        from shoal_protocol.trust.assignment import PAYLOAD_TYPE, parse_assignment  # noqa: PLC0415 - after the start
 
-        keys = self._trust.assignment_keys()
-        return verify_assignment(raw, keys, device=self._device, now_ms=self._trust.now_ms())
+        payload = self._trust.opened(raw, PAYLOAD_TYPE, what="assignment")
+        return parse_assignment(payload, device=self._device, now_ms=self._trust.now_ms())
 
 
 def _check_succession(assignment: Assignment, state: DeviceState) -> None:
-    from shoal_protocol.trust.assignment import check_succession  # noqa: PLC0415 - cryptography comes with it
+    from shoal_protocol.trust.assignment import check_succession  # noqa: PLC0415 - after the start
 
     check_succession((state.generation, state.content_hash) if state.generation else None, assignment)

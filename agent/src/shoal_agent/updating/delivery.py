@@ -27,7 +27,7 @@ from shoal_protocol.mqtt.messages import Ack
 if TYPE_CHECKING:
     from shoal_agent.adapters.trust_store import TrustStore
     from shoal_agent.updating.assignments import AssignmentIntake
-    from shoal_protocol.trust.targets import SignedList, TargetEntry
+    from shoal_protocol.trust.signed_list import SignedList, TargetEntry
 
 _log = logging.getLogger(__name__)
 
@@ -84,11 +84,12 @@ class Delivery:
         return document, receipt
 
     def _receipt(self, parcel: Parcel) -> Ack | None:
-        from shoal_protocol.trust.receipt import verify_receipt  # noqa: PLC0415 - cryptography comes with it
+        from shoal_protocol.trust.receipt import PAYLOAD_TYPE, parse_receipt  # noqa: PLC0415 - parcels are rare
 
         raw = parcel.receipt()
-        keys = self._trust.assignment_keys()
-        return None if raw is None else verify_receipt(raw, keys, device=parcel.about.device)
+        if raw is None:
+            return None
+        return parse_receipt(self._trust.opened(raw, PAYLOAD_TYPE, what="receipt"), device=parcel.about.device)
 
     def _bring(self, parcel: Parcel, releases: SignedList, digest: str) -> None:
         entry = releases.check(digest)

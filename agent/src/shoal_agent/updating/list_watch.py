@@ -14,7 +14,7 @@ from shoal_agent.ports import Clock
 from shoal_protocol.errors import ContentError, PeerError, TrustError
 
 if TYPE_CHECKING:
-    from shoal_protocol.trust.targets import SignedList
+    from shoal_protocol.trust.signed_list import SignedList
 
 FIRST_S = 60.0
 """After the start, so that nothing that was revoked meanwhile stays unnoticed for long."""

@@ -44,7 +44,7 @@ from shoal_protocol.errors import (
 )
 
 if TYPE_CHECKING:
-    from shoal_protocol.trust.targets import SignedList, TargetEntry
+    from shoal_protocol.trust.signed_list import SignedList, TargetEntry
 
 _TOLD_SHARE = 0.05
 _log = logging.getLogger(__name__)

@@ -13,7 +13,8 @@ from tuf.api.metadata import Targets
 from shoal_converter.errors import SignatureError
 from shoal_protocol.errors import CallerError
 from shoal_protocol.refs import Ref
-from shoal_protocol.trust.targets import TargetEntry, release_target, set_restrictions, signed_list
+from shoal_protocol.trust.signed_list import TargetEntry
+from shoal_protocol.trust.targets import release_target, set_restrictions, signed_list
 
 LIFETIME = timedelta(days=90)
 """How long devices may install from a list; a job signs it again before. Shorter: a thief's time is shorter, too."""

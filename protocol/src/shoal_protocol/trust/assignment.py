@@ -7,14 +7,16 @@ key of its own and rotates with root. `generation` only grows; the same generati
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from securesystemslib.signer import Key, Signer
 
 from shoal_protocol.canonical import canonical_bytes, parse_digest, sha256_digest
 from shoal_protocol.errors import ContentError, ExpiredError, RollbackError, UnsignedError
 from shoal_protocol.trust.envelope import opened, sealed
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Key, Signer
 
 PAYLOAD_TYPE = "application/vnd.shoal.assignment.v1+json"
 MAX_SLOTS = 64
@@ -99,7 +101,17 @@ def verify_assignment(raw: bytes, keys: Sequence[Key], *, device: str, now_ms: i
         UnsignedError: No key's signature covers it, or it is for another device.
         ExpiredError: It was valid once.
     """
-    payload = opened(raw, PAYLOAD_TYPE, keys, what="assignment")
+    return parse_assignment(opened(raw, PAYLOAD_TYPE, keys, what="assignment"), device=device, now_ms=now_ms)
+
+
+def parse_assignment(payload: bytes, *, device: str, now_ms: int) -> Assignment:
+    """Parse what an envelope held whose signature was verified.
+
+    Raises:
+        ContentError: It does not parse.
+        UnsignedError: It is for another device.
+        ExpiredError: It was valid once.
+    """
     try:
         assignment = msgspec.json.decode(payload, type=Assignment)
     except (msgspec.DecodeError, RecursionError) as error:

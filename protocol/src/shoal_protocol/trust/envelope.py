@@ -1,7 +1,8 @@
 """What the server signs for single devices: DSSE envelopes by the key of TUF's timestamp role.
 
 https://github.com/secure-systems-lab/dsse, PAE v1. The signature is checked over the payload's very bytes, before they
-are parsed, and binds them to their type. Owns the envelope; leaves the payloads to whoever signs them.
+are parsed, and binds them to their type. Owns the envelope; leaves the payloads to whoever signs them. Cryptography is
+imported where a signature is checked, since who only reads payloads has them opened elsewhere.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
-from securesystemslib.signer import Key, Signature, Signer
 
 from shoal_protocol.canonical import canonical_bytes
 from shoal_protocol.errors import ContentError, UnsignedError
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Key, Signer
 
 MAX_ENVELOPE_BYTES = 64 * 1024
 
@@ -80,6 +82,9 @@ def opened(raw: bytes, kind: str, keys: Sequence[Key], *, what: str) -> bytes:
 
 
 def _valid(key: Key, signature: _Signature, signed: bytes) -> bool:
+    from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError  # noqa: PLC0415 - see above
+    from securesystemslib.signer import Signature  # noqa: PLC0415 - likewise
+
     try:
         key.verify_signature(Signature(signature.keyid, signature.sig), signed)
     except (UnverifiedSignatureError, VerificationError):

@@ -7,14 +7,17 @@ receipt is still true, so it needs no order and no date.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
-from securesystemslib.signer import Key, Signer
 
 from shoal_protocol.canonical import canonical_bytes
 from shoal_protocol.errors import ContentError, UnsignedError
 from shoal_protocol.mqtt.messages import Ack
 from shoal_protocol.trust.envelope import opened, sealed
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Key, Signer
 
 PAYLOAD_TYPE = "application/vnd.shoal.receipt.v1+json"
 
@@ -36,7 +39,16 @@ def verify_receipt(raw: bytes, keys: Sequence[Key], *, device: str) -> Ack:
         ContentError: It does not parse.
         UnsignedError: No key's signature covers it, or it is for another device.
     """
-    payload = opened(raw, PAYLOAD_TYPE, keys, what="receipt")
+    return parse_receipt(opened(raw, PAYLOAD_TYPE, keys, what="receipt"), device=device)
+
+
+def parse_receipt(payload: bytes, *, device: str) -> Ack:
+    """Parse what an envelope held whose signature was verified.
+
+    Raises:
+        ContentError: It does not parse.
+        UnsignedError: It is for another device.
+    """
     try:
         receipt = msgspec.json.decode(payload, type=_Receipt)
     except (msgspec.DecodeError, RecursionError) as error:

@@ -138,11 +138,12 @@ class Stage:
     def _camera(self, name: str, site: str, token: str, number: int, turns: threading.Semaphore) -> Camera:
         from shoal_agent import Agent  # noqa: PLC0415 - the demo's extra; the server runs without it
         from shoal_agent.adapters.enrolment import join  # noqa: PLC0415 - as above
+        from shoal_agent.adapters.judge import InProcessJudge  # noqa: PLC0415 - as above; all share its libraries
         from shoal_agent.bootstrap import Overrides  # noqa: PLC0415 - as above
 
         state = self.folder / "devices" / name
         join(self.login.url, token, state, name=name, labels={}, facts={}, clock=time.time)
-        agent = Agent(state, _QUICK_AGENT, overrides=Overrides(preflight_turns=turns))
+        agent = Agent(state, _QUICK_AGENT, overrides=Overrides(preflight_turns=turns, judge=InProcessJudge))
         agent.start()
         random = np.random.default_rng(number)
         return Camera(name, site, agent, random, gain=float(random.uniform(0.97, 1.03)))

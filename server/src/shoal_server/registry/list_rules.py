@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from shoal_protocol.errors import ContentError
-from shoal_protocol.trust.targets import SignedList, TargetEntry
+from shoal_protocol.trust.signed_list import SignedList, TargetEntry
 from shoal_server.registry.versions import VersionState
 
 Held = Callable[[str, str], tuple[str, int] | None]

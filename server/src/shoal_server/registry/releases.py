@@ -5,7 +5,7 @@ Owns the step between the list and the registry's own rows, within the transacti
 
 from sqlmodel import Session, select
 
-from shoal_protocol.trust.targets import SignedList
+from shoal_protocol.trust.signed_list import SignedList
 from shoal_server.outbox import EventType
 from shoal_server.registry.announcements import announce_version
 from shoal_server.registry.list_rules import Held, state_by_list

@@ -24,7 +24,8 @@ from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timest
 from shoal_protocol.canonical import Digest, sha256_digest
 from shoal_protocol.errors import DigestMismatchError, ExpiredError
 from shoal_protocol.trust.roots import TrustMode, check_signed, check_successor, parse_root, trust_mode
-from shoal_protocol.trust.targets import SignedList, parse_targets, release_target, set_restrictions, signed_list
+from shoal_protocol.trust.signed_list import SignedList
+from shoal_protocol.trust.targets import parse_targets, release_target, set_restrictions, signed_list
 from shoal_server.errors import ConflictError, NotFoundError, PreconditionError
 from shoal_server.registry import trust_documents as documents
 from shoal_server.registry.list_rules import Held, check_next_list

@@ -10,7 +10,8 @@ from tuf.ngclient import FetcherInterface, Updater
 
 from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.errors import DeniedError, DigestMismatchError, UnsignedError
-from shoal_protocol.trust.targets import SignedList, signed_list
+from shoal_protocol.trust.signed_list import SignedList
+from shoal_protocol.trust.targets import signed_list
 from shoal_server.errors import StartError
 from shoal_server.registry.trust import LIFETIMES, TrustService
 from shoal_server.registry.trust_routes import router
