@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import logging
 from typing import Final
 
@@ -31,6 +30,8 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
+        import json  # noqa: PLC0415 - 1 ms that a start without such lines should not pay
+
         at = dt.datetime.fromtimestamp(record.created, tz=dt.UTC).isoformat(timespec="milliseconds")
         line = {
             "at": at.replace("+00:00", "Z"),

@@ -260,6 +260,23 @@ def test_a_start_after_a_cut_asks_the_spool_whether_the_message_was_stored(tmp_p
     book.close()
 
 
+def test_a_model_that_is_known_and_far_from_forgotten_writes_nothing(monkeypatch):
+    monkeypatch.setattr("shoal_agent.adapters.label_book.MAX_MODELS", 4)
+    book = registered()
+    before = book._connection.total_changes
+    book.register(b"model", slot="line", digest=DIGEST, form=b"{}")
+    assert book._connection.total_changes == before
+    for digit in b"12":
+        book.register(bytes([digit]), slot="line", digest=DIGEST, form=b"{}")
+    book.register(b"model", slot="line", digest=DIGEST, form=b"{}")  # renewed, since only one half may be newer
+    for digit in b"345":
+        book.register(bytes([digit]), slot="line", digest=DIGEST, form=b"{}")
+    assert book.form(b"model") == b"{}"
+    book.register(b"model", slot="line", digest=DIGEST, form=b'{"classes": 3}')
+    assert book.form(b"model") == b'{"classes": 3}'
+    book.close()
+
+
 def test_one_message_takes_so_many_counts_and_the_oldest_first():
     book = registered()
     book.count([count for at in range(MAX_TAKEN + 10) for count in counts(at, start_ms=at)])

@@ -7,7 +7,6 @@ first order is where modules are found: ``python -I`` knows only what is install
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -15,6 +14,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+
+import msgspec
 
 if TYPE_CHECKING:
     from subprocess import Popen
@@ -50,7 +51,7 @@ def how_it_ended(status: int) -> str:
 
 def first_order() -> bytes:
     """Return the first line for a child: where modules are found, and whose child it is."""
-    return json.dumps({"path": sys.path, "parent": os.getpid()}).encode() + b"\n"
+    return msgspec.json.encode({"path": sys.path, "parent": os.getpid()}) + b"\n"
 
 
 def obey(order: Mapping[str, Any]) -> IO[bytes]:

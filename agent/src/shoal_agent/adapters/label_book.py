@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from shoal_agent.adapters.spool_file import put_aside
+from shoal_agent.adapters.spool_file import CACHE_KB, put_aside
 from shoal_agent.errors import LabelBookError
 from shoal_agent.ports import LabelCount
 from shoal_protocol.profile.labels import ErrorSums, LabelGroup
@@ -82,7 +82,14 @@ class SqliteLabelBook:
         return self._waiting
 
     def register(self, model: bytes, *, slot: str, digest: str, form: bytes) -> None:
-        """Remember a model that ids name; of many the newest."""
+        """Remember a model that ids name; of many the newest. One that is far from being forgotten writes nothing."""
+        with self._reading() as db:
+            known = db.execute(
+                "SELECT slot, digest, form FROM models WHERE key = ? AND id > (SELECT max(id) FROM models) - ?",
+                (model, MAX_MODELS // 2),
+            ).fetchone()
+        if known == (slot, digest, form):
+            return
         with self._transaction() as db:
             db.execute("DELETE FROM models WHERE key = ?", (model,))
             db.execute("INSERT INTO models (key, slot, digest, form) VALUES (?, ?, ?, ?)", (model, slot, digest, form))
@@ -196,6 +203,7 @@ def _open(path: Path | str) -> sqlite3.Connection:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
+            connection.execute(f"PRAGMA cache_size=-{CACHE_KB}")
             connection.executescript(_SCHEMA)
             connection.execute("SELECT seq, value_square FROM counts LIMIT 0")
         except BaseException:

@@ -11,13 +11,14 @@ to the server in an event of its own.
 
 from __future__ import annotations
 
-import json
 import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+import msgspec
 
 from shoal_agent.adapters.spool_file import is_damage, open_file, put_aside
 from shoal_agent.domain.coarsening import Span, mergeable, together
@@ -193,7 +194,7 @@ class SqliteSpool:
         merged = replaced if name == "told_merged" else []  # its own number is one more that never comes
         told = last.next(_add(db, "seq", 1), [*numbers, *merged], rows=rows, waits=waits)
         _insert(db, told.seq, Up.EVENT, build(told.seq, list(told.numbers), told.rows))
-        db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(told.as_json())))
+        db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, msgspec.json.encode(told.as_json()).decode()))
         return replaced
 
     def _merge(
@@ -348,7 +349,7 @@ def _delete(db: sqlite3.Connection, dropped: list[int]) -> int:
 def _told(db: sqlite3.Connection, name: str) -> Told:
     """Return the last event of a kind about what was let go of."""
     row = db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-    return Told.from_json(json.loads(row[0])) if row else Told()
+    return Told.from_json(msgspec.json.decode(row[0])) if row else Told()
 
 
 def _rows(db: sqlite3.Connection, seqs: list[int]) -> int:

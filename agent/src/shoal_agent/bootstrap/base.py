@@ -134,13 +134,8 @@ def make_base(state: Path, settings: Settings, overrides: Overrides) -> Base:
 
     http = HttpClient(identity.url, login=credentials, ca_file=ca_file, certificate_time=certificate_time)
     facts = known_facts(settings)
-    trust = TrustStore(
-        state / "trust",
-        http=http,
-        root_digest=identity.root_digest,
-        clock=overrides.clock,
-        judge=overrides.judge or child_judge,
-    )
+    judge, digest = overrides.judge or child_judge, identity.root_digest
+    trust = TrustStore(state / "trust", http=http, root_digest=digest, clock=overrides.clock, judge=judge)
     return Base(
         state=state,
         settings=settings,
