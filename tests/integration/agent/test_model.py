@@ -117,6 +117,12 @@ def test_columns_rows_and_tensors_answer_the_same() -> None:
         assert np.array_equal(other["probabilities"], tensor["probabilities"])
 
 
+@pytest.mark.parametrize("column", [[1.0, 2.0, 3.0], np.arange(3.0), np.arange(3, dtype=np.float32)])
+def test_a_column_of_a_table_has_a_row_a_value_whatever_its_type(column: Any) -> None:
+    answer = load(make_bundle(constant_model(2.5, 1), constant_schema(1), name="one")).predict({"x": column})
+    assert answer["value"].tolist() == [[2.5]] * 3
+
+
 def test_text_in_text_out() -> None:
     spec = ProfileSpec(
         (

@@ -105,7 +105,7 @@ class LoadedModel(Followed):
         self._identity = Identity(info.name, info.version, digest, os.urandom(6).hex())
         self._serials = itertools.count()
         self._names = engine.output_names
-        self._exact = [(t.name, np.dtype(t.dtype)) for t in engine.inputs if t.dtype != "string"]
+        self._exact = [(t.name, np.dtype(t.dtype), len(t.shape)) for t in engine.inputs if t.dtype != "string"]
         self._has_text = len(self._exact) < len(engine.inputs)
         places = {name: at for at, name in enumerate(self._names)}
         self._taps = [(name, places.get(name)) for name in self.observer.tensors]
@@ -320,9 +320,9 @@ class LoadedModel(Followed):
         """Return the inputs themselves when they look exact: onnxruntime checks them faster than we could."""
         try:
             if not self._has_text and hasattr(inputs, "keys") and len(inputs) == len(self._exact):
-                for name, dtype in self._exact:
+                for name, dtype, rank in self._exact:
                     array = inputs.get(name)
-                    if type(array) is not np.ndarray or array.dtype != dtype or not array.size:
+                    if type(array) is not np.ndarray or array.dtype != dtype or array.ndim != rank or not array.size:
                         break
                 else:
                     if self.plan.has_rules:
