@@ -15,9 +15,9 @@ def test_ranges_get_room_and_what_was_never_missing_may_not_be() -> None:
     written = derived_contract(fields)
     assert written == {
         "fields": {
-            "temp": {"range": [8.0, 32.0], "missing": 0},
-            "count": {"range": [-1, 8]},
-            "city": {"categories": ["Basel", "Bern"]},
+            "temp": {"range": [8.0, 32.0], "tolerate": 0.01, "missing": 0},
+            "count": {"range": [-1, 8], "tolerate": 0.01},
+            "city": {"categories": ["Basel", "Bern"], "tolerate": 0.01},
         }
     }
     assert [rule.words for rule in parse_contract(written)] == [
@@ -26,3 +26,4 @@ def test_ranges_get_room_and_what_was_never_missing_may_not_be() -> None:
         "count must be from -1 to 8",
         "city must be one of Basel, Bern",
     ]
+    assert [rule.tolerate for rule in parse_contract(written)] == [0.01, 0.0, 0.01, 0.01]

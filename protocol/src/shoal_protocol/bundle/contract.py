@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from shoal_protocol.bundle.schema import FieldSpec
 
 MOST_RULES = 1024
+_UNPROMISED = 0.01
 _KEYS = frozenset({"range", "categories", "missing", "tolerate", "action"})
 _EXAMPLE = "fields: {age: {range: [0, 120], missing: 0.01}, city: {categories: [Bern, Basel], action: refuse}}"
 
@@ -154,6 +155,8 @@ def derived_contract(inputs: Sequence[FieldSpec]) -> dict[str, Any]:
     """Write a contract from what a schema says of the training data: a beginning for whoever knows the values.
 
     Ranges are the sample's, a tenth wider; categories those that it had; a feature that was never missing may not be.
+    One row in a hundred may break a range or a list: nobody promised them, and a sample's largest value is not the
+    largest that there is.
 
     Args:
         inputs: The features of a bundle's schema.
@@ -171,6 +174,8 @@ def derived_contract(inputs: Sequence[FieldSpec]) -> dict[str, Any]:
                 rules["range"] = [math.floor(field.low - margin), math.ceil(field.high + margin)]
         if field.categories:
             rules["categories"] = list(field.categories)
+        if rules:
+            rules["tolerate"] = _UNPROMISED
         if field.missing == "refused" and field.dtype.startswith(("float", "string")):
             rules["missing"] = 0
         if rules:

@@ -13,7 +13,7 @@ from sqlmodel import Session
 from shoal_protocol.bundle.schema import ModelSchema
 from shoal_server.alerts import store as alerts
 from shoal_server.contracts.report import gather
-from shoal_server.contracts.sums import RuleState, alert_text
+from shoal_server.contracts.sums import alerts_of
 from shoal_server.signals import Signals
 from shoal_server.storage.database import Clock, Database
 
@@ -43,23 +43,22 @@ class ContractScan:
         self._signals = signals
 
     def tick(self) -> int:
-        """Raise an alert for each rule that is newly broken, resolve those that are kept again; returns how many."""
+        """Raise alerts of rules that are newly broken, resolve those that are kept again; returns how many."""
         now = self._clock()
         with self._database.read() as session:
             found = gather(session, self._schemas, start_ms=round(1000 * (now - SPAN_S)), end_ms=round(1000 * now) + 1)
             told = alerts.unresolved_keys(session, kind=_KIND)
         broken = {
-            f"contract:{one.slot}:{one.digest}:{at}": (one.slot, state)
+            key: (one.slot, *texts)
             for one in found
-            for at, state in enumerate(one.rules)
-            if state.is_broken
+            for key, texts in alerts_of(one.slot, one.digest, one.rules, told=told).items()
         }
         news = sorted(broken.keys() ^ told)
         if not broken and not news:
             return 0
         with self._database.write() as session:
             for key in sorted(broken.keys() & told):
-                title, body = alert_text(*broken[key])
+                _, title, body = broken[key]
                 alerts.retell(session, key, title=title, body=body, now=now)
             for key in news:
                 if key in broken:
@@ -71,8 +70,7 @@ class ContractScan:
         return len(news)
 
 
-def _tell(session: Session, key: str, slot: str, state: RuleState, *, now: float) -> None:
-    title, body = alert_text(slot, state)
+def _tell(session: Session, key: str, slot: str, title: str, body: str, *, now: float) -> None:
     subject = f"slot:{slot}"
     alerts.raise_alert(
         session, kind=_KIND, subject=subject, title=title, body=body, severity="warning", key=key, now=now

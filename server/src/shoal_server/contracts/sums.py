@@ -8,7 +8,7 @@ its name, and it can't hide what others say.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,11 @@ from shoal_protocol.profile.counting import rules_hash
 
 MOST_DEVICES = 10
 """So many devices are named, those with the most broken rows first."""
+
+MOST_APART = 5
+"""So many broken rules of a bundle have an alert each; more are told together."""
+
+_MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -104,8 +109,7 @@ def _most_first(item: tuple[str, int]) -> tuple[int, str]:
 def alert_text(slot: str, state: RuleState) -> tuple[str, str]:
     """Return title and body of the alert about a broken rule."""
     allowed = f", tolerated are {100 * state.rule.tolerate:g} %" if state.rule.tolerate else ""
-    rate = f"{100 * state.share:.2g} % of rows"
-    title = f"{slot} gets values that break its contract: {state.rule.words} ({rate})"
+    title = f"{slot} gets values that break its contract: {state.rule.words} ({_percent(state.share)} of rows)"
     lines = [
         f"In the last hour {state.violations} of {state.rows} rows ({100 * state.share:.3g} %) broke it{allowed}.",
         "The rule is set at the server." if state.source == "server" else "The rule is the bundle's.",
@@ -113,3 +117,47 @@ def alert_text(slot: str, state: RuleState) -> tuple[str, str]:
         *(f"- {name}: {count}" for name, count in state.devices),
     ]
     return title, "\n".join(lines)
+
+
+def alerts_of(
+    slot: str, digest: str, rules: Sequence[RuleState], *, told: Collection[str]
+) -> dict[str, tuple[str, str]]:
+    """Return title and body of what people should know about a bundle's broken rules, by the alerts' keys.
+
+    A sensor that fails breaks one rule, a shift of the world nearly all: those are one cause, and one alert.
+
+    Args:
+        slot: In which it runs.
+        digest: Of the bundle.
+        rules: All of them.
+        told: Keys of the alerts that are not resolved. Rules that were told together stay together until all are kept.
+    """
+    broken = {at: state for at, state in enumerate(rules) if state.is_broken}
+    together = f"contract:{slot}:{digest}:together"
+    if len(broken) > MOST_APART or (broken and together in told):
+        return {together: _together(slot, list(broken.values()), of=len(rules))}
+    return {f"contract:{slot}:{digest}:{at}": alert_text(slot, state) for at, state in broken.items()}
+
+
+def _together(slot: str, broken: list[RuleState], *, of: int) -> tuple[str, str]:
+    worst = sorted(broken, key=lambda state: -state.share)
+    title = (
+        f"{slot} gets values that break {len(broken)} of the {of} rules of its contract, most: "
+        f"{worst[0].rule.words} ({_percent(worst[0].share)} of rows)"
+    )
+    devices = Counter[str]()
+    for state in broken:
+        devices.update(dict(state.devices))
+    more = [f"- and {len(worst) - _MOST_NAMED} more: shoalctl contract show {slot}"] if len(worst) > _MOST_NAMED else []
+    lines = [
+        "In the last hour these rules were broken by more rows than they tolerate, the most broken first:",
+        *(f"- {one.rule.words}: {one.violations:,} of {one.rows:,} rows" for one in worst[:_MOST_NAMED]),
+        *more,
+        "Values that broke one, most from:",
+        *(f"- {name}: {count:,}" for name, count in sorted(devices.items(), key=_most_first)[:MOST_DEVICES]),
+    ]
+    return title, "\n".join(lines)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"

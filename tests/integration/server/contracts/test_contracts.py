@@ -113,6 +113,35 @@ def test_an_alert_comes_with_the_rule_in_words_and_goes_after_an_hour_without(wo
     assert world.open() == []
 
 
+def test_many_broken_rules_are_one_alert_until_all_are_kept(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = tuple(Rule(field=f"s{at}", check="range", low=0, high=at + 1) for at in range(8))
+    monkeypatch.setattr(World, "schema", lambda *_: ModelSchema(tensors=(), inputs=(), outputs=(), contract=many))
+    world = World(database, tmp_path)
+    world.send("cam-1", 1, 1, 1, 0, 0, 0, 0, 0)
+    assert world.scan.tick() == 3
+    assert len(world.open()) == 3
+    world.send("cam-2", 1, 1, 1, 1, 1, 1, 40, 0)
+    world.scan.tick()
+    assert world.open() == [
+        "quality gets values that break 7 of the 8 rules of its contract, most: s6 must be from 0 to 7 (20 % of rows)"
+    ]
+    with world.database.read() as session:
+        (alert,) = alerts.alerts(session, kind="contract", open_only=True)
+    assert "- s6 must be from 0 to 7: 40 of 200 rows" in alert.body
+    assert "- cam-2: 46" in alert.body
+    world.now += 2 * 3600
+    world.send("cam-1", 1, 0, 0, 0, 0, 0, 0, 0, start_ms=round(1000 * world.now) - 60_000)
+    world.scan.tick()
+    assert [title.split(",")[0] for title in world.open()] == [
+        "quality gets values that break 1 of the 8 rules of its contract"
+    ], "what was told together stays together"
+    world.now += 2 * 3600
+    world.scan.tick()
+    assert world.open() == []
+
+
 def test_one_devices_page_reads_nobody_elses_windows_and_facts(world: World) -> None:
     world.send("cam-1", 3, 1)
     world.send("cam-2", 0, 4)
