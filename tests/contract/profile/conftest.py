@@ -1,15 +1,20 @@
-"""One spec with every kind of stream, made as `pack` makes it, and rows for it."""
+"""Specs with every kind of stream, made as `pack` makes it and as a fleet learns it, and rows for them."""
 
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from shoal_protocol.bundle.schema import FieldSpec, OutputSpec
+from shoal_agent.runtime.followers import Followed
+from shoal_agent.runtime.learner import Learner
+from shoal_protocol.bundle.schema import FieldSpec, ModelSchema, OutputSpec, TensorSpec
 from shoal_protocol.profile.joint_fitting import joint_streams
+from shoal_protocol.profile.learning import learn
 from shoal_protocol.profile.profile import ProfileSpec
+from shoal_protocol.profile.sketch import parse_sketches
 from shoal_protocol.profile.streams import input_streams, output_streams, uniquely_named
 
 Rows = dict[str, npt.NDArray[Any]]
@@ -73,12 +78,42 @@ def draw_rows(n: int, seed: int, *, hostile: bool = False) -> Rows:
     return rows
 
 
-@pytest.fixture(scope="session")
-def spec() -> ProfileSpec:
+def packed() -> ProfileSpec:
+    """Fit streams to a sample, as packing does."""
     sample = draw_rows(400, 0)
     streams = [stream for field in FIELDS for stream in input_streams(field, sample[field.tensor])]
     streams = uniquely_named(streams + output_streams(OUTPUTS, sample, rows=400))
     return ProfileSpec((*streams, *joint_streams(streams, sample)))
+
+
+class Model(Followed):
+    """What a learner sees of a model that came without data."""
+
+    def __init__(self, schema: ModelSchema) -> None:
+        super().__init__()
+        self.schema = schema
+
+
+def learnt() -> ProfileSpec:
+    """Fit streams to what three devices tell of their first rows."""
+    shapes = {name: (None, *values.shape[1:]) for name, values in draw_rows(1, 0).items()}
+    inputs = {field.tensor: field.dtype for field in FIELDS}
+    tensors = tuple(TensorSpec(name=name, dtype=dtype, shape=shapes[name]) for name, dtype in inputs.items())
+    model: Any = Model(ModelSchema(tensors=tensors, inputs=FIELDS, outputs=OUTPUTS))
+    told = []
+    for device in range(3):
+        learner, rows = Learner(model, seconds=0.0, monotonic=lambda: 0.0), draw_rows(400, device)
+        for first in range(0, 400, 16):
+            learner.answered({name: values[first : first + 16] for name, values in rows.items()}, {}, 1)
+        told.append(parse_sketches(msgspec.json.decode(msgspec.json.encode(learner.sketches()))))
+    return learn(model.schema, told).spec
+
+
+@pytest.fixture(scope="session", params=[packed, learnt], ids=lambda made: made.__name__)
+def spec(request: pytest.FixtureRequest) -> ProfileSpec:
+    """Every kind of stream, on cells of either origin."""
+    made: ProfileSpec = request.param()
+    return made
 
 
 @pytest.fixture(scope="session")

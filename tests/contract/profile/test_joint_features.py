@@ -5,10 +5,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from msgspec.structs import replace
 
+from shoal_protocol.bundle.schema import FieldSpec, ModelSchema, TensorSpec
 from shoal_protocol.profile.grid import fit_numeric
 from shoal_protocol.profile.joint_fitting import joint_streams
+from shoal_protocol.profile.learning import learn
 from shoal_protocol.profile.profile import ProfileSpec, Stream, summarise
+from shoal_protocol.profile.sketch import sketches_of
 from shoal_server.statistics.layout import Layout
 from shoal_server.statistics.views import corrected, five_views
 
@@ -49,6 +53,22 @@ def test_a_changed_correlation_is_found_by_joint_features_only(correlation: floa
     assert power(single, training, correlation, random) <= 0.1
     assert power(both, training, correlation, random) >= least
     assert power(both, training, 0.9, random) <= 0.1
+
+
+def test_learnt_joint_features_find_it_too_though_a_device_lies() -> None:
+    random = np.random.default_rng(6)
+    fields = tuple(FieldSpec(name=f"f{at}", dtype="float32", tensor="x", column=at) for at in range(WIDTH))
+    schema = ModelSchema(
+        tensors=(TensorSpec(name="x", dtype="float32", shape=(None, WIDTH)),), inputs=fields, outputs=()
+    )
+    told = [sketches_of(schema, {"x": rows_of(random, 600, 0.9)}) for _ in range(3)]
+    liar = {name: replace(one, correlations=(-10_000,) * at) for at, (name, one) in enumerate(told[0].items())}
+    broken = sketches_of(schema, {"x": np.full((600, WIDTH), 7e9, np.float32)})
+    streams = list(learn(schema, [*told, liar, broken]).spec.streams)
+    assert [stream.name for stream in streams if stream.derive == "joint"] == [f"joint {at}" for at in range(1, 7)]
+    training = rows_of(random, TRAINED, 0.9)
+    assert power(streams, training, 0.75, random) >= 0.9
+    assert power(streams, training, 0.9, random) <= 0.1
 
 
 def test_the_title_names_what_loads_most() -> None:

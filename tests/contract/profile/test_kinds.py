@@ -16,6 +16,7 @@ from shoal_protocol.profile.derivation import KNOWN
 from shoal_protocol.profile.grid import CategoricalGrid, NumericGrid
 from shoal_protocol.profile.profile import ProfileSpec, check_profile, derived, merge, parse_spec, summarise, zero
 from shoal_protocol.profile.reference import Reference, encode_reference, parse_reference
+from shoal_protocol.profile.sketch import SHARES
 
 Rows = dict[str, npt.NDArray[Any]]
 MOST_BYTES_A_STREAM = 60
@@ -90,6 +91,15 @@ def test_values_are_what_numpy_says(spec: ProfileSpec, rows_of: Callable[..., Ro
     assert (values("at.hour") == seconds.astype("datetime64[h]").astype(int) % 24).all()
     assert [values("at.weekday")[k] for k in range(9)] == [moment.item().weekday() for moment in seconds[:9]]
     assert values("note.length").tolist() == [len(text) for text in rows["note"][:, 0]]
+
+
+def test_the_cells_hold_what_comes(spec: ProfileSpec, rows_of: Callable[..., Rows]) -> None:
+    profile = summarise(spec, rows_of(2000, 13))
+    for stream in spec.streams:
+        cells = profile.cells[spec.slice(stream.name)]
+        outer = cells[1] if isinstance(stream.grid, CategoricalGrid) else cells[1] + cells[-1]
+        assert outer < 0.02 * profile.n or stream.derive in SHARES, stream.name
+        assert cells.max() < 0.95 * profile.n, stream.name
 
 
 def test_merging_is_exact_in_any_order_and_grouping(spec: ProfileSpec, rows_of: Callable[..., Rows]) -> None:

@@ -17,7 +17,7 @@ from shoal_agent.domain.slot import Slot, Target
 from shoal_agent.errors import TransportError
 from shoal_agent.runtime.errors import ModelLoadError
 from shoal_agent.testing import FakeClock
-from shoal_agent.updating.counting import Counting
+from shoal_agent.updating.counting import AGAIN_S, Counting
 from shoal_protocol.canonical import sha256_digest
 from shoal_protocol.profile.counting import MAX_BYTES, encode_counting
 from shoal_protocol.profile.counting import Counting as Document
@@ -84,6 +84,7 @@ class Device:
             source=_Source(self),
             learner=lambda _model: Learner(),
             tell=lambda slot, _digest, _data: self.told.append(slot),
+            clock=self.clock,
             monotonic=self.clock,
             backoff=Backoff(base_s=15.0, cap_s=CAP_S),
             chance=lambda: 1.0,
@@ -192,3 +193,18 @@ def test_first_rows_are_told_whatever_became_of_the_document(device):
     device.serve(NEWER)
     assert device.pass_by(60) is False
     assert (device.told, len(device.fetched)) == (["quality"], 1)
+
+
+def test_first_rows_are_told_again_after_a_day_if_nothing_came_of_them(device):
+    device.model.is_unlearnt = True
+    device.pass_by(60)
+    device.clock.move(AGAIN_S / 2)
+    device.pass_by(60)
+    assert device.told == ["quality"]
+    device.clock.move(AGAIN_S / 2)
+    device.pass_by(60)
+    assert device.told == ["quality"] * 2
+    device.clock.move(AGAIN_S)
+    device.model.is_unlearnt = False
+    device.pass_by(60)
+    assert device.told == ["quality"] * 2

@@ -5,20 +5,17 @@ import json
 import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from shoal_protocol.bundle.schema import FieldSpec, ModelSchema, OutputSpec, TensorSpec
 from shoal_protocol.errors import ContentError
+from shoal_protocol.profile.derivation import packed_bits, vocabulary_sketch
 from shoal_protocol.profile.grid import CategoricalGrid, NumericGrid
-from shoal_protocol.profile.learning import (
-    MAX_SKETCH_BYTES,
-    Sketch,
-    is_learnt,
-    learn,
-    parse_sketches,
-    sketch,
-    sketches_of,
-)
+from shoal_protocol.profile.learning import is_learnt, learn
 from shoal_protocol.profile.reference import encode_reference, parse_reference
+from shoal_protocol.profile.sketch import MAX_SKETCH_BYTES, Sketch, first_columns, parse_sketches, sketch, sketches_of
+from shoal_protocol.profile.sketch_pool import Pool
+from shoal_protocol.profile.wide import FirstDigests
 
 SCHEMA = ModelSchema(
     tensors=(
@@ -59,7 +56,7 @@ def rows(seed: int, n: int = 600, shift: float = 0.0) -> dict[str, np.ndarray]:
         "count": random.integers(0, 9, (n, 1)),
         "site": random.choice(["bern", "basel"], (n, 1)).astype(object),
         "note": np.array(notes, dtype=object)[:, None],
-        "image": random.normal(size=(n, 3, 8, 8)).astype(np.float32),
+        first_columns("image"): FirstDigests((None, 3, 8, 8))(random.normal(size=(n, 3, 8, 8))),
         "label": (score > 0.5).astype(np.int64),
         "probabilities": np.stack([1 - score, score], axis=1),
         "value": random.normal(size=(n, 1)).astype(np.float32),
@@ -75,7 +72,9 @@ def test_every_column_gets_cells_that_show_how_the_fleet_looks() -> None:
     streams = {stream.name: stream for stream in reference.spec.streams}
     assert set(streams) == {
         "p", "t", "z", "count", "site", "note.length", "note.letters", "note.digits", "note.non_ascii",
-        "label", "confidence", "score", "value",
+        "note.unknown_tokens", "image.brightness", "image.contrast", "image.sharpness",
+        *(f"image.channel {at}" for at in (1, 2, 3)), *(f"image.projection {at}" for at in range(1, 9)),
+        "label", "confidence", "score", "value", "joint 1", "joint 2", "joint 3",
     }  # fmt: skip
     assert is_learnt(reference)
     assert streams["site"].grid == CategoricalGrid(("basel", "bern"))
@@ -113,7 +112,7 @@ def test_what_a_device_tells_is_small_and_names_nobody() -> None:
     seen = rows(1)
     seen["note"][0] = "Jane Doe, 12 Main Street"
     raw = msgspec.json.encode(sketches_of(SCHEMA, seen))
-    assert len(raw) < 6000
+    assert len(raw) < 16_000
     assert b"Jane" not in raw
     assert parse_sketches(json.loads(raw)) == sketches_of(SCHEMA, seen)
     wide = ModelSchema(
@@ -145,6 +144,11 @@ def test_columns_with_nothing_in_them_are_counted_as_missing() -> None:
         {"in:p": {"n": 500, "values": [[1e300, 500]]}},
         {"in:p": {"n": 500, "quantiles": [float(-at) for at in range(33)]}},
         {f"in:{at}": {"n": 1} for at in range(300)},
+        {"in:t": {"n": 500, "correlations": [10_001]}},
+        {"in:t": {"n": 500, "correlations": [0] * 64}},
+        {"in:t": {"n": 500, "correlations": ["high"]}},
+        {"in:note": {"n": 500, "prose": True, "vocabulary": "AAAA"}},
+        {"in:note": {"n": 500, "prose": True, "vocabulary": "§"}},
     ],
 )
 def test_hostile_sketches_are_refused(hostile: object) -> None:
@@ -203,3 +207,77 @@ def test_a_liars_extremes_give_cells_all_the_same() -> None:
     grid = reference.spec.streams[reference.spec.index["t"]].grid
     assert len(set(grid.cells_of([14.0, 17.0, 20.0, 23.0, 26.0]).tolist())) == 5, "the others' values are told apart"
     assert parse_reference(encode_reference(reference)) == reference
+
+
+def test_booleans_are_counted_under_their_own_names() -> None:
+    schema = ModelSchema(
+        tensors=(TensorSpec(name="flag", dtype="bool", shape=(None, 1)),),
+        inputs=(FieldSpec(name="flag", dtype="bool", tensor="flag"),),
+        outputs=(OutputSpec(name="faulty", dtype="bool", shape=(None,), role="label"),),
+    )
+    flag = np.random.default_rng(1).random(400) < 0.3
+    reference = learn(schema, [sketches_of(schema, {"flag": flag[:, None], "faulty": flag})])
+    assert [stream.grid for stream in reference.spec.streams] == [CategoricalGrid(("false", "true"))] * 2
+
+
+def test_numbers_too_rare_to_be_told_are_not_taken_for_missing_ones() -> None:
+    seen = rows(1)
+    seen["count"] = np.array([0] * 300 + [1] * 297 + [7, 8, 9])[:, None]
+    reference = learn(SCHEMA, [sketches_of(SCHEMA, seen)])
+    assert reference.spec.streams[reference.spec.index["count"]].grid == CategoricalGrid(("0", "1"))
+    assert reference.profile.cells[reference.spec.slice("count")].tolist()[:2] == [0, 0]
+
+
+def test_one_device_alone_decides_which_words_are_known_only_in_a_fleet_of_two() -> None:
+    def knows(*words: str) -> Sketch:
+        return Sketch(n=400, prose=True, quantiles=(9.0,) * LEVELS, vocabulary=vocabulary_sketch(words))
+
+    def known(*told: Sketch) -> str:
+        return Pool([{"in:note": one} for one in told]).vocabulary("in:note")
+
+    liar = Sketch(n=400, prose=True, quantiles=(9.0,) * LEVELS, vocabulary=packed_bits(np.ones(1 << 14, np.uint8)))
+    assert known(knows("oil", "pump"), knows("oil"), knows("leak")) == vocabulary_sketch(["oil"])
+    assert known(knows("oil"), knows("leak")) == vocabulary_sketch(["oil", "leak"])
+    assert known(knows("oil", "pump"), knows("oil", "leak"), liar) == vocabulary_sketch(["oil", "pump", "leak"])
+    assert known(knows("a"), knows("b"), knows("c")) == ""
+
+
+def test_of_many_columns_the_first_are_told_and_the_whole_by_digests() -> None:
+    wide = ModelSchema(
+        tensors=(TensorSpec(name="x", dtype="float32", shape=(None, 400)),),
+        inputs=tuple(FieldSpec(name=f"f{at}", dtype="float32", tensor="x", column=at) for at in range(400)),
+        outputs=(OutputSpec(name="value", dtype="float32", shape=(None, 1), role="value"),),
+    )
+    x = np.random.default_rng(0).normal(1e5, 1, size=(400, 400)).astype(np.float32)
+    seen = {"x": x, "value": x[:, :1], first_columns("x"): FirstDigests((None, 400))(x)}
+    told = sketches_of(wide, seen)
+    assert len(msgspec.json.encode(told)) <= MAX_SKETCH_BYTES
+    names = {stream.name for stream in learn(wide, [told]).spec.streams}
+    assert {"value", "x.norm", "x.projection 8", "f0", "f120"} <= names
+    assert "f399" not in names
+
+
+def test_an_agent_that_tells_columns_only_adds_what_it_tells() -> None:
+    def columns_only(sketches: dict[str, Sketch]) -> dict[str, Sketch]:
+        kept = {key: one for key, one in sketches.items() if key.split(":")[0] in {"in", "out"}}
+        return {key: replace(one, correlations=(), vocabulary="") for key, one in kept.items()}
+
+    first, second, third = told(1, 2, 3)
+    mixed = learn(SCHEMA, [first, columns_only(second), columns_only(third)])
+    assert set(mixed.spec.index) == set(learn(SCHEMA, [first, second, third]).spec.index)
+    old = set(learn(SCHEMA, [columns_only(one) for one in (first, second, third)]).spec.index)
+    assert {"p", "t", "note.length", "score"} <= old
+    assert not any(name.startswith(("image.", "joint", "note.unknown")) for name in old)
+
+
+def test_a_liar_changes_neither_scale_nor_cells_of_a_wide_tensor() -> None:
+    honest = told(1, 2, 3)
+    liar = {key: Sketch(n=400, quantiles=(-1e30,) * 16 + (1e30,) * 17) for key in honest[0] if key.startswith("wide:")}
+    streams = {stream.name: stream for stream in learn(SCHEMA, [*honest, liar]).spec.streams}
+    expected = {stream.name: stream for stream in learn(SCHEMA, honest).spec.streams}
+    for name in ("image.brightness", "image.projection 5"):
+        assert streams[name].params["scale"] == expected[name].params["scale"]
+        lied, found = streams[name].grid, expected[name].grid
+        assert isinstance(lied, NumericGrid)
+        assert isinstance(found, NumericGrid)
+        assert lied.inverse_step == pytest.approx(found.inverse_step, rel=0.1)

@@ -118,7 +118,7 @@ def assemble(state: Path, settings: Settings, overrides: Overrides) -> Assembly:
     )
     base.relay.connect(
         changed=partial(_each, uplink.changed, assembly.sampling.look, assembly.counting.look),
-        stored=uplink.nudge,
+        stored=partial(_each, uplink.nudge, assembly.counting.look),  # first rows are told again after a day
         show=lambda: save_snapshot(state, live_status(assembly, settings)),
     )
     return assembly

@@ -18,7 +18,7 @@ from shoal_agent.domain.fit import DeviceFacts
 from shoal_agent.machine import installed_version
 from shoal_agent.ports import Link
 from shoal_agent.settings import Settings
-from shoal_agent.updating.counting import SEEN_EVENT, Counting
+from shoal_agent.updating.counting import AGAIN_S, SEEN_EVENT, Counting
 from shoal_agent.updating.sampling import Sampling, SamplingClocks
 from shoal_agent.updating.transaction import Transactions
 from shoal_agent.updating.uplink import Situation, Uplink
@@ -109,7 +109,8 @@ def make_counting(base: Base, transactions: Transactions) -> Counting:
 
     def tell(slot: str, digest: str, data: Mapping[str, Any]) -> None:
         event = messages.event(SEEN_EVENT, slot=slot, digest=digest, data=data)
-        spool.append(Up.EVENT, event, key=f"{SEEN_EVENT}/{slot}/{digest}")  # once, also where a stop comes right after
+        day = int(overrides.clock() // AGAIN_S)  # once in a day, also where a stop comes right after
+        spool.append(Up.EVENT, event, key=f"{SEEN_EVENT}/{slot}/{digest}/{day}")
         base.relay.call("stored")
 
     return Counting(
@@ -119,6 +120,7 @@ def make_counting(base: Base, transactions: Transactions) -> Counting:
         source=new_client(base),
         learner=learner,
         tell=tell,
+        clock=overrides.clock,
         monotonic=overrides.monotonic,
         backoff=Backoff(base_s=min(_COUNTING_RETRY_S, base.settings.retry_max_s), cap_s=base.settings.retry_max_s),
         chance=overrides.chance,

@@ -2,7 +2,8 @@
 
 A thread that lives while something is to be done, as that of samples. The document is named by the signed assignment,
 kept in the state folder, and applied by exchanging the model for itself with another observer: no update, and never an
-error of the slot. A model that came without data has its first rows looked at, and the server is told once.
+error of the slot. A model that came without data has its first rows looked at, and the server is told; again after a
+day, should nothing have come of it (the bundle was not assigned when it heard, or it was set up anew).
 
 Invariants: only a document whose digest was signed, and that is for the very bundle that answers, is ever applied; one
 that can't be applied is not fetched again while the same is wanted under the same model.
@@ -11,6 +12,7 @@ that can't be applied is not fetched again while the same is wanted under the sa
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 
 SEEN_EVENT = "first_rows"
 """Kind of the event that carries sketches of a bundle's first rows."""
+
+AGAIN_S = 86_400.0
+"""So long after it told of first rows a device tells again where nothing was fixed yet."""
 
 _LOOK_S = 1.0
 _log = logging.getLogger(__name__)
@@ -98,6 +103,7 @@ class Counting:
         source: To the server.
         learner: Makes a learner of a model's first rows; not started.
         tell: Puts an event into the spool: slot, digest, data.
+        clock: Seconds since the epoch.
         monotonic: Seconds.
         backoff: Bounds of the wait between tries.
         chance: Returns numbers in [0, 1).
@@ -112,6 +118,7 @@ class Counting:
         source: CountingSource,
         learner: Callable[[LoadedModel], Learner],
         tell: Callable[[str, str, Mapping[str, Any]], None],
+        clock: Clock,
         monotonic: Clock,
         backoff: Backoff,
         chance: Callable[[], float],
@@ -122,6 +129,7 @@ class Counting:
         self._source = source
         self._learner = learner
         self._tell = tell
+        self._clock = clock
         self._monotonic = monotonic
         self._backoff, self._chance = backoff, chance
         self._places: dict[str, _Place] = {}
@@ -178,7 +186,7 @@ class Counting:
         return slot.counting if slot.target is not None and slot.target.digest == model.digest else model.counted_by
 
     def _must_learn(self, model: LoadedModel) -> bool:
-        return model.is_unlearnt and not self._told_mark(model.digest).exists()
+        return model.is_unlearnt and abs(self._clock() - self._told_at(model.digest)) >= AGAIN_S
 
     def _advance(self, name: str, place: _Place) -> None:
         model = self._slots.get(name)
@@ -266,9 +274,16 @@ class Counting:
             return
         self._tell(name, model.digest, {"columns": msgspec.to_builtins(learner.sketches())})
         self._folder.mkdir(exist_ok=True)
-        put(self._told_mark(model.digest), b"")
+        put(self._told_mark(model.digest), str(round(self._clock())).encode())
         learner.stop()
         place.learner = None
+
+    def _told_at(self, digest: str) -> float:
+        """Return when the server was told, in seconds since the epoch; minus infinity: never."""
+        try:
+            return float(self._told_mark(digest).read_bytes() or 0)
+        except (OSError, ValueError):
+            return -math.inf
 
     def _told_mark(self, digest: str) -> Path:
         return self._folder / f"{digest.removeprefix('sha256:')}.told"

@@ -14,6 +14,7 @@ import base64
 import binascii
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -122,6 +123,22 @@ class TensorDigest:
         return np.asarray(total / (count * scale))
 
 
+def entries_of(values: Values, channels: int | None) -> Values:
+    """Return the entries of a tensor that are looked at, as they stand.
+
+    Args:
+        values: The tensor, rows first.
+        channels: Of images, the axis of the channels without the one of rows.
+
+    Returns:
+        Shape (rows, entries); for images (rows and three axes).
+    """
+    if channels is None or values.ndim != 4:
+        flat = values.reshape(len(values), int(np.prod(values.shape[1:])))
+        return flat[:, :: max(1, -(-flat.shape[1] // MOST_ENTRIES))]
+    return _pixels(values, channels % 3, steps=False)[0]
+
+
 def whole_numbers(values: Values, params: Params, *, steps: bool = False) -> Floats:
     """Return a grid of a tensor's entries as whole numbers, or the sizes of steps to the next one to the right.
 
@@ -133,12 +150,12 @@ def whole_numbers(values: Values, params: Params, *, steps: bool = False) -> Flo
     Returns:
         Shape (rows, entries); for images (rows and three axes). NaN counts as 0.
     """
-    if params.get("channels") is None or values.ndim != 4:
-        flat = values.reshape(len(values), int(np.prod(values.shape[1:])))
-        x = _rounded(flat[:, :: max(1, -(-flat.shape[1] // MOST_ENTRIES))], params)
+    channels = None if params.get("channels") is None else int(params["channels"])
+    if not steps or channels is None or values.ndim != 4:
+        x = _rounded(entries_of(values, channels), params)
         return np.abs(np.diff(x, axis=1)) if steps else x
-    seen = [_rounded(part, params) for part in _pixels(values, int(params["channels"]) % 3, steps=steps)]
-    return np.abs(seen[1] - seen[0]) if steps else seen[0]
+    left, right = (_rounded(part, params) for part in _pixels(values, channels % 3, steps=True))
+    return np.abs(right - left)
 
 
 def _pixels(values: Values, channels: int, *, steps: bool) -> tuple[Values, ...]:
@@ -214,15 +231,25 @@ def tokens(text: str) -> list[str]:
     return re.findall(_WORDS, text[:MOST_TEXT].lower())
 
 
-def vocabulary_sketch(texts: Sequence[str]) -> str:
-    """Return a Bloom filter (Bloom 1970) of all tokens: 2 KiB from which no word can be read, in base64.
+def vocabulary_sketch(texts: Sequence[str], *, least: int = 1) -> str:
+    """Return a Bloom filter (Bloom 1970) of the tokens of texts: 2 KiB from which no word can be read, in base64.
 
     With v tokens an unknown one is taken for known with probability (1 - exp(-2 v / 16384))^2: 1 % at 860, 15 % at
     4,000, which dilutes the share of unknown tokens but biases reference and fleet alike.
+
+    Args:
+        texts: The texts.
+        least: Only tokens that so many of them have go into it.
     """
     bits = np.zeros(_SKETCH_BITS, dtype=np.uint8)
-    for token in {token for text in texts for token in tokens(text)}:
+    seen = Counter(token for text in texts for token in set(tokens(text)))
+    for token in (token for token, number in seen.items() if number >= least):
         bits[list(_places(token))] = 1
+    return packed_bits(bits)
+
+
+def packed_bits(bits: Values) -> str:
+    """Return the sketch of a vocabulary that has these bits, one an entry."""
     return base64.b64encode(np.packbits(bits).tobytes()).decode()
 
 

@@ -7,7 +7,8 @@ varies in the training data, show at once when a correlation breaks. Leaves the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ Array = npt.NDArray[Any]
 LARGEST, SMALLEST = 3, 3
 _ROWS_A_SOURCE = 5
 _FEWEST_ROWS = 50
-_LEAST_SPREAD = 0.2
+LEAST_SPREAD = 0.2
 """Cells of standard deviation: what hardly ever leaves one cell has no correlation worth knowing."""
 
 
@@ -38,7 +39,7 @@ def joint_streams(
         tensors: The sample's.
         parent: An earlier version's spec: its joint features are kept where all they are made of counts the same.
     """
-    old = _kept(streams, parent)
+    old = kept_joints(streams, parent)
     if old:
         return old
     sources = [s for s in streams if s.kind == "input" and s.derive == "value" and isinstance(s.grid, NumericGrid)]
@@ -48,16 +49,21 @@ def joint_streams(
         return []
     sources = [sources[at] for at in varying]
     matrix = np.stack([cells[at] for at in varying], axis=1)
-    taken = {stream.name for stream in streams}
-    names = (name for at in range(1, len(taken) + LARGEST + SMALLEST + 1) if (name := f"joint {at}") not in taken)
+    names = free_names(streams)
     return [
         _stream(next(names), sources, matrix, centers, weights)
         for centers, weights in _components(matrix.astype(float))
     ]
 
 
+def free_names(streams: Sequence[Stream]) -> Iterator[str]:
+    """Yield names of joint features that no stream has."""
+    taken = {stream.name for stream in streams}
+    return (name for at in itertools.count(1) if (name := f"joint {at}") not in taken)
+
+
 def _varies(cells: Array) -> bool:
-    return len(cells) > 0 and float(np.std(cells)) >= _LEAST_SPREAD
+    return len(cells) > 0 and float(np.std(cells)) >= LEAST_SPREAD
 
 
 def _components(cells: npt.NDArray[np.float64]) -> list[tuple[list[int], list[int]]]:
@@ -66,14 +72,25 @@ def _components(cells: npt.NDArray[np.float64]) -> list[tuple[list[int], list[in
     masked = np.where(present, cells, np.nan)
     centers, spread = np.rint(np.nanmean(masked, axis=0)), np.nanstd(masked, axis=0)
     standard = np.where(present, cells - centers, 0.0) / spread
-    vectors = np.linalg.eigh(np.corrcoef(standard, rowvar=False))[1][:, ::-1].T
+    weights = component_weights(np.corrcoef(standard, rowvar=False), spread)
+    return [(centers.astype(int).tolist(), vector.tolist()) for vector in weights]
+
+
+def component_weights(correlations: npt.NDArray[np.float64], spread: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Return the weights of the components that are counted, the largest component first.
+
+    Args:
+        correlations: Of the sources' cells, shape (sources, sources).
+        spread: Standard deviation of each source's cells, shape (sources,).
+
+    Returns:
+        Shape (joints, sources).
+    """
+    vectors = np.linalg.eigh(correlations)[1][:, ::-1].T
     chosen = vectors if len(vectors) <= LARGEST + SMALLEST else np.concatenate([vectors[:LARGEST], vectors[-SMALLEST:]])
-    found = []
-    for vector in chosen:
-        signed = vector * np.sign(vector[np.argmax(np.abs(vector))])  # a component's sign is arbitrary: fixed here
-        weights = np.rint(signed / spread * UNIT).astype(int)
-        found.append((centers.astype(int).tolist(), weights.tolist()))
-    return found
+    largest = chosen[np.arange(len(chosen)), np.argmax(np.abs(chosen), axis=1)]
+    signed = chosen * np.sign(largest)[:, None]  # a component's sign is arbitrary: fixed here
+    return np.asarray(np.rint(signed / spread * UNIT).astype(np.int64))
 
 
 def _stream(name: str, sources: Sequence[Stream], cells: Array, centers: list[int], weights: list[int]) -> Stream:
@@ -82,7 +99,8 @@ def _stream(name: str, sources: Sequence[Stream], cells: Array, centers: list[in
     return Stream(name, "input", fit_numeric(values), sources[0].tensor, None, JOINT, params)
 
 
-def _kept(streams: Sequence[Stream], parent: ProfileSpec | None) -> list[Stream]:
+def kept_joints(streams: Sequence[Stream], parent: ProfileSpec | None) -> list[Stream]:
+    """Return an earlier version's joint features, if all that they are made of counts the same."""
     now = {stream.name: stream for stream in streams}
     kept = []
     for old in parent.streams if parent is not None else ():

@@ -273,13 +273,24 @@ def summarise(spec: ProfileSpec, tensors: Mapping[str, npt.NDArray[Any]]) -> Pro
     for at, stream in enumerate(spec.streams):
         if not stream.is_known:
             continue
-        fine = _fine_cells(spec, stream, tensors)
-        counts = np.bincount(fine, minlength=stream.grid.cells)
-        profile.cells[spec.offsets[at] : spec.offsets[at + 1]] = np.add.reduceat(counts, stream.grid.coarse)
-        if isinstance(stream.grid, NumericGrid):
-            index = np.arange(stream.grid.cells, dtype=np.int64)
-            profile.moments[at] = (counts @ index, counts @ (index * index))
+        cells, profile.moments[at] = tally(stream.grid, _fine_cells(spec, stream, tensors))
+        profile.cells[spec.offsets[at] : spec.offsets[at + 1]] = cells
     return Profile(spec.hash, lengths.pop() if lengths else 0, profile.cells, profile.moments)
+
+
+def tally(grid: Grid, fine: npt.NDArray[np.int32]) -> tuple[Counts, tuple[int, int]]:
+    """Count one stream's rows.
+
+    Args:
+        grid: The stream's.
+        fine: Fine cell of each row, shape (rows,).
+
+    Returns:
+        Coarse counts, and the two moments.
+    """
+    counts = np.bincount(fine, minlength=grid.cells)
+    index = np.arange(grid.cells, dtype=np.int64) if isinstance(grid, NumericGrid) else np.zeros(grid.cells, np.int64)
+    return np.add.reduceat(counts, grid.coarse), (int(counts @ index), int(counts @ (index * index)))
 
 
 def _fine_cells(spec: ProfileSpec, stream: Stream, tensors: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.int32]:

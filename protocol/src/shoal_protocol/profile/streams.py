@@ -17,8 +17,7 @@ import numpy.typing as npt
 from msgspec.structs import replace
 
 from shoal_protocol.bundle.schema import FieldSpec, OutputSpec
-from shoal_protocol.canonical import rounded
-from shoal_protocol.profile.derivation import tokens, vocabulary_sketch, whole_numbers
+from shoal_protocol.profile.derivation import tokens, vocabulary_sketch
 from shoal_protocol.profile.grid import (
     FEW_VALUES,
     CategoricalGrid,
@@ -30,6 +29,7 @@ from shoal_protocol.profile.grid import (
     unit_interval_grid,
 )
 from shoal_protocol.profile.profile import ProfileSpec, Stream, derived
+from shoal_protocol.profile.wide import sample_digests
 
 Array = npt.NDArray[Any]
 
@@ -41,12 +41,6 @@ _MAX_CATEGORIES = 64
 _TIME_UNITS = (1, 10**3, 10**6, 10**9)
 _EARLIEST_S, _LATEST_S = 631_152_000, 4_102_444_800  # 1990 to 2100
 _PROSE_TOKENS = 4
-_PRINCIPAL, _RANDOM = 4, 4
-_MOST_PRINCIPAL_WIDTH = 1024
-_FEWEST_ROWS = 50
-_LARGEST_WEIGHT = 16383
-_LEVELS_PER_SD = 512
-_LARGEST_LEVEL = 8192
 
 
 def is_scalar(field: FieldSpec, values: Array) -> bool:
@@ -220,57 +214,4 @@ def _is_prose(texts: Sequence[str]) -> bool:
 
 
 def _wide_streams(prefix: str, kind: Any, tensor: str, values: Array) -> list[Stream]:
-    """Return the digests of a wide tensor: of images what lens or lamp change, else the size; projections."""
-    params: dict[str, Any] = {"scale": _scale(values)}
-    raw = Stream("", kind, NumericGrid(0.0, 1.0), tensor)
-    streams: list[Stream] = []
-    channels = _channels(values)
-    if channels is None:
-        streams.append(replace(raw, name=f"{prefix}norm", derive="norm", params=params))
-    else:
-        params["channels"] = channels
-        named = (("brightness", "mean"), ("contrast", "spread"), ("sharpness", "sharpness"))
-        streams += [replace(raw, name=f"{prefix}{name}", derive=derive, params=params) for name, derive in named]
-        number = values.shape[channels + 1]
-        for at in range(number if number > 1 else 0):
-            name = f"{prefix}channel {at + 1}"
-            streams.append(replace(raw, name=name, derive="channel", params={**params, "channel": at}))
-    for at, more in enumerate(_projections(values, params), start=1):
-        name = f"{prefix}projection {at}"
-        streams.append(replace(raw, name=name, derive="projection", params={**params, **more}))
-    return [_fitted(stream, values) for stream in streams]
-
-
-def _channels(values: Array) -> int | None:
-    """Return the axis of an image's channels, not counting the one of rows; none: this is no image."""
-    if values.ndim != 4:
-        return None
-    return next((axis for axis in (0, 2) if values.shape[axis + 1] in {1, 3, 4}), None)
-
-
-def _scale(values: Array) -> float:
-    """Return what entries are multiplied by before they are rounded: 512 levels a standard deviation, if they fit."""
-    finite = values[np.isfinite(values)].astype(np.float64)
-    if not finite.size:
-        return 1.0
-    spread, largest = float(finite.std()), float(np.quantile(np.abs(finite), 0.999))
-    scales = [level / size for level, size in ((_LEVELS_PER_SD, spread), (_LARGEST_LEVEL, largest)) if size > 1e-20]
-    return rounded(min(scales)) if scales else 1.0
-
-
-def _projections(values: Array, params: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return parameters of projections: on principal components where the sample shows them, and on random signs."""
-    q = whole_numbers(values, params)
-    flat = q.reshape(len(q), -1)
-    width = flat.shape[1]
-    principal: list[dict[str, Any]] = []
-    if width <= _MOST_PRINCIPAL_WIDTH and len(flat) >= _FEWEST_ROWS:
-        centred = flat[:: max(1, len(flat) // 2048)]
-        centred = centred - centred.mean(axis=0)
-        for axis in np.linalg.svd(centred, full_matrices=False)[2][: min(_PRINCIPAL, width)]:
-            scaled = axis / axis[np.argmax(np.abs(axis))] * _LARGEST_WEIGHT
-            weights = np.rint(scaled).astype(int)
-            divisor = rounded(float(np.linalg.norm(weights)))
-            principal.append({"weights": weights.tolist(), "divisor": divisor})
-    random = [{"seed": at, "divisor": rounded(math.sqrt(width))} for at in range(1, 2 * _RANDOM - len(principal) + 1)]
-    return principal + random
+    return [_fitted(stream, values) for stream in sample_digests(prefix, kind, tensor, values)]

@@ -21,9 +21,10 @@ from sqlmodel import Session, col, func, select
 from shoal_protocol.bundle.schema import ModelSchema
 from shoal_protocol.errors import ContentError
 from shoal_protocol.mqtt.messages import Event
-from shoal_protocol.profile.learning import learn, parse_sketches
+from shoal_protocol.profile.learning import learn
 from shoal_protocol.profile.profile import ProfileSpec
 from shoal_protocol.profile.reference import Reference, encode_reference, parse_reference
+from shoal_protocol.profile.sketch import parse_sketches
 from shoal_server.drift.tables import LearntRow, SketchRow
 from shoal_server.errors import NotFoundError
 from shoal_server.fleet import assignments

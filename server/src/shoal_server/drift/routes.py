@@ -14,6 +14,7 @@ from sqlmodel import Session
 from shoal_protocol.errors import CallerError
 from shoal_server.access.guard import Program, Viewer
 from shoal_server.drift import store
+from shoal_server.drift.being_learnt import being_learnt
 from shoal_server.drift.heatmap import heatmap_of
 from shoal_server.drift.history import series
 from shoal_server.drift.live import live_of
@@ -60,9 +61,13 @@ def list_states(
 
 @router.get("/watched", operation_id="drift_watched")
 def list_watched(program: Program, _principal: Viewer, *, slot: str | None = None) -> dict[str, Any]:
-    """List what is watched: windows, baseline, and how often a quiet fleet may be alarmed at the present setting."""
+    """List what is watched: windows, baseline, and how often a quiet fleet may be alarmed at the present setting.
+
+    Beside it, what is not watched yet, since nobody knows what to count of it.
+    """
     with program.database.read() as session:
-        return {"items": watched(session, slot, program.reference)}
+        unlearnt = being_learnt(session, slot, program.reference)
+        return {"items": watched(session, slot, program.reference), "being_learnt": [one._asdict() for one in unlearnt]}
 
 
 @router.get("/heatmap", operation_id="drift_heatmap")

@@ -59,7 +59,7 @@ class SketchRow(SQLModel, table=True):
     digest: str = Field(primary_key=True)
     device: str = Field(primary_key=True)
     columns: bytes = Field(sa_column=_bytes())
-    """JSON of `shoal_protocol.profile.learning.Sketches`."""
+    """JSON of `shoal_protocol.profile.sketch.Sketches`."""
     received_at: float
 
 

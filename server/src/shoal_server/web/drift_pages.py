@@ -14,6 +14,7 @@ from markupsafe import Markup
 from shoal_server.access.guard import Program, Viewer
 from shoal_server.contracts.report import gather
 from shoal_server.drift import states, store
+from shoal_server.drift.being_learnt import being_learnt
 from shoal_server.drift.history import series
 from shoal_server.drift.late_store import newest_late
 from shoal_server.drift.live import live_of
@@ -91,7 +92,9 @@ def show_map(
             for one in gather(session, program.bundles.schema, start_ms=until - _CONTRACT_SPAN_MS, end_ms=until)
             if one.slot == chosen or not slots
         ]
-        names = names_of(session, {state.digest for state in found} | {one.digest for one in contracts})
+        unlearnt = being_learnt(session, None, program.reference)
+        digests = {state.digest for state in found} | {one.digest for one in contracts}
+        names = names_of(session, digests | {one.digest for one in unlearnt})
         late = [one for row in store.monitors(session, slot=chosen) for one in newest_late(session, chosen, row.digest)]
         promises = {row.digest: promise_of(row) for row in store.monitors(session, slot=chosen)}
     maps = [_map(list(group)) for group in _by_digest(found)]
@@ -101,6 +104,7 @@ def show_map(
         "drift.html",
         maps=maps,
         contracts=contracts,
+        unlearnt=unlearnt,
         slot=chosen,
         tabs=tabs,
         names=names,

@@ -6,7 +6,7 @@ import pytest
 from sqlmodel import select
 
 from shoal_protocol.bundle.schema import FieldSpec, ModelSchema, TensorSpec
-from shoal_protocol.profile.learning import sketches_of
+from shoal_protocol.profile.sketch import sketches_of
 from shoal_server.drift.learning import PATIENCE_S, LearningScan, learnt_reference
 from shoal_server.drift.tables import SketchRow
 from shoal_server.fleet.devices import DeviceState

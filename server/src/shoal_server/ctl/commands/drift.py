@@ -41,8 +41,12 @@ def show(call: Call, *, slot: str | None, scope: str | None, everything: bool) -
         return
     verdict = None if everything else "drift"
     found = list(call.client.items("/api/v1/drift", slot=slot, scope=scope, verdict=verdict))
-    watched = call.client.get("/api/v1/drift/watched", slot=slot)["items"]
-    call.show({"items": found, "watched": watched}, lambda: _print(call, found, watched, slot=slot))
+    told = call.client.get("/api/v1/drift/watched", slot=slot)
+    watched, unlearnt = told["items"], told.get("being_learnt", [])
+    call.show(
+        {"items": found, "watched": watched, "being_learnt": unlearnt},
+        lambda: _print(call, found, told, slot=slot),
+    )
 
 
 drift.add_command(drift_report.report)
@@ -98,9 +102,13 @@ def _bars(cell: dict[str, Any], most: float) -> str:
     return "#" * now + "=" * max(before - now, 0)
 
 
-def _print(call: Call, found: list[dict[str, Any]], watched: list[dict[str, Any]], *, slot: str | None) -> None:
+def _print(call: Call, found: list[dict[str, Any]], told: dict[str, Any], *, slot: str | None) -> None:
+    watched = told["items"]
+    for one in told.get("being_learnt", []):
+        click.echo(f"{plain(one['slot'])}: {unlearnt_words(one)}")
     if not found:
-        click.echo(quiet(list(call.client.items("/api/v1/drift", slot=slot, scope="fleet"))))
+        if watched or not told.get("being_learnt"):
+            click.echo(quiet(list(call.client.items("/api/v1/drift", slot=slot, scope="fleet"))))
         _print_gaps(watched)
         _print_late(watched)
         _print_promises(watched)
@@ -166,6 +174,16 @@ def _print_promises(watched: list[dict[str, Any]]) -> None:
     for told in dict.fromkeys(one["false_alarms"] for one in watched):
         slots = ", ".join(dict.fromkeys(one["slot"] for one in watched if one["false_alarms"] == told))
         click.echo(f"{slots}: {told[0].lower()}{told[1:]}")
+
+
+def unlearnt_words(one: dict[str, Any]) -> str:
+    """Say how far learning what to count of a bundle without data has come.
+
+    >>> unlearnt_words({"told": 1, "devices": 3})
+    'learning what to count of the first rows; 1 of 3 devices told of theirs. No drift is looked for until then.'
+    """
+    told = f"{one['told']} of {one['devices']} {'device' if one['devices'] == 1 else 'devices'} told of theirs"
+    return f"learning what to count of the first rows; {told}. No drift is looked for until then."
 
 
 def where(one: dict[str, Any]) -> str:
