@@ -16,7 +16,7 @@ from tuf.api import exceptions
 from tuf.api.metadata import Metadata, Root, TargetFile, Targets, Timestamp
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
-from shoal_agent.adapters.durable import sync_file, sync_folder
+from shoal_agent.adapters.durable import put, sync_folder
 from shoal_agent.adapters.judge import StoredList
 from shoal_agent.errors import TransportError
 from shoal_agent.ports import DocumentSource
@@ -35,6 +35,16 @@ class _Fetcher(FetcherInterface):
                 raise exceptions.DownloadHTTPError(f"{url}: the server answered {response.status}", response.status)
             while chunk := response.read1(1 << 16):
                 yield chunk
+
+
+class _Updater(Updater):
+    """Python-tuf's, which renames files that it never syncs; it offers no other way to store them."""
+
+    def _persist_file(self, filename: str, data: bytes) -> None:
+        """Store one verified file durably; one that is there already (the pinned root, at each start) stays."""
+        path = Path(filename)
+        if not path.is_file() or path.read_bytes() != data:
+            put(path, data)
 
 
 def refresh(folder: Path, *, http: DocumentSource, bootstrap: bytes, now_ms: int) -> StoredList:
@@ -78,7 +88,7 @@ def run_workflow(folder: Path, *, http: DocumentSource, base: str, bootstrap: by
     _drop_empty(folder)
     config = UpdaterConfig(prefix_targets_with_hash=False)
     with _storing(folder):
-        updater = Updater(str(folder), base, fetcher=_Fetcher(http), config=config, bootstrap=bootstrap)
+        updater = _Updater(str(folder), base, fetcher=_Fetcher(http), config=config, bootstrap=bootstrap)
         # the updater offers no way to give it a clock other than the device's, which may be wrong by decades
         updater._trusted_set.reference_time = _as_date(now_ms)  # noqa: SLF001
         updater.refresh()
@@ -103,7 +113,7 @@ def delegated_target(updater: Updater, name: str, *, folder: Path) -> TargetFile
 
 @contextmanager
 def _storing(folder: Path) -> Iterator[None]:
-    """Let python-tuf download, verify and store; its errors become ours, and what it stored is synced."""
+    """Let python-tuf download, verify and store; its errors become ours."""
     try:
         yield
     except exceptions.DownloadError as error:
@@ -111,7 +121,7 @@ def _storing(folder: Path) -> Iterator[None]:
     except exceptions.RepositoryError as error:
         raise _translated(error) from error
     finally:
-        _sync(folder)
+        sync_folder(folder)  # for the link to the newest root
 
 
 def stored_list(folder: Path, *, bootstrap: bytes) -> StoredList | None:
@@ -182,12 +192,3 @@ def _drop_empty(folder: Path) -> None:
     for path in folder.rglob("*.json"):
         if path.is_file() and not path.is_symlink() and path.stat().st_size == 0:
             path.unlink()
-
-
-def _sync(folder: Path) -> None:
-    for path in folder.rglob("*.json"):
-        if path.is_file():
-            sync_file(path)
-    for place in (folder / "root_history", folder):
-        if place.is_dir():
-            sync_folder(place)
