@@ -34,8 +34,9 @@ from shoal_protocol.profile.grid import CELLS, NumericGrid, fit_numeric
 from shoal_protocol.profile.joint_fitting import joint_streams
 from shoal_protocol.profile.profile import Profile, ProfileSpec, Stream, merge, summarise
 from shoal_protocol.profile.streams import input_streams
-from shoal_server.drift.monitor import Bucket, Rules, observe
+from shoal_server.drift.monitor import Bucket, observe
 from shoal_server.drift.monitor_state import MonitorState
+from shoal_server.drift.rules import Rules
 from shoal_server.drift.watch import Yardstick
 from shoal_server.testing.drift_fleet import SimulatedFleet, training_reference
 

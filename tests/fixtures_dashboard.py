@@ -31,7 +31,7 @@ from shoal_server.access import Role, audit
 from shoal_server.access import store as access
 from shoal_server.access.secrets import Passwords
 from shoal_server.alerts import store as alerts
-from shoal_server.drift.monitor import Rules
+from shoal_server.drift.rules import Rules
 from shoal_server.drift.scan import DriftScan
 from shoal_server.drift.season import Season
 from shoal_server.fleet import assignments

@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shoal_server.drift.monitor import Rules
 from shoal_server.drift.monitor_state import Scope
+from shoal_server.drift.rules import Rules
 from shoal_server.drift.season import Season
 from shoal_server.testing.drift_fleet import SimulatedFleet
 from shoal_server.testing.watched_fleet import WatchedFleet

@@ -18,9 +18,9 @@ from shoal_protocol.errors import CallerError
 from shoal_protocol.profile.recording import RecordedAlert, RecordedBundle
 from shoal_server.analysis.recording import Recording
 from shoal_server.analysis.windows import Windows
-from shoal_server.drift.monitor import Rules
 from shoal_server.drift.monitor_state import MonitorState
 from shoal_server.drift.notices import finding_key, finding_text, gap_key, gap_text
+from shoal_server.drift.rules import Rules
 from shoal_server.drift.season import Season, parse_season, terms
 from shoal_server.drift.sensitivity import FalseAlarms, in_words, parse_false_alarms
 from shoal_server.drift.watch import Counts, Notice, Watch, Yardstick

@@ -14,8 +14,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from shoal_server.drift.monitor import Rules, threshold
+from shoal_server.drift.baselines import threshold
 from shoal_server.drift.monitor_state import Field, MonitorState, Scope, Streams
+from shoal_server.drift.rules import Rules
 from shoal_server.drift.scores import COMPONENTS, CONTRASTS, MISSING, OUTSIDE, view_of
 from shoal_server.statistics.layout import Flags, Floats, Layout
 from shoal_server.statistics.views import View

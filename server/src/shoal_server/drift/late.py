@@ -14,9 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from shoal_server.drift.alarms import effect_in
-from shoal_server.drift.monitor import Bucket, Rules, observe, threshold_of
+from shoal_server.drift.baselines import threshold_of
+from shoal_server.drift.monitor import Bucket, observe
 from shoal_server.drift.monitor_state import Field, MonitorState, Scope, Streams
 from shoal_server.drift.notices import explanation
+from shoal_server.drift.rules import Rules
 from shoal_server.drift.scores import view_of
 from shoal_server.drift.watch import Counts, Watch, Yardstick
 from shoal_server.statistics.layout import Layout

@@ -9,8 +9,8 @@ from sqlmodel import Session, col, select
 
 from shoal_server.alerts import store as alerts
 from shoal_server.drift.late import LateFinding, findings, judge_late, late_key, late_text, seeded
-from shoal_server.drift.monitor import Rules
 from shoal_server.drift.monitor_state import Streams
+from shoal_server.drift.rules import Rules
 from shoal_server.drift.season import terms
 from shoal_server.drift.tables import LateRow
 from shoal_server.drift.watch import Counts, Watch, Yardstick

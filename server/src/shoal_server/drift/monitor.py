@@ -21,21 +21,21 @@ with its own baseline; `localise` tells whose change it is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from shoal_server.drift.baselines import inflation_of_pooled, learns_on, shortest_baseline, threshold, usual_persistence
 from shoal_server.drift.monitor_state import FLEET_NAME, Field, MonitorState, Scope, Streams
 from shoal_server.drift.pooling import bulk, capped, residual_widening, weighted_mean
-from shoal_server.drift.scores import COMPONENTS, CONTRASTS, Basis
-from shoal_server.drift.season import Season, period_windows, regressors
+from shoal_server.drift.rules import Rules
+from shoal_server.drift.scores import COMPONENTS, CONTRASTS, MISSING, Basis
+from shoal_server.drift.season import regressors
 from shoal_server.drift.sequential import (
-    BASELINE_WINDOWS,
     COHORT,
     DEVICE,
     FLEET,
-    MEAN_TIME_TO_FALSE_ALARM,
     Level,
     absorb,
     bounded_sd,
@@ -51,59 +51,14 @@ from shoal_server.drift.sequential import (
 from shoal_server.statistics.layout import Flags, Floats, Numbers
 from shoal_server.statistics.views import rate_z
 
-WARM_UP = 12
-"""Windows of a device before its running mean is good enough to stand in for its baseline."""
-
 _CONTRASTS = slice(0, CONTRASTS)
 _RATES = slice(CONTRASTS, COMPONENTS)
 _LEVELS: Mapping[Scope, Level] = {Scope.FLEET: FLEET, Scope.COHORT: COHORT, Scope.DEVICE: DEVICE}
+_NO_ROWS = 1e-6
+"""Stands for no rows at all where they are divided by."""
+
 _MOST = 100.0
 """R is bounded at so many times its threshold, so that an alarm ends some windows after its cause."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rules:
-    """Settings of the sequential rule; the defaults are those of production.
-
-    Attributes:
-        baseline_windows: T0.
-        mean_time_to_false_alarm: A, in windows, for each level.
-        min_rows: A device's windows with fewer rows are not judged.
-        min_devices: With fewer, only the device level runs.
-        min_cohort: Devices of a cohort, and of the rest of the fleet, for a cohort to be watched.
-        growth: A cohort or fleet of so many times the devices of its baseline learns anew.
-        tolerance: The user's own, in standard deviations of a window's score, on top of each level's.
-        confirm: Buckets that an alarm waits for alarms elsewhere, so that its cause is told right.
-        warm_up: Windows of a device before its running mean is good enough to stand in for its baseline.
-        season: What the windows' hour does to the scores.
-    """
-
-    baseline_windows: int = BASELINE_WINDOWS
-    mean_time_to_false_alarm: float = MEAN_TIME_TO_FALSE_ALARM
-    min_rows: int = 10
-    min_devices: int = 5
-    min_cohort: int = 3
-    growth: float = 1.5
-    tolerance: float = 0.0
-    confirm: int = 2
-    warm_up: int = WARM_UP
-    season: Season = Season.NONE
-
-    @property
-    def residual_windows(self) -> int:
-        """Windows of a baseline in which residuals are learnt."""
-        return max(self.baseline_windows - self.warm_up, 0)
-
-    def in_season(self, season: Season, *, bucket_ms: int) -> Rules:
-        """Return these rules for a fleet with a season: its baseline covers two of them.
-
-        In the first the devices learn what the hour does to their scores, in the second what the rest varies by.
-        """
-        whole = period_windows(season, bucket_ms)
-        if not whole:
-            return self
-        warm_up = max(self.warm_up, whole)
-        return replace(self, season=season, warm_up=warm_up, baseline_windows=max(self.baseline_windows, 2 * warm_up))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -138,6 +93,7 @@ class _Scored:
         at: Where they lie in the state.
         x: Scores, shape (D, F, 6).
         rows: Rows of each.
+        counted: Rows that a score is made of, shape (D, F, 6): the contrasts know nothing of missing values.
         weights: The same, capped.
         change: Scores less the own baseline's mean, or the running one.
         own: Standardised change, no matter what the fleet does.
@@ -150,6 +106,7 @@ class _Scored:
     at: npt.NDArray[np.int64]
     x: Floats
     rows: Floats
+    counted: Floats
     weights: Floats
     change: Floats
     own: Floats
@@ -175,28 +132,14 @@ def observe(state: MonitorState, bucket: Bucket, *, basis: Basis, rules: Rules) 
     return state
 
 
-def threshold(state: MonitorState, scope: Scope, rules: Rules) -> float:
-    """Return the R that is an alarm: A times the number of streams that are watched at this level.
-
-    One stream of a cohort or device must reach it, of the fleet the sum over all streams: what drifts there drifts for
-    everybody, often in many features at once.
-    """
-    return threshold_of(state.level(scope), scope, rules)
-
-
-def threshold_of(streams: Streams, scope: Scope, rules: Rules) -> float:
-    """Return the same of a level's streams."""
-    watched = int((streams.windows >= whole_baseline(scope, rules)).sum()) * streams.features * COMPONENTS
-    return rules.mean_time_to_false_alarm * max(watched, 1)
-
-
 class _Step:
     """The working of `observe` on its own copy of the state."""
 
     def __init__(self, state: MonitorState, bucket: Bucket, judged: Flags, basis: Basis, rules: Rules) -> None:
         self.state, self.bucket, self.basis, self.rules = state, bucket, basis, rules
         self.regressors = regressors(rules.season, bucket.at_ms)
-        self.persistence = _usual_persistence(state.devices, rules)
+        self.most = {scope: _MOST * threshold(state, scope, rules) for scope in Scope}
+        self.persistence = usual_persistence(state.devices, rules)
         self.devices = self._score(judged)
 
     def run(self) -> None:
@@ -206,18 +149,18 @@ class _Step:
         fleet = None
         if len(known) >= self.rules.min_devices:
             inside = bulk(devices.own[known], devices.excluded[known])
-            fleet = weighted_mean(devices.change[known], devices.weights[known], inside)
+            fleet = weighted_mean(devices.change[known], devices.weights[known], inside, least=self.rules.min_devices)
             whole = np.ones_like(fleet)
             self._pooled(Scope.FLEET, FLEET_NAME, known, inside, fleet=0 * whole, widened=whole)
             self._cohorts(known, inside, fleet)
         residual = devices.change if fleet is None else devices.change - fleet
         if len(ready):
-            at, rows = devices.at[ready], devices.rows[ready]
+            at, counted = devices.at[ready], devices.counted[ready]
             z = devices.own[ready]
             if fleet is not None:
                 m2 = streams.values[at, Field.RESIDUAL_M2]
                 z[..., _CONTRASTS] = self._contrasts(
-                    streams, at, residual[ready], rows, windows=self._residuals(at), m2=m2
+                    streams, at, residual[ready], counted, windows=self._residuals(at), m2=m2
                 )
             self._update(Scope.DEVICE, at, z, devices.change[ready])
         self._learn_devices(residual)
@@ -235,6 +178,10 @@ class _Step:
             expected[known] += addition
             m2[known] = np.maximum(m2[known] - explained, 0.0)
         expected[..., _RATES] = np.clip(expected[..., _RATES], 0.0, 1.0)
+        counted = np.repeat(rows[:, None, None], COMPONENTS, axis=-1) * np.ones((x.shape[1], 1))
+        counted[..., _CONTRASTS] *= 1 - x[..., MISSING, None]
+        seen = streams.windows[at] > 0
+        x[seen] = np.where(counted[seen] > 0, x[seen], expected[seen])
         change = x - expected
         own = np.zeros_like(change)
         if known.any():
@@ -244,10 +191,12 @@ class _Step:
                 streams, place, x[known][..., _RATES], rows[known], share=share, m2=m2[known]
             )
             own[known, :, _CONTRASTS] = self._contrasts(
-                streams, place, change[known], rows[known], m2=m2[known], windows=windows
+                streams, place, change[known], counted[known], m2=m2[known], windows=windows
             )
         excluded = np.broadcast_to(self.bucket.excluded[judged][..., None], change.shape)
-        return _Scored(names, at, x, rows, capped(rows), change, own, excluded, streams.windows[at].copy(), expected)
+        weights = counted * (capped(rows) / rows)[:, None, None]
+        windows = streams.windows[at].copy()
+        return _Scored(names, at, x, rows, counted, weights, change, own, excluded, windows, expected)
 
     def _cohorts(self, known: npt.NDArray[np.int64], bulk_of_fleet: Flags, fleet: Floats) -> None:
         names, weights = self.devices.names, self.devices.weights
@@ -287,28 +236,44 @@ class _Step:
         if streams.windows[place] and len(members) >= self.rules.growth * usual:
             streams.forget(place)
         weights = devices.weights[members]
-        change = weighted_mean(devices.change[members], weights, inside)
+        least = self.rules.min_devices if scope is Scope.FLEET else self.rules.min_cohort
+        change = weighted_mean(devices.change[members], weights, inside, least=least)
         x = weighted_mean(devices.x[members], weights, inside)
-        rows = np.array([weights.sum()])
+        counted = weights.sum(axis=0)[None]
+        rows = counted[:, 0, MISSING]
         residual = (change - fleet)[None]
-        if streams.windows[place] < whole_baseline(scope, self.rules):
+        shortest = shortest_baseline(scope, self.rules)
+        if streams.windows[place] >= shortest and len(members) >= usual / 2:
+            offset = self._offset(streams, at, scope)
+            before = weighted_mean(devices.expected[members], weights, inside)[None] + offset
+            share = np.clip(before[..., _RATES], 0.0, 1.0)
+            z, values = np.empty_like(residual), streams.values[at]
+            z[..., _CONTRASTS] = self._contrasts(
+                streams,
+                at,
+                (residual - offset) / widened,
+                counted,
+                windows=streams.windows[at],
+                m2=values[:, Field.RESIDUAL_M2],
+            )
+            z[..., _RATES] = self._rates(streams, at, x[None][..., _RATES], rows, share=share, m2=values[:, Field.M2])
+            self._update(scope, at, z, change[None])
+        if learns_on(streams, scope, self.rules, at=at)[0]:
             streams.windows[at] += 1
             streams.rows[at] += rows
             streams.members[at] += len(members)
             streams.latest[at] = self.bucket.index
             _absorb(streams, at, Field.MEAN, x[None], streams.windows[at])
             _absorb(streams, at, Field.RESIDUAL_MEAN, residual, streams.windows[at])
-        elif len(members) >= usual / 2:
-            before = weighted_mean(devices.expected[members][..., _RATES], weights, inside[..., _RATES])
-            z = np.empty_like(residual)
-            m2 = streams.values[at, Field.RESIDUAL_M2]
-            z[..., _CONTRASTS] = self._contrasts(
-                streams, at, residual / widened, rows, windows=streams.windows[at], m2=m2
-            )
-            z[..., _RATES] = self._rates(
-                streams, at, x[None][..., _RATES], rows, share=before[None], m2=streams.values[at, Field.M2]
-            )
-            self._update(scope, at, z, change[None])
+
+    def _offset(self, streams: Streams, at: npt.NDArray[np.int64], scope: Scope) -> Floats:
+        """Return how far fleet or cohort lay from what its devices' baselines let expect, shape (1, F, 6).
+
+        Those end before a longer baseline does, and are wrong by what all shared then. In a baseline of the shortest
+        length they were in the making themselves: there is nothing to take off.
+        """
+        longer = streams.windows[at] > shortest_baseline(scope, self.rules)
+        return np.where(longer[:, None, None], streams.values[at, Field.RESIDUAL_MEAN], 0.0)
 
     def _learn_devices(self, residual: Floats) -> None:
         """Add the window to the baselines that are not whole yet."""
@@ -334,15 +299,16 @@ class _Step:
         streams: Streams,
         at: npt.NDArray[np.int64],
         change: Floats,
-        rows: Floats,
+        counted: Floats,
         *,
         windows: Floats,
         m2: Floats,
     ) -> Floats:
         """Normal scores of changes in the contrasts, shape (len(at), F, 4); few rows widen the expected spread."""
-        windows, now = windows[:, None, None], rows[:, None, None]
+        windows, now = windows[:, None, None], np.maximum(counted[..., _CONTRASTS], _NO_ROWS)
         inflated = self._inflation(streams, at)[..., _CONTRASTS]
-        usual = (streams.rows[at] / streams.windows[at])[:, None, None]
+        there = 1 - streams.values[at, Field.MEAN, :, MISSING]
+        usual = np.maximum((streams.rows[at] / streams.windows[at])[:, None] * there, _NO_ROWS)[..., None]
         prior = self.basis.variance / usual
         sd = moderated_sd(m2[..., _CONTRASTS], windows, prior=prior, inflated=inflated)
         sd = bounded_sd(sd * np.sqrt(np.maximum(1.0, usual / now)), reach=self.basis.reach, rows=now)
@@ -379,7 +345,9 @@ class _Step:
 
     def _inflation(self, streams: Streams, at: npt.NDArray[np.int64]) -> Floats:
         """Return how far scores vary together from window to window, shape (len(at), F, 6)."""
-        learnt = self.rules.residual_windows
+        if streams is not self.state.devices:
+            return inflation_of_pooled(streams, at, self.persistence)
+        learnt = self._residuals(at)[:, None, None]
         own = persistence(streams.values[at, Field.LAG], streams.values[at, Field.RESIDUAL_M2], learnt)
         return inflation(own, self.persistence, learnt)
 
@@ -387,10 +355,11 @@ class _Step:
         streams, level = self.state.level(scope), _LEVELS[scope]
         values = streams.values
         inflated = self._inflation(streams, at)
-        tolerance = tau(level, self.rules.baseline_windows / inflated, user=self.rules.tolerance)
+        windows = streams.windows[at] + (0 if scope is Scope.DEVICE else self.rules.warm_up)
+        tolerance = tau(level, windows[:, None, None] / inflated, user=self.rules.tolerance)
         before = values[at, Field.R]
         e = e_value(z, tolerance=tolerance, clip=level.clip, inflated=inflated)
-        after = shiryaev_roberts(before, e, most=_MOST * threshold(self.state, scope, self.rules))
+        after = shiryaev_roberts(before, e, most=self.most[scope])
         new = before < 1
         seen = np.where(new, 1.0, values[at, Field.SEEN] + 1)
         mean = np.where(new, change, values[at, Field.CHANGE])
@@ -400,21 +369,6 @@ class _Step:
         values[at, Field.R] = after
         values[at, Field.Z] = z
         streams.latest[at] = self.bucket.index
-
-
-def whole_baseline(scope: Scope, rules: Rules) -> int:
-    """Windows of a whole baseline; the levels above the devices begin to learn when those have warmed up."""
-    return rules.baseline_windows if scope is Scope.DEVICE else max(rules.baseline_windows - rules.warm_up, 2)
-
-
-def _usual_persistence(devices: Streams, rules: Rules) -> Floats:
-    """Return the median persistence of the devices' residuals, shape (F, 6); 0 while nobody's baseline is whole."""
-    whole = devices.windows >= rules.baseline_windows
-    if not whole.any():
-        return np.zeros((devices.features, COMPONENTS))
-    lag, m2 = devices.values[whole, Field.LAG], devices.values[whole, Field.RESIDUAL_M2]
-    own = persistence(lag, m2, rules.residual_windows)
-    return np.asarray(np.median(own, axis=0))
 
 
 def _absorb(streams: Streams, at: npt.NDArray[np.int64], mean: Field, score: Floats, windows: Numbers) -> None:

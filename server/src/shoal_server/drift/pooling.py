@@ -22,6 +22,9 @@ OUTLIER = 4.5
 
 Far out, since leaving out one tail of skewed scores would bias the mean of the rest; nearer ones show as devices."""
 
+_NOTHING = 1e-100
+"""Stands for a weight of zero where it is divided by."""
+
 
 def capped(rows: Numbers) -> Floats:
     """Return the devices' weights: their rows, at most `WEIGHT_CAP` times the median.
@@ -66,17 +69,19 @@ def bulk(distance: Floats, excluded: Flags) -> Flags:
     return np.asarray(counted & (np.abs(distance - _median(distance, counted)) <= OUTLIER))
 
 
-def weighted_mean(values: Floats, weights: Floats, chosen: Flags) -> Floats:
+def weighted_mean(values: Floats, weights: Floats, chosen: Flags, *, least: int = 1) -> Floats:
     """Weighted mean over the chosen devices; zero where none is chosen.
 
     Args:
         values: Shape (D, ...).
-        weights: Shape (D,).
+        weights: Shape (D,), or that of the values.
         chosen: Same shape as the values.
+        least: Where fewer devices weigh anything, chosen or not, there are too few to speak of a mean: zero.
     """
-    shape = (-1,) + (1,) * (values.ndim - 1)
-    counted = np.where(chosen, weights.reshape(shape), 0.0)
-    return np.asarray((values * counted).sum(axis=0) / np.maximum(counted.sum(axis=0), 1e-300))
+    weights = weights.reshape(weights.shape + (1,) * (values.ndim - weights.ndim))
+    counted = np.where(chosen, weights, 0.0)
+    mean = (values * counted).sum(axis=0) / np.maximum(counted.sum(axis=0), _NOTHING)
+    return np.where((weights > 0).sum(axis=0) >= least, mean, 0.0)
 
 
 def residual_widening(weights: Floats, *, members: npt.NDArray[np.int64], inside: Flags, fleet: Flags) -> Floats:
@@ -88,7 +93,7 @@ def residual_widening(weights: Floats, *, members: npt.NDArray[np.int64], inside
         variance ~ 1/W_cohort + 1/W_fleet - 2 W_both / (W_cohort W_fleet)
 
     Args:
-        weights: Of all devices, shape (D,).
+        weights: Of all devices, shape (D, ...).
         members: Places of the cohort's devices, M of them.
         inside: Which of those are the cohort's bulk, shape (M, ...).
         fleet: Which of all devices are the fleet's bulk, shape (D, ...).
@@ -96,13 +101,13 @@ def residual_widening(weights: Floats, *, members: npt.NDArray[np.int64], inside
     Returns:
         Ratio of standard deviations, at least 1, shape (...).
     """
-    mine = weights[members].reshape((-1,) + (1,) * (inside.ndim - 1))
-    cohort = np.maximum((mine * inside).sum(axis=0), 1e-300)
-    whole = np.maximum((weights.reshape((-1,) + (1,) * (fleet.ndim - 1)) * fleet).sum(axis=0), 1e-300)
+    mine, all_of_mine, everybody = weights[members], weights[members].sum(axis=0), weights.sum(axis=0)
+    cohort = np.maximum((mine * inside).sum(axis=0), _NOTHING)
+    whole = np.maximum((weights * fleet).sum(axis=0), _NOTHING)
     both = (mine * (inside & fleet[members])).sum(axis=0)
     now = 1 / cohort + 1 / whole - 2 * both / (cohort * whole)
-    usual = 1 / weights[members].sum() - 1 / max(float(weights.sum()), 1e-300)
-    return np.asarray(np.sqrt(np.maximum(now / max(usual, 1e-300), 1.0)))
+    usual = 1 / np.maximum(all_of_mine, _NOTHING) - 1 / np.maximum(everybody, _NOTHING)
+    return np.asarray(np.sqrt(np.maximum(now / np.maximum(usual, _NOTHING), 1.0)))
 
 
 def _median(values: Floats, counted: Flags) -> Floats:

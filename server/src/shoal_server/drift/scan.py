@@ -28,9 +28,9 @@ from shoal_protocol.profile.reference import Reference
 from shoal_server.alerts import store as alerts
 from shoal_server.drift import store
 from shoal_server.drift.late_store import take_late
-from shoal_server.drift.monitor import Rules
 from shoal_server.drift.monitor_state import MonitorState
 from shoal_server.drift.notices import finding_key, finding_text, gap_key, gap_text
+from shoal_server.drift.rules import Rules
 from shoal_server.drift.season import Season, terms, usual
 from shoal_server.drift.sensitivity import FalseAlarms
 from shoal_server.drift.tables import MonitorRow

@@ -116,7 +116,7 @@ def lagged(memory: Floats, total: Floats, score: Floats) -> tuple[Floats, Floats
     return MEMORY * memory + score, total + score * memory
 
 
-def persistence(lag: Floats, m2: Floats, windows: int) -> Floats:
+def persistence(lag: Floats, m2: Floats, windows: Numbers) -> Floats:
     """Sum of a score's autocorrelations over all lags, with the weights of `lagged`; about 0 for independent windows.
 
     Args:
@@ -124,12 +124,11 @@ def persistence(lag: Floats, m2: Floats, windows: int) -> Floats:
         m2: Sums of squared deviations.
         windows: Over which both were learnt; of under `LEAST_LAGGED` nothing can be said, and 0 is returned.
     """
-    if windows < LEAST_LAGGED:
-        return np.zeros_like(lag)
-    return np.asarray(np.where(m2 > 0, lag / np.maximum(m2, 1e-300), 0.0))
+    told = (m2 > 0) & (windows >= LEAST_LAGGED)
+    return np.asarray(np.where(told, lag / np.where(told, m2, 1.0), 0.0))
 
 
-def inflation(own: Floats, usual: Floats, windows: int) -> Floats:
+def inflation(own: Floats, usual: Floats, windows: Numbers) -> Floats:
     """How many times the sum of many windows' scores varies more than if they were independent.
 
     D = 1 + 2 (sum of autocorrelations), the variance inflation of a mean of a stationary series (Bartlett 1946,
@@ -142,7 +141,7 @@ def inflation(own: Floats, usual: Floats, windows: int) -> Floats:
         usual: That of the same features and components on most devices, broadcastable.
         windows: Over which its own was learnt.
     """
-    error = 1 / np.sqrt(max(windows, 1) * (1 - MEMORY * MEMORY))
+    error = 1 / np.sqrt(np.maximum(windows, 1) * (1 - MEMORY * MEMORY))
     return np.asarray(np.clip(1 + 2 * np.maximum(own - error, usual), 1.0, MOST_INFLATION))
 
 

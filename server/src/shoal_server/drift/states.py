@@ -14,7 +14,7 @@ from sqlmodel import Session
 
 from shoal_server.drift import store
 from shoal_server.drift.alarms import AlarmState, effect_in
-from shoal_server.drift.monitor import threshold_of, whole_baseline
+from shoal_server.drift.baselines import shortest_baseline, threshold_of
 from shoal_server.drift.monitor_state import Field, Scope, Streams
 from shoal_server.drift.notices import cause_text, explanation, where_text
 from shoal_server.drift.scores import view_of
@@ -174,7 +174,7 @@ def _states(
     first: str,
 ) -> Iterator[DriftState]:
     rules = store.rules_of(row)
-    limit, whole = threshold_of(streams, scope, rules), whole_baseline(scope, rules)
+    limit, whole = threshold_of(streams, scope, rules), shortest_baseline(scope, rules)
     titles = row.titles if len(row.titles) == len(row.features) else row.features
     if scope is Scope.FLEET and not streams.names:
         for place, feature in enumerate(row.features):

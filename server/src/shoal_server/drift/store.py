@@ -16,8 +16,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, SQLModel, col, select
 
 from shoal_server.drift.alarms import Alarm, AlarmKey, AlarmState
-from shoal_server.drift.monitor import WARM_UP, Rules, threshold
+from shoal_server.drift.baselines import threshold
 from shoal_server.drift.monitor_state import Field, MonitorState, Scope, Streams
+from shoal_server.drift.rules import WARM_UP, Rules
 from shoal_server.drift.season import Season, period_windows, terms
 from shoal_server.drift.tables import AlarmRow, LateRow, MonitorRow, ScanRow, ScoreRow, StreamRow
 from shoal_server.drift.watch import Watch

@@ -18,6 +18,7 @@ from shoal_protocol.profile.learning import is_learnt
 from shoal_protocol.profile.reference import ANSWERS, Reference
 from shoal_server.drift.alarms import Alarm, AlarmKey, AlarmState, change_of, effect_of, latch, still_crossed
 from shoal_server.drift.answer_mix import AnswerMix, Explained
+from shoal_server.drift.baselines import shortest_baseline
 from shoal_server.drift.count_causes import counts_cause
 from shoal_server.drift.effects import (
     EARLY_GAP_TOLERANCE,
@@ -28,10 +29,11 @@ from shoal_server.drift.effects import (
     design_effect_of_devices,
 )
 from shoal_server.drift.localise import Finding, changed_alike, excluded_by, localise, settled
-from shoal_server.drift.monitor import WARM_UP, Bucket, Rules, observe, whole_baseline
+from shoal_server.drift.monitor import Bucket, observe
 from shoal_server.drift.monitor_state import FLEET_NAME, Field, MonitorState, Scope
 from shoal_server.drift.movers import with_movers
 from shoal_server.drift.pooling import capped
+from shoal_server.drift.rules import WARM_UP, Rules
 from shoal_server.drift.scores import Basis
 from shoal_server.drift.season import Season
 from shoal_server.statistics.layout import Floats, Layout
@@ -279,7 +281,7 @@ class Watch:
         self.gap_told = (
             bool((self.state.devices.windows >= rules.baseline_windows).any())
             if at is None
-            else bool(self.state.fleet.windows[at] >= whole_baseline(Scope.FLEET, rules))
+            else bool(self.state.fleet.windows[at] >= shortest_baseline(Scope.FLEET, rules))
         )
         tolerance = GAP_TOLERANCE if self.gap_told else EARLY_GAP_TOLERANCE
         gap = gap_to_training(self.state, self.live, yardstick, tolerance=tolerance)

@@ -133,7 +133,9 @@ class SimulatedFleet:
                     tensors["gaps"][mine][gone] = np.nan
                 else:
                     tensors[name][mine] += amount
-        return _count(self.reference.spec, tensors, self.devices)
+        of = np.repeat(np.arange(self.devices), self.rows)
+        values = {name: column[:, 0] for name, column in tensors.items()}
+        return count_rows(self.reference.spec, {**values, "label": values["label"] + 2}, of, self.devices)
 
     def messages(
         self, index: int, *, window_ms: int = 1000, shifts: Mapping[int, Mapping[str, float]] | None = None
@@ -188,18 +190,39 @@ def window_rows(messages: Iterable[tuple[str, ProfileMessage]], *, received_at: 
     ]
 
 
-def _count(spec: ProfileSpec, tensors: Mapping[str, npt.NDArray[np.float64]], devices: int) -> Counts:
-    """Count the rows of all devices, equally many of each, one after the other."""
+def count_rows(
+    spec: ProfileSpec,
+    values: Mapping[str, npt.NDArray[np.float64]],
+    device: npt.NDArray[np.int64],
+    devices: int,
+) -> Counts:
+    """Count rows by device.
+
+    Args:
+        spec: What is counted.
+        values: Of each stream's tensor, shape (rows,); of categorical ones the number of the cell.
+        device: Of each row, shape (rows,).
+        devices: Number of devices, D.
+
+    Returns:
+        Cells, shape (D, size).
+    """
     parts: list[Counts] = []
     for stream in spec.streams:
-        values = tensors[stream.tensor][:, 0]
         grid = stream.grid
-        fine = grid.cells_of(values) if isinstance(grid, NumericGrid) else values.astype(np.int64) + 2
+        fine = grid.cells_of(values[stream.tensor]) if isinstance(grid, NumericGrid) else values[stream.tensor]
         coarse = np.searchsorted(np.array(grid.coarse), fine, side="right") - 1
-        row = np.repeat(np.arange(devices), len(values) // devices)
-        counted = np.bincount(row * grid.size + coarse, minlength=devices * grid.size)
+        counted = np.bincount(device * grid.size + coarse, minlength=devices * grid.size)
         parts.append(counted.reshape(devices, grid.size))
     return np.concatenate(parts, axis=1).astype(np.int64)
 
 
-__all__: Sequence[str] = ["DIGEST", "FEATURES", "SimulatedFleet", "draw", "training_reference", "window_rows"]
+__all__: Sequence[str] = [
+    "DIGEST",
+    "FEATURES",
+    "SimulatedFleet",
+    "count_rows",
+    "draw",
+    "training_reference",
+    "window_rows",
+]

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal_server.drift.localise import Finding
-from shoal_server.drift.monitor import Rules
 from shoal_server.drift.monitor_state import MonitorState, Scope
+from shoal_server.drift.rules import Rules
 from shoal_server.drift.season import DAY_MS, Season, terms
 from shoal_server.drift.watch import Counts, Watch, Yardstick
 from shoal_server.testing.drift_fleet import SimulatedFleet
@@ -70,7 +70,7 @@ class WatchedFleet:
         for _ in range(windows):
             before = set(self.watch.alarms)
             cells = self.fleet.window(self._shifts(shifts or {}))
-            rows = np.full(self.fleet.devices, self.fleet.rows)
+            rows = self.yardstick.layout.sums(cells)[:, 0]
             if forge is not None:
                 forge(cells, rows)
             notices = self.watch.close(

@@ -13,8 +13,8 @@ from shoal_server.alerts.rules import AlertState
 from shoal_server.drift import scan as scan_module
 from shoal_server.drift import store
 from shoal_server.drift.late_store import late_rows, newest_late
-from shoal_server.drift.monitor import Rules
 from shoal_server.drift.monitor_state import Scope
+from shoal_server.drift.rules import Rules
 from shoal_server.drift.scan import DriftScan, grace_ms
 from shoal_server.drift.states import DriftState, current
 from shoal_server.drift.tables import AlarmRow, LateRow, MonitorRow, ScanRow, ScoreRow, StreamRow

@@ -8,9 +8,9 @@ from shoal_protocol.profile.grid import CategoricalGrid, fit_numeric
 from shoal_protocol.profile.profile import ProfileSpec, Stream, summarise
 from shoal_protocol.profile.reference import Reference, encode_reference, parse_reference
 from shoal_server.drift.answer_mix import MIX_OF_ANSWERS, AnswerMix
-from shoal_server.drift.monitor import Rules
 from shoal_server.drift.monitor_state import MonitorState
 from shoal_server.drift.notices import finding_text
+from shoal_server.drift.rules import Rules
 from shoal_server.drift.watch import Counts, Watch, Yardstick
 from shoal_server.testing.gas_array import COLUMNS, GASES, MIX, GasArray
 

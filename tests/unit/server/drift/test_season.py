@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from shoal_protocol.errors import CallerError
-from shoal_server.drift.monitor import Rules
 from shoal_server.drift.monitor_state import MonitorState, Scope
+from shoal_server.drift.rules import Rules
 from shoal_server.drift.season import DAY_MS, Harmonics, Season, parse_season, period_windows, regressors, terms
 from shoal_server.drift.sensitivity import in_words, parse_false_alarms
 from shoal_server.drift.watch import Counts, Watch, Yardstick

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from shoal_server.drift.alarms import Alarm, AlarmState
+from shoal_server.drift.baselines import threshold
 from shoal_server.drift.localise import Finding
-from shoal_server.drift.monitor import Rules, threshold
 from shoal_server.drift.monitor_state import Field, MonitorState, Scope
+from shoal_server.drift.rules import Rules
 from shoal_server.drift.watch import Counts, Role, Watch, Yardstick
 from shoal_server.statistics.views import View
 from shoal_server.testing.drift_fleet import SimulatedFleet, training_reference
