@@ -47,6 +47,7 @@ from shoal_server.drift.sequential import (
     persistence,
     shiryaev_roberts,
     tau,
+    unskewed,
 )
 from shoal_server.statistics.layout import Flags, Floats, Numbers
 from shoal_server.statistics.views import rate_z
@@ -312,7 +313,8 @@ class _Step:
         prior = self.basis.variance / usual
         sd = moderated_sd(m2[..., _CONTRASTS], windows, prior=prior, inflated=inflated)
         sd = bounded_sd(sd * np.sqrt(np.maximum(1.0, usual / now)), reach=self.basis.reach, rows=now)
-        return normal_score(change[..., _CONTRASTS], sd, windows / inflated)
+        z = normal_score(change[..., _CONTRASTS], sd, windows / inflated)
+        return unskewed(z, self.basis.third / (now * now * sd**3))
 
     def _rates(
         self,

@@ -33,6 +33,7 @@ class Basis:
         polynomials: Value of each contrast in each cell, shape (4, size); zero in the cells of missing values.
         mean: Mean of each contrast over the reference, shape (F, 4).
         variance: Its variance over rows of the reference, shape (F, 4), never zero: cells are smoothed by half a row.
+        third: Its third central moment, shape (F, 4).
         reach: Largest distance of a cell's value from the mean, shape (F, 4).
     """
 
@@ -40,6 +41,7 @@ class Basis:
     polynomials: Floats
     mean: Floats
     variance: Floats
+    third: Floats
     reach: Floats
 
     @classmethod
@@ -51,8 +53,8 @@ class Basis:
         mean = layout.sums(weights * values)
         distance = np.where(layout.missing, 0.0, values - layout.spread(mean))
         reach = np.maximum.reduceat(np.abs(distance), layout.starts, axis=-1)
-        variance = layout.sums(weights * distance * distance)
-        return cls(layout, values, mean.T, variance.T, reach.T)
+        variance, third = (layout.sums(weights * distance**power) for power in (2, 3))
+        return cls(layout, values, mean.T, variance.T, third.T, reach.T)
 
     def scores(self, cells: npt.NDArray[np.int64]) -> Floats:
         """Score counts.

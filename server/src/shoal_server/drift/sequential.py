@@ -32,6 +32,7 @@ LEAST_LAGGED = 12
 MOST_INFLATION = 20.0
 
 _LONGEST_ROW = 1.5
+_STRAIGHT = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +159,23 @@ def normal_score(change: Floats, sd: Floats, windows: Numbers) -> Floats:
     t = change / (np.maximum(sd, 1e-300) * np.sqrt(1 + 1 / np.maximum(windows, 1)))
     size = np.sqrt(degrees * np.log1p(t * t / degrees)) * (8 * degrees + 1) / (8 * degrees + 3)
     return np.asarray(np.copysign(size, t))
+
+
+def unskewed(z: Floats, skewness: Floats) -> Floats:
+    """Return the normal score of a sum that is skewed, where that is the smaller: in its long tail.
+
+    A category of which a window expects one row is there four times more often than a normal score of 3.5 says. By the
+    cube root of Wilson and Hilferty 1931 (Proc. Natl. Acad. Sci. 17), which makes a gamma variable normal. In the short
+    tail scores stay what they are.
+
+    Args:
+        z: Standardised sums.
+        skewness: Of the sums.
+    """
+    safe = np.where(np.abs(skewness) > _STRAIGHT, skewness, 1.0)
+    root = 6 / safe * (np.cbrt(1 + safe * z / 2) - 1) + safe / 6
+    long = (skewness * z > 0) & (np.abs(skewness) > _STRAIGHT)
+    return np.asarray(np.where(long, np.copysign(np.minimum(np.abs(root), np.abs(z)), z), z))
 
 
 def tau(level: Level, windows: Numbers, *, user: float = 0.0) -> Floats:

@@ -20,6 +20,7 @@ from shoal_server.drift.sequential import (
     persistence,
     shiryaev_roberts,
     tau,
+    unskewed,
 )
 
 
@@ -123,3 +124,19 @@ def test_sums_of_scores_that_follow_each_other_are_no_evidence() -> None:
     e = [float(np.prod(e_value(together, tolerance=0.4, clip=8.0, inflated=inflated))) for inflated in (1.0, 16.0)]
     assert e[0] > 100
     assert e[1] < 1
+
+
+@pytest.mark.parametrize("expected", [0.6, 3.0, 20.0])
+def test_few_rows_of_a_rare_category_are_no_evidence(expected: float) -> None:
+    """The e-value of a sum of rare hits expects at most one, too; as a normal score it would not."""
+    hits = np.arange(60)
+    share = stats.poisson.pmf(hits, expected)
+    z = normal_score(hits - expected, np.sqrt(expected), 300.0)
+    tolerance = tau(FLEET, np.array(48.0))
+    e = [
+        float((share * e_value(score, tolerance=tolerance, clip=FLEET.clip)).sum())
+        for score in (z, unskewed(z, np.full(60, 1 / np.sqrt(expected))))
+    ]
+    assert e[1] <= 1.0
+    assert e[0] > e[1]
+    assert unskewed(-z, np.full(60, 0.0)).tolist() == (-z).tolist()

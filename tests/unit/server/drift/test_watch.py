@@ -206,12 +206,12 @@ def test_under_five_devices_only_the_device_level_runs() -> None:
 
 def test_a_fleet_that_doubles_learns_anew_at_the_upper_levels_only() -> None:
     watched = Watched(SimulatedFleet(seed=15)).run(BASELINE, present=slice(0, 10))
-    assert watched.watch.state.fleet.windows[0] == 36
+    assert watched.watch.state.fleet.windows[0] >= 36
     watched.run(13)
     assert watched.watch.state.fleet.windows[0] <= 2
     assert (watched.watch.state.devices.windows[:10] == 48).all()
     watched.run(60)
-    assert watched.watch.state.fleet.windows[0] == 36
+    assert watched.watch.state.fleet.windows[0] >= 36
     assert watched.ever == {}
 
 
