@@ -10,7 +10,8 @@ HERE = Path(__file__).parent
 NAMES = sorted(
     path.stem
     for path in HERE.glob("*.py")
-    if path.stem not in {"device", "frame", "installed", "models", "peers", "profile_peers", "run", "two_samples"}
+    if path.stem
+    not in {"device", "frame", "installed", "models", "peers", "profile_peers", "quality_peers", "run", "two_samples"}
 )
 
 

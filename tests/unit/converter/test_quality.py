@@ -21,6 +21,17 @@ def test_answers_are_counted_by_class_confidence_and_truth() -> None:
     assert (answered[1, 48], correct[1, 48]) == (1, 0)  # 0.75 opens bin 48
     assert (answered[0, 57], correct[0, 57]) == (1, 0)  # of a class that the model never learnt
     assert correct.sum() == 3
+    assert found.scores is not None
+    assert {at: n for at, n in enumerate(found.scores.rows) if n} == {0: 1, 48: 1, 32: 1, 63: 1}, "known classes only"
+    assert {at: n for at, n in enumerate(found.scores.positive) if n} == {32: 1, 63: 1}
+
+
+def test_scores_are_counted_of_two_classes_only() -> None:
+    three = np.full((2, 3), 1 / 3, np.float32)
+    found = classified(truth=TRUE[:2], label=SAID[:2], classes=("a", "b", "c"), probabilities=three, data="sample")
+    assert found is not None
+    assert found.answered
+    assert found.scores is None
 
 
 def test_without_probabilities_only_the_confusion_is_known() -> None:

@@ -56,6 +56,8 @@ def test_a_bundle_of_before_has_neither() -> None:
     [
         ("answered", [[1, 0]], "answered is no table of 2 x 2"),
         ("correct", [[1, 0], [0, 3]], "more rows than were answered"),
+        ("scores", {"rows": [1], "positive": [0]}, "two rows of 2 counts"),
+        ("scores", {"rows": [1, 2], "positive": [0, 3]}, "more rows than there are"),
         ("confusion", [[1, -1], [0, 1]], "negative"),
         ("correct", [], "together"),
     ],

@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shoal_protocol.profile.quality import CONFIDENCE_BINS, MAX_CLASSES, Counts, DataKind, Figure, Quality, Segment
+from shoal_protocol.profile.quality import (
+    CONFIDENCE_BINS,
+    MAX_CLASSES,
+    Counts,
+    DataKind,
+    Figure,
+    Quality,
+    ScoreCounts,
+    Segment,
+)
 
 Array = npt.NDArray[Any]
 
@@ -44,13 +53,15 @@ def classified(
     known = (said >= 0) & (true >= 0)
     answered: Counts = ()
     correct: Counts = ()
+    scores: ScoreCounts | None = None
     if probabilities is not None:
-        confidence = probabilities.max(axis=1)
-        bins = np.clip((confidence * CONFIDENCE_BINS).astype(np.int64), 0, CONFIDENCE_BINS - 1)
+        bins = _bins(probabilities.max(axis=1))
         shape = (len(classes), CONFIDENCE_BINS)
         answered = _table(said[said >= 0], bins[said >= 0], shape)
         right = known & (said == true)
         correct = _table(said[right], bins[right], shape)
+        if len(classes) == 2 == probabilities.shape[1]:
+            scores = _by_score(_bins(probabilities[true >= 0, 1]), true[true >= 0])
     return Quality(
         data=data,
         n=len(truth),
@@ -58,6 +69,7 @@ def classified(
         answered=answered,
         correct=correct,
         confusion=_table(true[known], said[known], (len(classes), len(classes))),
+        scores=scores,
     )
 
 
@@ -130,6 +142,16 @@ def _texts(values: Array) -> Array:
         names.append(f">= {edges[-1]:.4g}")
         out[~missing] = [names[at] for at in np.searchsorted(edges, present, side="right")]
     return out.astype(str)
+
+
+def _bins(probabilities: Array) -> Array:
+    return np.clip((probabilities * CONFIDENCE_BINS).astype(np.int64), 0, CONFIDENCE_BINS - 1)
+
+
+def _by_score(bins: Array, truth: Array) -> ScoreCounts:
+    rows = np.bincount(bins, minlength=CONFIDENCE_BINS)
+    positive = np.bincount(bins[truth == 1], minlength=CONFIDENCE_BINS)
+    return ScoreCounts(rows=tuple(rows.tolist()), positive=tuple(positive.tolist()))
 
 
 def _table(rows: Array, columns: Array, shape: tuple[int, int]) -> tuple[tuple[int, ...], ...]:

@@ -20,6 +20,14 @@ DataKind = Literal["sample", "validation"]
 Counts = tuple[tuple[int, ...], ...]
 
 
+class ScoreCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Labelled rows of a classifier with two classes, by bin of the second one's probability."""
+
+    rows: tuple[int, ...]
+    positive: tuple[int, ...]
+    """Of them, those that truly are of the second class."""
+
+
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
     """Counts of a classifier's answers, or the error of a regressor, on labelled rows."""
 
@@ -36,6 +44,8 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     """The same, of the rows that were answered rightly."""
     confusion: Counts = ()
     """Rows by true and predicted class; a row of a class that the model lacks is in `n` and `answered` only."""
+    scores: ScoreCounts | None = None
+    """Of two classes, where the model gives probabilities: what a threshold anywhere on the score does follows."""
     error_mean: float | None = None
     """Of a regressor: mean of value - truth, in the target's unit."""
     error_std: float | None = None
@@ -101,4 +111,15 @@ def check_quality(quality: Quality) -> Quality:
     pairs = zip(quality.answered, quality.correct, strict=True)
     if any(right > all_ for row, hits in pairs for all_, right in zip(row, hits, strict=True)):
         raise ContentError("reference.json: quality.correct counts more rows than were answered")
+    if quality.scores is not None:
+        _check_scores(quality.scores, bins)
     return quality
+
+
+def _check_scores(scores: ScoreCounts, bins: int) -> None:
+    if len(scores.rows) != bins or len(scores.positive) != bins:
+        raise ContentError(f"reference.json: quality.scores are no two rows of {bins} counts")
+    if any(not 0 <= positive <= rows for rows, positive in zip(scores.rows, scores.positive, strict=True)):
+        raise ContentError(
+            "reference.json: quality.scores.positive counts more rows than there are, or fewer than none"
+        )

@@ -12,13 +12,11 @@ import numpy as np
 
 from shoal_protocol.profile.labels import CONFIDENCE_BINS, NO_CONFIDENCE, ErrorSums
 from shoal_server.statistics.calibration import expected_calibration_error, reliability
-from shoal_server.statistics.confusion import class_quality, macro_f1
+from shoal_server.statistics.confusion import MAX_SHOWN_CLASSES, class_quality, macro_f1, overall
 from shoal_server.statistics.proportions import CONFIDENCE, Estimate, difference, mean, share
 
 MIN_LABELS = 20
 """Labels below which the answer is "too few"."""
-
-MAX_SHOWN_CLASSES = 40
 
 Cell: TypeAlias = tuple[str, int, int, int, int]
 """(device, truth, said, bin, n)."""
@@ -102,6 +100,7 @@ def classification_json(truth: Truth, classes: Sequence[str]) -> dict[str, Any]:
     f1 = macro_f1(table) if classes else math.nan
     if not math.isnan(f1):
         found["macro_f1"] = round(f1, 6)
+        found |= {name: round(value, 6) for name, value in overall(table).items()}
     found["classes"] = [
         {
             "name": name,

@@ -13,10 +13,7 @@ from shoal_server.statistics.proportions import wilson
 
 Numbers = npt.NDArray[np.float64]
 
-PRIOR_ROWS = 4.0
-"""A bin's own share counts as so many rows of the monotone fit more: few rows lean on their neighbours."""
-
-CLAIMED_ROWS = 1.0
+CLAIMED_ROWS = 0.25
 """What the model claims counts as so many labelled rows in each bin."""
 
 SHOWN_BINS = 10
@@ -58,9 +55,9 @@ def reliability(answered: npt.ArrayLike, correct: npt.ArrayLike) -> list[dict[st
 def smoothed_shares(answered: npt.ArrayLike, correct: npt.ArrayLike, *, claimed_rows: float = CLAIMED_ROWS) -> Numbers:
     """Return P(right | bin) for every bin, also those without rows.
 
-    A bin's own share, pulled by `PRIOR_ROWS` rows towards the best non-decreasing fit; bins without rows take that fit
-    between their neighbours, below all of them in proportion to the confidence. For the fit each bin counts some rows
-    more that are right as often as the model claims: a model that was never wrong on a few rows is no proof that it is
+    The best non-decreasing fit (isotonic calibration, Zadrozny and Elkan, KDD 2002); bins without rows take it between
+    their neighbours, below all of them in proportion to the confidence. For the fit each bin counts a part of a row
+    more that is right as often as the model claims: a model that was never wrong on a few rows is no proof that it is
     never wrong where it is hardly sure.
 
     Args:
@@ -76,12 +73,12 @@ def smoothed_shares(answered: npt.ArrayLike, correct: npt.ArrayLike, *, claimed_
     if not seen.size:
         return centres
     leaning = (c[seen] + claimed_rows * centres[seen]) / (a[seen] + claimed_rows)
-    fitted = isotonic(leaning, a[seen])
+    fitted = isotonic(leaning, a[seen] + claimed_rows)
     fit = np.interp(np.arange(len(a)), seen, fitted)
     if claimed_rows:
         lowest = int(seen[0])
         fit[:lowest] = fitted[0] * centres[:lowest] / centres[lowest]
-    return np.asarray((c + PRIOR_ROWS * fit) / (a + PRIOR_ROWS))
+    return np.asarray(fit)
 
 
 def isotonic(values: Numbers, weights: Numbers) -> Numbers:

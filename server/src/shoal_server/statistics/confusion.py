@@ -16,6 +16,9 @@ from shoal_server.statistics.proportions import Estimate, wilson
 
 Table = npt.NDArray[np.float64]
 
+MAX_SHOWN_CLASSES = 40
+"""A confusion matrix of more classes is not shown."""
+
 
 @dataclass(frozen=True)
 class ClassQuality:
@@ -50,6 +53,33 @@ def macro_f1(table: npt.ArrayLike) -> float:
     """Return the mean F1 of the classes that have true or predicted rows; NaN: there are none."""
     values = [one.f1.value for one in class_quality(table) if one.f1.n]
     return float(np.mean(values)) if values else math.nan
+
+
+def overall(table: npt.ArrayLike) -> dict[str, float]:
+    """Return precision, recall, specificity and F1: of two classes the second one's, else means over the classes.
+
+    Of means, a class that nobody is or names counts as 0 where it is divided by (as scikit-learn's macro average has
+    it); a figure that has nothing to be a share of is left out.
+
+    Args:
+        table: Counts, shape (classes, classes or more).
+    """
+    counts = np.asarray(table, np.float64)
+    classes = len(counts)
+    hit, true, named = np.diag(counts), counts.sum(axis=1), counts[:, :classes].sum(axis=0)
+    others = counts.sum() - true
+    of = [1] if classes == 2 else range(classes)
+    parts = {
+        "precision": (hit, named),
+        "recall": (hit, true),
+        "specificity": (others - named + hit, others),
+        "f1": (2 * hit, true + named),
+    }
+    return {
+        name: float(np.mean([part[at] / whole[at] if whole[at] else 0.0 for at in of]))
+        for name, (part, whole) in parts.items()
+        if any(whole[at] for at in of)
+    }
 
 
 def _share(hits: float, n: float) -> Estimate:

@@ -17,7 +17,7 @@ from shoal_protocol.profile.codec import ProfileMessage, encode_counts, encode_p
 from shoal_protocol.profile.grid import CategoricalGrid, unit_interval_grid
 from shoal_protocol.profile.labels import CONFIDENCE_BINS, LabelGroup, confidence_bins
 from shoal_protocol.profile.profile import ProfileSpec, Stream, summarise
-from shoal_protocol.profile.quality import Quality
+from shoal_protocol.profile.quality import Quality, ScoreCounts
 from shoal_protocol.profile.reference import Reference
 from shoal_server.fleet.devices import DeviceState
 from shoal_server.fleet.tables import DeviceRow
@@ -65,6 +65,8 @@ def reference(rows: int = 20_000) -> Reference:
     np.add.at(answered, (said, bins), 1)
     np.add.at(correct, (said, bins), said == truth)
     np.add.at(confusion, (truth, said), 1)
+    by_score = confidence_bins(outputs["probabilities"][:, 1])
+    scores, positive = (np.bincount(x, minlength=CONFIDENCE_BINS).tolist() for x in (by_score, by_score[truth == 1]))
     quality = Quality(
         data="validation",
         n=rows,
@@ -72,6 +74,7 @@ def reference(rows: int = 20_000) -> Reference:
         answered=tuple(map(tuple, answered.tolist())),
         correct=tuple(map(tuple, correct.tolist())),
         confusion=tuple(map(tuple, confusion.tolist())),
+        scores=ScoreCounts(rows=tuple(scores), positive=tuple(positive)),
     )
     return Reference(SPEC, summarise(SPEC, outputs), quality=quality)
 

@@ -88,7 +88,11 @@ def test_estimate_and_truth_agree_and_confidence_alone_would_not(world):
     assert truth["ece"] > 0.04, "over-confident"
     assert sum(map(sum, truth["confusion"]["rows"])) == 2000
     assert [one["name"] for one in truth["classes"]] == ["bad", "good"]
-    assert set(estimate) >= {"accuracy", "precision", "recall", "f1", "auc"}
+    for name in ("precision", "recall", "specificity", "f1"):
+        assert estimate[name]["low"] - 0.02 < truth[name] < estimate[name]["high"] + 0.02, name
+    assert 0.8 < estimate["auc"]["value"] < 1
+    assert estimate["confusion"]["classes"] == ["bad", "good"]
+    assert sum(map(sum, estimate["confusion"]["rows"])) == pytest.approx(4000, abs=1)
     assert item["reference"]["accuracy"] == pytest.approx(REAL, abs=0.02)
     assert len(item["hours"]) == 4
     assert all(hour["truth"] and hour["estimate"] for hour in item["hours"])

@@ -370,7 +370,15 @@ def test_quality_is_told_in_words(server: FakeServer, shoalctl: Run) -> None:
         "hours": [],
         "drifting": ["width"],
     }
-    server.answers["GET /api/v1/quality"] = [(200, {"items": [item]}), (200, {"items": []})]
+    matrix = {"classes": ["bad", "good"], "rows": [[310.2, 12.1], [40.4, 4637.3]]}
+    names = ("accuracy", "precision", "recall", "specificity", "f1", "auc")
+    unlabelled = {
+        **item,
+        "truth": {"verdict": "none", "reason": "no label has come back", "n": 0},
+        "estimate": {"verdict": "value", "reason": "", **dict.fromkeys(names, figure), "confusion": matrix},
+        "segments": None,
+    }
+    server.answers["GET /api/v1/quality"] = [(200, {"items": [x]}) for x in (item, unlabelled)] + [(200, {"items": []})]
     out = shoalctl("quality", "show", "quality", "--segment-by", "site")[1]
     for words in (
         "93 % (92 % to 94 %) from 900 labels",
@@ -380,6 +388,9 @@ def test_quality_is_told_in_words(server: FakeServer, shoalctl: Run) -> None:
     ):
         assert words in out
     assert server.requests[0].url.params["segment_by"] == "site"
+    out = shoalctl("quality", "show", "quality")[1]
+    for words in ("estimated specificity", "estimated AUC", "class good", "SAID GOOD", "4637"):
+        assert words in out
     assert "Nothing was predicted in slot quality" in shoalctl("quality", "show", "quality")[1]
 
 

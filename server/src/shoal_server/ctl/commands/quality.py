@@ -9,6 +9,9 @@ import click
 from shoal_server.ctl.output import NOTHING, percent, print_facts, print_table
 from shoal_server.ctl.program import Call, connected
 
+_WIDEST = 12
+"""Classes of the widest confusion matrix that is printed."""
+
 
 @click.group()
 def quality() -> None:
@@ -58,6 +61,8 @@ def _print(items: list[dict[str, Any]], *, slot: str) -> None:
             click.echo()
         print_facts(quality_facts(item))
         _print_classes(item["truth"])
+        if item["truth"]["verdict"] != "value":
+            _print_expected(item["estimate"])
         _print_segments(item.get("segments"))
 
 
@@ -74,12 +79,20 @@ def quality_facts(item: dict[str, Any]) -> dict[str, str]:
         "by true labels": _truth(truth),
         "estimated": _figure(estimate["accuracy"]) if estimate["verdict"] == "value" else estimate["reason"],
     }
-    if estimate["verdict"] == "value" and "auc" in estimate:
-        facts["estimated F1, AUC"] = f"{_figure(estimate['f1'])}, {_figure(estimate['auc'])}"
+    for name in ("precision", "recall", "specificity", "f1", "auc"):
+        if name in estimate:
+            facts[f"estimated {name.upper() if name in {'f1', 'auc'} else name}"] = _figure(estimate[name])
+    if "recall" in estimate:
+        facts["these are of"] = _averaged(estimate)
     facts["mix of classes"] = _shift(shift)
     if item["drifting"]:
         facts["but"] = f"inputs drift ({', '.join(item['drifting'][:5])}): the estimate may be wrong"
     return facts
+
+
+def _averaged(estimate: dict[str, Any]) -> str:
+    classes: list[str] = estimate["confusion"]["classes"] if "confusion" in estimate else []
+    return f"class {classes[1]}" if len(classes) == 2 else "all classes, each against the rest: their mean"
 
 
 def _truth(truth: dict[str, Any]) -> str:
@@ -121,6 +134,18 @@ def _print_classes(truth: dict[str, Any]) -> None:
     if rows:
         click.echo()
         print_table(("class", "labels", "precision", "recall", "F1"), rows, empty="")
+
+
+def _print_expected(estimate: dict[str, Any]) -> None:
+    """Print the expected confusion matrix where there are no labels that would tell the real one."""
+    table = estimate.get("confusion")
+    if table is None or len(table["classes"]) > _WIDEST:
+        return
+    click.echo()
+    rows = [
+        (name, *(f"{count:.0f}" for count in row)) for name, row in zip(table["classes"], table["rows"], strict=True)
+    ]
+    print_table(("expected: truly", *(f"said {name}" for name in table["classes"])), rows, empty="")
 
 
 def _print_segments(segments: dict[str, Any] | None) -> None:
