@@ -84,6 +84,17 @@ def test_moments_that_the_counts_can_not_give_are_refused(profile: Profile, stre
         check_profile(Profile(profile.spec_hash, profile.n, profile.cells, moments), SPEC)
 
 
+@pytest.mark.parametrize("rows", [0, 20])
+def test_counts_that_wrap_around_to_few_rows_are_refused(rows: int) -> None:
+    cells = zero(SPEC).cells.copy()
+    for stream in SPEC.streams:
+        first = SPEC.slice(stream.name).start
+        cells[first : first + 4] = 1 << 62
+        cells[first] += rows
+    with pytest.raises(ContentError, match="more than"):
+        check_profile(Profile(SPEC.hash, rows, cells, zero(SPEC).moments), SPEC)
+
+
 def test_a_reference_whose_counts_are_no_numbers_of_64_bits_is_refused() -> None:
     raw = encode_reference(Reference(SPEC, zero(SPEC))).replace(b'"cells":[0,', b'"cells":[99999999999999999999,')
     with pytest.raises(ContentError, match="64 bits"):

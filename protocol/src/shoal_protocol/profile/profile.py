@@ -34,6 +34,9 @@ from shoal_protocol.profile.joint import check_joint, joint_values, loads
 
 Counts = npt.NDArray[np.int64]
 
+MOST_ROWS = 1 << 53
+"""Of a window: beyond, whole numbers stop being exact in floats, and sums of some could wrap around."""
+
 
 class Stream(msgspec.Struct, frozen=True, dict=True):
     """One thing that is counted: an input feature or something about an output.
@@ -212,13 +215,15 @@ def check_profile(profile: Profile, spec: ProfileSpec) -> Profile:
     """Return the profile when it is one that this spec can give.
 
     Raises:
-        ContentError: Another spec, a negative count, counts of a stream that sum neither to n nor to zero (a stream
-            that the device couldn't count), or moments beyond what its counts can give.
+        ContentError: Another spec, a negative count, more than `MOST_ROWS` rows, counts of a stream that sum neither to
+            n nor to zero (a stream that the device couldn't count), or moments beyond what its counts can give.
     """
     if profile.spec_hash != spec.hash or profile.cells.shape != (spec.size,):
         raise ContentError(f"the profile is of spec {profile.spec_hash}, expected {spec.hash}")
     if profile.moments.shape != (len(spec.streams), 2) or (profile.moments < 0).any() or (profile.cells < 0).any():
         raise ContentError("the profile has a negative count or moments of another shape")
+    if np.add.reduceat(profile.cells.astype(np.float64), spec.offsets[:-1]).max(initial=0.0) > MOST_ROWS:
+        raise ContentError(f"the profile has more than {MOST_ROWS} rows")  # whole numbers that large could wrap around
     sums = np.add.reduceat(profile.cells, spec.offsets[:-1])
     wrong = (sums != profile.n) & ((sums != 0) | spec.everywhere_counted)
     if wrong.any():

@@ -179,8 +179,7 @@ class _Step:
             expected[known] += addition
             m2[known] = np.maximum(m2[known] - explained, 0.0)
         expected[..., _RATES] = np.clip(expected[..., _RATES], 0.0, 1.0)
-        counted = np.repeat(rows[:, None, None], COMPONENTS, axis=-1) * np.ones((x.shape[1], 1))
-        counted[..., _CONTRASTS] *= 1 - x[..., MISSING, None]
+        counted = self.basis.counted(self.bucket.cells[judged], x)
         seen = streams.windows[at] > 0
         x[seen] = np.where(counted[seen] > 0, x[seen], expected[seen])
         change = x - expected
@@ -189,7 +188,7 @@ class _Step:
             place, windows = at[known], streams.windows[at[known]]
             share = expected[known][..., _RATES]
             own[known, :, _RATES] = self._rates(
-                streams, place, x[known][..., _RATES], rows[known], share=share, m2=m2[known]
+                streams, place, x[known][..., _RATES], counted[known], share=share, m2=m2[known]
             )
             own[known, :, _CONTRASTS] = self._contrasts(
                 streams, place, change[known], counted[known], m2=m2[known], windows=windows
@@ -241,7 +240,7 @@ class _Step:
         change = weighted_mean(devices.change[members], weights, inside, least=least)
         x = weighted_mean(devices.x[members], weights, inside)
         counted = weights.sum(axis=0)[None]
-        rows = counted[:, 0, MISSING]
+        rows = counted.max(axis=(1, 2))
         residual = (change - fleet)[None]
         shortest = shortest_baseline(scope, self.rules)
         if streams.windows[place] >= shortest and len(members) >= usual / 2:
@@ -257,7 +256,9 @@ class _Step:
                 windows=streams.windows[at],
                 m2=values[:, Field.RESIDUAL_M2],
             )
-            z[..., _RATES] = self._rates(streams, at, x[None][..., _RATES], rows, share=share, m2=values[:, Field.M2])
+            z[..., _RATES] = self._rates(
+                streams, at, x[None][..., _RATES], counted, share=share, m2=values[:, Field.M2]
+            )
             self._update(scope, at, z, change[None])
         if learns_on(streams, scope, self.rules, at=at)[0]:
             streams.windows[at] += 1
@@ -321,7 +322,7 @@ class _Step:
         streams: Streams,
         at: npt.NDArray[np.int64],
         now: Floats,
-        rows: Floats,
+        counted: Floats,
         *,
         share: Floats,
         m2: Floats,
@@ -332,7 +333,7 @@ class _Step:
             streams: Of the level.
             at: Places of the scopes.
             now: Rates of the window, shape (len(at), F, 2).
-            rows: Of the window.
+            counted: Rows of the window that they are made of, shape (len(at), F, 6).
             share: Rates that the baselines let expect, same shape.
             m2: Squared deviations of the scores over the baseline, shape (len(at), F, 6).
         """
@@ -342,7 +343,7 @@ class _Step:
         between = m2[..., _RATES] / np.maximum(windows - 1, 1)
         effect = np.maximum(1.0, between / binomial)
         base = total / (effect * self._inflation(streams, at)[..., _RATES])
-        current = rows[:, None, None] / effect
+        current = counted[..., _RATES] / effect
         return rate_z(share * base, base, now * current, current)
 
     def _inflation(self, streams: Streams, at: npt.NDArray[np.int64]) -> Floats:

@@ -60,11 +60,11 @@ class Basis:
         """Score counts.
 
         Args:
-            cells: Shape (W, size), each row with at least one value in each stream.
+            cells: Shape (W, size).
 
         Returns:
-            Shape (W, F, 6): means of the contrasts over the rows that are not missing (the reference's mean where all
-            are), then the shares of missing values and of values out of range.
+            Shape (W, F, 6): means of the contrasts over the rows that are not missing (the reference's mean where there
+            are none), then the shares of missing values and of values out of range.
         """
         layout = self.layout
         rows = layout.sums(cells).astype(np.float64)
@@ -77,6 +77,22 @@ class Basis:
         scores[..., MISSING] = missing / np.maximum(rows, 1)
         scores[..., OUTSIDE] = layout.sums(np.where(layout.outside, cells, 0)) / np.maximum(rows, 1)
         return scores
+
+    def counted(self, cells: npt.NDArray[np.int64], scores: Floats) -> Floats:
+        """Return the rows that each score is made of.
+
+        The contrasts know nothing of missing values; and a stream that a device could not count has no rows at all.
+
+        Args:
+            cells: Shape (W, size).
+            scores: Of those, see `scores`.
+
+        Returns:
+            Shape (W, F, 6).
+        """
+        rows = np.repeat(self.layout.sums(cells).astype(np.float64)[..., None], COMPONENTS, axis=-1)
+        rows[..., :CONTRASTS] *= 1 - scores[..., MISSING, None]
+        return rows
 
 
 def view_of(component: int, *, categorical: bool) -> View:

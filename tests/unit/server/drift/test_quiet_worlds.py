@@ -52,3 +52,18 @@ def test_a_fleet_changes_as_far_as_the_devices_do_that_have_the_sensor() -> None
     fleet.run(8, {device: {"skewed": 2.0} for device in range(6)}, forge=half_without)
     assert {finding.scope for finding in fleet.told} == {Scope.FLEET}
     assert fleet.watch.state.fleet.values[0, Field.CHANGE, 1, 0] > 1.2  # of 1.4, and half of it if all were counted
+
+
+def test_a_stream_that_a_device_can_not_count_now_and_then_is_no_evidence() -> None:
+    """The device's own level is far from the training data's, which stand in for no rows at all nowhere."""
+    fleet = WatchedFleet(QuietFleet(Nature(name="odd", features=("normal", "skewed"), devices=6, rows=60.0), seed=2))
+    where = fleet.fleet.reference.spec.slice("skewed")
+
+    def now_and_then(cells, _rows) -> None:
+        if fleet.at % 3 == 2:
+            cells[0, where] = 0
+
+    far = {0: {"skewed": -1.5}}
+    fleet.run(fleet.rules.baseline_windows + 2, far)
+    fleet.run(40, far, forge=now_and_then)
+    assert not fleet.first
