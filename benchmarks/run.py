@@ -7,12 +7,11 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NAMES = sorted(
-    path.stem
-    for path in HERE.glob("*.py")
-    if path.stem
-    not in {"device", "frame", "installed", "models", "peers", "profile_peers", "quality_peers", "run", "two_samples"}
-)
+PARTS = {
+    "device", "frame", "http_load", "http_peer", "installed", "models", "peers", "profile_peers", "quality_peers",
+    "run", "two_samples",
+}  # fmt: skip
+NAMES = sorted(path.stem for path in HERE.glob("*.py") if path.stem not in PARTS)
 
 
 def main(wanted: str) -> int:
