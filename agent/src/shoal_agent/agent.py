@@ -115,6 +115,7 @@ class Agent:
         if parts is None:
             return
         parts.inbox.stop()
+        parts.http.lines.cut()
         parts.sampling.stop()
         parts.rotation.stop()
         parts.counting.stop()

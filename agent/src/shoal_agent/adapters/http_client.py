@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from shoal_agent.adapters.addresses import origin_of, proxy_for, redirected, told
+from shoal_agent.adapters.open_lines import OpenLines
 from shoal_agent.errors import SettingsError, TransportError
 from shoal_protocol.trust.enrolment import CHALLENGE_PATH
 
@@ -54,6 +55,7 @@ class HttpClient:
         login: Gives user and password anew for every request, instead of `user` and `secret`.
         verify: Whether the server's certificate is checked; not, only to fetch what is checked by its digest.
         system_too: Whether the system's authorities are trusted beside `ca_file`.
+        lines: Whose cut ends what this client waits for; none: its own.
 
     Raises:
         SettingsError: The URL is none.
@@ -62,7 +64,7 @@ class HttpClient:
     def __init__(
         self, url: str, *, user: str = "", secret: str = "", ca_file: Path | None = None, timeout_s: float = 30.0,
         verify: bool = True, certificate_time: CertificateTime | None = None, login: Login | None = None,
-        system_too: bool = False,
+        system_too: bool = False, lines: OpenLines | None = None,
     ) -> None:  # fmt: skip
         if not url.startswith(("http://", "https://")):
             raise SettingsError(f"{url!r} is no server's URL", hint="write https://HOST or http://HOST:PORT")
@@ -72,6 +74,7 @@ class HttpClient:
         self._verify = verify
         self._certificate_time = certificate_time
         self._system_too = system_too
+        self.lines = lines or OpenLines()
         self._elsewhere: HttpClient | None = None
         self._headers = {"User-Agent": "shoal-agent", "Accept-Encoding": "identity"}
         self._login = login
@@ -84,7 +87,7 @@ class HttpClient:
 
         proxy = proxy_for(self.url)
         pool = urllib3.PoolManager if proxy is None else partial(urllib3.ProxyManager, proxy)
-        return pool(
+        made = pool(
             maxsize=2,
             ssl_context=self._tls(),
             cert_reqs="CERT_REQUIRED" if self._verify else "CERT_NONE",
@@ -92,6 +95,7 @@ class HttpClient:
             timeout=urllib3.Timeout(connect=min(self._timeout_s, 10.0), read=self._timeout_s),
             retries=urllib3.Retry(0),
         )
+        return self.lines.watch(made)
 
     def _tls(self) -> ssl.SSLContext | None:
         if not self._verify or not self.url.startswith("https://"):
@@ -198,6 +202,7 @@ class HttpClient:
                 timeout_s=self._timeout_s,
                 certificate_time=self._certificate_time,
                 system_too=True,
+                lines=self.lines,
             )
         return self._elsewhere
 

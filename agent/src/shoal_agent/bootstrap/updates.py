@@ -193,7 +193,13 @@ def _fetcher(base: Base) -> OciFetcher:
     settings, monotonic = base.settings, base.overrides.monotonic
 
     def connect(url: str) -> HttpClient:
-        return HttpClient(url, ca_file=base.ca_file, certificate_time=base.certificate_time, system_too=True)
+        return HttpClient(
+            url,
+            ca_file=base.ca_file,
+            certificate_time=base.certificate_time,
+            system_too=True,
+            lines=base.http.lines,
+        )
 
     patch_bytes = settings.download_patch_bytes
     if patch_bytes is None:
