@@ -1,9 +1,12 @@
 """Whether the mix of true classes changed, from counts of predicted ones. Pure.
 
-Black box shift estimation (BBSE; Lipton, Wang and Smola, ICML 2018, arXiv 1802.03916): with C[i, j] the reference's
-share of rows predicted as i and truly j, and mu[i] the share predicted as i now, w = C^-1 mu is how much more frequent
-each true class became, if only the mix of classes changed (label shift). Where C is nearly singular nothing can be
-told.
+Black box shift estimation (BBSE; Lipton, Wang and Smola, ICML 2018, arXiv 1802.03916): with M[i, j] the share of the
+reference's rows of true class j that were predicted as i, and mu[i] the share predicted as i now, the mix of true
+classes is M^-1 mu, if only that mix changed (label shift). Where M is nearly singular, or its few rows leave open
+whether it is, nothing can be told: what chance makes look well told apart would be believed too often.
+
+Whether the mix changed at all is a question of mu against the reference's own mix of answers, in which M is the same on
+both sides: its errors can't make a change of none.
 """
 
 from __future__ import annotations
@@ -22,6 +25,9 @@ MIN_ROWS = 100
 
 MAX_ERROR = 0.15
 """Standard error of a class's share above which nothing is told."""
+
+_SURE = 2.0
+"""Standard errors of the smallest singular value by which it may be smaller than it looks."""
 
 
 @dataclass(frozen=True)
@@ -61,48 +67,53 @@ def estimate_label_shift(confusion: npt.ArrayLike, predicted: npt.ArrayLike) -> 
     before = table.sum(axis=1) / n0
     if (before == 0).any():
         return LabelShift("can't tell: the labelled reference rows lack a class")
-    joint = table.T / n0
-    condition = float(np.linalg.cond(joint))
+    rates = (table / table.sum(axis=1, keepdims=True)).T
+    # Variances of rates of 0 and 1 are not 0: each class has half a row more, spread over the answers.
+    padded = table + 0.5 / len(table)
+    doubts = [_covariance(row / row.sum()) / row.sum() for row in padded]
+    condition = float(np.linalg.cond(rates))
     if not condition < 1 / np.finfo(np.float64).eps ** 0.5:
         return LabelShift("can't tell: the confusion matrix is singular", condition=condition)
-    inverse = np.linalg.inv(joint)
-    mu = rows / n
-    weight = inverse @ mu
-    doubt = inverse @ (_covariance(mu) / n + _joint_covariance(joint, weight) / n0) @ inverse.T
-    error = before * np.sqrt(np.maximum(np.diag(doubt), 0.0))
-    if error.max() > MAX_ERROR:
+    left = _least_told_apart(rates, doubts)
+    if left <= 0:
+        return LabelShift(
+            "can't tell: the model confuses the classes too much for so few labelled rows", condition=condition
+        )
+    inverse = np.linalg.inv(rates)
+    mu, usual = rows / n, table.sum(axis=0) / n0
+    now = inverse @ mu
+    doubt = inverse @ (_covariance(mu) / n + sum(x * x * d for x, d in zip(now, doubts, strict=True))) @ inverse.T
+    error = np.sqrt(np.maximum(np.diag(doubt), 0.0))
+    if error.max() / left > MAX_ERROR:
         return LabelShift(
             f"can't tell: the model confuses the classes too much (a share is off by {error.max():.2f})",
             condition=condition,
         )
-    return _told(before, np.clip(before * weight, 0.0, 1.0), error, rows=int(n), condition=condition)
-
-
-def _told(
-    before: npt.NDArray[np.float64],
-    now: npt.NDArray[np.float64],
-    error: npt.NDArray[np.float64],
-    *,
-    rows: int,
-    condition: float,
-) -> LabelShift:
-    now = now / now.sum()
-    z = float(ndtri(0.5 + CONFIDENCE / 2))
-    strict = float(ndtri(1 - (1 - CONFIDENCE) / (2 * len(now))))
+    together = (mu * n + usual * n0) / (n + n0)
+    by_chance = inverse @ (_covariance(together) * (1 / n + 1 / n0)) @ inverse.T
+    moved = np.abs(inverse @ (mu - usual)) - _strict(len(now)) * np.sqrt(np.maximum(np.diag(by_chance), 0.0))
+    z, told = float(ndtri(0.5 + CONFIDENCE / 2)), np.clip(now, 0.0, 1.0)
     estimates = tuple(
-        Estimate(share, max(0.0, share - z * e), min(1.0, share + z * e), rows)
-        for share, e in zip(now.tolist(), error.tolist(), strict=True)
+        Estimate(share, max(0.0, share - z * e), min(1.0, share + z * e), int(n))
+        for share, e in zip((told / told.sum()).tolist(), error.tolist(), strict=True)
     )
-    shifted = bool((np.abs(now - before) > strict * error + 1e-9).any())
-    return LabelShift("", tuple(before.tolist()), estimates, condition, shifted)
+    return LabelShift("", tuple(before.tolist()), estimates, condition, bool((moved > 1e-9).any()))
+
+
+def _strict(classes: int) -> float:
+    """Return the limit of a normal score at 5 % over all classes (Bonferroni)."""
+    return float(ndtri(1 - (1 - CONFIDENCE) / (2 * classes)))
+
+
+def _least_told_apart(rates: npt.NDArray[np.float64], doubts: list[npt.NDArray[np.float64]]) -> float:
+    """Return which part of the smallest singular value is left at its lower bound; 0 or less: it may be none.
+
+    A singular value moves with the matrix by u' dM v (first order), whose variance the columns' covariances give.
+    """
+    u, values, v = np.linalg.svd(rates)
+    variance = sum(x * x * float(u[:, -1] @ d @ u[:, -1]) for x, d in zip(v[-1], doubts, strict=True))
+    return float(1 - _SURE * variance**0.5 / max(float(values[-1]), 1e-300))
 
 
 def _covariance(share: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.diag(share) - np.outer(share, share)
-
-
-def _joint_covariance(joint: npt.NDArray[np.float64], weight: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the covariance of one reference row's part in C w: e_predicted times w of its true class."""
-    second = np.diag(joint @ weight**2)
-    mean = joint @ weight
-    return np.asarray(second - np.outer(mean, mean))

@@ -213,6 +213,29 @@ def test_the_same_mix_is_no_shift_at_the_level():
     assert false <= 0.1 * 150
 
 
+def answers(rng: np.random.Generator, classes: int, right: float, *, labelled: int, rows: int, mix: np.ndarray):
+    """A confusion matrix of labelled rows of equally frequent classes, and predictions of rows of a mix."""
+    rates = np.full((classes, classes), (1 - right) / (classes - 1))
+    np.fill_diagonal(rates, right)
+    table = rng.multinomial(labelled, (rates / classes).ravel()).reshape(classes, classes)
+    return table, sum(rng.multinomial(n, rates[at]) for at, n in enumerate(rng.multinomial(rows, mix)))
+
+
+def test_few_labels_of_many_classes_are_no_shift_and_intervals_cover():
+    rng, mix = random(8), np.full(10, 0.1)
+    found = [estimate_label_shift(*answers(rng, 10, 0.9, labelled=300, rows=1000, mix=mix)) for _ in range(250)]
+    assert sum(one.shifted for one in found) <= 0.09 * 250
+    covered = np.mean([[share.low <= 0.1 <= share.high for share in one.now] for one in found])
+    assert 0.93 <= covered <= 0.985
+
+
+def test_classes_that_only_chance_tells_apart_are_not_told():
+    """A confusion matrix that looks better than it is would pull every mix towards the usual one."""
+    rng, mix = random(9), np.array([0.9, 0.1])
+    found = [estimate_label_shift(*answers(rng, 2, 0.6, labelled=300, rows=1000, mix=mix)) for _ in range(100)]
+    assert sum(not one.reason for one in found) <= 6
+
+
 @pytest.mark.parametrize(
     ("confusion", "rows", "words"),
     [
