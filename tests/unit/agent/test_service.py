@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 
@@ -144,8 +145,11 @@ def test_the_steps_of_an_installation(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_step_that_fails_is_named(tmp_path):
-    with pytest.raises(StateFolderError, match="systemctl enable x: exit code 7: denied"):
+@pytest.mark.parametrize(("user", "advice"), [(0, "journalctl"), (1000, "sudo")])
+def test_a_step_that_fails_is_named_with_what_to_do(tmp_path, monkeypatch, user, advice):
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    with pytest.raises(StateFolderError, match="systemctl enable x: exit code 7: denied") as caught:
         carry_out([Command(("systemctl", "enable", "x"))], run=lambda _words: "exit code 7: denied", tell=print)
+    assert advice in caught.value.hint
     with pytest.raises(StateFolderError, match=r"write .*x\.service"):
         carry_out([Write(tmp_path / "none" / "x.service", "x")], tell=print)

@@ -5,6 +5,7 @@ Owns what is done to the system: a user, the unit file, systemd's own commands. 
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 from collections.abc import Callable, Sequence
@@ -122,9 +123,10 @@ def carry_out(steps: Sequence[Step], *, run: Run | None = None, tell: Callable[[
         try:
             _carry_out(step, run, tell)
         except OSError as error:
-            raise StateFolderError(
-                f"{step}: {error.strerror or error}", hint="installing a service needs root: try with sudo"
-            ) from error
+            hint = "see `journalctl -e`; what was done before holds, and all can be done again"
+            if os.geteuid() != 0:
+                hint = "installing a service needs root: try with sudo"
+            raise StateFolderError(f"{step}: {error.strerror or error}", hint=hint) from error
 
 
 def _carry_out(step: Step, run: Run, tell: Callable[[str], None]) -> None:
