@@ -165,10 +165,10 @@ _STORIES = (
 def add_rollouts(session: Session, digests: dict[str, str], now: float) -> None:
     """Store all of them, with their history and audit."""
     for story in _STORIES:
-        _insert(session, _rollout(story, digests[story.version], now))
+        _insert(session, _rollout(story, digests[story.version], digests["1.0.0"], now))
 
 
-def _rollout(story: _Story, digest: str, now: float) -> Rollout:
+def _rollout(story: _Story, digest: str, previous: str, now: float) -> Rollout:
     def at(offset: float | None) -> float | None:
         return None if offset is None else now + offset
 
@@ -188,17 +188,18 @@ def _rollout(story: _Story, digest: str, now: float) -> Rollout:
         started_at=at(story.started),
         completed_at=at(story.completed),
         ended_at=at(story.ended),
-        members={device: _member(place, device, story, now) for place, device in enumerate(DEVICES)},
+        members={device: _member(place, device, story, previous, now) for place, device in enumerate(DEVICES)},
         stages=stages,
     )
 
 
-def _member(place: int, device: str, story: _Story, now: float) -> Member:
+def _member(place: int, device: str, story: _Story, previous: str, now: float) -> Member:
     offered = place < story.offered
     created = now + story.created
     return Member(
         device=device,
         stage=sum(place >= first for first in _FIRST_OF_STAGE) - 1,
+        previous=previous,
         previous_name="meter-reader:1.0.0",
         offered_at=created - 1200 if offered else None,
         proven_at=created - 1100 if offered else None,

@@ -64,6 +64,11 @@ class Recording:
         """Digest of each bundle by its name."""
         return {bundle.name: digest for digest, bundle in self.header.bundles.items()}
 
+    def __repr__(self) -> str:
+        windows = "".join(f"\n  {one!r}" for one in self.by_digest.values())
+        damaged = f"\n  {self.damaged:,} damaged windows were left out" if self.damaged else ""
+        return f"<Recording of slot {self.slot}>{windows}{damaged}"
+
     def __len__(self) -> int:
         return sum(len(windows) for windows in self.by_digest.values())
 

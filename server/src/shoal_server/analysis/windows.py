@@ -115,6 +115,14 @@ class Windows:
             facts=facts,
         )
 
+    def __repr__(self) -> str:
+        span = f", {self.start.min()} to {self.start.max()} UTC" if len(self) else ""
+        devices = np.unique(self.device).size
+        return (
+            f"<Windows of {self.name}: {len(self):,} of {devices:,} devices{span}, {int(self.n.sum()):,} rows, "
+            f"{len(self.features)} streams>"
+        )
+
     def __len__(self) -> int:
         return len(self.device)
 
@@ -148,7 +156,14 @@ class Windows:
         return np.array(rows, np.float64)
 
     def fact(self, key: str) -> npt.NDArray[np.str_]:
-        """Return a label or fact of the device of each window, such as ``site``; empty where it has none."""
+        """Return a label or fact of the device of each window, such as ``site``; empty where it has none.
+
+        Raises:
+            CallerError: No device has such a one.
+        """
+        known = sorted({one for facts in self.facts.values() for one in facts})
+        if key not in known:
+            raise CallerError(f"no device has a label or fact {key!r:.80}; there are: {', '.join(known) or 'none'}")
         return np.array([self.facts.get(str(device), {}).get(key, "") for device in self.device], dtype=np.str_)
 
     def select(self, keep: npt.NDArray[np.bool_]) -> Windows:

@@ -8,7 +8,7 @@ from shoal_server.drift.alarms import Alarm, effect_of
 from shoal_server.drift.answer_mix import MIX_OF_ANSWERS
 from shoal_server.drift.effects import Gap
 from shoal_server.drift.localise import Finding
-from shoal_server.drift.monitor_state import FLEET_NAME
+from shoal_server.drift.monitor_state import FLEET_NAME, Scope
 from shoal_server.drift.watch import Watch, Yardstick
 from shoal_server.statistics.layout import Layout
 from shoal_server.statistics.views import View
@@ -33,10 +33,10 @@ def finding_text(watch: Watch, finding: Finding, yardstick: Yardstick) -> tuple[
     layout, importance = yardstick.layout, yardstick.reference.importance
     effects = {alarm.key: effect_of(watch.state, alarm, layout) for alarm in finding.alarms}
 
-    def matters(alarm: Alarm) -> float:
-        return -abs(effects[alarm.key]) * importance.get(alarm.feature, 1.0 if not importance else 0.0)
+    def matters(alarm: Alarm) -> tuple[float, float, str]:
+        return (*what_matters(importance, alarm.feature, effects[alarm.key]), alarm.feature)
 
-    ranked = sorted(finding.alarms, key=lambda alarm: (matters(alarm), -abs(effects[alarm.key]), alarm.feature))
+    ranked = sorted(finding.alarms, key=matters)
     where = where_text(finding.name)
     first = ranked[0]
     since = min(alarm.onset for alarm in ranked)
@@ -63,7 +63,38 @@ def finding_text(watch: Watch, finding: Finding, yardstick: Yardstick) -> tuple[
     ]
     if len(ranked) > _MOST_FEATURES:
         lines.append(f"- and {len(ranked) - _MOST_FEATURES} more")
+    lines.append(next_step(finding.scope, slot=watch.slot))
     return title, "\n".join(lines)
+
+
+def what_matters(importance: Mapping[str, float], feature: str, effect: float) -> tuple[float, float]:
+    """Return the order in which drifts are told, least first: by effect times importance, then by effect.
+
+    Args:
+        importance: Permutation importance by feature, of the bundle; empty: all are alike.
+        feature: Name of the stream.
+        effect: How much it changed.
+    """
+    weight = importance.get(feature, 1.0 if not importance else 0.0)
+    return -abs(effect) * max(weight, 0.0), -abs(effect)
+
+
+def next_step(scope: Scope, *, slot: str) -> str:
+    """Say what people can do about a drift, beyond looking where its cause points.
+
+    Args:
+        scope: Whose it is.
+        slot: In which it is.
+
+    >>> next_step(Scope.DEVICE, slot="quality")
+    'What to do: look at the device; until then its answers may be wrong.'
+    """
+    if scope is Scope.DEVICE:
+        return "What to do: look at the device; until then its answers may be wrong."
+    return (
+        f"What to do: see whether answers got worse (shoalctl quality show {slot}). If they did, train with rows of "
+        "now and roll that out; if the change is meant, acknowledge the alert."
+    )
 
 
 def where_text(name: str) -> str:

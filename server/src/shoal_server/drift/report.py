@@ -20,7 +20,7 @@ from shoal_server.drift.heatmap import heatmap_of
 from shoal_server.drift.history import series
 from shoal_server.drift.live import Live, live_of
 from shoal_server.drift.monitor_state import FLEET_NAME, Scope
-from shoal_server.drift.notices import importance_text, where_text
+from shoal_server.drift.notices import importance_text, next_step, what_matters, where_text
 from shoal_server.drift.season import Season
 from shoal_server.drift.sensitivity import in_words
 from shoal_server.drift.states import DriftState, current, focus, present, state_json
@@ -147,6 +147,7 @@ class _Bundle:
                 "since": rfc3339(min((one.since_at for one in states if one.since_at is not None), default=None)),
                 "features": [one.feature for one in states],
                 "titles": [one.title or one.feature for one in states],
+                "next_step": next_step(scope, slot=self._row.slot),
                 "explanations": [one.explanation for one in states[:_MOST_STATES]],
             }
             for (scope, name), states in self._causes().items()
@@ -190,9 +191,7 @@ class _Bundle:
         return importance_text(self._reference.importance, feature, metric=self._reference.metric)
 
     def _matters(self, state: DriftState) -> tuple[float, float]:
-        importance = self._reference.importance
-        weight = importance.get(state.feature, 1.0 if not importance else 0.0)
-        return -abs(state.effect) * max(weight, 0.0), -abs(state.effect)
+        return what_matters(self._reference.importance, state.feature, state.effect)
 
     def _rank(self, feature: str) -> tuple[int, float, float, int]:
         state = self._focus(feature)

@@ -18,9 +18,24 @@ from shoal_server.statistics.words import effect_text, size_text
 _MOST_CARDS = 60
 _WORDS = {"drift": "drift", "none": "no drift", "learning": "learning", "too_few": "too few to say"}
 _MOST_COLUMNS = 24
+_MOST_ROWS = 30
 _MOST_OPEN = 12
 _LEARNT = "first windows"
 _REFERENCES = {"validation": "validation data", "sample": "sample", _LEARNT: "fleet's first windows"}
+
+_WORDS_EXPLAINED = """<details><summary>What the words mean</summary><dl>
+<dt>stream</dt><dd>What is counted by itself: a feature, an answer, a confidence, or several
+features together (joint).</dd>
+<dt>drift</dt><dd>Evidence over many windows that values changed against this fleet's own beginning;
+not one odd window.</dd>
+<dt>evidence</dt><dd>1 is what an alarm needs; how rarely that comes by chance stands under Settings.</dd>
+<dt>sd</dt><dd>A standard deviation of the reference. 0.2 is small, 0.5 medium, 1 large.</dd>
+<dt>location, shape, cells, range, missing</dt><dd>What changed most plainly: the values as a
+whole; their spread and tails; their mix; values outside of the range or in new categories; missing ones.</dd>
+<dt>fleet against reference</dt><dd>How far the fleet's values are from the training data, whether they
+changed or not.</dd>
+<dt>PSI</dt><dd>Population stability index, beside what chance alone reaches with so many rows.</dd>
+</dl></details>"""
 
 Document = Mapping[str, Any]
 QualityFacts = Sequence[tuple[str, Mapping[str, str]]]
@@ -36,20 +51,21 @@ def fleet_report(document: Document, quality: QualityFacts = ()) -> str:
     slot = document["slot"]
     of = f" in {document['cohort']}" if document["cohort"] else ""
     body = [
-        f"<h1>Drift in {html.escape(slot)}{html.escape(of)}</h1>",
-        f'<p class="soft">{_time(document["since"])} to {_time(document["generated_at"])} UTC</p>',
+        f"<header><h1>Drift in {html.escape(slot)}{html.escape(of)}</h1>",
+        f'<p class="soft">{_time(document["since"])} to {_time(document["generated_at"])} UTC</p></header>',
     ]
     if not document["bundles"]:
         body.append(
             paragraphs([f"Nothing is watched in slot {slot}: no device has sent windows of such a bundle."], "lead")
         )
-    body += [_bundle(bundle, several=len(document["bundles"]) > 1) for bundle in document["bundles"]]
-    body.append(_alerts(document["alerts"]))
-    body.append(_quality(quality))
+    told = [_bundle(bundle, several=len(document["bundles"]) > 1) for bundle in document["bundles"]]
+    body += [head + _quality(quality) * (at == 0) + more for at, (head, more) in enumerate(told)]
+    body += [_quality(quality) * (not told), _alerts(document["alerts"]), _WORDS_EXPLAINED]
     return page(f"Drift in {slot}{of}", "".join(body))
 
 
-def _bundle(bundle: Document, *, several: bool) -> str:
+def _bundle(bundle: Document, *, several: bool) -> tuple[str, str]:
+    """Return the summary, and all that follows from it."""
     features = bundle["features"]
     loud = [one for one in features if one["verdict"] == "drift"]
     quiet = [one for one in features if one["verdict"] != "drift"]
@@ -57,23 +73,26 @@ def _bundle(bundle: Document, *, several: bool) -> str:
     name = f"<h2>{html.escape(bundle['name'])}</h2>" if several else ""
     what = f"{bundle['name']}, {volumes['devices']} devices, windows of {_seconds(settings['window_s'])}"
     head = f'<p>{tag(bundle["verdict"], _WORDS[bundle["verdict"]])} <span class="soft">{html.escape(what)}</span></p>'
+    steps = [*dict.fromkeys(one["next_step"] for one in bundle["findings"])]
+    summary = f"{head}{paragraphs(bundle['summary'], 'lead')}{paragraphs(steps)}"
+    more = len(loud) - _MOST_OPEN
     told = [
-        name,
-        f'<section class="panel">{head}{paragraphs(bundle["summary"], "lead")}</section>',
-        _heatmap(bundle["heatmap"]),
+        _heatmap(bundle["heatmap"], [one["name"] for one in features]),
         "<h2>Features</h2>",
         legend("reference: the fleet's first rows" if _is_learnt(settings) else "reference: the training data", "live"),
-        "".join(_card(one) for one in loud[:_MOST_CARDS]),
+        "".join(_card(one) for one in loud[:_MOST_OPEN]),
+        _folded(f"{more} more that drift", loud[_MOST_OPEN:]) if more > 0 else "",
     ]
-    if len(loud) > _MOST_CARDS:
-        told.append(paragraphs([f"{len(loud) - _MOST_CARDS} more that drift are in the JSON only."], "soft"))
     if quiet:
-        cards = "".join(_card(one) for one in quiet[:_MOST_CARDS])
-        more = len(quiet) - _MOST_CARDS
-        end = paragraphs([f"{more} more are in the JSON only."], "soft") if more > 0 else ""
-        opened = "" if loud or len(quiet) > _MOST_OPEN else " open"
-        told.append(f"<details{opened}><summary>{len(quiet)} without drift</summary>{cards}{end}</details>")
-    return "".join(told) + _volumes(volumes) + _settings(settings)
+        told.append(_folded(f"{len(quiet)} without drift", quiet, is_open=not loud and len(quiet) <= _MOST_OPEN))
+    return f'{name}<section class="panel">{summary}</section>', "".join(told) + _volumes(volumes) + _settings(settings)
+
+
+def _folded(title: str, features: Sequence[Document], *, is_open: bool = False) -> str:
+    cards = "".join(_card(one) for one in features[:_MOST_CARDS])
+    more = len(features) - _MOST_CARDS
+    end = paragraphs([f"{more} more are in the JSON only."], "soft") if more > 0 else ""
+    return f"<details{' open' if is_open else ''}><summary>{title}</summary>{cards}{end}</details>"
 
 
 def _is_learnt(settings: Document) -> bool:
@@ -120,8 +139,8 @@ def _series(one: Document) -> str:
     return f'{drawn}<p class="legend small soft">{views}</p>'
 
 
-def _heatmap(heat: Document) -> str:
-    """Show what drifts where: scopes without drift are left out, but for the fleet."""
+def _heatmap(heat: Document, order: Sequence[str]) -> str:
+    """Show what drifts where, in the order of what matters: devices without drift are left out."""
     columns = [
         at
         for at, scope in enumerate(heat["scopes"])
@@ -131,13 +150,18 @@ def _heatmap(heat: Document) -> str:
         key=lambda at: (heat["scopes"][at]["scope"] != "fleet", all(row[at] != "drift" for row in heat["verdict"]))
     )
     columns = columns[:_MOST_COLUMNS]
-    rows = [at for at, verdicts in enumerate(heat["verdict"]) if any(verdicts[x] == "drift" for x in columns)]
+    place = {name: at for at, name in enumerate(heat["features"])}
+    rows = [place[name] for name in order if name in place]
+    rows = [at for at in rows if any(heat["verdict"][at][x] == "drift" for x in columns)]
     if not rows:
         return ""
+    more = f"{len(rows) - _MOST_ROWS} more features drift; their cards and the JSON say where." * (
+        len(rows) > _MOST_ROWS
+    )
     head = "".join(f'<th scope="col">{html.escape(heat["scopes"][at]["name"])}</th>' for at in columns)
     body = "".join(
         f'<tr><th scope="row">{html.escape(heat["titles"][y])}</th>{"".join(_heat(heat, y, x) for x in columns)}</tr>'
-        for y in rows
+        for y in rows[:_MOST_ROWS]
     )
     hidden = sum(scope["scope"] == "device" for scope in heat["scopes"]) - sum(
         heat["scopes"][at]["scope"] == "device" for at in columns
@@ -148,7 +172,7 @@ def _heatmap(heat: Document) -> str:
         '<p class="small soft">How large the change is where there is drift: sd of the reference, a signed share of '
         f"rows, or a distance of shapes; · is no drift{left_out}.</p>"
         f'<div class="panel scroll"><table class="heat"><thead><tr><th scope="col">feature</th>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+        f"<tbody>{body}</tbody></table>{more}</div>"
     )
 
 

@@ -64,6 +64,7 @@ details { margin-top: 20px } summary { cursor: pointer; font-weight: 600 }
 @media (max-width: 760px) { main { padding: 20px 12px 40px } article { grid-template-columns: minmax(0, 1fr);
   padding: 14px } h1 { font-size: 22px } svg text { font-size: 15px } }
 @media print { body { background: #fff; font-size: 12px } main { padding: 0; max-width: none } h2 { break-after: avoid }
+  details::details-content { content-visibility: visible; block-size: auto }
   article { grid-template-columns: minmax(0, 5fr) minmax(0, 7fr) } * { print-color-adjust: exact } }
 </style></head><body><main>
 $body

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -19,7 +19,7 @@ from shoal_server.drift.history import series
 from shoal_server.drift.late_store import newest_late
 from shoal_server.drift.live import live_of
 from shoal_server.drift.monitor_state import Scope
-from shoal_server.drift.notices import importance_text
+from shoal_server.drift.notices import importance_text, next_step, what_matters
 from shoal_server.drift.states import DriftState
 from shoal_server.drift.watch import Role
 from shoal_server.drift.watched import promise_of
@@ -55,13 +55,22 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Told:
+    """A drift of its own accord: the page that tells more, one sentence, and what people can do."""
+
+    url: str
+    sentence: str
+    next_step: str
+
+
+@dataclass(frozen=True)
 class Map:
     """All features of one bundle in one slot, by scope.
 
     Attributes:
         rows: Each feature by its title, with its cells; what drifts comes first.
         hidden: Devices without drift, which have no column.
-        told: What drifts of its own accord, in sentences, each with the page that tells more.
+        told: What drifts of its own accord.
         alone: Whether too few devices were heard to compare them with each other.
     """
 
@@ -73,7 +82,7 @@ class Map:
     learning: str
     hidden: int
     more_features: int
-    told: list[tuple[str, str]]
+    told: list[Told]
     alone: bool
 
 
@@ -97,7 +106,7 @@ def show_map(
         names = names_of(session, digests | {one.digest for one in unlearnt})
         late = [one for row in store.monitors(session, slot=chosen) for one in newest_late(session, chosen, row.digest)]
         promises = {row.digest: promise_of(row) for row in store.monitors(session, slot=chosen)}
-    maps = [_map(list(group)) for group in _by_digest(found)]
+    maps = [_map(list(group), _importance(program, group[0].digest)) for group in _by_digest(found)]
     tabs = [(name, address("/drift", slot=name)) for name in slots]
     return page(
         request,
@@ -171,7 +180,12 @@ def _by_digest(found: Iterable[DriftState]) -> list[list[DriftState]]:
     return list(groups.values())
 
 
-def _map(found: Sequence[DriftState]) -> Map:
+def _importance(program: Program, digest: str) -> Mapping[str, float]:
+    reference = program.reference(digest)
+    return {} if reference is None else reference.importance
+
+
+def _map(found: Sequence[DriftState], importance: Mapping[str, float]) -> Map:
     """Lay out the states of one bundle; devices without drift have no column, there may be thousands."""
     drifting = {(state.scope, state.name) for state in found if state.verdict == "drift"}
     scopes = [
@@ -182,10 +196,11 @@ def _map(found: Sequence[DriftState]) -> Map:
     shown = sorted(scopes, key=lambda key: (list(Scope).index(key[0]), key not in drifting, key[1]))[:_MOST_SCOPES]
     cells = {(state.feature, state.scope, state.name): state for state in found}
     titles = {state.feature: state.title or state.feature for state in found}
-    worst: dict[str, float] = {}
+    worst: dict[str, tuple[bool, float, float]] = {}
     for state in found:
-        worst[state.feature] = max(worst.get(state.feature, 0.0), _strength(state))
-    features = sorted(worst, key=lambda feature: -worst[feature])  # the bundle's own order where nothing drifts
+        order = _order(state, importance)
+        worst[state.feature] = min(worst.get(state.feature, order), order)
+    features = sorted(worst, key=lambda feature: worst[feature])  # the bundle's own order where nothing drifts
     rows = []
     for feature in features[:_MOST_FEATURES]:
         states_here = [cells.get((feature, *key)) for key in shown]
@@ -201,27 +216,30 @@ def _map(found: Sequence[DriftState]) -> Map:
         learning=f"{learning[0].windows} of {learning[0].baseline_windows}" if learning else "",
         hidden=len(devices) - sum(scope is Scope.DEVICE for scope, _name in shown),
         more_features=max(0, len(features) - _MOST_FEATURES),
-        told=_told(found),
+        told=_told(found, importance),
         alone=all(state.verdict == "too_few" for state in found if state.scope is Scope.FLEET),
     )
 
 
-def _told(found: Sequence[DriftState]) -> list[tuple[str, str]]:
-    """Say of each scope that is a cause what changed most in it."""
+def _told(found: Sequence[DriftState], importance: Mapping[str, float]) -> list[Told]:
+    """Say of each scope that is a cause what changed most in it, and what people can do."""
     causes: dict[tuple[Scope, str], list[DriftState]] = defaultdict(list)
     for state in found:
         if state.verdict == "drift" and state.role is Role.CAUSE:
             causes[state.scope, state.name].append(state)
     told = []
     for states_here in list(causes.values())[:_MOST_TOLD]:
-        first = max(states_here, key=_strength)
+        first = min(states_here, key=lambda state: _order(state, importance))
         more = f" {len(states_here) - 1} more of its streams drift too." if len(states_here) > 1 else ""
-        told.append((_feature_url(first), first.explanation + more))
+        step = next_step(first.scope, slot=first.slot)
+        told.append(Told(_feature_url(first), first.explanation + more, step))
     return told
 
 
-def _strength(state: DriftState) -> float:
-    return abs(state.effect) + 1 if state.verdict == "drift" else 0.0
+def _order(state: DriftState, importance: Mapping[str, float]) -> tuple[bool, float, float]:
+    if state.verdict != "drift":
+        return True, 0.0, 0.0
+    return (False, *what_matters(importance, state.feature, state.effect))
 
 
 def _cell(state: DriftState) -> Cell:

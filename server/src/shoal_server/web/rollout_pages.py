@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request
@@ -12,6 +13,7 @@ from shoal_protocol.errors import CallerError
 from shoal_server.access import Role
 from shoal_server.access.guard import Operator, Program, Viewer
 from shoal_server.paging import decode_cursor, encode_cursor
+from shoal_server.registry.versions import ResolvedBundle
 from shoal_server.rollouts import facts, routes, store, views
 from shoal_server.rollouts.commands import Verb
 from shoal_server.web.bundle_names import names_of
@@ -21,6 +23,7 @@ from shoal_server.web.site import PageRoute, address, page, redirect, segment
 router = APIRouter(prefix="/rollouts", route_class=PageRoute, include_in_schema=False)
 _PAGE = 30
 _MOST_DEVICES = 200
+_MOST_COMPARED = 3
 
 
 @router.get("", response_class=HTMLResponse)
@@ -46,7 +49,8 @@ def show_rollout(name: str, request: Request, program: Program, principal: Viewe
         rollout = store.read(session, name)
         known = facts.gather(session, rollout, now=now).devices
         history = _newest_history(session, name)
-        names = names_of(session, [rollout.digest, *(member.previous for member in rollout.members.values())])
+        before = Counter(member.previous for member in rollout.members.values() if member.previous)
+        names = names_of(session, [rollout.digest, *before])
     fates = [(member, fate(member, known.get(member.device), rollout, now)) for member in rollout.members.values()]
     devices = by_urgency(fates)
     return page(
@@ -60,6 +64,7 @@ def show_rollout(name: str, request: Request, program: Program, principal: Viewe
         more_devices=max(0, len(devices) - _MOST_DEVICES),
         history=history,
         names=names,
+        compared=_compared(names.get(rollout.digest), [names[one] for one, _ in before.most_common() if one in names]),
         actions=actions(rollout) if principal.may(Role.OPERATOR) else [],
         all_actions=[action_of(verb, rollout) for verb in Verb] if principal.may(Role.OPERATOR) else [],
     )
@@ -80,6 +85,18 @@ def act(
         raise CallerError(f"a rollout can't be asked to {verb!r:.40}")
     routes.act_on_rollout(request, program, principal, name, Verb(verb), routes.Why(reason=reason.strip()))
     return redirect(f"/rollouts/{segment(name)}")
+
+
+def _compared(bundle: ResolvedBundle | None, before: list[ResolvedBundle]) -> list[tuple[str, str]]:
+    """Return name and page of each comparison with what devices ran before."""
+    if bundle is None:
+        return []
+    path = f"/models/{segment(bundle.model)}/compare"
+    return [
+        (one.name, address(path, old=one.version, new=bundle.version))
+        for one in before[:_MOST_COMPARED]
+        if one.model == bundle.model and one.digest != bundle.digest
+    ]
 
 
 def _newest_history(session: Session, name: str) -> list[Any]:

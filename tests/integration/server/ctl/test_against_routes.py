@@ -381,6 +381,7 @@ def test_a_report_holds_all_that_an_analyst_asks(ctl: Ctl) -> None:
     (bundle,) = found["bundles"]
     assert (bundle["name"], bundle["verdict"]) == ("meter-reader:1.1.0", "drift")
     assert [one["name"] for one in bundle["findings"]] == ["site=bern"]
+    assert bundle["findings"][0]["next_step"].startswith("What to do: see whether answers got worse")
     assert {one["name"] for one in bundle["features"][:3]} == {"brightness", "contrast", "confidence"}
     first = bundle["features"][0]
     assert sum(cell["live"] for cell in first["distribution"]["cells"]) == pytest.approx(1, abs=1e-3)

@@ -117,3 +117,30 @@ def test_of_cells_that_were_learnt_no_gap_to_training_data_is_told(
         told[name] = (bundle["settings"]["reference_data"], gap, bool(watched["beyond_training"]))
         assert ("first rows" in page) is (name == "learnt")
     assert told == {"packed": ("sample", True, True), "learnt": (LEARNT, False, False)}
+
+
+def test_the_page_of_a_report_begins_with_what_matters_and_folds_the_rest(client: TestClient) -> None:
+    document = client.get("/api/v1/drift/report", params={"slot": "reader"}).json()
+    (bundle,) = document["bundles"]
+    loud = next(one for one in bundle["features"] if one["verdict"] == "drift")
+    heat = bundle["heatmap"]
+    row = heat["features"].index(loud["name"])
+    many = [f"extra {at}" for at in range(40)]
+    bundle["features"] = [dict(loud, name=name, title=name) for name in many[::-1]] + [loud]
+    for key in ("verdict", "view", "effect"):
+        heat[key] += [heat[key][row]] * len(many)
+    heat["features"], heat["titles"] = [*heat["features"], *many], [*heat["titles"], *many]
+    page = fleet_report(document, [("reader:1.0.0", {"by true labels": "97 %"})])
+    order = [
+        "What to do: ",
+        "<h2>Quality</h2>",
+        "<h2>Where</h2>",
+        "extra 39",
+        "<h2>Features</h2>",
+        "29 more that drift",
+    ]
+    assert [place for place in map(page.find, order) if place >= 0] == sorted(map(page.find, order))
+    assert page.index("29 more that drift") < page.index("<h2>Data</h2>") < page.index("What the words mean")
+    where = page[page.index("<h2>Where</h2>") : page.index("<h2>Features</h2>")]
+    assert where.count("<tr>") == 31
+    assert "11 more features drift" in where

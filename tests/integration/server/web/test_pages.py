@@ -189,6 +189,15 @@ def test_a_rollout_tells_denominators_gates_and_reasons(browser: Browser) -> Non
     assert "the gate output failed: 0.41 (threshold 0.1), with 95 % confidence above 0.33" in ended
 
 
+def test_a_rollout_leads_to_the_quality_of_its_bundle_and_of_the_one_before(browser: Browser) -> None:
+    client = browser("victor")
+    links = re.findall(r'href="(/models/[^"]+)"', client.get("/rollouts/meter-1.1").text)
+    assert "/models/meter-reader/1.1.0#quality-meter-reader" in links
+    (compared,) = [link.replace("&amp;", "&") for link in links if "/compare?" in link]
+    assert compared == "/models/meter-reader/compare?old=1.0.0&new=1.1.0"
+    assert "meter-reader:1.0.0 and meter-reader:1.1.0" in _words(client.get(compared).text)
+
+
 def test_a_model_shows_versions_aliases_and_where_they_run(browser: Browser) -> None:
     text = _words(browser("victor").get("/models/meter-reader").text)
     assert "champion 1.1.0" in text
@@ -243,6 +252,8 @@ def test_drift_is_found_at_its_site_and_explained(browser: Browser) -> None:
     assert not re.search(r"at (the fleet|site=basel|site=geneva) drifts", text)
     assert "brightness at site=bern drifts since" in _words(text), "said in a sentence, above the map"
     assert "2 more of its streams drift too" in _words(text)
+    assert "What to do: see whether answers got worse (shoalctl quality show meter-reader)" in _words(text)
+    assert re.search(r'href="/models/meter-reader/1\.\d\.0#quality-meter-reader"', text)
     assert "✕ +1.2" in text, "the size as it is told elsewhere"
     link = re.search(r'href="(/drift/meter-reader/brightness[^"]*bern)"', text)
     assert link is not None

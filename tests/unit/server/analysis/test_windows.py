@@ -103,6 +103,23 @@ def test_what_is_asked_wrongly_is_explained(windows: Windows) -> None:
         RECORDING.windows("other:1")
 
 
+def test_a_notebook_shows_what_there_is_in_a_line_each(windows: Windows) -> None:
+    shown = repr(windows)
+    assert shown.startswith(
+        "<Windows of quality:1.0.0: 12 of 4 devices, 1970-01-01T00:00:00.000 to 1970-01-01T00:02:00.000"
+    )
+    assert "600 rows" in shown
+    assert repr(Recording(HEADER, {DIGEST: windows}, damaged=2)) == (
+        f"<Recording of slot quality>\n  {shown}\n  2 damaged windows were left out"
+    )
+    assert "0 of 0 devices, 0 rows" in repr(windows.select(np.zeros(12, bool)))
+
+
+def test_a_fact_that_no_device_has_is_explained(windows: Windows) -> None:
+    with pytest.raises(CallerError, match=r"no device has a label or fact 'plant'; there are: site"):
+        windows.fact("plant")
+
+
 def test_edges_and_labels_fit_the_counts(windows: Windows) -> None:
     for feature in windows.features:
         assert len(windows.labels(feature)) == len(windows.edges(feature)) == windows.counts(feature).shape[1]
