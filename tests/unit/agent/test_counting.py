@@ -47,12 +47,18 @@ class Model:
 
 
 class Learner:
-    """Has seen enough at once."""
+    """Has seen enough at once, unless the test says otherwise."""
 
-    is_done = True
+    def __init__(self, device: Device, model: Model) -> None:
+        self._device = device
+        self._model = model
 
-    def is_of(self, _model: Model) -> bool:
-        return True
+    @property
+    def is_done(self) -> bool:
+        return self._device.has_rows
+
+    def is_of(self, model: Model) -> bool:
+        return model is self._model
 
     def start(self) -> None:
         """Nothing to be done."""
@@ -74,6 +80,7 @@ class Device:
     answer: tuple[int, bytes] | TransportError = (200, GOOD)
     fetched: list[tuple[str, int]] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
+    has_rows: bool = True
     clock: FakeClock = field(default_factory=FakeClock)
 
     def __post_init__(self) -> None:
@@ -82,8 +89,8 @@ class Device:
             state=lambda: DeviceState(slots={"quality": Slot(target=Target(BUNDLE), counting=self.wish)}),
             slots=self,
             source=_Source(self),
-            learner=lambda _model: Learner(),
-            tell=lambda slot, _digest, _data: self.told.append(slot),
+            learner=lambda model: Learner(self, model),
+            tell=lambda slot, digest, _data: self.told.append(f"{slot} {digest[:8]}"),
             clock=self.clock,
             monotonic=self.clock,
             backoff=Backoff(base_s=15.0, cap_s=CAP_S),
@@ -192,7 +199,7 @@ def test_first_rows_are_told_whatever_became_of_the_document(device):
     device.model.is_unlearnt = True
     device.serve(NEWER)
     assert device.pass_by(60) is False
-    assert (device.told, len(device.fetched)) == (["quality"], 1)
+    assert (device.told, len(device.fetched)) == (["quality sha256:a"], 1)
 
 
 def test_first_rows_are_told_again_after_a_day_if_nothing_came_of_them(device):
@@ -200,11 +207,24 @@ def test_first_rows_are_told_again_after_a_day_if_nothing_came_of_them(device):
     device.pass_by(60)
     device.clock.move(AGAIN_S / 2)
     device.pass_by(60)
-    assert device.told == ["quality"]
+    assert device.told == ["quality sha256:a"]
     device.clock.move(AGAIN_S / 2)
     device.pass_by(60)
-    assert device.told == ["quality"] * 2
+    assert device.told == ["quality sha256:a"] * 2
     device.clock.move(AGAIN_S)
     device.model.is_unlearnt = False
     device.pass_by(60)
-    assert device.told == ["quality"] * 2
+    assert device.told == ["quality sha256:a"] * 2
+
+
+def test_a_model_that_is_swapped_while_it_is_learnt_is_looked_at_anew_when_it_returns(device):
+    device.model.is_unlearnt, device.has_rows = True, False
+    first = device.model
+    device.pass_by(5)
+    device.model = Model(digest=OTHER, is_unlearnt=True)
+    device.pass_by(5)
+    device.has_rows = True
+    device.pass_by(5)
+    device.model = first
+    device.pass_by(5)
+    assert device.told == ["quality sha256:b", "quality sha256:a"]

@@ -58,11 +58,17 @@ class Gap:
         """Which features are farther from the training data than the tolerance."""
         return np.asarray(self.enough & (self.p < GAP_ALPHA))
 
-    def json(self, at: int) -> dict[str, Any]:
-        """Return one feature's gap for programs."""
+    def json(self, at: int, *, of_training: bool = True) -> dict[str, Any]:
+        """Return one feature's gap for programs.
+
+        Args:
+            at: Place of the feature.
+            of_training: Whether the reference is of training data; else nothing is known about a gap to those.
+        """
+        verdict = "drift" if self.beyond[at] else "none"
         return {
             "effect": round(float(self.effect[at]), 4),
-            "verdict": ("drift" if self.beyond[at] else "none") if self.enough[at] else "too_few",
+            "verdict": "unknown" if not of_training else verdict if self.enough[at] else "too_few",
             "p": float(f"{self.p[at]:.4g}"),
             "psi": round(float(self.psi[at]), 4),
             "psi_by_chance": round(float(self.psi_by_chance[at]), 4),

@@ -227,7 +227,7 @@ class _Bundle:
             "live_where": where_text(name),
             "live_span_s": live.span_s,
             "reference_rows": self._reference.profile.n,
-            "gap": self._gap.json(at),
+            "gap": self._gap.json(at, of_training=not is_learnt(self._reference)),
             "series": series(self._session, self._row, feature, scope=scope, name=name, since=self._asked.since),
         }
 

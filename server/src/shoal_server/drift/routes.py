@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 from sqlmodel import Session
 
 from shoal_protocol.errors import CallerError
+from shoal_protocol.profile.learning import is_learnt
 from shoal_server.access.guard import Program, Viewer
 from shoal_server.drift import store
 from shoal_server.drift.being_learnt import being_learnt
@@ -110,7 +111,7 @@ def show_feature(
             "distribution": distribution(grid, reference.profile.cells[at], live.counts[at]),
             "scope": level.value,
             "name": where,
-            "gap": gap.json(row.features.index(name)),
+            "gap": gap.json(row.features.index(name), of_training=not is_learnt(reference)),
             "false_alarms": promise_of(row),
             "states": [state_json(state) for state in sorted(states, key=lambda state: -state.evidence)[:MAX_LIMIT]],
             "series": series(session, row, name, scope=level, name=where),

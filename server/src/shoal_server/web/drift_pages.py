@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, Response
 from markupsafe import Markup
 
+from shoal_protocol.profile.learning import is_learnt
 from shoal_server.access.guard import Program, Viewer
 from shoal_server.contracts.report import gather
 from shoal_server.drift import states, store
@@ -159,6 +160,7 @@ def show_feature(
         state=chosen,
         effect=effect_text(chosen.view, chosen.effect) if chosen.view else "",
         chart=Markup(distribution_svg(shown, caption=f"Distribution of {chosen.title}: reference and live")),  # noqa: S704 - it escapes
+        is_learnt=is_learnt(reference),
         rows=(reference.profile.n, round(float(live.counts[at].sum()))),
         live_span_s=live.span_s,
         evidence=Markup(  # noqa: S704 - likewise

@@ -113,6 +113,9 @@ def test_of_cells_that_were_learnt_no_gap_to_training_data_is_told(
         (bundle,) = client.get("/api/v1/drift/report", params={"slot": "reader"}).json()["bundles"]
         (watched,) = client.get("/api/v1/drift/watched", params={"slot": "reader"}).json()["items"]
         page = fleet_report(client.get("/api/v1/drift/report", params={"slot": "reader"}).json())
+        verdicts = {one["gap"]["verdict"] for one in bundle["features"]}
+        feature = client.get("/api/v1/drift/features/normal", params={"slot": "reader"}).json()
+        assert (feature["gap"]["verdict"] == "unknown", verdicts == {"unknown"}) == (name == "learnt",) * 2
         gap = any("training data" in sentence for sentence in bundle["summary"])
         told[name] = (bundle["settings"]["reference_data"], gap, bool(watched["beyond_training"]))
         assert ("first rows" in page) is (name == "learnt")

@@ -12,12 +12,14 @@ from sqlmodel import col, update
 
 from fixtures_dashboard import HOSTILE, PASSWORD, seed
 from shoal_server.alerts import store as alerts
+from shoal_server.drift.being_learnt import BeingLearnt
 from shoal_server.fleet import store as fleet
 from shoal_server.quality.tables import OutputHourRow
 from shoal_server.registry import store as registry
 from shoal_server.rollouts import store as rollouts
 from shoal_server.storage.database import Database
 from shoal_server.telemetry.tables import LabelRow
+from shoal_server.web import drift_pages
 
 from .conftest import ORIGIN, Browser, browser_of, dashboard
 
@@ -242,6 +244,17 @@ def test_a_version_shows_its_quality(browser: Browser) -> None:
     assert "by labels: " in page, "a point of the chart"
     assert re.search(r"bern 79\.5 % .{10,40} -1\d\.\d points", text)
     assert "said 8" in text
+
+
+def test_a_bundle_that_is_being_learnt_is_told_of_before_anything_is_watched(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = browser("victor")
+    assert "learning what to count" not in client.get("/drift").text
+    monkeypatch.setattr(drift_pages, "being_learnt", lambda *_: [BeingLearnt("camera", "sha256:" + "5" * 64, 5, 2)])
+    text = _words(client.get("/drift").text)
+    assert "in slot camera learning what to count" in text
+    assert "2 of 5 devices told of their first rows" in text
 
 
 def test_drift_is_found_at_its_site_and_explained(browser: Browser) -> None:

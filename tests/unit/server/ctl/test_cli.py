@@ -342,6 +342,18 @@ def test_drift_is_shown_with_place_and_cause(shoalctl: Run, server: FakeServer) 
     assert shoalctl("drift", "show")[1].startswith("No drift; learning the baseline, window 7 of 48.\n")
 
 
+def test_a_bundle_that_is_being_learnt_is_told_of(server: FakeServer, shoalctl: Run) -> None:
+    one = {"slot": "camera", "digest": "sha256:ab", "devices": 5, "told": 2}
+    server.answers["GET /api/v1/drift"] = (200, {"items": [], "next_cursor": None})
+    server.answers["GET /api/v1/drift/watched"] = (200, {"items": [], "being_learnt": [one]})
+    _, out, _ = shoalctl("drift", "show")
+    assert out == (
+        "camera: learning what to count of the first rows; 2 of 5 devices told of theirs. "
+        "No drift is looked for until then.\n"
+    )
+    assert json.loads(shoalctl("drift", "show", "--json")[1])["being_learnt"] == [one]
+
+
 def test_quality_is_told_in_words(server: FakeServer, shoalctl: Run) -> None:
     figure = {"value": 0.93, "low": 0.92, "high": 0.94, "n": 900, "devices": 9}
     item = {

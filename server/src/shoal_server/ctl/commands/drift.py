@@ -65,15 +65,16 @@ def _print_feature(found: dict[str, Any]) -> None:
     gap = found["gap"]
     told = (
         ""
-        if gap["verdict"] == "none"
+        if gap["verdict"] in {"none", "unknown"}
         else ", beyond the tolerance"
         if gap["verdict"] == "drift"
         else ", too few rows to say"
     )
+    against = "its first rows" if gap["verdict"] == "unknown" else "reference"
     click.echo()
     print_facts(
         {
-            "fleet against reference": f"{gap['effect']:.2f} sd{told}",
+            f"fleet against {against}": f"{gap['effect']:.2f} sd{told}",
             "PSI": f"{gap['psi']:.3f} (by chance up to {gap['psi_by_chance']:.3f})",
             "JS": f"{gap['js']:.4f} (by chance up to {gap['js_by_chance']:.4f})",
         }
