@@ -58,6 +58,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     window_s: float = _setting(
         300.0, "window_s", parse.positive, "seconds above 0", "Length of the windows over which the device sums up."
     )
+    learning_s: float | None = _setting(
+        None, "learning_s", parse.positive, "seconds above 0",
+        "For so long the first rows of a bundle without data are looked at; the default is three windows. A day where "
+        "nights differ from days.",
+    )  # fmt: skip
     spool_bytes: int = _setting(
         64 * 1024 * 1024, "spool_bytes", parse.count, "bytes, 1 or more",
         "Room for what the server has not acknowledged yet; beyond it windows that were never sent are merged into "

@@ -33,7 +33,7 @@ from shoal_agent.bootstrap.base import Base, new_client
 
 _COUNTING_RETRY_S = 15.0
 _LEARNING_WINDOWS = 3
-"""For so many windows the first rows of a model without data are looked at."""
+"""For so many windows the first rows of a model without data are looked at, unless a setting says for how long."""
 
 
 def make_uplink(base: Base, transactions: Transactions, sink: WindowSpool, *, beat: Callable[[], None]) -> Uplink:
@@ -105,7 +105,8 @@ def make_counting(base: Base, transactions: Transactions) -> Counting:
     def learner(model: LoadedModel) -> Learner:
         from shoal_agent.runtime.learner import Learner  # noqa: PLC0415 - few bundles come without data
 
-        return Learner(model, seconds=_LEARNING_WINDOWS * base.settings.window_s, monotonic=overrides.monotonic)
+        seconds = base.settings.learning_s or _LEARNING_WINDOWS * base.settings.window_s
+        return Learner(model, seconds=seconds, monotonic=overrides.monotonic)
 
     def tell(slot: str, digest: str, data: Mapping[str, Any]) -> None:
         event = messages.event(SEEN_EVENT, slot=slot, digest=digest, data=data)

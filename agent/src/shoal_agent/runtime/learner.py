@@ -38,8 +38,8 @@ _MOST_BYTES = 8 * 1024 * 1024
 _MOST_DIGESTED = 16
 """Rows of one call whose wide tensors are looked at."""
 
-_PATIENCE = 4
-"""So many times the least time is waited for digests of wide tensors."""
+_PATIENCE, _MOST_PATIENCE_S = 3, 3600.0
+"""So many times the least time, and no longer, digests of wide tensors are waited for after it."""
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +62,8 @@ class Learner:
         self._wide = _Sample(frozenset(self._digests))
         self._tensors = {first_columns(name): name for name in shapes}
         self._monotonic = monotonic
-        self._until, self._patience = monotonic() + seconds, monotonic() + _PATIENCE * seconds
+        self._until = monotonic() + seconds
+        self._patience = self._until + min(_PATIENCE * seconds, _MOST_PATIENCE_S)
         self._look_again = 0.0
         self._lock = threading.Lock()
 
