@@ -277,3 +277,19 @@ def test_a_model_whose_golden_rows_have_a_nan_may_answer_so(settled):
         for _ in range(20):
             assert np.isnan(agent.model("quality").predict({"x": ODD})["y"]).all()
         world.committed(digest)
+
+
+def test_a_call_that_fails_writes_nothing_of_its_own(capfd):
+    from onnx import TensorProto, helper
+
+    from shoal_agent.runtime.engine import Engine
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 2]) for name in "xy")
+    shape = helper.make_tensor("shape", TensorProto.INT64, [2], [7, 13])
+    graph = helper.make_graph([helper.make_node("Reshape", ["x", "shape"], ["y"])], "g", [x], [y], [shape])
+    engine = Engine(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    )
+    with pytest.raises(Exception, match="Reshape"):
+        engine.run({"x": EVEN})
+    assert capfd.readouterr() == ("", "")

@@ -121,6 +121,7 @@ class Engine:
         self.outputs = tuple(_tensor(meta) for meta in self.session.get_outputs())
         self.output_names = [output.name for output in self.outputs]
         self._options = runtime.RunOptions()  # of every run: onnxruntime would else make some each time
+        self._options.log_severity_level = 4  # what fails is raised, and logged once by whoever was asked
         # no captured graphs, as ever: the class looks for it, and not finding it costs 28 us (onnxruntime 1.31)
         self._options.add_run_config_entry("gpu_graph_id", "-1")
         self._run = self._direct("run") or self.session.run
