@@ -246,6 +246,29 @@ def test_a_version_shows_its_quality(browser: Browser) -> None:
     assert "said 8" in text
 
 
+def test_without_labels_a_version_shows_what_to_expect(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = {"value": 0.82, "low": 0.8, "high": 0.84, "n": 1800, "devices": 3}
+    names = ("accuracy", "precision", "recall", "specificity", "f1", "auc")
+    matrix = {"classes": ["good", "torn"], "rows": [[1194.4, 241.6], [94.0, 357.5]]}
+    item = {
+        "slot": "press",
+        "digest": "sha256:" + "5" * 64,
+        "predictions": 1887,
+        "reference": {"accuracy": 0.85},
+        "truth": {"verdict": "none", "reason": "no label has come back", "n": 0},
+        "estimate": {"verdict": "value", "reason": "", **dict.fromkeys(names, figure), "confusion": matrix},
+        "label_shift": {"verdict": "none", "reason": "", "classes": []},
+        "hours": [],
+        "segments": {"by": "site", "groups": [], "gap": None},
+        "drifting": [],
+    }
+    monkeypatch.setattr("shoal_server.web.model_pages.quality_of", lambda *_: [item])
+    text = _words(browser("victor").get("/models/meter-reader/1.1.0").text)
+    assert "precision 82 %, recall 82 %, specificity 82 %, F1 82 %, AUC 0.820 of class torn" in text
+    assert "Expected without labels" in text
+    assert "good 1,194 242" in text.replace("\u202f", ",").replace("\u00a0", " ")
+
+
 def test_a_bundle_that_is_being_learnt_is_told_of_before_anything_is_watched(
     browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -401,7 +401,14 @@ def test_quality_is_told_in_words(server: FakeServer, shoalctl: Run) -> None:
         assert words in out
     assert server.requests[0].url.params["segment_by"] == "site"
     out = shoalctl("quality", "show", "quality")[1]
-    for words in ("estimated specificity", "estimated AUC", "class good", "SAID GOOD", "4637"):
+    for words in (
+        "estimated specificity",
+        "estimated AUC",
+        "0.930 (0.920 to 0.940)",
+        "class good",
+        "SAID GOOD",
+        "4637",
+    ):
         assert words in out
     assert "Nothing was predicted in slot quality" in shoalctl("quality", "show", "quality")[1]
 

@@ -9,6 +9,7 @@ import click
 from shoal_server.ctl.output import NOTHING, percent, print_facts, print_table
 from shoal_server.ctl.program import Call, connected
 
+_ESTIMATED = {"precision": "precision", "recall": "recall", "specificity": "specificity", "f1": "F1"}
 _WIDEST = 12
 """Classes of the widest confusion matrix that is printed."""
 
@@ -79,9 +80,11 @@ def quality_facts(item: dict[str, Any]) -> dict[str, str]:
         "by true labels": _truth(truth),
         "estimated": _figure(estimate["accuracy"]) if estimate["verdict"] == "value" else estimate["reason"],
     }
-    for name in ("precision", "recall", "specificity", "f1", "auc"):
+    for name, words in _ESTIMATED.items():
         if name in estimate:
-            facts[f"estimated {name.upper() if name in {'f1', 'auc'} else name}"] = _figure(estimate[name])
+            facts[f"estimated {words}"] = _figure(estimate[name])
+    if "auc" in estimate:
+        facts["estimated AUC"] = "{value:.3f} ({low:.3f} to {high:.3f})".format_map(estimate["auc"])
     if "recall" in estimate:
         facts["these are of"] = _averaged(estimate)
     facts["mix of classes"] = _shift(shift)
