@@ -50,7 +50,7 @@ class Fate:
     flaw: str | None = None
     gate: str | None = None
     look: bool = False
-    patience_s: float = 15.0
+    patience_s: float = 60.0
     question: str = ""
 
 

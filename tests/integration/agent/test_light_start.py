@@ -45,6 +45,7 @@ def test_the_stored_model_answers_before_trust_and_network_are_imported(world):
     assert told["said"] == 3.0
     assert HEAVY & {name.partition(".")[0] for name in told["modules"]} == set()
     assert UNUSED & {*told["modules"]} == set()
+    assert "shoal_agent.adapters.download" not in told["modules"]
     assert told["dataclasses"] == []  # each takes half a millisecond, a msgspec struct a fiftieth of it (docs/adr)
 
 

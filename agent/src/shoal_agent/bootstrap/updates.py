@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -12,14 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoal_agent import hook_programs
-from shoal_agent.adapters.download import OciFetcher
 from shoal_agent.adapters.hold_file import HoldFile
-from shoal_agent.adapters.http_client import HttpClient
 from shoal_agent.adapters.identity import IdentityFolder
 from shoal_agent.adapters.preflight import ChildPreflight
-from shoal_agent.adapters.sources import Sources
 from shoal_agent.adapters.state_file import StateFile as FolderStateFile
-from shoal_agent.adapters.transfer import Pace, Transfers
 from shoal_agent.domain.backoff import Backoff
 from shoal_agent.domain.reference_time import plausible, reference_ms
 from shoal_agent.domain.trial import TrialRules
@@ -43,10 +38,9 @@ from shoal_protocol.maintenance import Instant, parse_windows
 if TYPE_CHECKING:
     from shoal_agent.updating.courier import Courier
 from shoal_agent.bootstrap.base import Base
+from shoal_agent.bootstrap.fetching import LaterFetcher, make_fetcher
 
 _log = logging.getLogger(__name__)
-
-_MOST_PATCH_BYTES = 256 << 20
 
 
 def make_updater(
@@ -147,7 +141,7 @@ def make_transactions(base: Base, *, hooks: Hooks, cancelled: Cancelled) -> Tran
     preflight = ChildPreflight(base.state, turns=overrides.preflight_turns, clock=overrides.monotonic)
     parts = Parts(
         store=store,
-        fetcher=_fetcher(base),
+        fetcher=LaterFetcher(partial(make_fetcher, base)),
         trust=base.trust,
         preflight=overrides.preflight or preflight,
         facts=base.facts,
@@ -187,26 +181,3 @@ def make_transactions(base: Base, *, hooks: Hooks, cancelled: Cancelled) -> Tran
     )
     changed = partial(base.relay.call, "changed")
     return Transactions(around, rhythm=rhythm, cancelled=cancelled, changed=changed)
-
-
-def _fetcher(base: Base) -> OciFetcher:
-    settings, monotonic = base.settings, base.overrides.monotonic
-
-    def connect(url: str) -> HttpClient:
-        return HttpClient(
-            url,
-            ca_file=base.ca_file,
-            certificate_time=base.certificate_time,
-            system_too=True,
-            lines=base.http.lines,
-        )
-
-    patch_bytes = settings.download_patch_bytes
-    if patch_bytes is None:
-        patch_bytes = min(base.facts.memory_bytes // 8, _MOST_PATCH_BYTES)
-    pace = Pace(max_bytes_per_s=settings.download_max_bytes_per_s)
-    return OciFetcher(
-        Sources(base.http, settings.download_mirrors, connect=connect, clock=monotonic),
-        Transfers(pace, clock=monotonic, pause=time.sleep),
-        patch_bytes=patch_bytes,
-    )

@@ -16,11 +16,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shoal_agent.errors import NoModelError
 from shoal_agent.runtime.errors import InferenceError, LabelError, PredictionIdError
-from shoal_agent.runtime.feedback import Feedback
 from shoal_agent.runtime.model import LoadedModel
 from shoal_agent.runtime.slots import SlotTable
 from shoal_agent.serving import inference_protocol as protocol
@@ -31,6 +30,9 @@ from shoal_agent.serving.plain_rows import answer_rows, as_json, parse_rows
 from shoal_agent.serving.row_table import RowTable
 from shoal_protocol.bundle.schema import ModelSchema
 from shoal_protocol.errors import CallerError, LocalError, ShoalError
+
+if TYPE_CHECKING:
+    from shoal_agent.runtime.feedback import Feedback
 
 _log = logging.getLogger(__name__)
 _PROBLEM = "application/problem+json"

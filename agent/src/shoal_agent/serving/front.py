@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
+from typing import TYPE_CHECKING
 
-from shoal_agent.runtime.feedback import Feedback
 from shoal_agent.runtime.slots import SlotTable
 from shoal_agent.serving.api import Api
 from shoal_agent.serving.http import LocalServer
 from shoal_agent.serving.listen import open_listener, parse_listens
 from shoal_protocol.errors import LocalError
+
+if TYPE_CHECKING:
+    from shoal_agent.runtime.feedback import Feedback
 
 
 class Front:

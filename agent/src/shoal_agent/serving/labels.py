@@ -6,13 +6,15 @@ A single label that can't be taken is an error; of a list the others are taken, 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from shoal_agent.runtime.errors import LabelError, PredictionIdError
-from shoal_agent.runtime.feedback import Feedback
 from shoal_agent.serving.inference_protocol import RequestError
+
+if TYPE_CHECKING:
+    from shoal_agent.runtime.feedback import Feedback
 
 MAX_LABELS = 10_000
 
