@@ -137,10 +137,10 @@ class Api:
         prediction = model.predict(request.tensors)
         parameters = {"digest": model.digest, "prediction_id": prediction.prediction_id}
         answer = protocol.InferAnswer(slot, model.version, prediction.outputs, parameters)
-        payload, json_length = protocol.encode_infer(answer, request)
-        if json_length is None:
+        payload, before_binary = protocol.encode_infer(answer, request)
+        if before_binary is None:
             return Response(200, payload)
-        headers = {"Inference-Header-Content-Length": str(json_length)}
+        headers = {"Inference-Header-Content-Length": str(before_binary)}
         return Response(200, payload, "application/octet-stream", headers)
 
     def _predict(self, head: Head, body: bytes) -> Response:

@@ -38,7 +38,7 @@ class RowTable:
         is_read = len(dtypes) == 1 and len(names) == len(schema.inputs) <= _MOST_FEATURES
         self._decoder = _decoder(names) if is_read else None
         self._width = len(names)
-        self._dtype: np.dtype[Any] = min(dtypes, key=str, default=np.dtype(np.float32))
+        self._dtype = self._tables[0][2] if self._tables else np.dtype(np.float32)
 
     def read(self, body: bytes) -> dict[str, npt.NDArray[Any]] | None:
         """Return the model's inputs, rows first; none: read it the long way, which may still take it."""
