@@ -192,7 +192,7 @@ def test_every_kind_is_learnt_and_its_drift_found_on_the_device_that_has_it(flee
         facts=lambda _session: {name: {"id": name} for name in fleet.names},
         rules=Rules(baseline_windows=BASELINE),
     )
-    for index in range(BASELINE + 12):
+    for index in range(BASELINE + 17):
         messages = []
         for name, fault in zip(fleet.names, FAULTS, strict=True):
             drifts = index > BASELINE + 2
