@@ -22,7 +22,7 @@ from shoal_agent.adapters.identity import FolderLock
 from shoal_agent.bootstrap import Assembly, Overrides, assemble
 from shoal_agent.domain.hold import Hold
 from shoal_agent.errors import NoModelError, ParcelError, StateFolderError
-from shoal_agent.settings import Settings, load_settings
+from shoal_agent.settings import Given, Settings, given_settings, parsed
 from shoal_agent.status import live_status, save_snapshot
 from shoal_agent.updating.requests import ExportRequest, ImportRequest, RollBackRequest
 from shoal_protocol.errors import CallerError
@@ -52,7 +52,7 @@ class Agent:
         overrides: Overrides | None = None,
     ) -> None:
         self.folder = Path(state)
-        self.settings = settings if isinstance(settings, Settings) else load_settings(settings, state=self.folder)
+        self.settings = settings if isinstance(settings, Settings) else _settings(settings or {}, self.folder)
         self._overrides = overrides or Overrides()
         self._lock = FolderLock(self.folder)
         self._parts: Assembly | None = None
@@ -266,3 +266,9 @@ class Agent:
         if self._parts is None:
             raise CallerError("the agent does not run", hint="call start() first")
         return self._parts
+
+
+def _settings(given: Mapping[str, Any], state: Path) -> Settings:
+    """Put the settings together, those that a program gives before the environment's and the file's."""
+    words = {name: Given(value, "this program") for name, value in given.items() if value is not None}
+    return parsed(given_settings(state=state) | words)

@@ -130,6 +130,7 @@ def test_arrays_of_whole_tensors_are_taken_too(tmp_path, capsys):
     [
         (f"{HEAD}\nn,Bern,30,two\n", "bad.csv, row 1 (line 2), column 'visits': expected int64, got 'two'"),
         (f"{HEAD}\nn,Bern,30,1\nn,Bern,NA,1\n", "bad.csv, row 2 (line 3), column 'age': expected float32, got 'NA'"),
+        ("n;city;age;visits\nn;Bern;30,5;1\n", "numbers are read with a decimal point"),
         (f"{HEAD}\nn,Bern,30,\n", "column 'visits': expected whole numbers, got null"),
         (f"{HEAD}\nn,Bern,30\n", "bad.csv, row 1 (line 2) has 3 cells, the head line 4"),
         ("city,Age,visits\nBern,30,2\n", "bad.csv lacks the column 'age'; it has 'city', 'Age', 'visits'"),

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from shoal_agent import Agent
 from shoal_agent.errors import SettingsError
 from shoal_agent.settings import (
     Settings,
@@ -113,3 +114,9 @@ def test_the_journal_is_known_by_the_very_file():
     assert logs_to_journal({"JOURNAL_STREAM": f"{error.st_dev}:{error.st_ino}"})
     assert not logs_to_journal({"JOURNAL_STREAM": "1:2"})
     assert not logs_to_journal({})
+
+
+def test_a_program_that_embeds_the_agent_is_told_of_its_own_mistake(tmp_path):
+    with pytest.raises(SettingsError, match="this program names 'windows', which is no setting"):
+        Agent(tmp_path, {"windows": 60})
+    assert Agent(tmp_path, {"window_s": 60, "poll_s": None}).settings.window_s == 60.0

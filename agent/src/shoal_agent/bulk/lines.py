@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 import msgspec
 
@@ -15,6 +16,8 @@ from shoal_agent.bulk.table import Table, Wanted
 from shoal_agent.runtime.conversion import shown
 from shoal_agent.serving.plain_rows import parse_rows
 from shoal_protocol.errors import CallerError
+
+_DECIMAL_COMMA: Final = re.compile(r"'\s*[-+]?[0-9.]*[0-9],[0-9]+\s*'")
 
 _SEPARATORS = ",;\t|"
 _LARGEST_CELL = 1 << 20
@@ -85,6 +88,8 @@ def _csv_table(block: Sequence[Sequence[str]], head: Sequence[str], wanted: Want
         fault = error.fault
         where = f"{empty.place(fault.row or 0)}, column {fault.field!r}"
         hint = "an empty cell is a missing value; --missing TEXT names others, such as NA"
+        if _DECIMAL_COMMA.search(fault.got):
+            hint = "numbers are read with a decimal point, as 5.1; thousands are not parted"
         raise CallerError(f"{where}: expected {fault.expected}, got {fault.got}", hint=hint) from error
     kept = {name: by_name[name] for name in wanted.kept}
     return msgspec.structs.replace(empty, columns=columns, kept=kept)
