@@ -155,9 +155,8 @@ def _heatmap(heat: Document, order: Sequence[str]) -> str:
     rows = [at for at in rows if any(heat["verdict"][at][x] == "drift" for x in columns)]
     if not rows:
         return ""
-    more = f"{len(rows) - _MOST_ROWS} more features drift; their cards and the JSON say where." * (
-        len(rows) > _MOST_ROWS
-    )
+    left = len(rows) - _MOST_ROWS
+    more = paragraphs([f"{left} more features drift: see below, and the JSON."], "small soft") if left > 0 else ""
     head = "".join(f'<th scope="col">{html.escape(heat["scopes"][at]["name"])}</th>' for at in columns)
     body = "".join(
         f'<tr><th scope="row">{html.escape(heat["titles"][y])}</th>{"".join(_heat(heat, y, x) for x in columns)}</tr>'
