@@ -112,8 +112,10 @@ def _goes_by_score(quality: Quality, calibration: Calibration, said: Outputs) ->
     table = np.array(quality.confusion, float)
     named = named_second(by_score.rows, table[:, 1].sum() / max(table.sum(), 1.0))
     share = by_score.positive / np.maximum(by_score.rows, 1.0)
-    right = named @ share + (by_score.rows - named) @ (1 - share)
-    return bool(abs(right - np.trace(table)) <= _AGREEING * table.sum())
+    rows = max(by_score.rows.sum(), 1.0)
+    right = (named @ share + (by_score.rows - named) @ (1 - share)) / rows
+    # in the bin of the threshold itself a row or two are named otherwise
+    return bool(abs(right - np.trace(table) / max(table.sum(), 1.0)) <= _AGREEING + 2 / rows)
 
 
 def estimate_json(reference: Reference | None, said: Outputs) -> dict[str, Any]:
