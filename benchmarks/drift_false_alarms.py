@@ -2,7 +2,9 @@
 """False alarms of the drift rules over long quiet runs: offsets, autocorrelated rows, seasons, forgers; by level.
 
 Each world runs a fleet of 30 devices at 3 sites through thousands of windows in which nothing drifts, and counts the
-windows in which something new alarms; a forger's own alarm is no false one. Beside it stands what "JS > 0.1" would say.
+windows in which something new alarms; a forger's own alarm is no false one. Then come quiet worlds in which much goes
+on, such as weather that all share, with a fresh fleet, and so a fresh baseline, for each 300 windows. Beside it stands
+what "JS > 0.1" would say.
 ``--full`` runs 30,000 windows in all, without it a tenth; ``--seed N`` draws other worlds.
 """
 
@@ -25,10 +27,13 @@ from shoal_server.drift.monitor_state import Scope
 from shoal_server.drift.season import Season
 from shoal_server.statistics.divergence import jensen_shannon
 from shoal_server.testing.drift_fleet import SimulatedFleet
+from shoal_server.testing.quiet_worlds import WORLDS as QUIET_WORLDS
+from shoal_server.testing.quiet_worlds import QuietFleet
 from shoal_server.testing.watched_fleet import WatchedFleet
 
 WORLDS_OF_FULL = 30_000
 TARGET = 1.0
+WINDOWS_OF_A_FLEET = 300
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,22 @@ def rows(*, windows: int, seed: int) -> Iterator[Row]:
         yield compared(
             f"{scope}: false alarms in 10,000 of {judged:,} windows", total[scope] * 1e4 / judged, "", at_most=TARGET
         )
+    yield from _where_much_goes_on(fleets=max(1, windows // WORLDS_OF_FULL * 10), seed=seed)
     yield _fixed_threshold(seed)
+
+
+def _where_much_goes_on(*, fleets: int, seed: int) -> Iterator[Row]:
+    for nature in QUIET_WORLDS:
+        alarmed = dict.fromkeys(Scope, 0)
+        for number in range(fleets):
+            fleet = QuietFleet(nature, seed=1000 * seed + number)
+            watched = WatchedFleet(fleet, season=nature.season, windows_a_day=nature.windows_a_day)
+            watched.learn().run(WINDOWS_OF_A_FLEET)
+            for scope in Scope:
+                alarmed[scope] += watched.alarmed[scope]
+        alarms = ", ".join(f"{scope} {count}" for scope, count in alarmed.items())
+        name = f"{nature.name}: {fleets * WINDOWS_OF_A_FLEET:,} windows of {fleets} fleets ({alarms})"
+        yield Row(name, float(sum(alarmed.values())), "alarms")
 
 
 def _fixed_threshold(seed: int) -> Row:

@@ -23,6 +23,9 @@ INDEPENDENT = 24.0
 QUIET = 100.0
 """Evidence of a change, R, from which on nothing is learnt any more: what may be a drift is not the usual."""
 
+FAR = 4.5
+"""Nor is a window learnt that lies so many standard deviations off: one would widen what is usual beyond use."""
+
 
 def threshold(state: MonitorState, scope: Scope, rules: Rules) -> float:
     """Return the R that is an alarm: A times the number of streams that are watched at this level.
@@ -54,7 +57,8 @@ def learns_on(streams: Streams, scope: Scope, rules: Rules, *, at: npt.NDArray[n
         at: Places of the scopes.
     """
     windows = streams.windows[at]
-    quiet = (streams.values[at, Field.R] < QUIET).all(axis=(1, 2))
+    evidence, score = streams.values[at, Field.R], streams.values[at, Field.Z]
+    quiet = ((evidence < QUIET) & (np.abs(score) < FAR)).all(axis=(1, 2))
     most = inflation_of_pooled(streams, at, np.zeros(1)).max(axis=(1, 2), initial=1.0)
     return np.asarray((windows < shortest_baseline(scope, rules)) | (quiet & (windows < np.ceil(INDEPENDENT * most))))
 
@@ -73,7 +77,8 @@ def inflation_of_pooled(streams: Streams, at: npt.NDArray[np.int64] | slice, usu
     windows = streams.windows[at][:, None, None]
     m2 = streams.values[at, Field.RESIDUAL_M2]
     own = persistence(streams.values[at, Field.LAG], m2, windows)
-    return inflation(own, np.maximum(usual, _upper_quartile(own, m2 > 0)), windows)
+    shared = _upper_quartile(own, m2 > 0)
+    return inflation(own, np.maximum(usual, shared), windows)
 
 
 def _upper_quartile(own: Floats, varies: Flags) -> Floats:

@@ -189,7 +189,7 @@ def e_value(z: Floats, *, tolerance: Floats | float, clip: float, inflated: Floa
     Args:
         z: Standardised scores.
         tolerance: tau.
-        clip: Bound of |z|, so that no single window decides.
+        clip: Bound of |z / sqrt(D)|, so that no single window decides.
         inflated: D of `inflation`. Scores that follow each other are bet on as if they were smaller: sums of many
             z / sqrt(D) vary as those of independent ones do, sums of few vary less.
 
@@ -197,7 +197,7 @@ def e_value(z: Floats, *, tolerance: Floats | float, clip: float, inflated: Floa
         Mean over both directions and `DELTAS` of exp(delta (z - tau) - delta^2 / 2), z and tau divided by sqrt(D).
     """
     shrink = 1 / np.sqrt(inflated)
-    z, tolerance = np.clip(z, -clip, clip) * shrink, tolerance * shrink
+    z, tolerance = np.clip(z * shrink, -clip, clip), tolerance * shrink
     total = np.zeros_like(z)
     for delta in DELTAS:
         shared = np.exp(-delta * tolerance - delta * delta / 2)

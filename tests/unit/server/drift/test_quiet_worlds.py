@@ -67,3 +67,13 @@ def test_a_stream_that_a_device_can_not_count_now_and_then_is_no_evidence() -> N
     fleet.run(fleet.rules.baseline_windows + 2, far)
     fleet.run(40, far, forge=now_and_then)
     assert not fleet.first
+
+
+def test_the_first_windows_of_a_gross_fault_are_not_learnt() -> None:
+    """A whole site changes far, in a fleet whose baselines still grow: it is found at once, and stays found."""
+    nature = Nature(name="uneven", features=("normal", "skewed"), rows=60.0, rows_sd=1.5, wobble_sd=0.1, memory=0.5)
+    fleet = watched(nature, 5)
+    site = fleet.fleet.members("site=s1")
+    fleet.run(9, {device: {"normal": 1.5} for device in site})
+    assert {(finding.scope, finding.name) for finding in fleet.told} == {(Scope.COHORT, "site=s1")}
+    assert (Scope.COHORT, "site=s1", "normal") in fleet.watch.alarms
