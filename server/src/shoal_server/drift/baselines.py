@@ -1,9 +1,9 @@
 """How long a scope learns what is usual for it, and how many learnt streams share a threshold. Pure.
 
-A baseline is as long as the rules say, and longer for a fleet or a cohort whose windows resemble those before: weather
-that all devices share makes forty windows tell as much as five, and neither a mean nor a spread can be learnt of five.
-So those are judged, and learn on in quiet windows, until `INDEPENDENT` windows' worth is there. Devices need not: what
-they share with others is taken off before they are judged, and how far the rest persists is learnt from all together.
+A baseline is as long as the rules say, and longer for a fleet whose windows resemble those before: weather that all
+devices share makes forty windows tell as much as five, and neither a mean nor a spread can be learnt of five. So a
+fleet is judged, and learns on in quiet windows, until `INDEPENDENT` windows' worth is there. Cohorts and devices need
+not: what they share with others is taken off before they are judged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from shoal_server.drift.sequential import inflation, persistence
 from shoal_server.statistics.layout import Flags, Floats
 
 INDEPENDENT = 24.0
-"""Independent windows that the baseline of a fleet or cohort must be worth, whatever resembles what."""
+"""Independent windows that the baseline of a fleet must be worth, whatever resembles what."""
 
 QUIET = 100.0
 """Evidence of a change, R, from which on nothing is learnt any more: what may be a drift is not the usual."""
@@ -48,7 +48,7 @@ def shortest_baseline(scope: Scope, rules: Rules) -> int:
 
 
 def learns_on(streams: Streams, scope: Scope, rules: Rules, *, at: npt.NDArray[np.int64]) -> Flags:
-    """Tell which fleets or cohorts learn from this window, shape (len(at),).
+    """Tell which fleets or cohorts learn from this window, shape (len(at),); only a fleet learns on.
 
     Args:
         streams: Of the level, after the window was judged.
@@ -57,21 +57,24 @@ def learns_on(streams: Streams, scope: Scope, rules: Rules, *, at: npt.NDArray[n
         at: Places of the scopes.
     """
     windows = streams.windows[at]
+    learning = windows < shortest_baseline(scope, rules)
+    if scope is not Scope.FLEET:
+        return learning
     evidence, score = streams.values[at, Field.R], streams.values[at, Field.Z]
     quiet = ((evidence < QUIET) & (np.abs(score) < FAR)).all(axis=(1, 2))
-    most = inflation_of_pooled(streams, at, np.zeros(1)).max(axis=(1, 2), initial=1.0)
-    return np.asarray((windows < shortest_baseline(scope, rules)) | (quiet & (windows < np.ceil(INDEPENDENT * most))))
+    most = inflation_of_fleet(streams, at, np.zeros(1)).max(axis=(1, 2), initial=1.0)
+    return np.asarray(learning | (quiet & (windows < np.ceil(INDEPENDENT * most))))
 
 
-def inflation_of_pooled(streams: Streams, at: npt.NDArray[np.int64] | slice, usual: Floats) -> Floats:
-    """Return how far a fleet's or cohorts' scores vary together from window to window, shape (len(at), F, 6).
+def inflation_of_fleet(streams: Streams, at: npt.NDArray[np.int64], usual: Floats) -> Floats:
+    """Return how far a fleet's scores vary together from window to window, shape (1, F, 6).
 
     What moves a whole fleet moves many of its features: the upper quartile over them is the least that is assumed of
     each, since one persistence is known too badly (see `inflation`) and a fleet has no others to learn from.
 
     Args:
-        streams: Of the level.
-        at: Places of the scopes.
+        streams: Of the fleet.
+        at: Its place.
         usual: Persistence of devices, broadcastable.
     """
     windows = streams.windows[at][:, None, None]

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from shoal_server.drift.baselines import inflation_of_pooled, learns_on, shortest_baseline, threshold, usual_persistence
+from shoal_server.drift.baselines import inflation_of_fleet, learns_on, shortest_baseline, threshold, usual_persistence
 from shoal_server.drift.monitor_state import FLEET_NAME, Field, MonitorState, Scope, Streams
 from shoal_server.drift.pooling import bulk, capped, residual_widening, weighted_mean
 from shoal_server.drift.rules import Rules
@@ -269,7 +269,7 @@ class _Step:
             _absorb(streams, at, Field.RESIDUAL_MEAN, residual, streams.windows[at])
 
     def _offset(self, streams: Streams, at: npt.NDArray[np.int64], scope: Scope) -> Floats:
-        """Return how far fleet or cohort lay from what its devices' baselines let expect, shape (1, F, 6).
+        """Return how far a fleet lay from what its devices' baselines let expect, shape (1, F, 6).
 
         Those end before a longer baseline does, and are wrong by what all shared then. In a baseline of the shortest
         length they were in the making themselves: there is nothing to take off.
@@ -348,9 +348,9 @@ class _Step:
 
     def _inflation(self, streams: Streams, at: npt.NDArray[np.int64]) -> Floats:
         """Return how far scores vary together from window to window, shape (len(at), F, 6)."""
-        if streams is not self.state.devices:
-            return inflation_of_pooled(streams, at, self.persistence)
-        learnt = self._residuals(at)[:, None, None]
+        if streams is self.state.fleet:
+            return inflation_of_fleet(streams, at, self.persistence)
+        learnt = (self._residuals(at) if streams is self.state.devices else streams.windows[at])[:, None, None]
         own = persistence(streams.values[at, Field.LAG], streams.values[at, Field.RESIDUAL_M2], learnt)
         return inflation(own, self.persistence, learnt)
 
