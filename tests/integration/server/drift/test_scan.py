@@ -121,7 +121,7 @@ def test_the_alert_is_resolved_when_the_fog_has_lifted(scanned: Scanned) -> None
 
 def test_an_acknowledged_alarm_stays_silent_while_its_cause_lasts(scanned: Scanned) -> None:
     scanned.run(BASELINE + 3)
-    scanned.run(6, scanned.fog())
+    scanned.run(8, scanned.fog())
     (alert,) = scanned.alerts()
     with scanned.database.write() as session:
         alerts.acknowledge(session, alert.id, by="person:ann", now=scanned.now)
