@@ -5,7 +5,7 @@ import json
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -137,6 +137,7 @@ NEARLY = st.fixed_dictionaries({"b": NUMBER | JSON}, optional={"a\u00e9": NUMBER
 
 @pytest.mark.parametrize("schema", SCHEMAS)
 @settings(deadline=None, max_examples=60)
+@example(rows=[{"b": [], "a\u00e9": None, "c": None}])
 @given(rows=st.lists(ROW, min_size=1, max_size=4) | st.lists(NEARLY, max_size=3))
 def test_rows_read_at_once_are_what_the_long_way_makes_of_them(schema: ModelSchema, rows: list[object]) -> None:
     body = json.dumps(rows).encode()

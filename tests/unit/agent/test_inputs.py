@@ -30,6 +30,20 @@ def test_columns_are_put_into_the_tensor_in_its_order() -> None:
     assert feeds["x"].tolist() == [[0, 1, 2, 3], [0.5, 1, 2, 30]]
 
 
+@pytest.mark.parametrize("value", [[], [1.0, 2.0], [[]]])
+def test_a_list_where_a_number_belongs_names_the_feature(value: Any) -> None:
+    others = {"x0": None, "x2": None, "x3": 1.0}
+    found = faults(LINEAR, [{**others, "x1": value}])
+    assert [fault["field"] for fault in found] == ["x1"]
+
+
+def test_numbers_where_columns_belong_name_every_feature() -> None:
+    found = faults(LINEAR, {f"x{at}": 1.0 for at in range(4)})
+    assert {(fault["field"], fault["expected"], fault["got"]) for fault in found} == {
+        (f"x{at}", "one value a row", "float32[]") for at in range(4)
+    }
+
+
 def test_tensors_of_another_precision_are_converted() -> None:
     assert LINEAR.feeds({"x": np.zeros((2, 4), np.float64)})["x"].dtype == np.float32
     assert LINEAR.feeds({"x": np.zeros((2, 4), np.int64)})["x"].dtype == np.float32

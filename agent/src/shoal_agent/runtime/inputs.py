@@ -151,6 +151,11 @@ class InputPlan:
         counts = {len(array) if array.ndim else 0 for array in arrays.values()}
         if len(counts) > 1:
             faults.extend(self._row_count_faults(arrays))
+        faults.extend(
+            Fault(name, "one value a row", f"{dtype_name(array)}{list(array.shape)}")
+            for name, array in arrays.items()
+            if self._fields[name].column is not None and (array.ndim == 0 or array.size != len(array))
+        )
         if faults:
             raise InputError(faults)
         feeds = {name: self._assembled(tensor, arrays) for name, tensor in self._tensors.items()}
