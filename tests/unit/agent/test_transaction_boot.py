@@ -183,6 +183,20 @@ def test_five_crashes_in_a_row_after_a_commitment_take_the_model_back_once(devic
     assert device.slot.active == second
 
 
+def test_crashes_before_a_model_answered_are_not_held_against_it(device):
+    """As of a power supply that fails again and again while updates come."""
+    device.install("1.0")
+    second = device.install("1.1")
+    device.all.stop()
+    crash(device, 4)
+    assert device.slot.active == second
+    third = device.install("1.2")
+    crash(device, 4)
+    assert (device.slot.active, device.slot.previous) == (third, second)
+    crash(device, 1)  # the fifth, and the run in which it came was the first
+    assert device.slot.active == second
+
+
 @pytest.mark.parametrize("ends", ["in order", "late"])
 def test_a_run_that_stops_in_order_or_lasts_ends_the_row_of_crashes(device, ends):
     device.install("1.0")

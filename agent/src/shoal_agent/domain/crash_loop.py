@@ -1,8 +1,8 @@
 """Crash loops after a trial: starts in a row of which each ended early and not in order.
 
-Owns the count and whom to blame. A run that lasts `SETTLED_S`, or stops in order, ends the row; so five in a row are
-five crashes within ten minutes of running, whatever the clock of a device without a battery says. Models on trial have
-their own, shorter count of starts.
+Owns the count and whom to blame. A run that lasts `SETTLED_S`, or stops in order, ends the row, and another model
+begins one; so five in a row are five crashes of the same models within ten minutes of running, whatever the clock of a
+device without a battery says. Models on trial have their own, shorter count of starts.
 """
 
 from __future__ import annotations
@@ -26,6 +26,21 @@ def begun(state: DeviceState) -> DeviceState:
 def settled(state: DeviceState) -> DeviceState:
     """Return the state once this run has lasted, or stops in order."""
     return replace(state, starts=0)
+
+
+def counted_anew(before: DeviceState, after: DeviceState) -> DeviceState:
+    """Return a state after an event with only this run counted, if another model answers since in some slot.
+
+    Crashes under other models say nothing about this one: a power supply that fails every minute would else take back
+    whatever comes next.
+
+    Args:
+        before: The event.
+        after: The same event.
+    """
+    answered = {name: slot.active for name, slot in before.slots.items()}
+    changed = any(slot.active != answered.get(name) for name, slot in after.slots.items())
+    return replace(after, starts=1) if changed and after.starts > 1 else after
 
 
 def suspect(state: DeviceState) -> str | None:

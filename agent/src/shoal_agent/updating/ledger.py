@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 
+from shoal_agent.domain import crash_loop
 from shoal_agent.domain.device import DeviceState
 from shoal_agent.domain.slot import Slot, SlotEffect, SlotEvent
 from shoal_agent.domain.slot_machine import step
@@ -49,7 +50,7 @@ class Ledger:
             IllegalEventError: The slot does not expect it.
         """
         slot, effects = step(self.slot(name), event, self._clock())
-        return effects, self.state.with_slot(name, slot)
+        return effects, crash_loop.counted_anew(self.state, self.state.with_slot(name, slot))
 
     def save(self) -> bool:
         """Save the state; it is the device's either way. Returns whether the disk took it."""
