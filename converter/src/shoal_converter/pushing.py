@@ -232,7 +232,22 @@ def _send_blobs(
             registry.upload(name, content, sent=sent)
         else:
             sent(len(content))
-        tell(f"{label}  {len(content):,} bytes  {'sent' if digest in missing else 'already there'}")
+        if not _is_test(label):
+            tell(f"{label}  {len(content):,} bytes  {'sent' if digest in missing else 'already there'}")
+    for word, there in (("sent", True), ("already there", False)):
+        sizes = [len(content) for label, digest, content in blobs if _is_test(label) and (digest in missing) is there]
+        _tell_tests(sizes, word, tell)
+
+
+def _is_test(path: str) -> bool:
+    return path.startswith("test_data_set_")
+
+
+def _tell_tests(sizes: Sequence[int], word: str, tell: Progress) -> None:
+    """Tell of the files of a bundle's own tests in a line: there may be hundreds, and they belong together."""
+    if sizes:
+        files = "1 file" if len(sizes) == 1 else f"{len(sizes)} files"
+        tell(f"test_data_set_*  {files}, {sum(sizes):,} bytes{word and '  '}{word}")
 
 
 def _signer_words(registry: Registry) -> str:
@@ -327,7 +342,9 @@ def _fetched(
     blobs: dict[str, bytes] = {}
     for digest, size in wanted.items():
         blobs[digest] = registry.blob(name, digest, size=size, received=lambda count: received(count, total))
-        tell(f"{paths.get(digest, 'config.json')}  {size:,} bytes")
+        if not _is_test(paths.get(digest, "")):
+            tell(f"{paths.get(digest, 'config.json')}  {size:,} bytes")
+    _tell_tests([size for digest, size in wanted.items() if _is_test(paths.get(digest, ""))], "", tell)
     return blobs
 
 

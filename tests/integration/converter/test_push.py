@@ -60,7 +60,13 @@ def test_push_then_pull_gives_the_same_bundle_and_says_who_signed(bundle: Bundle
     assert (pushed.statements_sent, again.statements_sent) == (tuple(names), ())
     assert told[-len(names) :] == [f"statement {name}  already there" for name in names]
     assert told.count("statement parity  sent") == 1
-    fetched = pull("iris:1.0.0", url, token=token)
+    tests = {sha256_digest(raw): len(raw) for path, raw in bundle.files.items() if path.startswith("test_data_set_")}
+    files = f"test_data_set_*  {len(tests)} files, {sum(tests.values()):,} bytes"
+    assert len(tests) > 1
+    received: list[str] = []
+    fetched = pull("iris:1.0.0", url, token=token, progress=received.append)
+    assert [line for line in told if line.startswith("test_data_set_")] == [f"{files}  sent", f"{files}  already there"]
+    assert [line for line in received if line.startswith("test_data_set_")] == [files]
     assert dict(fetched.statements) == dict(bundle.statements)
     assert {gate.gate: gate.verdict for gate in check(fetched)}["stated parity"] == "pass"
     assert fetched.digest == bundle.digest

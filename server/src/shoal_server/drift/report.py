@@ -217,7 +217,7 @@ class _Bundle:
             "title": spec.streams[spec.index[feature]].title,
             "kind": spec.streams[spec.index[feature]].kind,
             "verdict": "too_few" if state is None else state.verdict,
-            "state": None if state is None else state_json(state),
+            "state": None if state is None else state_json(state, self._reference.importance),
             "effect_text": "" if state is None or state.view is None else effect_text(state.view, state.effect),
             "importance": self._reference.importance.get(feature),
             "importance_text": self._importance(feature),

@@ -30,6 +30,7 @@ from shoal_server.drift.watched import promise_of, watched
 from shoal_server.errors import NotFoundError
 from shoal_server.paging import MAX_LIMIT, decode_cursor, page
 from shoal_server.registry.store import resolve, version_of_digest
+from shoal_server.services import Services
 from shoal_server.statistics.cells import distribution
 
 router = APIRouter(prefix="/api/v1/drift", tags=["drift"])
@@ -57,7 +58,16 @@ def list_states(
             if (verdict is None or state.verdict == verdict) and (after is None or _place(state) > after)
         )
         found = list(islice(wanted, limit + 1))
-    return page(found, limit=limit, position=_place, item=state_json)
+    importance = {digest: _importance(program, digest) for digest in {state.digest for state in found}}
+    return page(found, limit=limit, position=_place, item=lambda state: state_json(state, importance[state.digest]))
+
+
+def _importance(program: Services, digest: str) -> Mapping[str, float]:
+    try:
+        reference = program.reference(digest)
+    except NotFoundError:  # its release may be gone
+        return {}
+    return {} if reference is None else reference.importance
 
 
 @router.get("/watched", operation_id="drift_watched")
@@ -113,7 +123,10 @@ def show_feature(
             "name": where,
             "gap": gap.json(row.features.index(name), of_training=not is_learnt(reference)),
             "false_alarms": promise_of(row),
-            "states": [state_json(state) for state in sorted(states, key=lambda state: -state.evidence)[:MAX_LIMIT]],
+            "states": [
+                state_json(state, reference.importance)
+                for state in sorted(states, key=lambda state: -state.evidence)[:MAX_LIMIT]
+            ],
             "series": series(session, row, name, scope=level, name=where),
         }
 

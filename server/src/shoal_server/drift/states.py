@@ -5,7 +5,7 @@ Owns the words `drift`, `none`, `too_few` and `learning`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from shoal_server.drift import store
 from shoal_server.drift.alarms import AlarmState, effect_in
 from shoal_server.drift.baselines import shortest_baseline, threshold_of
 from shoal_server.drift.monitor_state import Field, Scope, Streams
-from shoal_server.drift.notices import cause_text, explanation, where_text
+from shoal_server.drift.notices import cause_text, explanation, what_matters, where_text
 from shoal_server.drift.scores import view_of
 from shoal_server.drift.tables import AlarmRow, MonitorRow
 from shoal_server.drift.watch import Role
@@ -128,8 +128,13 @@ def focus(states: Sequence[DriftState]) -> DriftState | None:
     return next((one for one in states if one.scope is Scope.FLEET), states[0] if states else None)
 
 
-def state_json(state: DriftState) -> dict[str, Any]:
-    """Return what people and programs see of a state."""
+def state_json(state: DriftState, importance: Mapping[str, float]) -> dict[str, Any]:
+    """Return what people and programs see of a state.
+
+    Args:
+        state: Which one.
+        importance: Of the bundle's features, by which ``matters`` weighs the effect.
+    """
     return {
         "slot": state.slot,
         "digest": state.digest,
@@ -140,6 +145,7 @@ def state_json(state: DriftState) -> dict[str, Any]:
         "verdict": state.verdict,
         "view": None if state.view is None else state.view.value,
         "effect": round(state.effect, 6),
+        "matters": round(-what_matters(importance, state.feature, state.effect)[0], 6),
         "r": float(f"{state.r:.6g}"),
         "evidence": round(state.evidence, 4),
         "since": rfc3339(state.since_at),

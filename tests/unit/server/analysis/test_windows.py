@@ -1,8 +1,10 @@
 """Recorded windows as arrays: exact sums, bounds that hold, files that come back as they were, or say what is wrong."""
 
+import runpy
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -118,6 +120,27 @@ def test_a_notebook_shows_what_there_is_in_a_line_each(windows: Windows) -> None
 def test_a_fact_that_no_device_has_is_explained(windows: Windows) -> None:
     with pytest.raises(CallerError, match=r"no device has a label or fact 'plant'; there are: site"):
         windows.fact("plant")
+
+
+@pytest.mark.parametrize(
+    ("facts", "groups"),
+    [({}, ["fleet"]), ({"os": "linux"}, ["fleet"]), ({"site": "bern"}, ["(no site)", "bern"])],
+)
+def test_the_example_reads_any_fleet(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    facts: dict[str, str],
+    groups: list[str],
+) -> None:
+    path = tmp_path / "windows.npz"
+    header = msgspec.structs.replace(HEADER, devices={f"cam-{at}": facts if at else {} for at in range(4)})
+    write_windows(Recording.of(header, [recorded(at) for at in range(12)]), path)
+    monkeypatch.setattr(sys, "argv", ["read_windows.py", str(path)])
+    runpy.run_path(str(Path(__file__).parents[4] / "examples" / "read_windows.py"), run_name="__main__")
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "quality:1.0.0 in slot quality: 12 windows, 600 rows"
+    assert [line.split("T00 ")[1].split(f" {FEATURE}")[0].strip() for line in lines] == groups
 
 
 def test_edges_and_labels_fit_the_counts(windows: Windows) -> None:

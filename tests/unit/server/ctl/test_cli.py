@@ -342,6 +342,38 @@ def test_drift_is_shown_with_place_and_cause(shoalctl: Run, server: FakeServer) 
     assert shoalctl("drift", "show")[1].startswith("No drift; learning the baseline, window 7 of 48.\n")
 
 
+def test_what_matters_most_to_the_model_is_told_first(shoalctl: Run, server: FakeServer) -> None:
+    def state(feature: str, *, effect: float, matters: float, verdict: str = "drift") -> dict[str, Any]:
+        return {
+            "slot": "meter",
+            "digest": "sha256:" + "ab" * 32,
+            "scope": "fleet",
+            "name": "fleet",
+            "feature": feature,
+            "title": feature,
+            "verdict": verdict,
+            "view": "location",
+            "effect": effect,
+            "matters": matters,
+            "since": None,
+            "cause": None,
+            "windows": 48,
+            "baseline_windows": 48,
+        }
+
+    found = [
+        state("unused", effect=9.0, matters=0.0),
+        state("quiet", effect=0.1, matters=9.0, verdict="none"),
+        state("small", effect=-1.0, matters=0.3),
+        state("strong", effect=-2.0, matters=0.6),
+        state("idle", effect=-10.0, matters=0.0),
+    ]
+    server.answers["GET /api/v1/drift"] = (200, {"items": found, "next_cursor": None})
+    server.answers["GET /api/v1/drift/watched"] = (200, {"items": []})
+    _, out, _ = shoalctl("drift", "show", "meter", "--all")
+    assert [line.split()[0] for line in out.splitlines()[1:6]] == ["strong", "small", "idle", "unused", "quiet"]
+
+
 def test_a_bundle_that_is_being_learnt_is_told_of(server: FakeServer, shoalctl: Run) -> None:
     one = {"slot": "camera", "digest": "sha256:ab", "devices": 5, "told": 2}
     server.answers["GET /api/v1/drift"] = (200, {"items": [], "next_cursor": None})

@@ -126,13 +126,19 @@ def _print(call: Call, found: list[dict[str, Any]], told: dict[str, Any], *, slo
             f"{one['slot']} ({names.of(one['digest'])})",
             one["cause"],
         )
-        for one in sorted(found, key=lambda one: (one["slot"], one["verdict"] != "drift", -abs(one["effect"])))
+        for one in sorted(found, key=_order)
     ]
     headers = ("feature", "where", "verdict", "view", "effect", "since", "slot", "suspected cause")
     print_table(headers, rows, empty="")
     _print_gaps(watched)
     _print_late(watched)
     _print_promises(watched)
+
+
+def _order(one: dict[str, Any]) -> tuple[str, bool, float, float]:
+    """Put what drifts first, and of it what matters most, by the server's measure; older servers tell effects alone."""
+    size = abs(one["effect"])
+    return one["slot"], one["verdict"] != "drift", -one.get("matters", size), -size
 
 
 def _print_gaps(watched: list[dict[str, Any]]) -> None:
