@@ -168,14 +168,17 @@ def _hours(gathered: Gathered, reference: Reference | None, layout: OutputLayout
     cells: dict[int, list[Cell]] = defaultdict(list)
     for hour, cell in gathered.cells:
         cells[hour].append(cell)
+    errors: dict[int, list[tuple[str, ErrorSums]]] = defaultdict(list)
+    for hour, device, sums in gathered.errors:
+        errors[hour].append((device, sums))
     hours = []
-    for hour in sorted({*said, *cells}):
-        truth = Truth.of(cells[hour]) if not gathered.errors else Truth()
+    for hour in sorted({*said, *cells, *errors}):
+        truth = Truth.of(cells[hour], errors[hour])
         entry: dict[str, Any] = {
             "at": rfc3339(hour / 1000),
             "predictions": sum(one.n for one in said[hour]),
             "labels": truth.n,
-            "truth": truth.accuracy().as_json() if truth.n >= MIN_LABELS else None,
+            "truth": truth.accuracy().as_json() if truth.rows and truth.n >= MIN_LABELS else None,
             "estimate": None,
         }
         if layout is not None and said[hour]:
@@ -192,7 +195,7 @@ def _segments(gathered: Gathered, facts: Mapping[str, Mapping[str, str]], by: st
         cells[facts[cell[0]].get(by) or NO_VALUE].append(cell)
     for _, device, sums in gathered.errors:
         errors[facts[device].get(by) or NO_VALUE].append((device, sums))
-    return segments_json({name: Truth.of(found, errors[name]) for name, found in cells.items()})
+    return segments_json({name: Truth.of(cells[name], errors[name]) for name in {*cells, *errors}})
 
 
 def _drifting(session: Session, slot: str) -> dict[str, list[str]]:

@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
-from shoal_protocol.profile.labels import CONFIDENCE_BINS, NO_CONFIDENCE, ErrorSums
-from shoal_server.statistics.calibration import expected_calibration_error, reliability
-from shoal_server.statistics.confusion import MAX_SHOWN_CLASSES, class_quality, macro_f1, overall
+from shoal_protocol.profile.labels import CONFIDENCE_BINS, ErrorSums
+from shoal_server.statistics.calibration import calibration_error_by_chance, expected_calibration_error, reliability
+from shoal_server.statistics.confusion import MAX_SHOWN_CLASSES, ClassQuality, class_quality, macro_f1, overall
 from shoal_server.statistics.proportions import CONFIDENCE, Estimate, difference, mean, share
+
+Counts = npt.NDArray[np.float64]
 
 MIN_LABELS = 20
 """Labels below which the answer is "too few"."""
@@ -28,15 +31,15 @@ class Truth:
 
     Attributes:
         right, rows: Right answers and labelled rows by device.
-        pairs: Rows by (true, predicted class).
-        bins: (right, rows) by bin of confidence.
+        pairs: Rows by (device, true, predicted class).
+        bins: (right, rows) by device and bin of confidence.
         errors: Sums of a regression's errors by device.
     """
 
     right: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     rows: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    pairs: dict[tuple[int, int], int] = field(default_factory=lambda: defaultdict(int))
-    bins: dict[int, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
+    pairs: dict[tuple[str, int, int], int] = field(default_factory=lambda: defaultdict(int))
+    bins: dict[tuple[str, int], list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
     errors: dict[str, ErrorSums] = field(default_factory=dict)
 
     @classmethod
@@ -49,9 +52,9 @@ class Truth:
         for device, true, said, cell, n in cells if not truth.errors else ():
             truth.rows[device] += n
             truth.right[device] += n * (true == said)
-            truth.pairs[true, said] += n
-            truth.bins[cell][0] += n * (true == said)
-            truth.bins[cell][1] += n
+            truth.pairs[device, true, said] += n
+            truth.bins[device, cell][0] += n * (true == said)
+            truth.bins[device, cell][1] += n
         return truth
 
     @property
@@ -64,19 +67,52 @@ class Truth:
         devices = list(self.rows)
         return share([self.right[d] for d in devices], [self.rows[d] for d in devices], confidence=confidence, cap=cap)
 
+    def absolute_error(self, *, confidence: float = CONFIDENCE) -> Estimate:
+        """Return the mean absolute error over devices."""
+        sums = list(self.errors.values())
+        # |e| squared is e squared: the sums of squares of errors serve both means
+        parts = ([one.absolute for one in sums], [one.square for one in sums], [one.n for one in sums])
+        return mean(*parts, confidence=confidence)
+
+    def main_figure(self, *, confidence: float = CONFIDENCE) -> Estimate:
+        """Return what segments are compared by: the accuracy, of a regression the mean absolute error."""
+        return (self.absolute_error if self.errors else self.accuracy)(confidence=confidence)
+
     def squared_error(self, *, confidence: float = CONFIDENCE) -> Estimate:
         """Return the mean squared error over devices; by devices only, since fourth powers are not counted."""
         sums = list(self.errors.values())
         n, square = [one.n for one in sums], [one.square for one in sums]
         return mean(square, [q * q / m for q, m in zip(square, n, strict=True)], n, confidence=confidence)
 
-    def confusion(self, classes: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def confusion(self, classes: int) -> Counts:
         """Return true against predicted classes; the last column is answers that are none of them."""
         table = np.zeros((classes, classes + 1))
-        for (true, said), n in self.pairs.items():
+        for (_, true, said), n in self.pairs.items():
             if true < classes:
                 table[true, min(said, classes)] += n
         return table
+
+    def class_figures(self, classes: int) -> list[ClassQuality]:
+        """Return the quality of each of the first classes, those that are shown."""
+        shown = min(classes, MAX_SHOWN_CLASSES)
+        counts: list[dict[str, list[int]]] = [defaultdict(lambda: [0, 0, 0]) for _ in range(shown)]
+        for (device, true, said), n in self.pairs.items():
+            if true < shown:
+                counts[true][device][0] += n * (true == said)
+                counts[true][device][1] += n
+            if true < classes and said < shown:
+                counts[said][device][2] += n
+        found = (np.array(list(of.values()), np.float64).reshape(-1, 3).T for of in counts)
+        return [class_quality(hit, truly, said) for hit, truly, said in found]
+
+    def by_confidence(self) -> tuple[Counts, Counts]:
+        """Return rows, and those that were right, by device and bin of confidence, shape (devices, bins)."""
+        places = {device: at for at, device in enumerate(self.rows)}
+        answered, correct = np.zeros((2, len(places), CONFIDENCE_BINS))
+        for (device, cell), (right, rows) in self.bins.items():
+            if cell < CONFIDENCE_BINS:
+                correct[places[device], cell], answered[places[device], cell] = right, rows
+        return answered, correct
 
 
 def truth_json(truth: Truth, classes: Sequence[str]) -> dict[str, Any]:
@@ -92,10 +128,6 @@ def truth_json(truth: Truth, classes: Sequence[str]) -> dict[str, Any]:
 def classification_json(truth: Truth, classes: Sequence[str]) -> dict[str, Any]:
     """Return accuracy, figures of each class, confusion and calibration."""
     table = truth.confusion(len(classes))
-    answered, correct = np.zeros(CONFIDENCE_BINS), np.zeros(CONFIDENCE_BINS)
-    for cell, (right, rows) in truth.bins.items():
-        if cell < CONFIDENCE_BINS:
-            correct[cell], answered[cell] = right, rows
     found: dict[str, Any] = {"accuracy": truth.accuracy().as_json()}
     f1 = macro_f1(table) if classes else math.nan
     if not math.isnan(f1):
@@ -109,12 +141,15 @@ def classification_json(truth: Truth, classes: Sequence[str]) -> dict[str, Any]:
             "recall": _figure(one.recall),
             "f1": _figure(one.f1),
         }
-        for at, (name, one) in enumerate(zip(classes, class_quality(table), strict=True))
-    ][:MAX_SHOWN_CLASSES]
+        for at, (name, one) in enumerate(zip(classes, truth.class_figures(len(classes)), strict=False))
+    ]
     if 0 < len(classes) <= MAX_SHOWN_CLASSES:
         found["confusion"] = {"classes": [*classes, "(other)"], "rows": table.astype(int).tolist()}
-    if set(truth.bins) - {NO_CONFIDENCE}:
-        found["ece"] = round(expected_calibration_error(answered, correct), 6)
+    answered, correct = truth.by_confidence()
+    if answered.any():
+        by_bin = answered.sum(axis=0)
+        found["ece"] = round(expected_calibration_error(by_bin, correct.sum(axis=0)), 6)
+        found["ece_by_chance"] = round(calibration_error_by_chance(by_bin), 6)
         found["reliability"] = [
             {name: round(value, 6) for name, value in row.items()} for row in reliability(answered, correct)
         ]
@@ -127,8 +162,7 @@ def regression_json(truth: Truth) -> dict[str, Any]:
     n = [one.n for one in sums]
     rows = sum(n)
     bias = mean([one.error for one in sums], [one.square for one in sums], n)
-    # |e| squared is e squared: the same sums of squares serve both means
-    mae = mean([one.absolute for one in sums], [one.square for one in sums], n)
+    mae = truth.absolute_error()
     mse = truth.squared_error()
     spread = sum(one.truth_square for one in sums) - sum(one.truth for one in sums) ** 2 / rows
     root = (
@@ -145,8 +179,9 @@ def regression_json(truth: Truth) -> dict[str, Any]:
 def segments_json(by_segment: Mapping[str, Truth]) -> dict[str, Any]:
     """Return the accuracy of each segment and how far it lies from all others together.
 
-    Of a regression each segment has its errors instead. A gap is ``shown`` where its interval, at 5 % over all segments
-    together (Bonferroni), leaves zero.
+    Of a regression each segment has its errors instead, and the gap is of the mean absolute error. A gap is ``shown``
+    where its interval, at 5 % over all segments together (Bonferroni), leaves zero. With two devices or more a gap is
+    about the segment, whichever devices it has; with one it is about that device: nothing else is known.
     """
     level = 1 - (1 - CONFIDENCE) / max(len(by_segment), 1)
     groups, values = [], []
@@ -155,11 +190,12 @@ def segments_json(by_segment: Mapping[str, Truth]) -> dict[str, Any]:
         if truth.errors and truth.n >= MIN_LABELS:
             group |= regression_json(truth)
         rest = [other for segment, other in by_segment.items() if segment != name]
-        if truth.n >= MIN_LABELS and truth.rows:
-            own = truth.accuracy(confidence=level)
+        if truth.n >= MIN_LABELS:
+            own = truth.main_figure(confidence=level)
             values.append(own.value)
-            group["accuracy"] = truth.accuracy().as_json()
-            others = _joined(rest).accuracy(confidence=level)
+            if truth.rows:
+                group["accuracy"] = truth.accuracy().as_json()
+            others = _joined(rest).main_figure(confidence=level)
             if others.n >= MIN_LABELS:
                 gap, low, high = difference(others, own)
                 group["gap"] = {"value": round(gap, 6), "low": round(low, 6), "high": round(high, 6)}
@@ -174,6 +210,7 @@ def _joined(truths: Iterable[Truth]) -> Truth:
         for device, n in truth.rows.items():
             joined.rows[device] += n
             joined.right[device] += truth.right[device]
+        joined.errors |= truth.errors
     return joined
 
 

@@ -1,15 +1,17 @@
 """How far confidence can be believed: the share of right answers by confidence, its table and its error. Pure.
 
 Source: Naeini, Cooper and Hauskrecht, AAAI 2015 (expected calibration error); reliability diagrams, DeGroot and
-Fienberg, The Statistician 32 (1983). The pool of adjacent violators is Ayer et al., Ann. Math. Statist. 26 (1955).
+Fienberg, The Statistician 32 (1983). The mean deviation of a binomial number is de Moivre's (Diaconis and Zabell,
+Statistical Science 6 (1991)). The pool of adjacent violators is Ayer et al., Ann. Math. Statist. 26 (1955).
 """
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import gammaln, xlog1py, xlogy
 
-from shoal_server.statistics.proportions import wilson
+from shoal_server.statistics.proportions import share
 
 Numbers = npt.NDArray[np.float64]
 
@@ -33,22 +35,45 @@ def expected_calibration_error(answered: npt.ArrayLike, correct: npt.ArrayLike) 
     return float(np.abs(c - a * bin_centres(len(a))).sum() / total)
 
 
+def calibration_error_by_chance(answered: npt.ArrayLike) -> float:
+    """Return the calibration error that a model shows on average whose confidences are exactly right; NaN without rows.
+
+    Each bin's share of right answers is off by chance, and the error adds up how far without a sign: with a few rows in
+    each of many bins it is large whatever the model. With n rows in a bin of confidence p the mean distance of the
+    right ones from n p is 2 k (1 - p) P(k), where k is the least whole number above n p.
+
+    Args:
+        answered: Rows by bin of confidence on [0, 1], equal bins; independent of one another.
+    """
+    n = np.asarray(answered, np.float64)
+    p, total = bin_centres(len(n)), n.sum()
+    if not total:
+        return float("nan")
+    k = np.minimum(np.floor(n * p) + 1, n)
+    chance = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1) + xlogy(k, p) + xlog1py(n - k, -p)
+    return float((2 * k * (1 - p) * np.exp(chance)).sum() / total)
+
+
 def reliability(answered: npt.ArrayLike, correct: npt.ArrayLike) -> list[dict[str, float | int]]:
     """Return the reliability table in `SHOWN_BINS` bins: confidence, share right with its interval, rows.
 
     Bins without rows are left out.
+
+    Args:
+        answered: Rows by device and bin of confidence, shape (devices, bins).
+        correct: Of them, those that were right, same shape.
     """
     a, c = np.asarray(answered, np.float64), np.asarray(correct, np.float64)
-    of = np.arange(len(a)) * SHOWN_BINS // len(a)
-    centres = bin_centres(len(a))
+    bins = a.shape[1]
+    of, centres = np.arange(bins) * SHOWN_BINS // bins, bin_centres(bins)
     table = []
     for at in range(SHOWN_BINS):
         inside = of == at
-        n, hits = a[inside].sum(), c[inside].sum()
-        if n:
-            low, high = wilson(hits, n)
-            confidence = float(a[inside] @ centres[inside] / n)
-            table.append({"confidence": confidence, "right": float(hits / n), "low": low, "high": high, "n": int(n)})
+        right = share(c[:, inside].sum(axis=1), a[:, inside].sum(axis=1))
+        if right.n:
+            confidence = float(a[:, inside].sum(axis=0) @ centres[inside] / right.n)
+            row = {"right": right.value, "low": right.low, "high": right.high, "n": right.n}
+            table.append({"confidence": confidence, **row})
     return table
 
 

@@ -1,18 +1,19 @@
 """What a table of true against predicted classes says: accuracy, and for each class precision, recall and F1. Pure.
 
-Rows are true classes, columns predicted ones; more columns than rows are answers that are no class. F1 is a monotone
-function of the Jaccard share (F1 = 2 J / (1 + J)), so Wilson's interval of that share gives F1's.
+Rows are true classes, columns predicted ones; more columns than rows are answers that are no class. Intervals are those
+of shares over devices. F1 is a monotone function of the Jaccard share (F1 = 2 J / (1 + J)), so that share's interval
+gives F1's.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from shoal_server.statistics.proportions import Estimate, wilson
+from shoal_server.statistics.proportions import Estimate, share
 
 Table = npt.NDArray[np.float64]
 
@@ -35,24 +36,30 @@ class ClassQuality:
     f1: Estimate
 
 
-def class_quality(table: npt.ArrayLike) -> list[ClassQuality]:
-    """Return the quality of each class.
+def class_quality(hit: npt.ArrayLike, truly: npt.ArrayLike, said: npt.ArrayLike) -> ClassQuality:
+    """Return the quality of one class over devices, which may differ beyond chance.
+
+    Args:
+        hit: Rows of the class that were found, by device, shape (devices,).
+        truly: Rows of the class.
+        said: Rows that were taken for it.
+    """
+    hits, true, named = (np.asarray(counts, np.float64) for counts in (hit, truly, said))
+    jaccard = share(hits, true + named - hits)
+    f1 = replace(jaccard, **{end: 2 * x / (1 + x) for end in ("value", "low", "high") for x in [getattr(jaccard, end)]})
+    return ClassQuality(share(hits, named), share(hits, true), f1)
+
+
+def macro_f1(table: npt.ArrayLike) -> float:
+    """Return the mean F1 of the classes that have true or predicted rows; NaN: there are none.
 
     Args:
         table: Counts, shape (classes, classes or more).
     """
     counts = np.asarray(table, np.float64)
-    found = []
-    for at in range(len(counts)):
-        hit, truly, said = counts[at, at], counts[at].sum(), counts[:, at].sum()
-        found.append(ClassQuality(_share(hit, said), _share(hit, truly), _f1(hit, truly, said)))
-    return found
-
-
-def macro_f1(table: npt.ArrayLike) -> float:
-    """Return the mean F1 of the classes that have true or predicted rows; NaN: there are none."""
-    values = [one.f1.value for one in class_quality(table) if one.f1.n]
-    return float(np.mean(values)) if values else math.nan
+    either = counts.sum(axis=1) + counts[:, : len(counts)].sum(axis=0)
+    there = either > 0
+    return float((2 * np.diag(counts)[there] / either[there]).mean()) if there.any() else math.nan
 
 
 def overall(table: npt.ArrayLike) -> dict[str, float]:
@@ -80,17 +87,3 @@ def overall(table: npt.ArrayLike) -> dict[str, float]:
         for name, (part, whole) in parts.items()
         if any(whole[at] for at in of)
     }
-
-
-def _share(hits: float, n: float) -> Estimate:
-    low, high = wilson(hits, n)
-    return Estimate(hits / n if n else math.nan, low, high, int(n))
-
-
-def _f1(hit: float, truly: float, said: float) -> Estimate:
-    either = truly + said - hit
-    if not either:
-        return Estimate(math.nan, 0.0, 1.0, 0)
-    jaccard = hit / either
-    low, high = wilson(hit, either)
-    return Estimate(2 * jaccard / (1 + jaccard), 2 * low / (1 + low), 2 * high / (1 + high), int(either))

@@ -8,12 +8,14 @@ from types import SimpleNamespace
 import pytest
 from fastapi.testclient import TestClient
 
+from shoal_protocol.profile.labels import ErrorSums, LabelGroup
 from shoal_server.access import Role
 from shoal_server.alerts import store as alerts
 from shoal_server.quality import store
 from shoal_server.quality.routes import router
 from shoal_server.quality.scan import GRACE_MS, QualityScan
 from shoal_server.storage.database import Database
+from shoal_server.telemetry.labels import LabelSums
 from shoal_server.telemetry.rollup import HOUR_MS
 from shoal_server.testing import api_token, fake_services, program_of
 from shoal_server.testing.quality_fleet import SCHEMA, QualityFleet, reference
@@ -120,6 +122,22 @@ def test_a_segment_that_is_worse_is_shown(world):
     assert segments["gap"] > 0.1
     assert [one["name"] for one in world.show(segment_by="line")["segments"]["groups"]] == ["(none)"]
     assert world.show(cohort="site = basel")["truth"]["accuracy"]["devices"] == 5
+
+
+def test_a_regression_has_its_labels_by_the_hour_and_gaps_between_segments(world):
+    sums = LabelSums()
+    for device, site in DEVICES.items():
+        off = 4.0 if site == "bern" else 1.0
+        errors = ErrorSums(40, 0.0, 40 * off, 40 * off**2, 0.0, 400.0)
+        group = LabelGroup("quality", OLD, NOON_MS - HOUR_MS, 60_000, cells=((0, 0, 3, 40),), errors=errors)
+        sums.add(device, [group], latest_ms=NOON_MS)
+    with world.database.write() as session:
+        sums.save(session)
+    item = world.show(segment_by="site")
+    assert [(hour["labels"], hour["truth"]) for hour in item["hours"]] == [(400, None)]
+    groups = {one["name"]: one for one in item["segments"]["groups"]}
+    assert groups["bern"]["gap"]["value"] == pytest.approx(3.0)
+    assert groups["bern"]["shown"]
 
 
 def test_two_bundles_are_compared_on_labels_and_outputs(world):

@@ -9,12 +9,13 @@ import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 
 from shoal_server.statistics.calibration import (
+    calibration_error_by_chance,
     expected_calibration_error,
     isotonic,
     reliability,
     smoothed_shares,
 )
-from shoal_server.statistics.confusion import class_quality, macro_f1
+from shoal_server.statistics.confusion import ClassQuality, class_quality, macro_f1
 from shoal_server.statistics.expected_confusion import estimate_auc, estimate_binary
 from shoal_server.statistics.label_shift import estimate_label_shift
 from shoal_server.statistics.performance import Calibration, estimate_accuracy, fitted_joint
@@ -75,13 +76,19 @@ def test_a_mean_over_devices():
 # Confusion and calibration -------------------------------------------------------------------------------------------
 
 
+def qualities(table: np.ndarray) -> list[ClassQuality]:
+    """Of one device."""
+    counts = zip(np.diag(table), table.sum(axis=1), table.sum(axis=0), strict=True)
+    return [class_quality([hit], [truly], [said]) for hit, truly, said in counts]
+
+
 def test_figures_of_classes_are_scikit_learns():
     rng = random(3)
     truth = rng.integers(0, 3, 500)
     said = np.where(rng.random(500) < 0.7, truth, rng.integers(0, 3, 500))
     table = np.zeros((3, 3))
     np.add.at(table, (truth, said), 1)
-    found = class_quality(table)
+    found = qualities(table)
     assert [one.precision.value for one in found] == pytest.approx(precision_score(truth, said, average=None))
     assert [one.recall.value for one in found] == pytest.approx(recall_score(truth, said, average=None))
     assert [one.f1.value for one in found] == pytest.approx(f1_score(truth, said, average=None))
@@ -90,7 +97,7 @@ def test_figures_of_classes_are_scikit_learns():
 
 
 def test_a_class_without_rows_has_no_figures():
-    found = class_quality([[5, 0], [0, 0]])
+    found = qualities(np.array([[5, 0], [0, 0]]))
     assert math.isnan(found[1].recall.value)
     assert macro_f1([[5, 0], [0, 0]]) == 1.0
 
@@ -102,8 +109,34 @@ def test_calibration_error_and_table():
     correct[[48, 60]] = (50, 300)
     gap = (100 * abs(0.5 - 48.5 / 64) + 300 * abs(1 - 60.5 / 64)) / 400
     assert expected_calibration_error(answered, correct) == pytest.approx(gap)
-    assert [(row["n"], row["right"]) for row in reliability(answered, correct)] == [(100, 0.5), (300, 1.0)]
+    assert [(row["n"], row["right"]) for row in reliability([answered], [correct])] == [(100, 0.5), (300, 1.0)]
     assert math.isnan(expected_calibration_error(np.zeros(BINS), np.zeros(BINS)))
+    assert math.isnan(calibration_error_by_chance(np.zeros(BINS)))
+
+
+def test_figures_of_classes_and_confidences_hold_where_devices_differ():
+    rng, recall, right = random(5), 0, 0
+    n = np.full(12, 100)
+    for _ in range(150):
+        hits = rng.binomial(n, rng.beta(18, 2, size=12))
+        found = class_quality(hits, n, hits + 5)
+        recall += found.recall.low <= 0.9 <= found.recall.high
+        (row,) = reliability(n[:, None] * (np.arange(BINS) == 60), hits[:, None] * (np.arange(BINS) == 60))
+        right += row["low"] <= 0.9 <= row["high"]
+    assert min(recall, right) >= 0.9 * 150, "by rows alone about half of them would"
+
+
+@pytest.mark.parametrize("rows", [60, 200, 2000])
+def test_what_chance_makes_of_a_calibration_error_is_what_exact_confidences_show(rows):
+    rng = random(6)
+    answered = rng.multinomial(rows, [1 / 32] * 32)
+    answered = np.concatenate([np.zeros(32, int), answered])
+    draws = [rng.binomial(answered, (np.arange(BINS) + 0.5) / BINS) for _ in range(200)]
+    found = [expected_calibration_error(answered, right) for right in draws]
+    assert calibration_error_by_chance(answered) == pytest.approx(np.mean(found), rel=0.05)
+    one = np.eye(BINS)[63]
+    p = 63.5 / 64
+    assert calibration_error_by_chance(one) == pytest.approx(2 * p * (1 - p))
 
 
 def test_pooling_adjacent_violators():

@@ -104,8 +104,16 @@ def _truth(truth: dict[str, Any]) -> str:
     if "rmse" in truth:
         figures = [f"{name.upper()} {_number(truth[name])}" for name in ("rmse", "mae", "bias") if truth[name]]
         return f"{', '.join(figures)} from {truth['n']} labels"
-    error = f", calibration error {percent(truth['ece'])}" if "ece" in truth else ""
-    return f"{_figure(truth['accuracy'])} from {truth['n']} labels, devices: {truth['accuracy']['devices']}{error}"
+    devices = truth["accuracy"]["devices"]
+    return f"{_figure(truth['accuracy'])} from {truth['n']} labels, devices: {devices}{_calibration(truth)}"
+
+
+def _calibration(truth: dict[str, Any]) -> str:
+    """Say how far confidences are off, beside what a model shows on so few labels that is exactly calibrated."""
+    if "ece" not in truth:
+        return ""
+    chance = f" ({percent(truth['ece_by_chance'])} by chance alone)" if "ece_by_chance" in truth else ""
+    return f", calibration error {percent(truth['ece'])}{chance}"
 
 
 def _shift(shift: dict[str, Any]) -> str:
@@ -173,7 +181,10 @@ def _gap(one: dict[str, Any]) -> str:
     gap = one.get("gap")
     if gap is None:
         return NOTHING
-    text = f"{gap['value'] * 100:+.1f} pp ({gap['low'] * 100:+.1f} to {gap['high'] * 100:+.1f})"
+    if "mae" in one:
+        text = f"{gap['value']:+.4g} ({gap['low']:+.4g} to {gap['high']:+.4g})"
+    else:
+        text = f"{gap['value'] * 100:+.1f} pp ({gap['low'] * 100:+.1f} to {gap['high'] * 100:+.1f})"
     return text if one["shown"] else f"{text}, may be chance"
 
 
