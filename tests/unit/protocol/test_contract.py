@@ -1,5 +1,6 @@
 """Contracts: their written form, and counting what breaks them."""
 
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -37,13 +38,26 @@ def test_the_written_form_becomes_rules() -> None:
 @pytest.mark.parametrize(
     ("document", "said"),
     [
-        ([], "a mapping `fields`"),
+        ([], r"a mapping `fields` .*; this is the list \[\]"),
+        (None, "this is nothing"),
+        ({"a": {"range": [0, 1]}}, "there is no `fields` among a"),
+        ({"fields": [{"a": {"range": [0, 1]}}]}, "`fields` is the list"),
+        ({"fields": {"b": {"range": [0, 1]}}}, r"'b' is no feature of this model \(there are: a\)"),
+        ({"fields": {"a": None}}, "a: expected rules .* got nothing"),
+        ({"fields": {"a": {"missing_rate": 0.1}}}, "unknown rule 'missing_rate'; do you mean missing\\?"),
+        ({"fields": {"a": {"range": [0, 1], "action": ["refuse"]}}}, r"action is the list \['refuse'\]"),
+        ({"fields": {"a": {"range": [0, 1], "tolerate": -0.1}}}, "tolerate is -0.1, expected .* from 0 to below 1"),
+        ({"fields": {"a": {"missing": "5%"}}}, "missing is '5%', .* 5 in a hundred are 0.05"),
+        ({"fields": {"a": {"missing": 0.05, "action": "refuse"}}}, "can't be refused row by row"),
+        ({"fields": {"a": {"categories": ["x", None]}}}, "an empty value"),
+        ({"fields": {"a": {"categories": [date(2026, 1, 2)]}}}, r"\[2026-01-02\].* in quotes"),
+        ({"fields": {"a": {"categories": {"x": 1}}}}, r"a mapping \(x\)"),
         ({"fields": {"a": {"range": [0, 1]}}, "feilds": {}}, "'feilds'"),
         ({"fields": {"x": {"range": [0, 1]}}}, "'x' is no feature"),
         ({"fields": {"a": [0, 1]}}, "expected rules"),
         ({"fields": {"a": {"rnage": [0, 1]}}}, "unknown rule 'rnage'"),
-        ({"fields": {"a": {"range": [1, 0]}}}, "range is"),
-        ({"fields": {"a": {"range": ["0", 1]}}}, "range is"),
+        ({"fields": {"a": {"range": [1, 0]}}}, "low end lies above its high one"),
+        ({"fields": {"a": {"range": ["0", 1]}}}, "range is .* without quotes"),
         ({"fields": {"a": {"range": [None, None]}}}, "range is"),
         ({"fields": {"a": {"range": [0, float("nan")]}}}, "range is"),
         ({"fields": {"a": {"categories": [True]}}}, "in quotes"),
@@ -56,6 +70,10 @@ def test_the_written_form_becomes_rules() -> None:
 def test_a_faulty_contract_says_what_is_wrong(document: Any, said: str) -> None:
     with pytest.raises(ContentError, match=said):
         parse_contract(document, fields={"a"})
+
+
+def test_a_feature_may_be_called_by_a_number() -> None:
+    assert parse_contract({"fields": {1: {"missing": 0}}}, fields={"1"})[0].field == "1"
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from shoal_converter.sources.sample_file import check_sample_file
 from shoal_converter.terminal import Terminal
 from shoal_protocol.bundle.contract import parse_contract
 from shoal_protocol.errors import CallerError
+from shoal_protocol.yaml_nodes import repeated_keys
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Signer
@@ -204,10 +205,14 @@ def _contract(path: Path | None) -> Any:
         return None if path is None else "auto"
     import yaml  # noqa: PLC0415 - 20 ms, for this option only
 
+    text = _text(path, "--contract")
     try:
-        document = yaml.safe_load(_text(path, "--contract"))
+        document = yaml.safe_load(text)
+        twice = repeated_keys(yaml.compose(text, Loader=yaml.SafeLoader))
     except yaml.YAMLError as error:
         raise CallerError(f"--contract {path} is no YAML: {error}") from error
+    if twice:
+        raise CallerError(f"--contract {path}: stands twice in a mapping: {', '.join(twice[:5])}")
     parse_contract(document)
     return document
 

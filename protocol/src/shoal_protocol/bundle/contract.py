@@ -7,7 +7,8 @@ Owns the rules, their written form (``contract.yaml``, already parsed) and their
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -75,17 +76,22 @@ def parse_contract(document: Any, *, fields: Collection[str] | None = None) -> t
     >>> [rule.words for rule in parse_contract({"fields": {"age": {"range": [0, 120], "missing": 0}}})]
     ['age must be from 0 to 120', 'age must not be missing']
     """
-    if not isinstance(document, Mapping) or not isinstance(document.get("fields"), Mapping):
-        raise ContentError("a contract has a mapping `fields` of features and their rules", hint=f"write: {_EXAMPLE}")
+    came = _not_a_contract(document)
+    if came:
+        raise ContentError(
+            f"a contract has a mapping `fields` of features and their rules; {came}", hint=f"write: {_EXAMPLE}"
+        )
     faults: list[str] = [f"unknown key {key!r:.40} beside `fields`" for key in document if key != "fields"]
     rules: list[Rule] = []
-    for name, entry in document["fields"].items():
+    for key, entry in document["fields"].items():
+        name = key if isinstance(key, str) else category_text(key)  # a feature may be called 1
         if fields is not None and name not in fields:
-            faults.append(f"{name!r} is no feature of this model (there are: {', '.join(sorted(fields)[:12])})")
+            near, some = _meant(name, fields), ", ".join(sorted(fields)[:12])
+            faults.append(f"{name!r} is no feature of this model{near or f' (there are: {some})'}")
         elif not isinstance(entry, Mapping):
-            faults.append(f"{name}: expected rules such as range: [0, 1], got {entry!r:.40}")
+            faults.append(f"{name}: expected rules such as range: [0, 1], got {_came(entry)}")
         else:
-            rules += _rules(str(name), entry, faults)
+            rules += _rules(name, entry, faults)
     if len(rules) > MOST_RULES:
         faults.append(f"{len(rules)} rules, at most {MOST_RULES} are counted")
     if faults:
@@ -93,54 +99,109 @@ def parse_contract(document: Any, *, fields: Collection[str] | None = None) -> t
     return tuple(rules)
 
 
+def _not_a_contract(document: Any) -> str:
+    """Say what came instead of a contract; empty: it has the form of one."""
+    if not isinstance(document, Mapping):
+        return f"this is {_came(document)}"
+    if "fields" not in document:
+        return f"there is no `fields` among {', '.join(map(str, document))[:80] or 'nothing'}"
+    return "" if isinstance(document["fields"], Mapping) else f"`fields` is {_came(document['fields'])}"
+
+
 def _rules(name: str, entry: Mapping[Any, Any], faults: list[str]) -> list[Rule]:
-    faults += [
-        f"{name}: unknown rule {key!r:.40}; there are {', '.join(sorted(_KEYS))}" for key in entry.keys() - _KEYS
-    ]
+    """Read what is said of one feature; adds a fault for each thing that is wrong with it."""
+    unknown = [key for key in entry if key not in _KEYS]
+    listed = ", ".join(sorted(_KEYS))
+    faults += [f"{name}: unknown rule {key!r:.40}{_meant(key, _KEYS) or f'; there are {listed}'}" for key in unknown]
     action, tolerate = entry.get("action", "count"), entry.get("tolerate", 0)
-    if action not in {"count", "refuse"}:
-        faults.append(f"{name}: action is {action!r:.40}, expected count or refuse")
-        return []
+    wrong = []
+    if action not in ("count", "refuse"):  # no set: it may be a list
+        wrong.append(f"{name}: action is {_came(action)}, expected count or refuse")
     if not _is_share(tolerate):
-        faults.append(f"{name}: tolerate is {tolerate!r:.40}, expected a share of rows such as 0.01")
-        return []
+        wrong.append(f"{name}: tolerate is {_came(tolerate)}, expected a share of rows from 0 to below 1, such as 0.01")
+    wrong += [fault for key, fault_in in _FAULTS.items() if key in entry and (fault := fault_in(name, entry[key]))]
+    checks = entry.keys() & _FAULTS.keys()
+    if not checks and not unknown:
+        wrong.append(f"{name}: no rule; give range, categories or missing")
+    if action == "refuse" and checks == {"missing"} and _is_share(entry["missing"]) and entry["missing"]:
+        wrong.append(f"{name}: a share above zero can't be refused row by row: write missing: 0, or action: count")
+    faults += wrong
+    return [] if wrong else _read(name, entry, tolerate=tolerate, action=action)
+
+
+def _read(name: str, entry: Mapping[Any, Any], *, tolerate: float, action: Literal["count", "refuse"]) -> list[Rule]:
+    """Return the rules of an entry without faults."""
     found = []
     if "range" in entry:
-        bounds = _bounds(entry["range"])
-        if bounds is None:
-            faults.append(f"{name}: range is {entry['range']!r:.40}, expected [low, high], one of which may be null")
-        else:
-            low, high = bounds
-            found.append(Rule(field=name, check="range", low=low, high=high, tolerate=tolerate, action=action))
+        low, high = (None if bound is None else float(bound) for bound in entry["range"])
+        found.append(Rule(field=name, check="range", low=low, high=high, tolerate=tolerate, action=action))
     if "categories" in entry:
-        given = entry["categories"]
-        if isinstance(given, list) and any(isinstance(category, bool) for category in given):
-            faults.append(f'{name}: YAML reads yes, no, on, off, true and false as truth values: write "no" in quotes')
-        elif not isinstance(given, list) or not given or not all(isinstance(c, (str, int, float)) for c in given):
-            faults.append(f"{name}: categories is {given!r:.40}, expected a list of texts or numbers")
-        else:
-            texts = tuple(dict.fromkeys(map(category_text, given)))
-            found.append(Rule(field=name, check="categories", categories=texts, tolerate=tolerate, action=action))
-    if "missing" in entry:
+        texts = tuple(dict.fromkeys(map(category_text, entry["categories"])))
+        found.append(Rule(field=name, check="categories", categories=texts, tolerate=tolerate, action=action))
+    if "missing" in entry:  # a share above zero can't be refused row by row
         share = entry["missing"]
-        if not _is_share(share):
-            faults.append(
-                f"{name}: missing is {share!r:.40}, expected the share of rows that may miss it, such as 0.01"
-            )
-        else:  # a share above zero can't be refused row by row
-            found.append(Rule(field=name, check="missing", tolerate=share, action="count" if share else action))
-    if not found and not (entry.keys() & {"range", "categories", "missing"}):
-        faults.append(f"{name}: no rule; give range, categories or missing")
+        found.append(Rule(field=name, check="missing", tolerate=share, action="count" if share else action))
     return found
 
 
-def _bounds(given: Any) -> tuple[float | None, float | None] | None:
+def _range_fault(name: str, given: Any) -> str:
+    expected = f"{name}: range is {_came(given)}, expected [low, high], one of which may be null"
     if not isinstance(given, list) or len(given) != 2 or given == [None, None]:
-        return None
+        return expected
     if not all(bound is None or (_is_number(bound) and math.isfinite(bound)) for bound in given):
-        return None
-    low, high = (None if bound is None else float(bound) for bound in given)
-    return None if low is not None and high is not None and low > high else (low, high)
+        return f"{expected}, both numbers without quotes"
+    low, high = given
+    if low is not None and high is not None and low > high:
+        return f"{name}: range is [{low}, {high}], whose low end lies above its high one; turn them around"
+    return ""
+
+
+def _categories_fault(name: str, given: Any) -> str:
+    if isinstance(given, list) and any(isinstance(category, bool) for category in given):
+        return f'{name}: YAML reads yes, no, on, off, true and false as truth values: write "no" in quotes'
+    if isinstance(given, list) and "" in map(category_text, given):
+        return f"{name}: categories has an empty value: how much may be missing is said by missing, such as 0.01"
+    if not isinstance(given, list) or not given or not all(isinstance(c, (str, int, float)) for c in given):
+        dates = any(isinstance(c, date) for c in given) if isinstance(given, list) else False
+        return f"{name}: categories is {_came(given)}, expected a list of texts or numbers" + (
+            "; write dates in quotes" if dates else ""
+        )
+    return ""
+
+
+def _missing_fault(name: str, given: Any) -> str:
+    if _is_share(given):
+        return ""
+    return (
+        f"{name}: missing is {_came(given)}, expected the share of rows that may miss it, from 0 to below 1: "
+        "5 in a hundred are 0.05"
+    )
+
+
+_FAULTS: Mapping[str, Callable[[str, Any], str]] = {
+    "range": _range_fault,
+    "categories": _categories_fault,
+    "missing": _missing_fault,
+}
+
+
+def _came(value: Any) -> str:
+    """Say what came, briefly."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, Mapping) and not isinstance(value, str):
+        return f"a mapping ({', '.join(map(str, value))[:40]})"
+    if isinstance(value, list):
+        return f"the list [{', '.join(str(one) if isinstance(one, date) else repr(one) for one in value[:6])[:40]}]"
+    return f"{value!r:.40}"
+
+
+def _meant(word: Any, known: Collection[str]) -> str:
+    """Name the known word that is nearest to one that is not; empty: none is near."""
+    from difflib import get_close_matches  # noqa: PLC0415 - for faults only, and devices load this module
+
+    near = get_close_matches(str(word), known, n=1)
+    return f"; do you mean {near[0]}?" if near else ""
 
 
 def _is_number(value: Any) -> bool:

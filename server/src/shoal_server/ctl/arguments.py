@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal_protocol.errors import CallerError
+from shoal_protocol.yaml_nodes import repeated_keys
 from shoal_server.ctl.errors import FileError
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)?")
@@ -84,11 +85,15 @@ def written(path: Path, text: str) -> None:
         raise FileError(f"{path} can't be written: {error.strerror or error}", hint="does its folder exist?") from error
 
 
-def read_document(path: Path) -> dict[str, Any]:
+def read_document(path: Path, *, like: str = "name: …, bundle: …") -> dict[str, Any]:
     """Read a mapping from a YAML or JSON file; `-` is standard input.
 
+    Args:
+        path: Of the file.
+        like: How such a document begins, for errors.
+
     Raises:
-        FileError: it can't be read or is no mapping.
+        FileError: it can't be read, is no mapping, or has a key twice.
     """
     import sys  # noqa: PLC0415 - beside its only use
 
@@ -97,8 +102,13 @@ def read_document(path: Path) -> dict[str, Any]:
     try:
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
         document = yaml.safe_load(text)
+        twice = repeated_keys(yaml.compose(text, Loader=yaml.SafeLoader))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise FileError(f"{path} can't be read: {error}") from error
+        tabs = "indent with spaces: YAML takes no tabs" if "'\\t'" in str(error) else ""
+        raise FileError(f"{path} can't be read: {error}", hint=tabs) from error
     if not isinstance(document, dict):
-        raise FileError(f"{path}: expected a mapping (name: …, bundle: …), got {type(document).__name__}")
+        came = "nothing: it is empty" if document is None else f"a {type(document).__name__}"
+        raise FileError(f"{path}: expected a mapping ({like}), got {came}")
+    if twice:
+        raise FileError(f"{path}: stands twice in a mapping: {', '.join(twice[:5])}", hint="leave one of each")
     return document

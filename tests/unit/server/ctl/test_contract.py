@@ -58,7 +58,16 @@ def test_true_and_false_are_the_1_and_0_that_a_model_sees(check: Run) -> None:
 
 @pytest.mark.parametrize(
     ("contract", "said"),
-    [("fields: {a: {rnage: [0, 1]}}", "rnage"), ("- a", "mapping"), ("fields: [", "can't be read")],
+    [
+        ("fields: {a: {rnage: [0, 1]}}", "do you mean range?"),
+        ("- a", "expected a mapping (fields: {age: {range: [0, 120]}}), got a list"),
+        ("", "got nothing: it is empty"),
+        ("fields: [", "can't be read"),
+        ("fields:\n\ta: {range: [0, 1]}\n", "hint: indent with spaces: YAML takes no tabs"),
+        ("fields:\n  a: {range: [0, 1]}\n  a: {missing: 0}\n", "'a' (lines 2 and 3)"),
+        ("fields: {a: {range: [0, 1], range: [0, 2]}}", "'range' (lines 1 and 1)"),
+        ("a: &x {b: *x, c: 1}", "there is no `fields`"),
+    ],
 )
 def test_a_faulty_contract_is_a_usage_error(check: Run, contract: str, said: str) -> None:
     code, out = check(contract)

@@ -15,10 +15,23 @@ from shoal_server.ctl.output import print_table
 from shoal_server.ctl.program import Call, connected
 
 if TYPE_CHECKING:
+    from shoal_protocol.bundle.contract import Rule
     from shoal_server.statistics.contract_check import Finding
 
 _FILE = click.Path(path_type=Path)
 _MOST_NAMED = 3
+
+
+def _read(path: Path) -> tuple[dict[str, Any], tuple[Rule, ...]]:
+    """Return a contract as it is written, and its rules; raises `FileError`."""
+    from shoal_protocol.bundle.contract import parse_contract  # noqa: PLC0415 - numpy, which others needn't load
+    from shoal_server.ctl.arguments import read_document  # noqa: PLC0415 - YAML, likewise
+
+    document = read_document(path, like="fields: {age: {range: [0, 120]}}")
+    try:
+        return document, parse_contract(document)
+    except ContentError as error:
+        raise FileError(f"{path}: {error.message}", hint=error.hint) from error
 
 
 @click.group()
@@ -53,15 +66,10 @@ def check(call: Call, *, file: Path, rules: Path) -> ExitCode:
 
     Example: shoalctl contract check today.csv contract.yaml
     """
-    from shoal_protocol.bundle.contract import parse_contract  # noqa: PLC0415 - numpy, which others needn't load
-    from shoal_server.ctl import sample_files  # noqa: PLC0415 - likewise
-    from shoal_server.ctl.arguments import read_document  # noqa: PLC0415 - likewise
+    from shoal_server.ctl import sample_files  # noqa: PLC0415 - numpy, which others needn't load
     from shoal_server.statistics.contract_check import check_columns  # noqa: PLC0415 - likewise
 
-    try:
-        agreed = parse_contract(read_document(rules))
-    except ContentError as error:
-        raise FileError(f"{rules}: {error.message}", hint=error.hint) from error
+    _, agreed = _read(rules)
     found = check_columns(agreed, sample_files.typed_columns(file))
     broken = [one for one in found if one.is_broken]
     call.show({"verdict": "broken" if broken else "kept", "rules": [_json(one) for one in found]}, lambda: _told(found))
@@ -79,9 +87,8 @@ def set_rules(call: Call, *, model: str, rules: Path) -> None:
 
     Example: shoalctl contract set quality contract.yaml
     """
-    from shoal_server.ctl.arguments import read_document  # noqa: PLC0415 - YAML, which others needn't load
-
-    found = call.client.put(f"/api/v1/contracts/{segment(model)}", read_document(rules))
+    document, _ = _read(rules)
+    found = call.client.put(f"/api/v1/contracts/{segment(model)}", document)
     call.show(found, lambda: _told_set(model, found["rules"]))
 
 
