@@ -21,9 +21,9 @@ MAX_SILENCE_S = 30 * 86_400.0
 
 
 class Silence(BaseModel):
-    """For how long an alert shall be kept out of sight."""
+    """For how long an alert shall be kept out of sight; 0: no longer."""
 
-    seconds: float = Field(gt=0, le=MAX_SILENCE_S)
+    seconds: float = Field(ge=0, le=MAX_SILENCE_S)
 
 
 @router.get("", operation_id="alerts_list")
@@ -82,8 +82,8 @@ def ack_alert(alert_id: int, request: Request, program: Program, principal: Oper
 def silence_alert(
     alert_id: int, body: Silence, request: Request, program: Program, _principal: Operator
 ) -> dict[str, Any]:
-    """Keep an alert out of sight for a while."""
-    until = program.clock() + body.seconds
+    """Keep an alert out of sight for a while, also when its cause goes and is back; or no longer."""
+    until = program.clock() + body.seconds if body.seconds else None
     with program.database.write() as session:
         alert = store.silence(session, alert_id, until=until)
         record_change(

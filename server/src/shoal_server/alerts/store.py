@@ -12,7 +12,7 @@ from sqlalchemy import or_
 from sqlmodel import Session, col, select
 
 from shoal_server.alerts.announcements import announce_alert
-from shoal_server.alerts.rules import AlertEvent, AlertState, after, parse_severity, raised_again
+from shoal_server.alerts.rules import AlertEvent, AlertState, Severity, after, parse_severity, raised_again
 from shoal_server.alerts.tables import Alert
 from shoal_server.errors import NotFoundError
 from shoal_server.outbox import EventType
@@ -26,6 +26,9 @@ def raise_alert(
 ) -> Alert:
     """Tell people of a cause; while an alert of the same key is not resolved, that one is told again.
 
+    A silence outlives its alert: a cause that went and is back before the silence ends is a new alert, silenced too,
+    unless it is worse than the one that somebody silenced.
+
     Args:
         session: Of `Database.write()`.
         kind: For example `drift` or `rollout`.
@@ -38,8 +41,10 @@ def raise_alert(
     """
     told = parse_severity(severity)
     alert = _open_for_change(session, key)
-    news = EventType.ALERT_OPENED if alert is None else None
+    news: EventType | None = None
     if alert is None:
+        silenced_until = _silence_before(session, key, told, now)
+        news = EventType.ALERT_OPENED if silenced_until is None else None
         alert = Alert(
             key=key,
             kind=kind,
@@ -50,12 +55,14 @@ def raise_alert(
             state=AlertState.OPEN,
             raised_at=now,
             updated_at=now,
+            silenced_until=silenced_until,
         )
     else:
         event = raised_again(parse_severity(alert.severity), told)
         alert.state = after(AlertState(alert.state), event)
         if event is AlertEvent.WORSE:
             alert.severity = told
+            alert.acknowledged_at = alert.acknowledged_by = None  # nobody has seen to what it is now
             news = None if _is_silenced(alert, now) else EventType.ALERT_WORSENED
         alert.title, alert.body = title[:MAX_TITLE], body[:MAX_BODY]
         alert.updated_at = now
@@ -110,8 +117,13 @@ def acknowledge(session: Session, alert_id: int, *, by: str, now: float) -> Aler
     return alert
 
 
-def silence(session: Session, alert_id: int, *, until: float) -> Alert:
-    """Keep an alert out of what is shown and sent unasked, until an instant.
+def silence(session: Session, alert_id: int, *, until: float | None) -> Alert:
+    """Keep an alert, and what its cause raises after it, out of what is shown and sent unasked, until an instant.
+
+    Args:
+        session: Of `Database.write()`.
+        alert_id: Which alert.
+        until: Seconds since the epoch; None: no longer.
 
     Raises:
         NotFoundError: There is no such alert.
@@ -193,6 +205,16 @@ def _open_for_change(session: Session, key: str) -> Alert | None:
     lock_alerts(session)
     wanted = select(Alert).where(Alert.key == key, Alert.state != AlertState.RESOLVED)
     return session.exec(wanted, execution_options={"populate_existing": True}).first()
+
+
+def _silence_before(session: Session, key: str, severity: Severity, now: float) -> float | None:
+    """Return how long what was last told of a cause is silenced; None: it is not, or was not as bad as this."""
+    wanted = select(Alert).where(Alert.key == key).order_by(col(Alert.id).desc()).limit(1)
+    last = session.exec(wanted).first()
+    if last is None or not _is_silenced(last, now):
+        return None
+    worse = raised_again(parse_severity(last.severity), severity) is AlertEvent.WORSE
+    return None if worse else last.silenced_until
 
 
 def _get_for_change(session: Session, alert_id: int) -> Alert:

@@ -32,7 +32,7 @@ class EventType(StrEnum):
     ROLLOUT_ROLLING_BACK = "rollout.rolling_back"  # a gate failed, or a person undid it: devices are being taken back
     ROLLOUT_ROLLED_BACK = "rollout.rolled_back"  # every touched device is back, or listed as out of reach
     ROLLOUT_COMPLETED = "rollout.completed"  # its last stage passed
-    ALERT_OPENED = "alert.opened"  # people are told of something new
+    ALERT_OPENED = "alert.opened"  # people are told of something new; not while its cause is silenced
     ALERT_WORSENED = "alert.worsened"  # its severity rose, so it is open again; not told while it is silenced
     ALERT_ACKNOWLEDGED = "alert.acknowledged"  # somebody has seen to it
     ALERT_RESOLVED = "alert.resolved"  # its cause is gone

@@ -65,8 +65,8 @@ def silence(
     request: Request,
     program: Program,
     principal: Operator,
-    hours: Annotated[float, Form(gt=0, le=720)] = 24.0,
+    hours: Annotated[float, Form(ge=0, le=720)] = 24.0,
 ) -> Response:
-    """Keep it out of sight for a while."""
+    """Keep it out of sight for a while; no hours: no longer."""
     routes.silence_alert(alert_id, routes.Silence(seconds=hours * 3600), request, program, principal)
     return redirect("/alerts")

@@ -105,4 +105,35 @@ def test_silencing_over_http(client: TestClient, database: Database) -> None:
     assert client.get("/api/v1/alerts", headers=operator).json()["items"] == []
     shown = client.get("/api/v1/alerts?silenced=true", headers=operator).json()["items"]
     assert [one["id"] for one in shown] == [alert.id]
-    assert client.post(f"/api/v1/alerts/{alert.id}/silence", json={"seconds": 0}, headers=operator).status_code == 422
+    ended = client.post(f"/api/v1/alerts/{alert.id}/silence", json={"seconds": 0}, headers=operator).json()
+    assert ended["silenced_until"] is None
+    assert [one["id"] for one in client.get("/api/v1/alerts", headers=operator).json()["items"]] == [alert.id]
+    assert client.post(f"/api/v1/alerts/{alert.id}/silence", json={"seconds": -1}, headers=operator).status_code == 422
+
+
+def test_a_silence_holds_for_a_cause_that_comes_and_goes_unless_it_gets_worse(database: Database) -> None:
+    first = told(database)
+    with database.write() as session:
+        store.silence(session, first.id, until=100.0)
+        store.resolve_alert(session, "k", now=20.0)
+    back = told(database, now=30.0)
+    assert back.id != first.id
+    assert back.silenced_until == 100.0
+    with database.write() as session:
+        assert [alert.id for alert in store.alerts(session, audible_at=50.0)] == []
+        store.resolve_alert(session, "k", now=40.0)
+    assert told(database, key="other", now=50.0).silenced_until is None
+    worse = told(database, severity="critical", now=60.0)
+    assert worse.silenced_until is None
+    with database.write() as session:
+        store.silence(session, worse.id, until=100.0)
+        store.resolve_alert(session, "k", now=70.0)
+    assert told(database, now=110.0).silenced_until is None, "it is over"
+
+
+def test_what_got_worse_was_seen_by_nobody(database: Database) -> None:
+    first = told(database)
+    with database.write() as session:
+        store.acknowledge(session, first.id, by="person:ann", now=11.0)
+    worse = told(database, severity="critical", now=12.0)
+    assert (worse.state, worse.acknowledged_by, worse.acknowledged_at) == (AlertState.OPEN, None, None)

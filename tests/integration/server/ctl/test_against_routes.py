@@ -291,6 +291,17 @@ def test_alerts(ctl: Ctl) -> None:
     assert "acknowledged" in ctl("alert", "ack", str(number))[1]
     assert number not in {one["id"] for one in _json(ctl, "alert", "list")["items"]}
     assert ctl("alert", "silence", str(number), "--for", "2h")[0] == 0
+    assert "silenced until" in ctl("alert", "show", str(number))[1]
+    seen = [one["id"] for one in _json(ctl, "alert", "list", "--state", "acknowledged")["items"]]
+    assert number in seen, "only open ones are kept out of sight"
+    still = [str(one["id"]) for one in _json(ctl, "alert", "list")["items"]]
+    for one in still:
+        ctl("alert", "silence", one)
+    assert ctl("alert", "list")[1] == "No open alerts, but silenced ones: shoalctl alert list --silenced\n"
+    assert [str(one["id"]) for one in _json(ctl, "alert", "list", "--silenced")["items"]] == still
+    for one in [*still, str(number)]:
+        assert "no longer" in ctl("alert", "silence", one, "--for", "0")[1]
+    assert [str(one["id"]) for one in _json(ctl, "alert", "list")["items"]] == still
 
 
 def test_people(ctl: Ctl, server: TestClient) -> None:

@@ -252,5 +252,5 @@ def test_the_types_can_be_asked_for(client: TestClient) -> None:
     assert {
         "type": "dev.shoal.alert.opened.v1",
         "short": "alert.opened",
-        "when": "people are told of something new",
+        "when": "people are told of something new; not while its cause is silenced",
     } in items

@@ -21,16 +21,26 @@ def alert() -> None:
 @click.option(
     "--limit", type=click.IntRange(1), default=50, show_default=True, help="Alerts at most, the newest first."
 )
+@click.option("--silenced", is_flag=True, help="Open ones that are kept out of sight for now, too.")
 @connected
-def list_alerts(call: Call, *, state: str, limit: int) -> None:
-    """List alerts, the newest first."""
+def list_alerts(call: Call, *, state: str, limit: int, silenced: bool) -> None:
+    """List alerts, the newest first; open ones that are silenced only with --silenced.
+
+    Example: shoalctl alert list --state all
+    """
     wanted = None if state == "all" else state
-    silenced = True if state == "all" else None
-    found = list(call.client.items("/api/v1/alerts", limit=limit, state=wanted, silenced=silenced))
-    rows = [(a["id"], a["severity"], a["state"], ago(a["raised_at"]), a["title"], a["subject"]) for a in found]
-    headers = ("id", "severity", "state", "raised", "alert", "about")
-    empty = "No open alerts." if state == "open" else "No alerts."
-    call.show({"items": found}, lambda: print_table(headers, rows, empty=empty))
+    hidden = True if silenced or state != "open" else None
+    found = list(call.client.items("/api/v1/alerts", limit=limit, state=wanted, silenced=hidden))
+
+    def text() -> None:
+        rows = [(a["id"], a["severity"], a["state"], ago(a["raised_at"]), a["title"], a["subject"]) for a in found]
+        empty = "No alerts."
+        if state == "open":
+            quiet = not hidden and any(call.client.items("/api/v1/alerts", limit=1, state=wanted, silenced=True))
+            empty = "No open alerts" + (", but silenced ones: shoalctl alert list --silenced" if quiet else ".")
+        print_table(("id", "severity", "state", "raised", "alert", "about"), rows, empty=empty)
+
+    call.show({"items": found}, text)
 
 
 @alert.command()
@@ -42,7 +52,12 @@ def show(call: Call, *, number: int) -> None:
 
     def text() -> None:
         names = ("id", "severity", "state", "kind", "subject", "title", "count", "acknowledged_by")
-        print_facts({name: found[name] for name in names} | {"raised": ago(found["raised_at"])})
+        times = {"raised": ago(found["raised_at"])}
+        if found["resolved_at"]:
+            times["resolved"] = ago(found["resolved_at"])
+        if found["silenced_until"]:
+            times["silenced until"] = found["silenced_until"]
+        print_facts({name: found[name] for name in names} | times)
         click.echo()
         print_table(("what it says",), [(line,) for line in found["body"].splitlines()], empty="It says no more.")
 
@@ -61,9 +76,15 @@ def ack(call: Call, *, numbers: tuple[int, ...]) -> None:
 
 @alert.command()
 @click.argument("number", type=int, metavar="ID")
-@click.option("--for", "span", default="24h", show_default=True, metavar="TIME", help="How long: 30m, 24h, 7d.")
+@click.option(
+    "--for", "span", default="24h", show_default=True, metavar="TIME", help="How long: 30m, 24h, 7d; 0: no longer."
+)
 @connected
 def silence(call: Call, *, number: int, span: str) -> None:
-    """Keep an alert out of sight for a while."""
+    """Keep an alert out of sight for a while, also when its cause goes and is back; a worse one is told.
+
+    Example: shoalctl alert silence 12 --for 7d
+    """
     done = call.client.post(f"/api/v1/alerts/{number}/silence", {"seconds": parse_seconds(span)})
-    call.show(done, lambda: print_facts({"alert": done["title"], "silenced until": done["silenced_until"]}))
+    until = done["silenced_until"] or "no longer"
+    call.show(done, lambda: print_facts({"alert": done["title"], "silenced until": until}))
