@@ -273,9 +273,7 @@ def test_each_device_runs_tests_and_tells_the_variant_that_fits_it(
         eventually(lambda n=name: fleet.reported(n).get("variant") == expected[n], within_s=60.0, what="the report")
         page = fleet.api.get(f"/devices/{name}", headers={"accept": "text/html"}).text
         assert expected[name] in page
-        with redirect_stdout(StringIO()) as said:
-            assert shoal_agent(["status", "--state", str(tmp_path / name)]) == 0
-        assert f"variant: {expected[name]}" in said.getvalue()
+        eventually(lambda n=name: f"variant: {expected[n]}" in told_by_status(tmp_path / n), what="its status")
         held = {path.name for path in (tmp_path / name).rglob("*") if path.is_file()}
         there = {p for p, layer in first.manifest.files().items() if layer.digest.removeprefix("sha256:") in held}
         assert there & {form.path for form in first.info.variants} == {expected[name]}  # no other was fetched
@@ -306,6 +304,13 @@ def test_a_device_whose_providers_run_no_variant_says_so(packed: Bundle, fleet: 
     assert slot()["active"] is None
     assert "no variant runs on linux/amd64 with providers = CUDAExecutionProvider" in slot()["error"]["message"]
     eventually(lambda: fleet.reported("edge-gpu").get("error"), within_s=60.0, what="the report")
+
+
+def told_by_status(folder: Path) -> str:
+    """Return what the command says of an agent at work, which leaves its status there at the end of each turn."""
+    with redirect_stdout(StringIO()) as said:
+        assert shoal_agent(["status", "--state", str(folder)]) == 0
+    return said.getvalue()
 
 
 def first_labels(bundle: Bundle, rows: np.ndarray) -> np.ndarray:

@@ -199,6 +199,7 @@ class Updater:
             self._desk.answer(request, path)
         self._transactions.tick()
         self._transactions.work()
+        self._desk.show()  # before the look at the list, which may take seconds
         self._look_at_list()
         self._desk.show()
         wait_s = self._transactions.idle_s()
