@@ -86,6 +86,8 @@ def test_a_device_counts_and_refuses(folder: Path) -> None:
         ("fields: {city: {range: [0, 1]}}", "is a text"),
         ("fields: [", "no YAML"),
         ("age: {range: [0, 1]}", "a mapping `fields`"),
+        ("fields: {wieght: {range: [0, 1]}, aeg: {missing: 0}}", "'aeg' is no feature of this model; do you mean age?"),
+        ("fields:\n  age: {missing: 0}\n  age: {range: [0, 1]}\n", "'age' (lines 2 and 3)"),
     ],
 )
 def test_a_faulty_contract_is_refused_by_name(folder: Path, text: str, said: str) -> None:
