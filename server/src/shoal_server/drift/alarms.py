@@ -139,7 +139,7 @@ def _crossed(state: MonitorState, scope: Scope, rules: Rules) -> Flags:
 
 
 def _alarm(streams: Streams, scope: Scope, at: int, feature: int, *, raised: int, layout: Layout) -> Alarm:
-    component = _telling(streams.values[at, Field.R, feature])
+    component = telling(streams.values[at, Field.R, feature])
     return Alarm(
         scope=scope,
         name=streams.names[at],
@@ -151,10 +151,13 @@ def _alarm(streams: Streams, scope: Scope, at: int, feature: int, *, raised: int
     )
 
 
-def _telling(r: Floats) -> int:
+def telling(r: Floats) -> int:
     """Return the component to name: the plainest of those with at least half of the strongest's evidence (in logs).
 
     A large change shows in all of them, up to the clip; which one is ahead by chance says nothing.
+
+    Args:
+        r: Evidence of a feature's components, shape (6,).
     """
     evidence = np.log(np.maximum(r, 1.0))
     return next(component for component in _PLAINEST if evidence[component] >= evidence.max() / 2)

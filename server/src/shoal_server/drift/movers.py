@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from shoal_server.drift.alarms import Alarm, AlarmKey, Alarms
+from shoal_server.drift.alarms import Alarm, AlarmKey, Alarms, telling
 from shoal_server.drift.localise import SHARE_OF_CHANGE, telling_component
 from shoal_server.drift.monitor_state import Field, MonitorState, Scope
 from shoal_server.drift.scores import view_of
@@ -51,8 +51,10 @@ def with_movers(
     for feature, together in sorted(by_feature.items()):
         if any(alarm.scope is Scope.FLEET and alike(alarm) for alarm in together):
             continue
-        for name, component in _movers(state, together, layout=layout, cohorts=cohorts):
+        for name, asked in _movers(state, together, layout=layout, cohorts=cohorts):
             at, streams = layout.names.index(feature), state.cohorts
+            evidence = streams.values[streams.get(name), Field.R, at]
+            component = telling(evidence) if evidence.max() > 1 else asked
             mover = Alarm(
                 scope=Scope.COHORT,
                 name=name,

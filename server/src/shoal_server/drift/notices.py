@@ -102,7 +102,16 @@ def where_text(name: str) -> str:
     return "the fleet" if name == FLEET_NAME else name
 
 
-def explanation(feature: str, *, where: str, since_at: float | None, view: View, effect: float, cause: str) -> str:
+def explanation(
+    feature: str,
+    *,
+    where: str,
+    since_at: float | None,
+    view: View,
+    effect: float,
+    cause: str,
+    is_cause: bool = True,
+) -> str:
     """Explain a drift in full; the same words in the API, on pages, in the CLI, in alerts and in reports.
 
     Args:
@@ -112,12 +121,14 @@ def explanation(feature: str, *, where: str, since_at: float | None, view: View,
         view: What has changed.
         effect: How much, in the unit of the view.
         cause: See `cause_text`.
+        is_cause: Whether the change is this scope's own; else it only shows there, such as a site's in the fleet.
 
     >>> explanation("temp", where="site=bern", since_at=0.0, view=View.LOCATION, effect=0.5, cause="shift")
     'temp at site=bern drifts since 1970-01-01 00:00 UTC: location +0.50 sd. Suspected cause: shift.'
     """
     since = "" if since_at is None else f" since {instant_text(since_at)}"
-    told = f"{feature} at {where} drifts{since}: {effect_text(view, effect)}."
+    drifts = "drifts" if is_cause else "moved with another scope"
+    told = f"{feature} at {where} {drifts}{since}: {effect_text(view, effect)}."
     return f"{told} Suspected cause: {cause}." if cause else told
 
 

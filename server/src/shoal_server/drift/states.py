@@ -82,6 +82,7 @@ class DriftState:
                 view=self.view,
                 effect=self.effect,
                 cause=self.cause,
+                is_cause=self.role in {Role.CAUSE, None},
             )
         quiet = {
             "none": "no drift.",

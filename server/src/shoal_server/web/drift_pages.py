@@ -214,7 +214,7 @@ def _map(found: Sequence[DriftState], importance: Mapping[str, float]) -> Map:
         digest=found[0].digest,
         scopes=[(scope.value, name) for scope, name in shown],
         rows=rows,
-        drifting=sum(state.verdict == "drift" for state in found),
+        drifting=sum(state.verdict == "drift" and state.role is Role.CAUSE for state in found),
         learning=f"{learning[0].windows} of {learning[0].baseline_windows}" if learning else "",
         hidden=len(devices) - sum(scope is Scope.DEVICE for scope, _name in shown),
         more_features=max(0, len(features) - _MOST_FEATURES),
@@ -247,9 +247,10 @@ def _order(state: DriftState, importance: Mapping[str, float]) -> tuple[bool, fl
 def _cell(state: DriftState) -> Cell:
     url, title = _feature_url(state), state.explanation
     if state.verdict == "drift":
-        size = abs(state.effect)
-        look = f"drift e{3 if size >= 2 else 2 if size >= 0.5 else 1}"
-        return Cell(look, f"✕ {size_text(state.view, state.effect) if state.view else ''}", title, url)
+        size, told = abs(state.effect), size_text(state.view, state.effect) if state.view else ""
+        if state.role is not Role.CAUSE:  # the change of another scope shows here, too
+            return Cell("follows", f"↳ {told}", title, url)
+        return Cell(f"drift e{3 if size >= 2 else 2 if size >= 0.5 else 1}", f"✕ {told}", title, url)
     sign = {"none": "✓", "learning": "…"}.get(state.verdict, "·")
     return Cell(state.verdict, sign, title, url)
 
